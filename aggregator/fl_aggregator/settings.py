@@ -56,6 +56,26 @@ class Option:
     at_resume: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The value of a metric at which a run ends."""
+
+    metric: str
+    value: float
+
+
+def parse_target(text: str) -> Target:
+    """Returns ``METRIC=VALUE`` as a target. Raises ``ValueError``."""
+    name, separator, number = text.rpartition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not name or not separator or not math.isfinite(value):
+        raise ValueError("expected METRIC=VALUE with a finite number, such as accuracy=0.95 or loss=0.2")
+    return Target(name, value)
+
+
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 OptionValue = Annotated[str, StringConstraints(max_length=1000)]
@@ -63,7 +83,7 @@ Seconds = Annotated[float, Field(gt=0, le=1e8)]
 
 
 class Settings(BaseModel):
-    """A run's settings. Times are in seconds; ``holdout`` and ``target_accuracy`` are fractions."""
+    """A run's settings. Times are in seconds; ``holdout`` is a fraction."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -100,8 +120,9 @@ class Settings(BaseModel):
         Option(EVALUATION, "Fraction of its data that an edge only evaluates on.")] = 0.2
     evaluate_every: Annotated[int, Field(ge=1),
         Option(EVALUATION, "Evaluate every N versions (always the last).", metavar="N")] = 1
-    target_accuracy: Annotated[float | None, Field(gt=0, le=1), Option(EVALUATION,
-        "Stop at this accuracy; with --holdout 0, only edges with --role evaluate measure it.")] = None
+    target: Annotated[str | None, Option(EVALUATION,
+        "Stop when a metric of the task, or the loss, is as good as this: accuracy=0.95, loss=0.2. "
+        "With --holdout 0, only edges with --role evaluate measure it.", metavar="METRIC=VALUE")] = None
     prefix: str = "fl"
     # Larger packets are slower in the broker and in paho, and the broker keeps a copy for each subscriber.
     chunk: Annotated[int, Field(ge=1024, le=2**24), Option(BROKER, "Chunk size of models, in bytes.")] = 2**20
@@ -132,6 +153,13 @@ class Settings(BaseModel):
             partition_scheme.parse_scheme(text)
         except ValueError as error:  # the option that the value belongs to is named by `parse_settings`
             raise ValueError(str(error).removeprefix(f"partition {text!r}: ")) from None
+        return text
+
+    @field_validator("target")
+    @classmethod
+    def _target_is_a_metric_and_a_value(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_target(text)
         return text
 
     @field_validator("prefix")
@@ -182,6 +210,11 @@ class Settings(BaseModel):
     def task_spec(self) -> str:
         """The task with its options, as messages name it."""
         return format_task(self.task, self.task_option)
+
+    @property
+    def parsed_target(self) -> Target | None:
+        """The target as a metric and a value; null if there is none."""
+        return None if self.target is None else parse_target(self.target)
 
     @property
     def effective_quorum(self) -> int:

@@ -238,7 +238,7 @@ def unknown_clients(tested: RunUnderTest) -> None:
         ("fl/register/" + "é" * 30, b"{}", UNKNOWN, "unknown-topic"),
         ("fl/clients/somebody/presence", b"junk", "somebody", "malformed"),
         ("fl/evaluations/good-2", codec.encode(MESSAGES["evaluation"][1]), "good-2", "client-mismatch"),
-        ("fl/evaluations/good-2", b'{"accuracy": 2}', "good-2", "malformed"),
+        ("fl/evaluations/good-2", b'{"loss": "low"}', "good-2", "malformed"),
         ("fl/round/1/result", codec.encode(MESSAGES["result"][1]), UNKNOWN, "foreign"),
     ):
         wire.send(topic, payload)

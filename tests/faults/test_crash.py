@@ -174,7 +174,10 @@ def test_an_edge_that_a_signal_kills_is_offline(
     [
         ("crashes", "was killed by SIGSEGV"),
         ("exits", "SystemExit: 3"),
-        ("negative", "task negative: evaluate(): accuracy: -0.3, expected 0 to 1"),
+        (
+            "negative",
+            "task negative: evaluate(): metrics: accuracy: -0.3, expected 0 to 1, as Task.metrics declares",
+        ),
     ],
 )
 def test_the_round_names_a_tasks_mistake_and_the_edge_lives(

@@ -218,10 +218,10 @@ def test_a_target_that_nobody_measures(tmp_path: Path, shared_mosquitto: Mosquit
     url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/target")
     with (
         programs.edges(tmp_path / "edge", url, "0", *prefix, "--task", "synthetic-50"),
-        programs.aggregator(tmp_path, url, *prefix, *TINY, "--target-accuracy", "0.5") as ours,
+        programs.aggregator(tmp_path, url, *prefix, *TINY, "--target", "accuracy=0.5") as ours,
     ):
         ours.ends_well()
-    assert "only edges with --role evaluate measure accuracy" in ours.err
+    assert "only edges with --role evaluate measure" in ours.err
     assert "finished: 1 of 1 versions" in ours.out
 
 

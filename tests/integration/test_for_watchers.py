@@ -90,7 +90,7 @@ def test_a_run_its_resume_and_what_is_left_of_it(
     size = found.edges["a"].bytes
     assert size is not None
     assert size > MANIFEST.values * 4
-    assert found.edges["a"] == m.EdgeView(state="in", examples=10, seconds=0.5, bytes=size, accuracy=0.5)
+    assert found.edges["a"] == m.EdgeView(state="in", examples=10, seconds=0.5, bytes=size, primary=0.5)
     edges.contribute("b", one)
     edges.send(
         t.PresenceTopic("c"),
@@ -130,9 +130,7 @@ def test_a_run_its_resume_and_what_is_left_of_it(
     assert (result.bytes_up, result.bytes_down) == (columns["bytes_up"][0], columns["bytes_down"][0])
     edges.join(dict.fromkeys("ab", 10))
     found = until_states(edges, 2, {"a": "in", "b": "training", "c": "offline"})
-    assert found.edges["b"] == m.EdgeView(
-        state="training", examples=10, seconds=0.5, bytes=size, accuracy=0.5
-    )
+    assert found.edges["b"] == m.EdgeView(state="training", examples=10, seconds=0.5, bytes=size, primary=0.5)
     edges.contribute("b", two)
     again.ends_well()
 

@@ -48,7 +48,7 @@ def test_twenty_edges_learn_fashion_mnist(tmp_path: Path, fashion_mnist: None) -
     losses = [line["metrics"]["loss"] for line in lines]
     assert losses == sorted(losses, reverse=True), "each version is better than the one before"
     # A tenth would be chance.
-    assert run.result["accuracy"] > 0.6
+    assert run.result["metrics"]["accuracy"] > 0.6
 
 
 @pytest.mark.long

@@ -46,7 +46,7 @@ def test_a_run_from_first_weights_to_a_prediction(tmp_path: Path) -> None:
     assert run.out.startswith("broker: mqtt://127.0.0.1:")
     assert "prediction: 7 " in run.out
     assert result["rounds"] == 4
-    assert result["accuracy"] > 0.5
+    assert result["metrics"]["accuracy"] > 0.5
     assert result["model_sha256"] == model_sha256(directory / "model.safetensors")
     with safe_open(directory / "model.safetensors", framework="numpy") as model:
         metadata = model.metadata()
@@ -70,7 +70,7 @@ def test_a_run_from_first_weights_to_a_prediction(tmp_path: Path) -> None:
         assert set(line["seconds"]) == {"selecting", "collecting", "aggregating", "evaluating"}
         assert line["bytes"]["up"] > 0
         assert line["bytes"]["down"] > 0
-    assert lines[-1]["metrics"]["accuracy"] == result["accuracy"]
+    assert lines[-1]["metrics"]["accuracy"] == result["metrics"]["accuracy"]
 
     written = json.loads((directory / "run.json").read_text())
     assert written["run"] == result["run"]
@@ -117,7 +117,9 @@ def test_first_weights_from_a_file(tmp_path: Path, small: Small) -> None:
     assert set(before) == set(after)
     for name in before:
         np.testing.assert_allclose(before[name], after[name], atol=1e-6)
-    assert second.result["accuracy"] == pytest.approx(small.result["accuracy"], abs=0.01)
+    assert second.result["metrics"]["accuracy"] == pytest.approx(
+        small.result["metrics"]["accuracy"], abs=0.01
+    )
 
 
 def test_first_weights_from_a_plain_state_dict(tmp_path: Path, small: Small) -> None:
@@ -142,11 +144,11 @@ def test_first_weights_from_a_plain_state_dict(tmp_path: Path, small: Small) -> 
     assert "Traceback" not in third.err
 
 
-def test_the_target_accuracy_ends_the_run(tmp_path: Path) -> None:
-    with programs.simulate(tmp_path, *SMALL, "--rounds", "30", "--target-accuracy", "0.3") as run:
+def test_the_target_ends_the_run(tmp_path: Path) -> None:
+    with programs.simulate(tmp_path, *SMALL, "--rounds", "30", "--target", "accuracy=0.3") as run:
         run.ends_well()
     assert run.result["rounds"] < 30
-    assert run.result["accuracy"] >= 0.3
+    assert run.result["metrics"]["accuracy"] >= 0.3
     assert all(line["metrics"]["accuracy"] < 0.3 for line in programs.history(tmp_path)[:-1])
 
 

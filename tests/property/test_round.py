@@ -55,7 +55,7 @@ def run_settings(draw: st.DrawFn) -> dict[str, Any]:
         "deadline": draw(st.sampled_from((15.0, 60.0))),
         "grace": draw(st.sampled_from((0.0, 5.0))),
         "wait": draw(st.sampled_from((20.0, 100.0))),
-        "target_accuracy": draw(st.none() | st.just(0.7)),
+        "target": draw(st.none() | st.just("accuracy=0.7")),
         "holdout": draw(st.sampled_from((0.0, 0.2))),
         "evaluate_every": draw(st.integers(1, 2)),
         "seed": draw(st.integers(0, 3)),

@@ -14,6 +14,8 @@ from fl_shared.tensors.manifest import ArraySpec, Manifest, content_digest
 from fl_shared.tensors.sections import ModelSection, model_digest
 from fl_shared.transfer.upload import FinishedUpdate
 
+ACCURACY = m.MetricDeclaration(name="accuracy", unit="%", minimum=0.0, maximum=1.0)
+MAE = m.MetricDeclaration(name="mae", higher_is_better=False, unit="kWh", minimum=0.0)
 Raw = dict[str, Any]
 """A message as the map that is sent, which may be invalid."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from tests.support.builders import ACCURACY
 
 RUN = "3f9a1c0b7e22"
 
@@ -27,9 +28,7 @@ OBSERVATION_MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             round=3,
             phase="collecting",
             edges={
-                "7": m.EdgeView(
-                    state="in", examples=57, seconds=0.25, bytes=1724320, accuracy=0.75, loss=0.5
-                ),
+                "7": m.EdgeView(state="in", examples=57, seconds=0.25, bytes=1724320, primary=0.75, loss=0.5),
                 "8": m.EdgeView(state="missing", reason="rejected: not-finite: delta"),
                 "lab-a": m.EdgeView(state="offline", reason="its connection is lost"),
             },
@@ -44,12 +43,12 @@ OBSERVATION_MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             task="digits",
             rounds=10,
             started="2026-11-24T11:59:00Z",
+            metrics=(ACCURACY,),
             columns=m.HistoryColumns(
                 round=(1, 2),
                 version=(1, None),
-                accuracy=(0.96875, None),
-                loss=(0.125, None),
-                train_loss=(0.25, None),
+                metrics={"accuracy": (0.96875, None), "loss": (0.125, None), "train_loss": (0.25, None)},
+                split=("test", None),
                 seconds=(1.5, 600.25),
                 participants=(2, 0),
                 cohort=(2, 2),
@@ -77,6 +76,8 @@ OBSERVATION_MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             seconds_left=598.5,
             missing=("lab-a",),
             metrics={"accuracy": 0.96875},
+            primary=ACCURACY,
+            split="test",
         ),
     ),
 }

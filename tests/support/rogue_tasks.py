@@ -59,7 +59,7 @@ class Mistaken(DigitsTask):
         return self._mistake() or {"value": 1.0}
 
     def evaluate(self, _model: Any, examples: Any) -> Any:
-        return Scores(len(examples), 0.5, -0.3 if self.mistake == "negative" else 0.5)
+        return Scores(len(examples), 0.5, {"accuracy": -0.3 if self.mistake == "negative" else 0.5})
 
     def _mistake(self) -> Any:
         match self.mistake:

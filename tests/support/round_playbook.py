@@ -16,7 +16,7 @@ Events, with what may be left out in brackets (the defaults are those of an edge
     offer ID [as send]                                                  an update too large to be sent unasked
     kept ID | unusable ID REASON [detail=…] [round=N] [digest=D] | made [round=N]    what the interpreter does
     fail ID [round=N] [detail=…]
-    evaluate ID VERSION ACCURACY [loss=0.5] [examples=10] [split=test]
+    evaluate ID VERSION [VALUE of each declared metric] [loss=0.5] [examples=10] [split=test]
 
 With ``auto`` (the default) ``kept`` and ``made`` follow by themselves, as they do in the program. The digest
 of version N is written ``vN``, that of an update is ``CLIENT@ROUND``, a client's sessions are ``CLIENT.1``,
@@ -34,7 +34,8 @@ from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Collecting, new_run
 from fl_aggregator.settings import Settings
-from fl_shared.protocol.messages import ModelReference
+from fl_shared.protocol.messages import MetricDeclaration, ModelReference
+from tests.support.builders import ACCURACY
 from tests.support.round_invariants import RoundInvariants
 from tests.support.round_text import describe, matches
 from tests.support.versions import digest_of
@@ -43,8 +44,19 @@ from tests.support.versions import digest_of
 class Playbook:
     """One run of the machine, with its clock, its edges' sessions, and an interpreter if ``auto``."""
 
-    def __init__(self, *, auto: bool = True, first_weights: bool = False, **settings: Any) -> None:
-        """``settings``: those of a run; ``first_weights``: the user gave initial weights."""
+    def __init__(
+        self,
+        *,
+        auto: bool = True,
+        first_weights: bool = False,
+        declared: tuple[MetricDeclaration, ...] = (ACCURACY,),
+        **settings: Any,
+    ) -> None:
+        """``settings``: those of a run; ``first_weights``: the user gave initial weights.
+
+        ``declared``: the metrics that the edges' task declares.
+        """
+        self.declared = declared
         first = ModelReference(version=0, digest=digest_of(0)) if first_weights else None
         self.state = new_run(Settings.model_validate(settings), first, "M" if first_weights else None)
         self.now = 0.0
@@ -192,7 +204,7 @@ class Playbook:
                     digest=digest_of(version),
                     manifest="M",
                 )
-            case "evaluate", [client, of, accuracy]:
+            case "evaluate", [client, of, *value]:
                 return on.Evaluated(
                     now=self.now,
                     client=client,
@@ -202,7 +214,7 @@ class Playbook:
                     split=given.get("split", "test"),  # type: ignore[arg-type]
                     examples=int(given.get("examples", 10)),
                     loss=float(given.get("loss", 0.5)),
-                    accuracy=float(accuracy),
+                    metrics={m.name: float(one) for m, one in zip(self.declared, value, strict=False)},
                 )
         raise ValueError(f"{line!r}: see the notation in {__name__}")
 
@@ -231,6 +243,7 @@ class Playbook:
             unable=given.get("unable"),
             manifest=given.get("manifest"),
             examples=int(given["examples"]) if "examples" in given else None,
+            metrics=self.declared if "examples" in given else None,
         )
 
     def _update(self, client: str, given: dict[str, str]) -> on.UpdateMetadata:

@@ -28,6 +28,8 @@ def line(number: int, **changes: Any) -> dict[str, Any]:
         "refused": {},
         "examples": 20,
         "metrics": {"accuracy": 0.2 * number, "loss": 1.0 / number, "train_loss": 0.5},
+        "declared": [{"name": "accuracy", "unit": "%", "minimum": 0.0, "maximum": 1.0}],
+        "split": "test",
         "confusion": {"labels": ["cat", "dog"], "counts": [[9, 1], [number, 7]]},
         "seconds": {"selecting": 0.5, "collecting": 1.5, "aggregating": 0.25, "evaluating": 9.0},
         "bytes": {"up": 1_500_000, "down": 500_000},

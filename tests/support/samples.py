@@ -8,6 +8,7 @@ import zlib
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest, content_digest
+from tests.support.builders import ACCURACY
 from tests.support.observation_samples import OBSERVATION_MESSAGES, RUN
 
 MANIFEST = Manifest(
@@ -289,7 +290,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             split="test",
             examples=360,
             loss=0.125,
-            accuracy=0.96875,
+            metrics={"accuracy": 0.96875},
             confusion=m.Confusion(labels=("even", "odd"), counts=((190, 10), (0, 160))),
         ),
     ),
@@ -308,6 +309,8 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             missing={"lab-a": "offline: for 2.0 s"},
             examples=57,
             metrics={"accuracy": 0.96875},
+            primary=ACCURACY,
+            split="test",
             bytes_up=1000,
             bytes_down=2000,
             seconds=1.5,

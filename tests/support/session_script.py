@@ -20,7 +20,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.upload import FinishedUpdate
-from tests.support.builders import finished_update, fold_settings, partition, training_settings
+from tests.support.builders import ACCURACY, finished_update, fold_settings, partition, training_settings
 from tests.support.samples import DATA, MANIFEST
 
 CLIENT, RUN = "7", "R"
@@ -102,7 +102,9 @@ class SessionScript:
     def _of_job(self, what: str, job: int, text: str, named: dict[str, str]) -> Event:
         if what == "loaded":
             holdout = int(named.get("holdout", "10"))
-            return events.PartitionLoaded(self.now, job, int(named.get("examples", "40")), holdout, "c" * 64)
+            return events.PartitionLoaded(
+                self.now, job, int(named.get("examples", "40")), holdout, "c" * 64, (ACCURACY,)
+            )
         if what == "fetched":
             return events.Fetched(self.now, job)
         if what == "trained":
@@ -111,7 +113,7 @@ class SessionScript:
             )
         if what == "evaluated":
             return events.ModelEvaluated(
-                self.now, job, EvaluationScores(examples=10, loss=0.5, accuracy=0.75)
+                self.now, job, EvaluationScores(10, 0.5, {"accuracy": 0.75}, declared=(ACCURACY,))
             )
         return events.JobFailed(self.now, job, text, user_error="user" in named)
 
@@ -298,7 +300,7 @@ def _content(message: m.Message) -> str:
         case m.TrainingFailed() as f:
             return f"failed session={f.session} incarnation={f.incarnation} round={f.round}: {f.detail}"
         case m.Evaluation() as e:
-            found = f"accuracy={e.accuracy}" if e.examples else "nothing"
+            found = f"accuracy={e.metrics['accuracy']}" if e.examples else "nothing"
             return f"evaluation incarnation={e.incarnation} version={e.version} {e.split} {found}"
         case _:
             return message.kind

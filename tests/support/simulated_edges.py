@@ -52,7 +52,12 @@ class SimulatedEdges(Client):
             while admitted.partition is None:
                 admitted = self.expect(m.Admitted, client=client)
             self.run, self.incarnation = admitted.run, admitted.incarnation
-            loaded = {"run": self.run, "incarnation": self.incarnation, "manifest": self.manifest.digest}
+            loaded = {
+                "run": self.run,
+                "incarnation": self.incarnation,
+                "manifest": self.manifest.digest,
+                "metrics": (builders.ACCURACY,),
+            }
             self.register(client, examples=count, **loaded)
         for client, count in examples.items():
             self.expect(m.Admitted, client=client, examples=count)

@@ -19,8 +19,11 @@ def now() -> str:
 
 
 def edge(state: str, **more: Any) -> dict[str, Any]:
-    unknown = dict.fromkeys(("reason", "examples", "seconds", "bytes", "accuracy", "loss"))
+    unknown = dict.fromkeys(("reason", "examples", "seconds", "bytes", "primary", "loss"))
     return {"state": state, **unknown, **more}
+
+
+ACCURACY = {"name": "accuracy", "higher_is_better": True, "unit": "%", "minimum": 0, "maximum": 1}
 
 
 class SimulatedFederation:
@@ -59,7 +62,7 @@ class SimulatedFederation:
         usual = {
             "written": now(), "task": "digits", "phase": "collecting", "round": 3, "version": 2, "rounds": 10,
             "have": 1, "need": 2, "present": 3, "seconds_left": 60.0, "missing": [],
-            "metrics": {"accuracy": 0.75, "loss": 0.5}, "paused": None,
+            "metrics": {"accuracy": 0.75, "loss": 0.5}, "primary": ACCURACY, "split": "test", "paused": None,
         }  # fmt: skip
         self.publish("status", self.scope("status", **(usual | more)), retain=retain)
 
@@ -70,13 +73,20 @@ class SimulatedFederation:
             versions.append(None if value is None else 1 + sum(one is not None for one in versions))
         rounds = len(accuracy)
         columns = {
-            "round": list(range(1, rounds + 1)), "version": versions, "accuracy": accuracy,
-            "loss": [None if one is None else 1 - one for one in accuracy], "train_loss": [None] * rounds,
+            "round": list(range(1, rounds + 1)), "version": versions,
+            "metrics": {
+                "accuracy": accuracy, "loss": [None if one is None else 1 - one for one in accuracy],
+                "train_loss": [None] * rounds,
+            },
+            "split": [None if one is None else "test" for one in accuracy],
             "seconds": [2.0] * rounds, "participants": [2] * rounds, "cohort": [2] * rounds,
             "bytes_up": [1000] * rounds, "bytes_down": [500] * rounds,
         }  # fmt: skip
         self.publish(
-            "history", self.scope("history", task="digits", rounds=10, started=now(), columns=columns)
+            "history",
+            self.scope(
+                "history", task="digits", rounds=10, started=now(), metrics=[ACCURACY], columns=columns
+            ),
         )
 
     def edges(self, edges: dict[str, dict[str, Any]], number: int = 3, phase: str = "collecting") -> None:
@@ -92,6 +102,7 @@ class SimulatedFederation:
         usual = {
             "round": number, "outcome": "committed", "reason": None, "version": number, "digest": "0" * 64,
             "participants": ["1", "2"], "missing": missing or {}, "examples": 9, "metrics": {"accuracy": 0.5},
+            "primary": ACCURACY, "split": "test",
             "bytes_up": 1, "bytes_down": 1, "seconds": 2.5,
         }  # fmt: skip
         self.publish(f"round/{number}/result", self.scope("result", **(usual | more)))
@@ -101,7 +112,7 @@ class SimulatedFederation:
         self.birth()
         self.status()
         self.history([0.25, 0.75])
-        self.edges({"1": edge("in", accuracy=0.75), "2": edge("training"), "3": edge("present")})
+        self.edges({"1": edge("in", primary=0.75), "2": edge("training"), "3": edge("present")})
 
     def requests(self) -> None:
         """Subscribes to requests for predictions; from now on `request` returns them."""

@@ -12,7 +12,7 @@ import click
 
 from fl_aggregator.monitoring.tracking.options import TrackingOptions
 from fl_shared.cli import signals
-from fl_shared.errors import INTERRUPTED, RunFailed
+from fl_shared.errors import INTERRUPTED, RunFailed, UserError
 
 if TYPE_CHECKING:
     from fl_aggregator.messaging.unsealing import Unsealer
@@ -75,7 +75,7 @@ def run_aggregator(
         if refused := aggregator.rejections.total:
             click.echo(summary.refused_line(refused))
         click.echo(result_line)
-        for line in summary.written_files(directory):
+        for line in summary.written_files(directory, outcome.state.primary.name):
             click.echo(line)
         if resume is not None:
             click.echo(f"resume with: {resume}")
@@ -99,9 +99,18 @@ def _end_on_signals(aggregator: Aggregator) -> None:
 
 
 def exit_code(outcome: Outcome) -> int:
-    """Returns the program's exit code: 0 if the run finished, 130 if it was stopped, 1 if it failed."""
-    from fl_aggregator.round.state import Finished, Stopped
+    """Returns the program's exit code: 0 if the run finished, 130 if it was stopped, 1 if it failed.
 
-    if isinstance(outcome.state.phase, Finished):
-        return 0
-    return INTERRUPTED if isinstance(outcome.state.phase, Stopped) else RunFailed.exit_code
+    If it failed for a mistake of the user, which only an edge could tell, it is 2.
+    """
+    from fl_aggregator.round.state import Failed, Finished, Stopped
+
+    match outcome.state.phase:
+        case Finished():
+            return 0
+        case Stopped():
+            return INTERRUPTED
+        case Failed(reason="unknown-target"):
+            return UserError.exit_code
+        case _:
+            return RunFailed.exit_code

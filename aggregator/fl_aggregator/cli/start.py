@@ -66,10 +66,10 @@ def start(
                 f"--kit: the kit's account has rights under the prefix {access.prefix!r}, "
                 f"but the run uses {settings.prefix!r}"
             )
-    if settings.target_accuracy is not None and settings.holdout == 0:
+    if settings.target is not None and settings.holdout == 0:
         # Not an error: such an edge may still connect.
         click.echo(
-            "fl-aggregator: --target-accuracy with --holdout 0: only edges with --role evaluate measure accuracy; "
+            "fl-aggregator: --target with --holdout 0: only edges with --role evaluate measure; "
             "without one, the run does all --rounds",
             err=True,
         )

@@ -12,11 +12,11 @@ from fl_aggregator.monitoring.views.notices import absence_text
 from fl_aggregator.round.state import Failed, Finished, Stopped
 from fl_aggregator.server.aggregator import Outcome
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RUN_FILE
-from fl_shared.system.text import duration_text, natural_key, size_text
+from fl_shared.system.text import duration_text, natural_key, quantity_text, size_text
 
 WRITTEN_FILES: Final = (
     ("model.safetensors", "the newest version"),
-    ("best.safetensors", "the version with the best accuracy"),
+    ("best.safetensors", "the version with the best {primary}"),
     (HISTORY_FILE, "one line of JSON per round"),
     (RUN_FILE, "the run's settings"),
 )
@@ -30,25 +30,32 @@ def outcome_line(outcome: Outcome, refused: str) -> str:
     """
     state = outcome.state
     versions = f"{state.version} of {state.settings.rounds} versions in {duration_text(outcome.seconds)}"
-    accuracy = state.metrics.get("accuracy")
-    accuracy_text = "" if accuracy is None else f", accuracy {accuracy:.4f}"
+    primary, value = state.primary, state.metrics.get(state.primary.name)
+    score = "" if value is None else f", {primary.name} {quantity_text(value, primary.unit)} ({state.split})"
     match state.phase:
         case Finished(reason=reason):
-            reason_text = "" if reason == "rounds" else " (target accuracy reached)"
+            reason_text = "" if reason == "rounds" else f" (target {state.settings.target} reached)"
             absence = absence_text(state)
-            return f"finished: {versions}{accuracy_text}{reason_text}" + (f"; {absence}" if absence else "")
+            return f"finished: {versions}{score}{reason_text}" + (f"; {absence}" if absence else "")
         case Failed(detail=detail):
-            return f"failed: {versions}{accuracy_text}: {detail}" + (f"; {refused}" if refused else "")
+            return f"failed: {versions}{score}: {detail}" + (f"; {refused}" if refused else "")
         case Stopped(reason=reason):
-            return f"stopped: {versions}{accuracy_text}: {reason}"
+            return f"stopped: {versions}{score}: {reason}"
         case _:
             return versions
 
 
-def written_files(directory: Path) -> Iterator[str]:
-    """Yields lines that name the files in a run directory that a user may want, with their sizes."""
+def written_files(directory: Path, primary: str) -> Iterator[str]:
+    """Yields lines that name the files in a run directory that a user may want, with their sizes.
+
+    ``primary``: the name of the metric by which versions are compared.
+    """
     yield f"written to {directory}:"
-    existing = [(directory / name, label) for name, label in WRITTEN_FILES if (directory / name).exists()]
+    existing = [
+        (directory / name, label.format(primary=primary))
+        for name, label in WRITTEN_FILES
+        if (directory / name).exists()
+    ]
     width = max((len(str(path)) for path, _ in existing), default=0)
     for path, what in existing:
         yield f"  {path!s:{width}}  {what}, {size_text(path.stat().st_size)}"
@@ -56,9 +63,10 @@ def written_files(directory: Path) -> Iterator[str]:
 
 
 def resume_command(command: str, outcome: Outcome, directory: Path, arguments: Sequence[str]) -> str | None:
-    """Returns the command that resumes the run, with ``arguments`` arguments; null if the run is finished."""
-    if isinstance(outcome.state.phase, Finished):
-        return None
+    """Returns the command that resumes the run, with ``arguments`` arguments; null if that is of no use."""
+    match outcome.state.phase:
+        case Finished() | Failed(reason="unknown-target"):
+            return None
     return f"{command} --resume {shlex.join([str(directory), *arguments])}"
 
 

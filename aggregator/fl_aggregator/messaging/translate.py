@@ -58,7 +58,6 @@ def event_from(
                 split=message.split,
                 examples=message.examples,
                 loss=message.loss,
-                accuracy=message.accuracy,
                 metrics=message.metrics,
                 confusion=None
                 if message.confusion is None
@@ -143,6 +142,7 @@ def _registration_event(message: m.Registration, scope: EnvelopeSource, now: flo
         task=message.task,
         manifest=message.manifest if is_current else None,
         examples=message.examples if is_current else None,
+        metrics=message.metrics if is_current else None,
         unable=message.unable if is_current else None,
     )
 

@@ -112,6 +112,7 @@ class ObserverFeed:
             task=settings.task,
             rounds=settings.rounds,
             started=self._started,
+            metrics=state.declared,
             columns=columns_of(self.history.rows()),
         )
         self._connections.retain(t.HistoryTopic(), message, counted=False)

@@ -148,10 +148,8 @@ def commit(state: Run, event: on.ModelCreated) -> Transition:
 
 
 def finish(state: Run, now: float) -> Transition:
-    """Ends the run as finished: all versions were made, or the target accuracy was reached."""
-    reason: Literal["rounds", "target-accuracy"] = (
-        "rounds" if state.version >= state.settings.rounds else "target-accuracy"
-    )
+    """Ends the run as finished: all versions were made, or the target was reached."""
+    reason: Literal["rounds", "target"] = "rounds" if state.version >= state.settings.rounds else "target"
     return end_run(state, Finished(at=now, reason=reason), now)
 
 

@@ -163,7 +163,7 @@ class WriteHistory:
 
 @dataclass(frozen=True, slots=True)
 class StoreBest:
-    """Keep this version as the one with the best accuracy so far."""
+    """Keep this version as the best one so far, by the primary metric."""
 
     model: ModelReference
 

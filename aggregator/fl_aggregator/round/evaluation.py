@@ -5,15 +5,15 @@ A round's line is written to the history once its version has been evaluated, in
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from fl_aggregator.round.effects import Effect, PublishResult, StoreBest, Transition, WriteHistory
 from fl_aggregator.round.events import ConfusionCounts, Evaluated
-from fl_aggregator.round.state import PendingEvaluation, Run, Summary
+from fl_aggregator.round.state import PendingEvaluation, Run
 from fl_aggregator.round.summary import weighted_means
-from fl_shared.protocol.messages import MAX_METRICS, ModelReference, Split
+from fl_shared.protocol.messages import LOSS, ModelReference, Split
 
 MAX_EVALUATION_SECONDS: Final = 120.0
 """Seconds that a version's evaluation may take: an edge that hangs must not delay the end of a run."""
@@ -114,34 +114,34 @@ def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> 
         return state, ()
     reports = sorted(evaluation.results, key=lambda report: report.client)
     examples = sum(report.examples for report in reports)
-    accuracy = sum(report.examples * report.accuracy for report in reports) / examples
-    loss = sum(report.examples * report.loss for report in reports) / examples
-    metrics = {"accuracy": accuracy, "evaluated_examples": float(examples)}
-    if math.isfinite(loss):  # the sum of a diverged model's losses may be too large for a float
-        metrics["loss"] = loss
+    metrics = {
+        **weighted_means([(report.examples, _valid_metrics(state, report)) for report in reports]),
+        "evaluated_examples": float(examples),
+    }
     effects: list[Effect] = []
     summaries = []
     for summary in state.pending_summaries:
         if summary.model == evaluation.model:
-            summary = _with_evaluation(
+            summary = replace(
                 summary,
-                metrics,
-                _task_metrics(reports),
-                _sum_confusion(reports),
-                now - evaluation.requested_at,
+                metrics={**summary.metrics, **metrics},
+                split=evaluation.split,
+                confusion=_sum_confusion(reports),
+                seconds={**summary.seconds, "evaluating": round(now - evaluation.requested_at, 6)},
             )
             effects.append(PublishResult(summary))
         summaries.append(summary)
-    if state.best_accuracy is None or accuracy > state.best_accuracy:
-        state = replace(state, best_accuracy=accuracy)
+    value = metrics.get(state.primary.name)
+    if value is not None and (state.best is None or state.primary.is_better(value, state.best)):
+        state = replace(state, best=value)
         effects.append(StoreBest(evaluation.model))
-    target = state.settings.target_accuracy
     newest = evaluation.model.version >= state.metrics.get("version", 0)
     state = replace(
         state,
         pending_summaries=tuple(summaries),
         metrics={"version": float(evaluation.model.version), **metrics} if newest else state.metrics,
-        target_reached=state.target_reached or (target is not None and accuracy >= target),
+        split=evaluation.split if newest else state.split,
+        target_reached=state.target_reached or _reaches_target(state, metrics),
     )
     return state, tuple(effects)
 
@@ -157,26 +157,18 @@ def _sum_confusion(reports: list[Evaluated]) -> ConfusionCounts | None:
     )
 
 
-def _task_metrics(reports: list[Evaluated]) -> dict[str, float]:
-    """Returns the means of the task's own metrics, each weighted by the examples of the edges that report it."""
-    return weighted_means([(report.examples, report.metrics) for report in reports])
+def _valid_metrics(state: Run, report: Evaluated) -> dict[str, float]:
+    """Returns the loss of a report, and those of its metrics that the run has and whose value is possible."""
+    declared = {
+        metric.name: report.metrics[metric.name]
+        for metric in state.declared or ()
+        if metric.name in report.metrics and metric.contains(report.metrics[metric.name])
+    }
+    return {**declared, LOSS.name: report.loss}
 
 
-def _with_evaluation(
-    summary: Summary,
-    metrics: dict[str, float],
-    task_metrics: dict[str, float],
-    confusion: ConfusionCounts | None,
-    seconds: float,
-) -> Summary:
-    """Adds an evaluation to a summary; a metric of the task never replaces one of ours, and may find no space."""
-    merged = {**summary.metrics, **metrics}
-    for name, value in task_metrics.items():
-        if name not in merged and len(merged) < MAX_METRICS:
-            merged[name] = value
-    return replace(
-        summary,
-        confusion=confusion,
-        metrics=merged,
-        seconds={**summary.seconds, "evaluating": round(seconds, 6)},
-    )
+def _reaches_target(state: Run, metrics: Mapping[str, float]) -> bool:
+    target, metric = state.settings.parsed_target, state.target_metric
+    if target is None or metric is None or metric.name not in metrics:
+        return False
+    return not metric.is_better(target.value, metrics[metric.name])

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fl_shared.protocol.messages import ClientRole, RejectionReason, Split
+from fl_shared.protocol.messages import ClientRole, MetricDeclaration, RejectionReason, Split
 
 Payload = Annotated[object, Field(exclude=True)]
 """An update with its bytes, or an offer. The machine passes it on unread, and the journal leaves it out."""
@@ -88,9 +88,10 @@ class Reconnected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """An edge has registered; its second registration adds ``examples`` and ``manifest``.
+    """An edge has registered; its second registration adds ``examples``, ``manifest`` and ``metrics``.
 
-    ``encodings`` are those in which it can send updates. ``unable``: why it does not take part, null if it does.
+    ``encodings`` are those in which it can send updates. ``metrics`` are those that its task declares. ``unable``: why
+    it does not take part, null if it does.
     """
 
     now: float
@@ -102,6 +103,7 @@ class Registered:
     task: str | None = None
     manifest: str | None = None
     examples: int | None = None
+    metrics: tuple[MetricDeclaration, ...] | None = None
     unable: str | None = None
 
 
@@ -200,7 +202,8 @@ class ConfusionCounts:
 class Evaluated:
     """An edge has evaluated a version on its split.
 
-    ``examples`` is 0 if the edge could not evaluate it, or has no examples for that.
+    ``examples`` is 0 if the edge could not evaluate it, or has no examples for that. ``metrics``: the values of those
+    that its task declares.
     """
 
     now: float
@@ -211,10 +214,8 @@ class Evaluated:
     split: Split
     examples: int
     loss: float
-    accuracy: float
-    confusion: ConfusionCounts | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """The task's own metrics."""
+    confusion: ConfusionCounts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

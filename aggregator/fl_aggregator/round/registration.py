@@ -48,6 +48,8 @@ def register(state: Run, event: Registered) -> Transition:
     )
     if previous != client:
         state = replace(state, roster=state.roster.with_client(event.client, client))
+    if state.declared is None and event.metrics is not None:
+        state = replace(state, declared=event.metrics)
     return state, (
         SendReply(
             event.client,

@@ -19,6 +19,8 @@ from fl_aggregator.round.state import (
     Selecting,
 )
 from fl_aggregator.round.summary import too_few_edges_detail
+from fl_aggregator.settings import Target
+from fl_shared.protocol.messages import LOSS
 from fl_shared.tensors.encodings.float32 import FLOAT32
 
 LOADING_TIMEOUT: Final = 60.0
@@ -28,12 +30,15 @@ LOADING_TIMEOUT: Final = 60.0
 def select(state: Run, phase: Selecting | Evaluating, now: float) -> Transition:
     """Opens the next round if enough edges are eligible; otherwise waits, finishes the run, or fails.
 
-    The run finishes when all versions were made or the target accuracy was reached; first it waits for
-    pending evaluations. It fails if too few edges are eligible for ``wait`` seconds.
+    The run finishes when all versions were made or the target was reached; first it waits for pending
+    evaluations. It fails if too few edges are eligible for ``wait`` seconds, or if the task does not have the
+    metric of the target.
     """
     settings = state.settings
+    if settings.parsed_target is not None and state.declared is not None and state.target_metric is None:
+        return _fail_for_unknown_target(state, settings.parsed_target, now)
     is_done = state.version >= settings.rounds or state.target_reached
-    if is_done or settings.target_accuracy is not None:
+    if is_done or settings.target is not None:
         if state.evaluations:
             evaluating = Evaluating(round=phase.round, since=phase.since)
             return (state if phase == evaluating else replace(state, phase=evaluating)), ()
@@ -112,6 +117,15 @@ def _fail_for_lack_of_edges(state: Run, eligible: tuple[str, ...], minimum: int,
     detail = too_few_edges_detail(state, eligible, minimum)
     return end_run(
         state, Failed(at=now, reason="too-few-edges", detail=detail, resume_phase=state.phase), now
+    )
+
+
+def _fail_for_unknown_target(state: Run, target: Target, now: float) -> Transition:
+    assert isinstance(state.phase, Selecting | Evaluating)
+    names = ", ".join([LOSS.name, *(metric.name for metric in state.declared or ())])
+    detail = f"--target: the task {state.settings.task!r} has no metric {target.metric!r}; it has: {names}"
+    return end_run(
+        state, Failed(at=now, reason="unknown-target", detail=detail, resume_phase=state.phase), now
     )
 
 

@@ -13,7 +13,7 @@ from typing import ClassVar, Final, Literal, get_args
 from fl_aggregator.round.events import ConfusionCounts, Evaluated, UpdateMetadata
 from fl_aggregator.round.roster import Roster
 from fl_aggregator.settings import Settings
-from fl_shared.protocol.messages import ModelReference, Split
+from fl_shared.protocol.messages import LOSS, MetricDeclaration, ModelReference, Split, primary_of
 from fl_shared.protocol.messages import Phase as PhaseName
 
 
@@ -93,11 +93,11 @@ class Evaluating:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """All versions were made, or the target accuracy was reached."""
+    """All versions were made, or the target was reached."""
 
     name: ClassVar[PhaseName] = "finished"
     at: float
-    reason: Literal["rounds", "target-accuracy"]
+    reason: Literal["rounds", "target"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ class Failed:
 
     name: ClassVar[PhaseName] = "failed"
     at: float
-    reason: Literal["too-few-edges", "rounds-abandoned"]
+    reason: Literal["too-few-edges", "rounds-abandoned", "unknown-target"]
     detail: str
     resume_phase: Selecting | Evaluating
 
@@ -147,7 +147,8 @@ class Summary:
     """How a round ended.
 
     ``model`` is null if it was abandoned. ``missing``: the edges that did not contribute, and why.
-    ``seconds``: by phase.
+    ``seconds``: by phase. ``declared``: the metrics that the task declares. ``split``: on which the version was
+    evaluated, null if it was not.
     """
 
     round: int
@@ -160,6 +161,8 @@ class Summary:
     examples: int
     metrics: Mapping[str, float]
     seconds: Mapping[str, float]
+    declared: tuple[MetricDeclaration, ...] = ()
+    split: Split | None = None
     confusion: ConfusionCounts | None = None
 
 
@@ -192,8 +195,9 @@ class PendingEvaluation:
 class Run:
     """The whole state of a run.
 
-    ``incarnation``: which start of the aggregator this is. ``pending_summaries``: ended rounds whose line in
-    the history is not written yet.
+    ``incarnation``: which start of the aggregator this is. ``declared``: the metrics that the task declares, null until
+    an edge has said so. ``pending_summaries``: ended rounds whose line in the history is not written yet. ``metrics``:
+    of the newest evaluated version, on ``split``. ``best``: the best value of the primary metric so far.
     """
 
     settings: Settings
@@ -203,18 +207,32 @@ class Run:
     begun: bool = False
     model: ModelReference | None = None
     manifest: str | None = None
+    declared: tuple[MetricDeclaration, ...] | None = None
     consecutive_abandoned: int = 0
     closed_rounds: tuple[ClosedRound, ...] = ()
     pending_summaries: tuple[Summary, ...] = ()
     evaluations: tuple[PendingEvaluation, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
-    best_accuracy: float | None = None
+    split: Split | None = None
+    best: float | None = None
     target_reached: bool = False
 
     @property
     def ended(self) -> bool:
         """Whether the run is over: finished, failed or stopped."""
         return isinstance(self.phase, FINAL_PHASE_TYPES)
+
+    @property
+    def primary(self) -> MetricDeclaration:
+        """The metric by which versions are compared."""
+        return primary_of(self.declared or ())
+
+    @property
+    def target_metric(self) -> MetricDeclaration | None:
+        """The metric of the target; null without a target, and if the task declares no metric of this name."""
+        target = self.settings.parsed_target
+        known = (LOSS, *(self.declared or ()))
+        return None if target is None else next((one for one in known if one.name == target.metric), None)
 
     @property
     def version(self) -> int:

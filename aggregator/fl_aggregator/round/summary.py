@@ -8,11 +8,11 @@ from typing import Final, Literal
 
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.state import Collecting, Run, Summary
-from fl_shared.protocol.messages import MAX_METRIC_NAME, ModelReference
+from fl_shared.protocol.messages import MAX_DECLARED_METRICS, MAX_METRIC_NAME, MAX_METRICS, ModelReference
 from fl_shared.system.text import names_text, natural_order
 
-MAX_TRAINING_METRICS: Final = 48
-"""Metrics of training in a summary. Those of the evaluation are added."""
+MAX_TRAINING_METRICS: Final = MAX_METRICS - MAX_DECLARED_METRICS - 2
+"""Metrics of training in a summary. Those of the evaluation are added: the declared ones, loss and examples."""
 
 
 def missing_reasons(state: Run, phase: Collecting, now: float) -> dict[str, str]:
@@ -65,6 +65,7 @@ def summary_of(
         missing=missing_reasons(state, phase, now) if missing is None else missing,
         examples=sum(update.examples for update in updates) if model is not None else 0,
         metrics=_mean_metrics(updates),
+        declared=state.declared or (),
         seconds={
             "selecting": round(phase.opened - phase.since, 6),
             "collecting": round(closed - phase.opened, 6),

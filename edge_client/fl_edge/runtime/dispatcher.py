@@ -152,7 +152,12 @@ def _event(owner: JobOwner, job: int, outcome: protocol.JobOutcome, now: float) 
     match outcome:
         case protocol.LoadOutcome():
             return events.PartitionLoaded(
-                now, job, outcome.examples, outcome.holdout_examples, outcome.manifest.digest
+                now,
+                job,
+                outcome.examples,
+                outcome.holdout_examples,
+                outcome.manifest.digest,
+                outcome.declared,
             )
         case protocol.TrainOutcome():
             update = FinishedUpdate(
@@ -167,7 +172,7 @@ def _event(owner: JobOwner, job: int, outcome: protocol.JobOutcome, now: float) 
             return events.Trained(now, job, update)
         case protocol.EvaluateOutcome():
             scores = EvaluationScores(
-                outcome.examples, outcome.loss, outcome.accuracy, outcome.confusion, outcome.task_metrics
+                outcome.examples, outcome.loss, outcome.task_metrics, outcome.confusion, outcome.declared
             )
             return events.ModelEvaluated(now, job, scores)
         case protocol.FailureOutcome(kind=kind, message=message):

@@ -15,7 +15,7 @@ from fl_shared.protocol import topics as t
 
 EVALUATION_FETCH_TIMEOUT = 600.0
 """Seconds for fetching a model to evaluate. The fetch ends earlier if the broker no longer has the model."""
-NO_SCORES = EvaluationScores(examples=0, loss=0.0, accuracy=0.0)
+NO_SCORES = EvaluationScores(examples=0, loss=0.0)
 """Sent when there is nothing to evaluate, or the evaluation failed, so that the aggregator does not wait."""
 
 
@@ -101,7 +101,7 @@ def evaluated(session: Session, event: ModelEvaluated) -> Transition:
     match session.evaluation:
         case Evaluating(job=job, announced=announced, split=split) if job == event.job:
             scores = event.scores
-            notice = LogNotice(f"version {announced.version}: accuracy {scores.accuracy:.4f} on {split}")
+            notice = LogNotice(f"version {announced.version}: {scores.text} on {split}")
             session = replace(session, evaluation=EvaluationDone(announced, split, scores, None))
             return then(transition(session, notice), send_evaluation, start_evaluation)
         case _:
@@ -156,7 +156,6 @@ def _message(
         split=split,
         examples=scores.examples,
         loss=scores.loss,
-        accuracy=scores.accuracy,
         metrics=dict(scores.metrics),
         confusion=scores.confusion,
     )

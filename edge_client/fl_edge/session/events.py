@@ -123,7 +123,7 @@ class PartitionLoaded:
     """Job ``job`` has loaded the partition.
 
     ``examples`` counts the examples for training, ``holdout`` those held out. ``manifest`` is the digest of
-    the manifest of the task's weights.
+    the manifest of the task's weights, ``metrics`` are those that the task declares.
     """
 
     now: float
@@ -131,6 +131,7 @@ class PartitionLoaded:
     examples: int
     holdout: int
     manifest: str
+    metrics: tuple[m.MetricDeclaration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def await_partition(session: Session, now: float, attempt: int) -> Transition:
 
 
 def confirm(session: Session, now: float, attempt: int) -> Transition:
-    """Sends the second registration, with the digest of the manifest and the number of training examples.
+    """Sends the second registration: the digest of the manifest, the number of training examples, and the metrics.
 
     The edge must be admitted, and its partition loaded.
     """
@@ -104,6 +104,7 @@ def confirm(session: Session, now: float, attempt: int) -> Transition:
         incarnation=membership.incarnation,
         manifest=state.manifest,
         examples=state.examples,
+        metrics=state.metrics,
     )
     due = now + retry_delay(session.identity.client, attempt, RETRY_DELAY)
     return transition(replace(session, registration=Confirming(connection, attempt, due)), send)
@@ -278,7 +279,9 @@ def partition_loaded(session: Session, event: PartitionLoaded) -> Transition:
     state = session.partition_state
     if not isinstance(state, LoadingPartition) or state.job != event.job:
         return transition(session)
-    loaded = LoadedPartition(state.task, state.partition, event.examples, event.holdout, event.manifest)
+    loaded = LoadedPartition(
+        state.task, state.partition, event.examples, event.holdout, event.manifest, event.metrics
+    )
     notice = LogNotice(
         f"loaded partition {state.partition.index}: {event.examples} examples, {event.holdout} held out"
     )

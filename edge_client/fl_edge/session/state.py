@@ -183,7 +183,7 @@ class LoadingPartition:
 class LoadedPartition:
     """The partition is loaded, with ``examples`` for training and ``holdout`` for evaluation.
 
-    ``manifest`` is the digest of the manifest of the task's weights.
+    ``manifest`` is the digest of the manifest of the task's weights, ``metrics`` are those that the task declares.
     """
 
     task: str
@@ -191,6 +191,7 @@ class LoadedPartition:
     examples: int
     holdout: int
     manifest: str
+    metrics: tuple[m.MetricDeclaration, ...] = ()
 
 
 PartitionState = NoPartition | LoadingPartition | LoadedPartition

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fl_shared.protocol import messages as m
+from fl_shared.system.text import quantity_text
 from fl_shared.transfer.upload import FinishedUpdate
 
 # --- the round's work -------------------------------------------------------------------------------------
@@ -124,16 +125,23 @@ class Evaluating:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationScores:
-    """The scores of one model: ``loss`` per example, ``accuracy`` from 0 to 1, and the task's own ``metrics``.
+    """The scores of one model: ``loss`` per example, and those of the ``declared`` metrics that could be measured.
 
     If ``examples`` is 0, the other values mean nothing.
     """
 
     examples: int
     loss: float
-    accuracy: float
-    confusion: m.Confusion | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    confusion: m.Confusion | None = None
+    declared: tuple[m.MetricDeclaration, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The primary metric and the loss, for people."""
+        values = {**self.metrics, m.LOSS.name: self.loss}
+        shown = dict.fromkeys((m.primary_of(self.declared), m.LOSS))
+        return ", ".join(f"{one.name} {quantity_text(values.get(one.name), one.unit)}" for one in shown)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from fl_edge.tasks import classes
 from fl_edge.tasks.answers import class_answer
 from fl_edge.tasks.pictures import decode_picture
 from fl_edge.tasks.sgd import sgd
-from fl_edge.tasks.task import Examples, LoadContext, LocalData, Scores, Task, TrainReport
+from fl_edge.tasks.task import Examples, LoadContext, LocalData, Metric, Scores, Task, TrainReport
 from fl_shared.protocol.messages import Partition, TrainingSettings
 
 EVALUATION_BATCH: Final = 128
@@ -33,6 +33,7 @@ class ImageTask(Task):
 
     data_set: ClassVar[datasets.DataSetName]
     labels: ClassVar[tuple[str, ...]]
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("accuracy", unit="%", minimum=0.0, maximum=1.0),)
     mean: ClassVar[tuple[float, ...]]
     """The mean of the training pixels for each channel, in the scale of the data set."""
     deviation: ClassVar[tuple[float, ...]]
@@ -96,7 +97,7 @@ class ImageTask(Task):
         return Scores(
             len(examples),
             loss / len(examples),
-            correct / len(examples),
+            {"accuracy": correct / len(examples)},
             confusion=classes.confusion_matrix(self.labels, examples.labels, predicted),
         )
 

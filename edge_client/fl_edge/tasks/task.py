@@ -52,17 +52,31 @@ class TrainReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric that a task measures, besides the loss.
+
+    ``name``: printable, at most 57 characters. ``unit``: at most 16 characters, such as ``kWh``; ``%`` says that the
+    value is a fraction (0.25 is 25 %), and an empty one that it is a number without a unit. ``minimum`` and
+    ``maximum``: the least and the greatest value that is possible; None: any.
+    """
+
+    name: str
+    higher_is_better: bool = True
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """The result of an evaluation on ``examples`` examples.
 
-    ``loss``: mean over the examples; ``accuracy``: 0 to 1; ``metrics``: further metrics of the task (a value that is
-    not finite is left out);
-    ``confusion``: see `classes.confusion_matrix`.
+    ``loss``: mean over the examples. ``metrics``: values of metrics that the task declares (`Task.metrics`), by name;
+    one that is left out or not finite is undefined for these examples. ``confusion``: see `classes.confusion_matrix`.
     """
 
     examples: int
     loss: float
-    accuracy: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     confusion: Confusion | None = None
 
@@ -107,6 +121,9 @@ class Task(ABC):
     options: TaskOptions
     labels: ClassVar[tuple[str, ...]] = ()
     """The names of the classes, in the order of their labels; empty if there are none."""
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+    """What `evaluate` measures, at most 32. By the first one, the primary metric, versions are compared; without any,
+    by the loss."""
 
     def __init__(self, options: TaskOptions | None = None) -> None:
         self.options = self.Options() if options is None else options

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from fl_shared.protocol.messages import Partition, Split, TrainingSettings, UpdateMetrics
+from fl_shared.protocol.messages import MetricDeclaration, Partition, Split, TrainingSettings, UpdateMetrics
 from fl_shared.tensors.manifest import Manifest, Vector
 
 if TYPE_CHECKING:
@@ -32,12 +32,16 @@ class TrainedUpdate:
 
 @dataclass(frozen=True, slots=True)
 class DataSummary:
-    """An edge's numbers of examples, the manifest of its weights, and its examples in each named class."""
+    """An edge's numbers of examples, the manifest of its weights, and its examples in each named class.
+
+    ``metrics``: those that the task declares.
+    """
 
     examples: int
     holdout_examples: int
     manifest: Manifest
     labels: dict[str, int] = field(default_factory=dict)
+    metrics: tuple[MetricDeclaration, ...] = ()
 
 
 class Executor(Protocol):

@@ -128,12 +128,7 @@ def _metrics(task: Task, model: nn.Module, holdout: Examples | None) -> dict[str
     if holdout is None:
         return None
     scores = checked_scores(task, task.evaluate(model, holdout))
-    return {
-        **scores.metrics,
-        "examples": float(scores.examples),
-        "loss": scores.loss,
-        "accuracy": scores.accuracy,
-    }
+    return {**scores.metrics, "examples": float(scores.examples), "loss": scores.loss}
 
 
 def _vector(task: Task, model: nn.Module, manifest: Manifest) -> Vector:

@@ -69,7 +69,7 @@ class SyntheticExecutor:
         partition: Partition | None,  # noqa: ARG002
     ) -> Scores:
         self._check(model, manifest)
-        return Scores(examples=1, loss=0.0, accuracy=0.0)
+        return Scores(examples=1, loss=0.0)
 
     def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, Any]]:
         self._check(model, manifest)

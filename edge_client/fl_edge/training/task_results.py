@@ -11,20 +11,19 @@ import logging
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
-from fl_edge.errors import DivergedError, TaskError
-from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
-from fl_shared.protocol.messages import MAX_COUNT, MAX_METRIC_NAME, Confusion
+from pydantic import TypeAdapter, ValidationError
+
+from fl_edge.errors import DivergedError, TaskError, UnknownTaskError
+from fl_edge.tasks.task import Examples, LocalData, Metric, Scores, Task, TrainReport
+from fl_shared.protocol.messages import MAX_COUNT, Confusion, DeclaredMetrics, MetricDeclaration
 
 LOG: Final = logging.getLogger(__name__)
 
-MAX_TASK_METRICS: Final = 32
-"""Metrics of a task's own in one report; others are added (``messages.MAX_METRICS``)."""
-MAX_TASK_METRIC_NAME: Final = MAX_METRIC_NAME - len("before_")
-"""Characters; the aggregator adds ``before_`` in front of some."""
+_DECLARATIONS: Final[TypeAdapter[tuple[MetricDeclaration, ...]]] = TypeAdapter(DeclaredMetrics)
 MAX_PROBABILITIES: Final = 100_000
 """Labels in the answer to a prediction (``messages.Prediction``)."""
 MAX_ANSWER: Final = 2**20
@@ -54,6 +53,21 @@ def checked_examples(task: Task, method: str, examples: object) -> Examples:
     return examples
 
 
+def declared_metrics(task: Task) -> tuple[MetricDeclaration, ...]:
+    """Returns the metrics that the task declares. Raises ``UnknownTaskError`` if one of them cannot be used."""
+    if not isinstance(task.metrics, tuple) or not all(isinstance(metric, Metric) for metric in task.metrics):
+        raise UnknownTaskError(
+            f"task {task.name}: metrics: {task.metrics!r:.100}, expected a tuple of fl_edge.tasks.task.Metric"
+        )
+    try:
+        return _DECLARATIONS.validate_python(tuple(asdict(metric) for metric in task.metrics))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, ("metrics", *first["loc"])))
+        problem = str(first["msg"]).removeprefix("Value error, ")
+        raise UnknownTaskError(f"task {task.name}: {where}: {first['input']!r:.100}: {problem}") from None
+
+
 def checked_report(task: Task, report: object) -> TrainReport:
     """Checks the result of ``Task.train``. Raises ``DivergedError`` if the loss is not finite."""
     if not isinstance(report, TrainReport):
@@ -66,25 +80,20 @@ def checked_report(task: Task, report: object) -> TrainReport:
 
 
 def checked_scores(task: Task, scores: object) -> Scores:
-    """Checks the result of ``Task.evaluate``. Raises ``DivergedError`` if loss or accuracy are not finite.
+    """Checks the result of ``Task.evaluate``. Raises ``DivergedError`` if the loss is not finite.
 
-    A metric of the task's own that is not finite is left out, since it may be undefined for an edge's few examples,
-    such as the AUC of a single class.
+    A metric that is not finite is left out, since it may be undefined for an edge's few examples, such as the AUC of a
+    single class. The others are in the order in which the task declares them.
     """
     if not isinstance(scores, Scores):
         _fail(task, "evaluate()", scores, "Scores")
     examples = _count(task, "evaluate(): examples", scores.examples)
     loss = _number(task, "evaluate(): loss", scores.loss)
-    accuracy = _number(task, "evaluate(): accuracy", scores.accuracy)
-    if not (math.isfinite(loss) and math.isfinite(accuracy)):
-        raise DivergedError(
-            f"on {examples} examples the model's loss is {loss} and its accuracy {accuracy}, expected finite numbers"
-        )
-    if not 0 <= accuracy <= 1:
-        _fail(task, "evaluate(): accuracy", accuracy, "0 to 1")
+    if not math.isfinite(loss):
+        raise DivergedError(f"on {examples} examples the model's loss is {loss}, expected a finite number")
     _check_confusion(task, scores.confusion, examples)
     metrics = _metrics(task, scores.metrics)
-    return replace(scores, examples=examples, loss=loss, accuracy=accuracy, metrics=metrics)
+    return replace(scores, examples=examples, loss=loss, metrics=metrics)
 
 
 def checked_answer(task: Task, answer: object) -> dict[str, Any]:
@@ -142,23 +151,35 @@ def _json(task: Task, method: str, value: object) -> Any:
 def _metrics(task: Task, metrics: object) -> dict[str, float]:
     if not isinstance(metrics, Mapping):
         _fail(task, "evaluate(): metrics", metrics, "a dict")
+    declared = declared_metrics(task)
+    names = [metric.name for metric in declared]
+    for given in metrics:
+        if given not in names:
+            _fail(
+                task,
+                "evaluate(): metrics",
+                given,
+                f"one that Task.metrics declares: {', '.join(names) or 'none'}",
+            )
     kept: dict[str, float] = {}
-    for key, given in metrics.items():
-        name = _name(task, "evaluate(): metrics", key)
-        value = _number(task, f"evaluate(): metrics: {name!r:.80}", given)
+    for metric in declared:
+        if metric.name not in metrics:
+            continue
+        what = f"evaluate(): metrics: {metric.name}"
+        value = _number(task, what, metrics[metric.name])
         if not math.isfinite(value):
-            _warn_of_metric(task.name, name, "is not finite on this edge's examples")
-        elif len(name) > MAX_TASK_METRIC_NAME or len(kept) >= MAX_TASK_METRICS:
-            _warn_of_metric(task.name, name, f"is one of more than {MAX_TASK_METRICS}, or has a long name")
+            _warn_of_metric(task.name, metric.name)
+        elif not metric.contains(value):
+            _fail(task, what, value, f"{metric.range_text}, as Task.metrics declares")
         else:
-            kept[name] = value
+            kept[metric.name] = value
     return kept
 
 
 @lru_cache(maxsize=64)
-def _warn_of_metric(task: str, name: str, problem: str) -> None:
+def _warn_of_metric(task: str, name: str) -> None:
     """Warns once, since an edge's examples are the same in each round."""
-    LOG.warning("task %s: the metric %s %s: leaving it out", task, name[:MAX_TASK_METRIC_NAME], problem)
+    LOG.warning("task %s: the metric %s is not finite on this edge's examples: leaving it out", task, name)
 
 
 def _check_confusion(task: Task, confusion: object, examples: int) -> None:

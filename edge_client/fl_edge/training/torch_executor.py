@@ -12,7 +12,13 @@ from fl_edge.tasks.task import LoadContext, LocalData, Scores, Task
 from fl_edge.training import local_training
 from fl_edge.training.executor import DataSummary, TrainedUpdate, VectorAllocator
 from fl_edge.training.model_check import examine_model
-from fl_edge.training.task_results import checked_answer, checked_data, checked_example, checked_examples
+from fl_edge.training.task_results import (
+    checked_answer,
+    checked_data,
+    checked_example,
+    checked_examples,
+    declared_metrics,
+)
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector
 
@@ -31,13 +37,17 @@ class TorchExecutor:
         return local_training.shared_manifest(self._task, self._task.model(0))
 
     def summarize(self, client: str, partition: Partition | None) -> DataSummary:
-        manifest = self._manifest
+        manifest, metrics = self._manifest, declared_metrics(self._task)
         if partition is None:
-            return DataSummary(0, 0, manifest)
+            return DataSummary(0, 0, manifest, metrics=metrics)
         data = self._load(client, partition)
         holdout_examples = 0 if data.holdout is None else len(data.holdout)
         return DataSummary(
-            len(data.train), holdout_examples, manifest, classes.count_labels(self._task.labels, data)
+            len(data.train),
+            holdout_examples,
+            manifest,
+            classes.count_labels(self._task.labels, data),
+            metrics,
         )
 
     def initial_weights(self, seed: int, allocate: VectorAllocator) -> Manifest:

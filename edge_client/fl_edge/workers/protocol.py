@@ -16,7 +16,14 @@ from typing import Any, Final, Literal, cast
 import msgpack
 from pydantic import BaseModel
 
-from fl_shared.protocol.messages import Confusion, Partition, Split, TrainingSettings, UpdateMetrics
+from fl_shared.protocol.messages import (
+    Confusion,
+    MetricDeclaration,
+    Partition,
+    Split,
+    TrainingSettings,
+    UpdateMetrics,
+)
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Manifest
@@ -91,13 +98,14 @@ class LoadOutcome:
     """The numbers of training and holdout examples (0 without a partition), and the manifest of the weights.
 
     ``labels``: the number of all these examples in each class, if the task names its classes. It never leaves the
-    machine.
+    machine. ``declared``: the metrics that the task declares.
     """
 
     examples: int
     holdout_examples: int
     manifest: Manifest
     labels: dict[str, int]
+    declared: tuple[MetricDeclaration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +128,13 @@ class TrainOutcome:
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOutcome:
-    """Scores on a split. ``loss``: mean over the examples; ``accuracy``: 0 to 1; ``task_metrics``: the task's own."""
+    """Scores on a split. ``loss``: mean over the examples. ``task_metrics``: in the order of ``declared``."""
 
     examples: int
     loss: float
-    accuracy: float
     task_metrics: dict[str, float]
     confusion: Confusion | None = None
+    declared: tuple[MetricDeclaration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +313,8 @@ def _to_map(frame: Any, shared: list[SharedBytes]) -> dict[str, Any]:
             value = [value.start, value.size]
         elif item.name in _NESTED_FIELDS:
             value = _to_map(value, shared)
+        elif item.name == "declared":
+            value = [metric.model_dump() for metric in value]
         encoded[item.name] = value
     return encoded
 
@@ -322,6 +332,8 @@ def _from_map(encoded: dict[str, Any], fds: list[int]) -> Any:
             values[name] = SharedBytes.from_fd(fds.pop(0), *value)
         elif name in _NESTED_FIELDS:
             values[name] = _from_map(value, fds)
+        elif name == "declared":
+            values[name] = tuple(MetricDeclaration.model_validate(metric) for metric in value)
         elif name != "is":
             values[name] = value
     return _CLASSES[encoded["is"]](**values)

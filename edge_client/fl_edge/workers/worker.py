@@ -196,7 +196,11 @@ class Worker:
             case LoadJob(client=client, partition=partition):
                 summary = executor.summarize(client, partition)
                 return LoadOutcome(
-                    summary.examples, summary.holdout_examples, summary.manifest, summary.labels
+                    summary.examples,
+                    summary.holdout_examples,
+                    summary.manifest,
+                    summary.labels,
+                    summary.metrics,
                 )
             case TrainJob():
                 return self._train(executor, job, model, cancelled)
@@ -205,8 +209,9 @@ class Worker:
                 scores = executor.evaluate(model.weights(), model.model.manifest, split, client, partition)
                 # The distribution of classes in a holdout is private; in the test split it is public.
                 confusion = scores.confusion if split == "test" else None
+                declared = executor.summarize(client, None).metrics
                 return EvaluateOutcome(
-                    scores.examples, scores.loss, scores.accuracy, dict(scores.metrics), confusion
+                    scores.examples, scores.loss, dict(scores.metrics), confusion, declared
                 )
             case PredictJob():
                 raise AssertionError("predictions have a thread of their own")

@@ -166,8 +166,9 @@ def _result(aggregator: Aggregator, outcome: Outcome, directory: Path) -> dict[s
     return {
         "run": aggregator.scope.run,
         "rounds": outcome.state.version,
-        "accuracy": outcome.state.metrics.get("accuracy"),
-        "loss": outcome.state.metrics.get("loss"),
+        "metrics": dict(outcome.state.metrics),
+        "primary": outcome.state.primary.name,
+        "split": outcome.state.split,
         "model_sha256": model_sha256(model) if model.exists() else None,
         "seconds": round(outcome.seconds, 3),
         "refused": aggregator.rejections.total,

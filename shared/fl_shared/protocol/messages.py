@@ -31,6 +31,15 @@ from fl_shared.protocol.kinds.base import (
     Token,
 )
 from fl_shared.protocol.kinds.evaluation import MAX_CLASSES, Confusion, Evaluation
+from fl_shared.protocol.kinds.metric import (
+    LOSS,
+    MAX_DECLARED_METRICS,
+    MAX_DECLARED_NAME,
+    DeclaredMetrics,
+    MetricDeclaration,
+    metrics_text,
+    primary_of,
+)
 from fl_shared.protocol.kinds.model import (
     ModelAnnouncement,
     ModelChunk,
@@ -90,10 +99,13 @@ from fl_shared.protocol.kinds.update import (
 
 __all__ = [
     "FINAL_PHASES",
+    "LOSS",
     "MAX_CHUNK",
     "MAX_CLASSES",
     "MAX_CLIENTS_NAMED",
     "MAX_COUNT",
+    "MAX_DECLARED_METRICS",
+    "MAX_DECLARED_NAME",
     "MAX_HISTORY",
     "MAX_METRICS",
     "MAX_METRIC_NAME",
@@ -110,6 +122,7 @@ __all__ = [
     "Confusion",
     "Control",
     "Count",
+    "DeclaredMetrics",
     "Digest",
     "EdgeStateName",
     "EdgeView",
@@ -124,6 +137,7 @@ __all__ = [
     "LimitReason",
     "Limited",
     "Message",
+    "MetricDeclaration",
     "Metrics",
     "Missing",
     "MissingClient",
@@ -164,4 +178,6 @@ __all__ = [
     "UpdateChunk",
     "UpdateClaim",
     "UpdateMetrics",
+    "metrics_text",
+    "primary_of",
 ]  # fmt: skip

@@ -58,6 +58,21 @@ def size_text(size: float) -> str:
     return f"{amount:.0f} {unit}" if amount >= 99.95 else f"{amount:.1f} {unit}"
 
 
+def number_text(value: float | None) -> str:
+    """A measured number: four decimal places below 10, fewer above; a dash for null."""
+    if value is None:
+        return "–"
+    size = abs(value)
+    if size >= 1e7 or 0 < size < 1e-3:
+        return f"{value:.3g}"
+    return f"{value:.4f}" if size < 10 else f"{value:.2f}" if size < 1000 else f"{value:.0f}"
+
+
+def quantity_text(value: float | None, unit: str) -> str:
+    """A measured number with its unit: ``21.85 kWh``. A fraction (unit ``%``) is shown as such: ``0.9712``."""
+    return number_text(value) + (f" {unit}" if value is not None and unit not in ("", "%") else "")
+
+
 def limit_text(size: int | None) -> str:
     """An exact number of bytes as in a configuration: ``64 KiB``, ``20,000 bytes``, ``any size`` (None)."""
     if size is None:

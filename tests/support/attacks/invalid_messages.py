@@ -166,7 +166,7 @@ def evaluates_wildly(cluster: Cluster) -> None:
         text = (
             f'{{"v":2,"kind":"evaluation","run":"{cluster.run}","incarnation":{cluster.incarnation},"seq":1,"client":"{BAD}",'
             f'"session":"bad-session","version":1,"digest":"{cluster.base}","split":"test","examples":1,"loss":{loss},'
-            f'"accuracy":1.0}}'
+            f'"metrics":{{"accuracy":1.0}}}}'
         )
         cluster.say(EVALUATIONS, text.encode())
 

@@ -213,7 +213,7 @@ def trains_with_a_kit_of(name: str) -> Callable[[Cluster], None]:
 def scores(cluster: Cluster, client: str) -> m.Evaluation:
     return m.Evaluation(
         run=cluster.run, incarnation=cluster.incarnation, seq=cluster.next_seq(), client=client, session="bad-session",
-        version=1, digest=cluster.base, split="test", examples=10**6, loss=0.0, accuracy=1.0,
+        version=1, digest=cluster.base, split="test", examples=10**6, loss=0.0, metrics={"accuracy": 1.0},
     )  # fmt: skip
 
 

@@ -248,7 +248,7 @@ class AggregatorHarness:
             eve = self.peers["eve"]
             found.append((t.EvaluationsTopic("eve"), m.Evaluation(
                 **self.envelope(), client="eve", session=eve.session, version=self.state.model.version,
-                digest=self.state.model.digest, split="test", examples=100, loss=0.5, accuracy=0.9,
+                digest=self.state.model.digest, split="test", examples=100, loss=0.5, metrics={"accuracy": 0.9},
             )))  # fmt: skip
         live = [Seed(t.build("fl", topic), codec.encode(message)) for topic, message in found]
         bare = [Seed(seed.topic.rpartition("/")[0], seed.payload) for seed in live[::5]]

@@ -14,7 +14,8 @@ from rich.text import Text
 from fl_aggregator.monitoring.terminal import text
 from fl_aggregator.monitoring.terminal.snapshot import MAX_NAMED_PER_STATE, Snapshot, names_of
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
-from fl_shared.system.text import duration_text, one_line, size_text
+from fl_shared.protocol import messages as m
+from fl_shared.system.text import duration_text, number_text, one_line, quantity_text, size_text
 
 BAR_WIDTH: Final = 30
 OTHER_LINES: Final = 13
@@ -83,10 +84,13 @@ def _overview(snapshot: Snapshot, *, ascii_only: bool) -> Table:
     grid.add_row(label, _bar(status.have, status.need, _phase_text(snapshot)))
     if snapshot.waiting_text:
         grid.add_row("waiting", Text(snapshot.waiting_text + _until_text(status.seconds_left)))
-    for name, value in (("accuracy", snapshot.accuracy), ("loss", snapshot.loss)):
+    for metric in dict.fromkeys((snapshot.primary, m.LOSS)):
+        value = snapshot.latest(metric.name)
         if value is not None:
-            line = text.sparkline(snapshot.series(name), ascii_only=ascii_only)
-            grid.add_row(name, Text.assemble((line, GOOD), f" {text.metric_text(value)}"))
+            line = text.sparkline(snapshot.series(metric.name), ascii_only=ascii_only)
+            split = f" ({status.split})" if status.split else ""
+            label = f" {quantity_text(value, metric.unit)}{split}"
+            grid.add_row(metric.name, Text.assemble((line, GOOD), label))
     if snapshot.last_round is not None:
         last = snapshot.last_round
         grid.add_row(
@@ -143,33 +147,48 @@ def _add_edges(grid: Table, snapshot: Snapshot) -> None:
         grid.add_row("offline", Text(counts.describe("offline", reasons=False), style=BAD))
 
 
+def _metric_cell(metric: m.MetricDeclaration) -> Callable[[HistoryRow], str]:
+    return lambda row: quantity_text(row.metrics.get(metric.name), metric.unit)
+
+
 def table(rounds: Iterable[RoundRecord], *, narrow: bool = False, earlier: int = 0) -> Table:
-    """A table with a line for each round.
+    """A table with a line for each round, and a column for each metric that the task declares.
 
-    It has the column ``missing`` only if an edge was missing in a round.
+    It has the column ``missing`` only if an edge was missing in a round, and ``split`` only if the versions were
+    evaluated on several splits; otherwise the caption names the split.
 
-    ``narrow``: in that case, three other columns are left out, so that the table fits into 80 characters.
+    ``narrow``: all metrics but the primary one and the loss are left out, and with a column ``missing`` three other
+    columns, so that the table fits into 80 characters.
     ``earlier``: how many rounds before these are left out, which the caption says.
     """
     records = list(rounds)
     some_missing = any(record.missing for record in records)
+    declared = records[-1].declared if records else []
+    splits = sorted({record.split for record in records if record.split is not None})
     columns: dict[str, Callable[[HistoryRow], str | Text]] = {
         "round": lambda row: str(row.round),
         "version": lambda row: Text("abandoned", style=BAD) if row.version is None else str(row.version),
         "in": lambda row: f"{row.participants}/{row.cohort}",
-        "accuracy": lambda row: text.metric_text(row.accuracy),
-        "loss": lambda row: text.metric_text(row.loss),
-        "train loss": lambda row: text.metric_text(row.train_loss),
+        **{metric.name: _metric_cell(metric) for metric in (declared[:1] if narrow else declared)},
+        "loss": _metric_cell(m.LOSS),
+        **({"split": lambda row: row.split or "–"} if len(splits) > 1 else {}),
+        "train loss": lambda row: number_text(row.metrics.get("train_loss")),
         "seconds": lambda row: f"{row.seconds:.1f}",
         "up": lambda row: size_text(row.bytes_up),
         "down": lambda row: size_text(row.bytes_down),
     }
     if narrow and some_missing:
         del columns["train loss"], columns["up"], columns["down"]
-    caption = (
-        f"{earlier} earlier {'round is' if earlier == 1 else 'rounds are'} not shown" if earlier > 0 else None
+    captions = [f"measured on the split {splits[0]}"] if len(splits) == 1 else []
+    if earlier > 0:
+        captions.append(f"{earlier} earlier {'round is' if earlier == 1 else 'rounds are'} not shown")
+    result = Table(
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        caption="; ".join(captions) or None,
+        caption_justify="left",
     )
-    result = Table(box=None, pad_edge=False, header_style="bold", caption=caption, caption_justify="left")
     for name in columns:
         result.add_column(name, justify="right", no_wrap=True)
     if some_missing:

@@ -117,20 +117,16 @@ class Snapshot:
         return counts if is_open else None
 
     def series(self, name: str) -> list[float]:
-        """The measured values of ``accuracy``, ``loss`` or ``train_loss``, in the order of their rounds."""
-        return [value for row in self.rows if (value := getattr(row, name)) is not None]
+        """The measured values of a metric, in the order of their rounds."""
+        return [row.metrics[name] for row in self.rows if name in row.metrics]
 
     @property
-    def accuracy(self) -> float | None:
-        """The newest measured accuracy, null if there is none."""
-        return self._latest_metric("accuracy")
+    def primary(self) -> m.MetricDeclaration:
+        """The metric by which versions are compared."""
+        return self.status.primary or m.LOSS
 
-    @property
-    def loss(self) -> float | None:
-        """The newest measured loss, null if there is none."""
-        return self._latest_metric("loss")
-
-    def _latest_metric(self, name: str) -> float | None:
+    def latest(self, name: str) -> float | None:
+        """The newest measured value of a metric, null if there is none."""
         if name in self.status.metrics:
             return self.status.metrics[name]
         curve = self.series(name)

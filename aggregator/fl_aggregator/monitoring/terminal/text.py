@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from fl_aggregator.monitoring.terminal.snapshot import Snapshot, names_of
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
-from fl_shared.system.text import duration_text, one_line, size_text
+from fl_shared.protocol import messages as m
+from fl_shared.system.text import duration_text, one_line, quantity_text, size_text
 
 BAR_CHARACTERS: Final = "▁▂▃▄▅▆▇█"
 ASCII_BAR_CHARACTERS: Final = "_.-=+*#@"
@@ -35,9 +36,11 @@ def sparkline(values: Sequence[float], width: int = TREND_WIDTH, *, ascii_only: 
     return "".join(bars[min(len(bars) - 1, int(fraction * len(bars)))] for fraction in scale)
 
 
-def metric_text(value: float | None) -> str:
-    """A metric with four decimal places; a dash if it was not measured."""
-    return "–" if value is None else f"{value:.4f}"
+def scores_text(primary: m.MetricDeclaration, metrics: Mapping[str, float], split: m.Split | None) -> str:
+    """The primary metric with its unit, the loss, and the split: ``mae 21.85 kWh, loss 0.4371 (test)``."""
+    shown = dict.fromkeys((primary, m.LOSS))
+    text = ", ".join(f"{one.name} {quantity_text(metrics.get(one.name), one.unit)}" for one in shown)
+    return text if split is None else f"{text} ({split})"
 
 
 def round_line(record: RoundRecord, rounds: int) -> str:
@@ -49,8 +52,8 @@ def round_line(record: RoundRecord, rounds: int) -> str:
         else f"version {row.version} of {rounds}"
     )
     line = (
-        f"round {row.round}: {outcome}, {row.participants} of {row.cohort} in, accuracy {metric_text(row.accuracy)}, "
-        f"loss {metric_text(row.loss)}, {duration_text(row.seconds)}, "
+        f"round {row.round}: {outcome}, {row.participants} of {row.cohort} in, "
+        f"{scores_text(record.primary, row.metrics, row.split)}, {duration_text(row.seconds)}, "
         f"{size_text(row.bytes_up)} up, {size_text(row.bytes_down)} down"
     )
     return f"{line}; missing: {missing_text(record)}" if record.missing else line
@@ -94,11 +97,12 @@ def summary_lines(snapshot: Snapshot) -> list[str]:
     seconds = snapshot.time_left()
     if seconds is not None:
         lines[0] += f", about {duration_text(seconds)} left"
-    if snapshot.accuracy is not None or snapshot.loss is not None:
-        curve = sparkline(snapshot.series("accuracy"))
-        lines.append(
-            f"accuracy {metric_text(snapshot.accuracy)}, loss {metric_text(snapshot.loss)}{curve and '  ' + curve}"
-        )
+    primary = snapshot.primary
+    names = dict.fromkeys((primary.name, m.LOSS.name))
+    latest = {name: value for name in names if (value := snapshot.latest(name)) is not None}
+    if latest:
+        curve = sparkline(snapshot.series(primary.name))
+        lines.append(f"{scores_text(primary, latest, status.split)}{curve and '  ' + curve}")
     if snapshot.last_round is not None:
         lines.append(round_line(snapshot.last_round, status.rounds))
     if edge_counts is not None:

@@ -1,6 +1,7 @@
 """Serves a run's metrics for Prometheus at ``http://HOST:PORT/metrics``.
 
-No label holds a name that a peer chose.
+No label holds a name that a peer chose, except for the names and units of the at most 32 metrics that the task
+declares, which the first edge fixes.
 
 Counters count within one incarnation, as Prometheus expects. Gauges are computed at each scrape, on the
 server's thread, from the newest state, which is immutable.
@@ -176,11 +177,26 @@ def _state_families(state: Run) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "fl_model_versions_wanted", "Versions of the model to make.", state.settings.rounds
     )
-    for name, description in (("accuracy", "Accuracy of"), ("loss", "Loss per example of")):
-        if name in state.metrics:
-            yield GaugeMetricFamily(
-                f"fl_{name}", f"{description} the newest evaluated version.", state.metrics[name]
-            )
+    yield from _metric_families(state)
+
+
+def _metric_families(state: Run) -> Iterator[Metric]:
+    """The newest evaluated version's loss and declared metrics, and the best value of the primary one."""
+    if state.split is None:
+        return
+    family = GaugeMetricFamily(
+        "fl_metric", "The newest evaluated version's metrics.", labels=["metric", "unit", "split"]
+    )
+    for metric in (m.LOSS, *(state.declared or ())):
+        if metric.name in state.metrics:
+            family.add_metric([metric.name, metric.unit, state.split], state.metrics[metric.name])
+    yield family
+    if state.best is not None:
+        best = GaugeMetricFamily(
+            "fl_metric_best", "The primary metric's best value so far.", labels=["metric", "unit"]
+        )
+        best.add_metric([state.primary.name, state.primary.unit], state.best)
+        yield best
 
 
 def _labelled(family: Metric, values: Mapping[str, float]) -> Metric:

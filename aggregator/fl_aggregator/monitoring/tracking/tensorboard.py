@@ -13,6 +13,7 @@ from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run
 from fl_aggregator.storage.run_directory import RunRecord
+from fl_shared.protocol import messages as m
 
 FOLDER: Final = "tensorboard"
 
@@ -64,10 +65,12 @@ class TensorBoard:
 
 
 def scalars(record: RoundRecord) -> dict[str, float]:
-    """A round's numbers by tag. Metrics other than ``accuracy`` and ``loss`` have tags under ``edges/``."""
+    """A round's numbers by tag: metrics of the evaluation under its split, other metrics under ``edges/``."""
     values: dict[str, float] = {}
+    measured = {m.LOSS.name, *(metric.name for metric in record.declared)}
     for name, value in record.metrics.items():
-        values[name if name in ("accuracy", "loss") else f"edges/{name}"] = value
+        evaluated = name in measured or name == "evaluated_examples"
+        values[f"{record.split}/{name}" if evaluated else f"edges/{name}"] = value
     if record.version is not None:
         values["version"] = record.version
     values |= {f"seconds/{phase}": seconds for phase, seconds in record.seconds.items()}

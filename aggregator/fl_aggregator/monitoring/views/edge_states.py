@@ -26,19 +26,17 @@ MAX_STATE_REASON: Final = 160
 
 @dataclass(frozen=True, slots=True)
 class LatestUpdate:
-    """The published numbers of an edge's newest update. A metric that the edge did not report is null."""
+    """The published numbers of an edge's newest update. ``after``: metrics of the trained model on its holdout."""
 
     examples: int
     seconds: float
     size: int
-    accuracy: float | None
-    loss: float | None
+    after: Mapping[str, float]
 
     @classmethod
     def of(cls, update: UpdateMetadata) -> LatestUpdate:
         """Takes the published numbers from an update's metadata."""
-        after = update.after
-        return cls(update.examples, update.seconds, update.size, after.get("accuracy"), after.get("loss"))
+        return cls(update.examples, update.seconds, update.size, update.after)
 
 
 EdgeState = tuple[str, m.EdgeStateName, str | None]
@@ -53,7 +51,7 @@ def open_round_views(
     ``uploading``: the edges whose updates are arriving. ``latest_updates``: each edge's newest update.
     """
     return {
-        name: _edge_view(state_name, reason, latest_updates.get(name))
+        name: _edge_view(state_name, reason, latest_updates.get(name), state.primary)
         for name, state_name, reason in edge_states_of(state, uploading)
     }
 
@@ -105,7 +103,7 @@ def closed_round_views(
             state_name, reason = "in", None
         else:
             state_name, reason = _idle_state(client)
-        views[name] = _edge_view(state_name, reason, latest_updates.get(name))
+        views[name] = _edge_view(state_name, reason, latest_updates.get(name), state.primary)
     return views
 
 
@@ -119,7 +117,12 @@ def _idle_state(client: Client) -> tuple[m.EdgeStateName, str | None]:
     return "present", None if client.trains else EVALUATES_REASON
 
 
-def _edge_view(state: m.EdgeStateName, reason: str | None, latest_update: LatestUpdate | None) -> m.EdgeView:
+def _edge_view(
+    state: m.EdgeStateName,
+    reason: str | None,
+    latest_update: LatestUpdate | None,
+    primary: m.MetricDeclaration,
+) -> m.EdgeView:
     reason = None if reason is None else shortened(reason, MAX_STATE_REASON)
     if latest_update is None:
         return m.EdgeView(state=state, reason=reason)
@@ -129,8 +132,8 @@ def _edge_view(state: m.EdgeStateName, reason: str | None, latest_update: Latest
         examples=latest_update.examples,
         seconds=latest_update.seconds,
         bytes=latest_update.size,
-        accuracy=latest_update.accuracy,
-        loss=latest_update.loss,
+        primary=latest_update.after.get(primary.name),
+        loss=latest_update.after.get(m.LOSS.name),
     )
 
 

@@ -1,8 +1,7 @@
 """The record of a round that has ended, and its conversions.
 
 A record is made of the machine's `Summary`, and written to ``history.jsonl``. Trackers, the report, tables
-and the dashboard's history are made of records. `HistoryRow` holds the ten numbers of it that ``fl/history``
-contains.
+and the dashboard's history are made of records. `HistoryRow` holds the part of it that ``fl/history`` contains.
 """
 
 from __future__ import annotations
@@ -63,8 +62,9 @@ class Traffic(_Lenient):
 class RoundRecord(_Lenient):
     """A round that has ended. ``version`` and ``digest`` are null if it was abandoned for ``reason``.
 
-    ``missing``: reasons by client. ``refused``: numbers of messages by client and reason. ``seconds``:
-    durations by phase.
+    ``missing``: reasons by client. ``refused``: numbers of messages by client and reason. ``declared``: the metrics
+    that the task declares. ``split``: on which the version was evaluated, null if it was not. ``seconds``: durations by
+    phase.
     """
 
     round: m.Count
@@ -78,6 +78,8 @@ class RoundRecord(_Lenient):
     refused: Annotated[dict[Name, Counts], Field(max_length=100_000)] = {}
     examples: m.Count = 0
     metrics: FiniteMetrics = {}
+    declared: Annotated[list[m.MetricDeclaration], Field(max_length=m.MAX_DECLARED_METRICS)] = []
+    split: m.Split | None = None
     confusion: ConfusionMatrix | None = None
     seconds: Annotated[dict[Name, m.Seconds], Field(max_length=100)] = {}
     bytes: Traffic = Traffic()
@@ -103,6 +105,8 @@ class RoundRecord(_Lenient):
             refused={client: dict(reasons) for client, reasons in (refused or {}).items()},
             examples=summary.examples,
             metrics=dict(summary.metrics),
+            declared=list(summary.declared),
+            split=summary.split,
             confusion=None
             if confusion is None
             else ConfusionMatrix.model_construct(
@@ -116,7 +120,8 @@ class RoundRecord(_Lenient):
     def of_result(cls, result: m.Result) -> RoundRecord:
         """Makes a record of the message on ``fl/round/<n>/result``.
 
-        The message contains only the sum of the seconds, which is then under ``total``.
+        The message contains only the sum of the seconds, which is then under ``total``, and of the declared metrics
+        only the primary one.
         """
         return cls.model_construct(
             round=result.round,
@@ -130,6 +135,8 @@ class RoundRecord(_Lenient):
             refused={},
             examples=result.examples,
             metrics=dict(result.metrics),
+            declared=[] if result.primary in (None, m.LOSS) else [result.primary],
+            split=result.split,
             confusion=None,
             seconds={"total": result.seconds},
             bytes=Traffic.model_construct(up=result.bytes_up, down=result.bytes_down),
@@ -148,6 +155,8 @@ class RoundRecord(_Lenient):
             missing={name: reason[:1000] for name, reason in self.missing.items()},
             examples=self.examples,
             metrics=dict(self.metrics),
+            primary=self.primary,
+            split=self.split,
             bytes_up=self.bytes.up,
             bytes_down=self.bytes.down,
             seconds=self.duration,
@@ -156,6 +165,11 @@ class RoundRecord(_Lenient):
     def history_fields(self) -> dict[str, Any]:
         """The object for a line of ``history.jsonl``."""
         return self.model_dump()
+
+    @property
+    def primary(self) -> m.MetricDeclaration:
+        """The metric by which versions are compared."""
+        return m.primary_of(self.declared)
 
     @property
     def duration(self) -> float:
@@ -173,8 +187,9 @@ class RoundRecord(_Lenient):
         return {name: reason for name, reason in self.missing.items() if not reason.startswith("surplus")}
 
     def summary_fields(self) -> dict[str, Any]:
-        """The object for ``--json``: the members of the `HistoryRow`, ``reason`` and ``missing``."""
-        return asdict(HistoryRow.of(self)) | {"reason": self.reason, "missing": dict(self.missing)}
+        """The object for ``--json``: the members of the `HistoryRow`, ``primary``, ``reason`` and ``missing``."""
+        more = {"primary": self.primary.model_dump(), "reason": self.reason, "missing": dict(self.missing)}
+        return asdict(HistoryRow.of(self)) | more
 
 
 def read_records(lines: Iterable[Mapping[str, Any]]) -> Iterator[RoundRecord]:
@@ -192,9 +207,8 @@ class HistoryRow:
 
     round: int
     version: int | None
-    accuracy: float | None
-    loss: float | None
-    train_loss: float | None
+    metrics: Mapping[str, float]
+    split: m.Split | None
     seconds: float
     participants: int
     cohort: int
@@ -203,17 +217,16 @@ class HistoryRow:
 
     @classmethod
     def of(cls, record: RoundRecord) -> Self:
-        """Makes the row of a record.
-
-        Metrics are rounded to ``METRIC_DIGITS`` digits, and null if not measured.
-        """
-        metrics = record.metrics
+        """Makes the row of a record. Metrics are rounded to ``METRIC_DIGITS`` digits, without counts of examples."""
         return cls(
             round=record.round,
             version=record.version,
-            accuracy=_rounded(metrics.get("accuracy")),
-            loss=_rounded(metrics.get("loss")),
-            train_loss=_rounded(metrics.get("train_loss")),
+            metrics={
+                name: float(f"{value:.{METRIC_DIGITS}g}")
+                for name, value in record.metrics.items()
+                if not name.endswith("examples")
+            },
+            split=record.split,
             seconds=round(record.duration, 3),
             participants=len(record.participants),
             cohort=len(record.cohort),
@@ -221,27 +234,34 @@ class HistoryRow:
             bytes_down=record.bytes.down,
         )
 
-    @property
-    def metrics(self) -> dict[str, float]:
-        """The metrics that were measured, by name."""
-        values = {"accuracy": self.accuracy, "loss": self.loss, "train_loss": self.train_loss}
-        return {name: value for name, value in values.items() if value is not None}
 
-
-_COLUMNS: Final = tuple(HistoryRow.__dataclass_fields__)
+_COLUMNS: Final = tuple(name for name in HistoryRow.__dataclass_fields__ if name != "metrics")
+MAX_METRIC_CELLS: Final = 12_000
+"""Numbers of metrics in the columns; with more, rows are left out, so that they stay small enough for a message."""
 
 
 def columns_of(rows: Sequence[HistoryRow]) -> m.HistoryColumns:
-    """The rows as columns, for ``fl/history``; inverse of `rows_of`."""
-    return m.HistoryColumns(**{name: tuple(getattr(row, name) for row in rows) for name in _COLUMNS})
+    """The rows as columns, for ``fl/history``, evenly thinned if they are too many; inverse of `rows_of`."""
+    names = sorted({name for row in rows for name in row.metrics})[: m.MAX_METRICS]
+    most = MAX_METRIC_CELLS // max(1, len(names))
+    if len(rows) > most:
+        rows = [rows[index * (len(rows) - 1) // (most - 1)] for index in range(most)]
+    return m.HistoryColumns(
+        **{name: tuple(getattr(row, name) for row in rows) for name in _COLUMNS},
+        metrics={name: tuple(row.metrics.get(name) for row in rows) for name in names},
+    )
 
 
 def rows_of(columns: m.HistoryColumns) -> tuple[HistoryRow, ...]:
     """The rows of ``columns``; inverse of `columns_of`."""
     return tuple(
-        HistoryRow(*values) for values in zip(*(getattr(columns, name) for name in _COLUMNS), strict=True)
+        HistoryRow(
+            **{name: getattr(columns, name)[index] for name in _COLUMNS},
+            metrics={
+                name: value
+                for name, values in columns.metrics.items()
+                if (value := values[index]) is not None
+            },
+        )
+        for index in range(len(columns.round))
     )
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.{METRIC_DIGITS}g}")

@@ -94,7 +94,13 @@ def _build_status(
         present=sum(1 for client in state.roster.clients.values() if client.present),
         seconds_left=seconds_left(state, now),
         missing=awaited_clients(state)[:max_missing],
-        metrics={name: round(value, 6) for name, value in state.metrics.items()},
+        metrics={
+            name: float(f"{state.metrics[name]:.9g}")
+            for name in ("version", state.primary.name, m.LOSS.name, "evaluated_examples")
+            if name in state.metrics
+        },
+        primary=None if state.declared is None else state.primary,
+        split=state.split,
         paused=None if paused is None else shortened(paused, MAX_PAUSE_REASON),
         refused=refused,
     )

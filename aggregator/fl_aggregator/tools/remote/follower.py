@@ -105,7 +105,7 @@ class Follower(Observer):
             number, received_at = self._unreported[0]
             record = self._results.get(number)
             if record is not None:
-                is_evaluated = record.version is None or "accuracy" in record.metrics
+                is_evaluated = record.version is None or record.split is not None
                 if (
                     not is_evaluated
                     and not include_unevaluated
@@ -122,11 +122,19 @@ class Follower(Observer):
         history = self._history
         rows = () if history is None or history.run != status.run else rows_of(history.columns)
         recent = dict(self._results)
+        declared = [] if history is None or history.metrics is None else list(history.metrics)
         # Metrics that were measured after a round's end are in the history before the result is sent again.
         for row in rows[-MAX_RESULTS:]:
             if row.round in recent:
                 record = recent[row.round]
-                recent[row.round] = record.model_copy(update={"metrics": record.metrics | row.metrics})
+                split = row.split or record.split
+                recent[row.round] = record.model_copy(
+                    update={
+                        "metrics": {**record.metrics, **row.metrics},
+                        "split": split,
+                        "declared": declared,
+                    }
+                )
         counts = None
         if edges is not None:
             counts = EdgeCounts.of(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fl_aggregator.monitoring.terminal.snapshot import Snapshot
-from fl_aggregator.monitoring.views.round_record import HistoryRow
+from fl_aggregator.monitoring.views.round_record import columns_of
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.limits import MAX_STATUS_AGE
 from fl_shared.system.text import duration_text
@@ -74,9 +74,7 @@ def as_json(observed: ObservedRun, *, full: bool) -> dict[str, Any]:
     fields["edges"] = None if counts is None else dict(counts.counts)
     if full:
         fields["rounds"] = [record.summary_fields() for record in snapshot.recent.values()]
-        fields["history"] = {
-            name: [getattr(row, name) for row in snapshot.rows] for name in HistoryRow.__dataclass_fields__
-        }
+        fields["history"] = columns_of(snapshot.rows).model_dump(mode="json")
         fields["every_edge"] = (
             None if observed.edges is None else observed.edges.model_dump(mode="json")["edges"]
         )

@@ -19,7 +19,8 @@ from fl_aggregator.tools.report.drawing import (
 )
 from fl_aggregator.tools.report.markup import Markup
 from fl_aggregator.tools.report.reading import RunReport
-from fl_shared.system.text import shortened
+from fl_shared.protocol import messages as m
+from fl_shared.system.text import quantity_text, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,10 +45,10 @@ def curves(
     lines: Sequence[Curve],
     *,
     x_label: str,
+    metric: m.MetricDeclaration,
     size: tuple[float, float] = HALF_SIZE,
-    is_fraction: bool = False,
 ) -> Markup:
-    """Curves in one figure. ``x_label``: the label of the x axis. ``is_fraction``: the values are between 0 and 1."""
+    """Curves of ``metric`` in one figure. ``x_label``: the label of the x axis."""
 
     def paint(axes: Axes) -> None:
         for index, (label, x, y) in enumerate(lines):
@@ -67,7 +68,9 @@ def curves(
         axes.margins(x=0.02)
         if x_label == "round":
             _whole_numbers(axes)
-        if is_fraction:
+        if metric.unit not in ("", "%"):
+            axes.set_ylabel(metric.unit)
+        if (metric.minimum, metric.maximum) == (0, 1):
             minimum = min((min(y) for _, _, y in lines if len(y)), default=0.0)
             axes.set_ylim(max(0.0, min(0.9, minimum - 0.05)), 1.0)
         elif all(min(y, default=0) >= 0 for _, _, y in lines):
@@ -75,7 +78,7 @@ def curves(
         if len(lines) > 1:
             _legend(axes, len(lines))
 
-    summary = "; ".join(f"{label}: {_range_text(y)}" for label, _, y in lines)
+    summary = "; ".join(f"{label}: {_range_text(y, metric.unit)}" for label, _, y in lines)
     return draw(name, size, f"{title} by {x_label}. {summary}", paint)
 
 
@@ -86,8 +89,10 @@ def _whole_numbers(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _range_text(values: Sequence[float]) -> str:
-    return f"from {values[0]:.4g} to {values[-1]:.4g}" if len(values) else "nothing measured"
+def _range_text(values: Sequence[float], unit: str) -> str:
+    if not len(values):
+        return "nothing measured"
+    return f"from {quantity_text(values[0], unit)} to {quantity_text(values[-1], unit)}"
 
 
 def _legend(axes: Axes, entries: int) -> None:
@@ -228,19 +233,29 @@ def labels(name: str, counts: Sequence[tuple[str, dict[str, int]]], classes: Seq
     return draw(name, (wide, high), f"Examples of each label on {len(counts)} edges; {summary}", paint)
 
 
-def accuracies(name: str, edge_accuracies: Sequence[tuple[str, float]], overall: float | None) -> Markup:
-    """The accuracy of each edge as a bar; a histogram if there are more than ``MAX_FIGURE_EDGES`` edges.
+def values_by_edge(
+    name: str, metric: m.MetricDeclaration, edge_values: Sequence[tuple[str, float]], overall: float | None
+) -> Markup:
+    """The metric on each edge as a bar; a histogram if there are more than ``MAX_FIGURE_EDGES`` edges.
 
-    ``overall``: the accuracy of the run, null if it was not measured.
+    ``overall``: its value in the run, null if it was not measured.
     """
-    values = [value for _, value in edge_accuracies]
+    values = [value for _, value in edge_values]
+    is_fraction = (metric.minimum, metric.maximum) == (0, 1)
 
     def paint(axes: Axes) -> None:
-        if len(edge_accuracies) > MAX_FIGURE_EDGES:
-            axes.hist(values, bins=40, range=(0, 1), color=colour(0), edgecolor=SURFACE_COLOUR, linewidth=0.8)
+        if len(edge_values) > MAX_FIGURE_EDGES:
+            axes.hist(
+                values,
+                bins=40,
+                range=(0, 1) if is_fraction else None,
+                color=colour(0),
+                edgecolor=SURFACE_COLOUR,
+                linewidth=0.8,
+            )
             axes.set_ylabel("edges")
         else:
-            ranked = sorted(edge_accuracies, key=lambda item: item[1])
+            ranked = sorted(edge_values, key=lambda item: item[1])
             axes.grid(visible=True, axis="x")
             axes.grid(visible=False, axis="y")
             axes.barh(range(len(ranked)), [value for _, value in ranked], 0.72, color=colour(0))
@@ -248,22 +263,23 @@ def accuracies(name: str, edge_accuracies: Sequence[tuple[str, float]], overall:
                 range(len(ranked)), [shortened(edge, MAX_LABEL) for edge, _ in ranked], fontsize=8
             )
             axes.set_ylim(-0.6, len(ranked) - 0.4)
-        axes.set_xlim(0, 1)
-        axes.set_xlabel("accuracy")
+        if is_fraction:
+            axes.set_xlim(0, 1)
+        axes.set_xlabel(metric.name if metric.unit in ("", "%") else f"{metric.name} ({metric.unit})")
         if overall is not None:
             axes.axvline(overall, color=TEXT_COLOUR, linewidth=1.2, linestyle=(0, (4, 3)))
-            side = "right" if overall > 0.5 else "left"
+            side = "right" if overall > sum(axes.get_xlim()) / 2 else "left"
             axes.annotate(
-                f" the run's: {overall:.3f} ", (overall, 1.0), xycoords=("data", "axes fraction"), va="bottom",
-                ha=side, fontsize=8.5, color=MUTED_COLOUR,
+                f" the run's: {quantity_text(overall, metric.unit)} ", (overall, 1.0), xycoords=("data", "axes fraction"),
+                va="bottom", ha=side, fontsize=8.5, color=MUTED_COLOUR,
             )  # fmt: skip
 
-    height = 2.9 if len(edge_accuracies) > MAX_FIGURE_EDGES else 0.9 + 0.19 * max(4, len(edge_accuracies))
-    summary = f"lowest {min(values):.4f}, highest {max(values):.4f}"
+    height = 2.9 if len(edge_values) > MAX_FIGURE_EDGES else 0.9 + 0.19 * max(4, len(edge_values))
+    low, high = (quantity_text(value, metric.unit) for value in (min(values), max(values)))
     return draw(
         name,
         (HALF_SIZE[0], height),
-        f"Accuracy of {len(edge_accuracies)} edges on their holdouts: {summary}",
+        f"{metric.name} of {len(edge_values)} edges on their holdouts: lowest {low}, highest {high}",
         paint,
     )
 

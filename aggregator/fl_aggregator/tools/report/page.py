@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.tools.report import figures, sections
 from fl_aggregator.tools.report.comparison import (
     assign_unique_names,
+    common_primary,
+    comparability_note,
     comparison_target,
     settings_that_differ,
     versions_to_reach,
@@ -15,9 +18,10 @@ from fl_aggregator.tools.report.comparison import (
 from fl_aggregator.tools.report.drawing import SERIES_COLOURS
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.reading import RunReport
-from fl_aggregator.tools.report.sections import format_number, format_value, newest_version, section
+from fl_aggregator.tools.report.sections import format_value, newest_version, section
 from fl_aggregator.tools.report.style import STYLE
-from fl_shared.system.text import duration_text, size_text
+from fl_shared.protocol import messages as m
+from fl_shared.system.text import duration_text, number_text, quantity_text, size_text
 
 
 def page(runs: Sequence[RunReport]) -> str:
@@ -83,7 +87,7 @@ def _run_sections(run: RunReport) -> list[Child]:
         nothing = section("Rounds", note="No round has ended yet: the history is empty.")
         return [nothing, sections.labels(run), sections.settings(run)]
     return [
-        sections.learning(run), sections.side_by_side(sections.accuracy_by_edge(run), sections.confusion(run)),
+        sections.learning(run), sections.side_by_side(sections.primary_by_edge(run), sections.confusion(run)),
         sections.labels(run), sections.participation(run), sections.time_and_traffic(run), sections.rejections(run),
         sections.rounds(run),
         sections.settings(run),
@@ -117,13 +121,14 @@ def _legend_entry(run: RunReport, index: int) -> Markup:
 
 
 def _outcomes(runs: Sequence[RunReport]) -> Markup:
-    target = comparison_target(runs)
+    target, primary, warning = comparison_target(runs), common_primary(runs), comparability_note(runs)
     headings = [
         "run",
         "versions",
-        "accuracy",
+        "primary metric" if primary is None else primary.name,
         "best",
         "loss",
+        "split",
         "target reached after",
         "time in rounds",
         "up",
@@ -135,41 +140,62 @@ def _outcomes(runs: Sequence[RunReport]) -> Markup:
         reached = None if target is None else versions_to_reach(run, target)
         rows.append(
             [_legend_entry(run, index), f"{newest_version(run)}{'' if run.ended else ' (not finished)'}",
-             format_number(run.last("accuracy")), format_number(max(run.series("accuracy")[1], default=None)),
-             format_number(run.last("loss")), "–" if reached is None else f"{reached} versions",
+             _primary_text(run, run.last(run.primary.name), primary),
+             _primary_text(run, run.best(run.primary), primary),
+             number_text(run.last("loss")), _split_text(run, warning), "–" if reached is None else f"{reached} versions",
              duration_text(sum(line.duration for line in run.rounds)),
              size_text(sum(line.bytes.up for line in run.rounds)),
              size_text(sum(line.bytes.down for line in run.rounds)),
              sum(len(record.missing_without_surplus) for record in run.rounds)]
         )  # fmt: skip
-    note = None if target is None else f"The target is an accuracy of {target:g}."
-    return section("Results", table(headings, rows, caption="Runs"), note=note)
+    note = None if target is None else f"The target: {target.metric} {target.value:g}."
+    marked = None if warning is None else tag("p", tag("b", warning, class_="bad"))
+    return section("Results", marked, table(headings, rows, caption="Runs"), note=note)
+
+
+def _primary_text(run: RunReport, value: float | None, common: m.MetricDeclaration | None) -> str:
+    name = "" if common is not None else f"{run.primary.name} "
+    return name + quantity_text(value, run.primary.unit)
+
+
+def _split_text(run: RunReport, warning: str | None) -> Markup:
+    return tag("span", run.splits_text, class_="bad" if warning else None)
 
 
 def _comparison_curves(runs: Sequence[RunReport]) -> Markup:
     if not any(run.rounds for run in runs):
         return section("Learning", note="No round of any run has ended yet.")
-    by_round = [(run.name, *run.series("accuracy")) for run in runs]
-    losses = [(run.name, *run.series("loss")) for run in runs]
-    by_time = [
-        (run.name, *figures.metric_against(run, lambda line: line.duration, "accuracy")) for run in runs
+    declared = {metric.name: metric for run in runs for metric in run.measured}
+    named = [
+        (run, f"{run.name} ({run.splits_text})" if comparability_note(runs) else run.name) for run in runs
     ]
-    by_bytes = [
-        (
-            run.name,
-            *figures.metric_against(run, lambda line: (line.bytes.up + line.bytes.down) / 1e6, "accuracy"),
+
+    def drawn(metric: m.MetricDeclaration) -> Markup:
+        lines = [(label, *run.series(metric.name)) for run, label in named]
+        return figures.curves(
+            f"all/{metric.name}", f"{metric.name} by round", lines, x_label="round", metric=metric
         )
-        for run in runs
+
+    primary = common_primary(runs)
+    quantities: list[tuple[str, str, Callable[[RoundRecord], float]]] = [
+        ("time", "seconds", lambda line: line.duration),
+        ("traffic", "MB, up and down", lambda line: (line.bytes.up + line.bytes.down) / 1e6),
     ]
     return section(
         "Learning",
         tag(
             "div",
-            figures.curves("all/accuracy", "Accuracy by round", by_round, x_label="round", is_fraction=True),
-            figures.curves("all/loss", "Loss by round", losses, x_label="round"),
-            figures.curves("all/time", "Accuracy by time", by_time, x_label="seconds", is_fraction=True),
-            figures.curves(
-                "all/bytes", "Accuracy by traffic", by_bytes, x_label="MB, up and down", is_fraction=True
+            *(drawn(metric) for metric in declared.values()),
+            *(
+                figures.curves(
+                    f"all/{what}",
+                    f"{primary.name} by {what}",
+                    [(label, *figures.metric_against(run, quantity, primary.name)) for run, label in named],
+                    x_label=x_label,
+                    metric=primary,
+                )
+                for what, x_label, quantity in quantities
+                if primary is not None
             ),
             class_="figures",
         ),

@@ -20,6 +20,7 @@ from fl_aggregator.monitoring.views.round_record import (
     Name,
     RoundRecord,
 )
+from fl_aggregator.settings import Target, parse_target
 from fl_aggregator.storage import journal
 from fl_aggregator.storage.run_directory import HISTORY_FILE, LABEL_COUNTS_FILE, MAX_RUN_FILE, RUN_FILE
 from fl_shared.errors import UserError
@@ -81,10 +82,42 @@ class RunReport:
         return settings if isinstance(settings, dict) else {}
 
     @property
-    def target(self) -> float | None:
-        """The accuracy at which the run ends, null if it has none."""
-        value = self.settings.get("target_accuracy")
-        return value if isinstance(value, float | int) and -1e300 <= value <= 1e300 else None
+    def target(self) -> Target | None:
+        """The value of a metric at which the run ends, null if it has none."""
+        try:
+            return parse_target(self.settings["target"])
+        except (KeyError, ValueError, AttributeError):
+            return None
+
+    @property
+    def declared(self) -> list[m.MetricDeclaration]:
+        """The metrics that the task declares, as the newest round says."""
+        return self.rounds[-1].declared if self.rounds else []
+
+    @property
+    def primary(self) -> m.MetricDeclaration:
+        """The metric by which versions are compared."""
+        return m.primary_of(self.declared)
+
+    @property
+    def measured(self) -> list[m.MetricDeclaration]:
+        """The metrics of evaluations: the declared ones, and the loss."""
+        return [*self.declared, m.LOSS]
+
+    @property
+    def splits(self) -> list[m.Split]:
+        """The splits on which versions were evaluated: none, one or both."""
+        return sorted({record.split for record in self.rounds if record.split is not None})
+
+    @property
+    def splits_text(self) -> str:
+        """Those splits, for people."""
+        return " and ".join(self.splits) or "none"
+
+    def best(self, metric: m.MetricDeclaration) -> float | None:
+        """The best value of a metric, null if it was never measured."""
+        values = self.series(metric.name)[1]
+        return (max if metric.higher_is_better else min)(values, default=None)
 
     @property
     def ended(self) -> bool:

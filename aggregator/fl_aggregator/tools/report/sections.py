@@ -11,7 +11,15 @@ from fl_aggregator.tools.report import figures
 from fl_aggregator.tools.report.comparison import settings_of, versions_to_reach
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.reading import RunReport
-from fl_shared.system.text import duration_text, names_text, natural_order, size_text
+from fl_shared.protocol import messages as m
+from fl_shared.system.text import (
+    duration_text,
+    names_text,
+    natural_order,
+    number_text,
+    quantity_text,
+    size_text,
+)
 
 MAX_REPORT_ROWS: Final = 1000
 """Number of rows in a table. The page says how many there are in all, and ``--csv`` contains all rounds."""
@@ -38,14 +46,16 @@ def format_number(value: float | None, digits: int = 4) -> str:
 
 
 def tiles(run: RunReport) -> Markup:
-    """The most important numbers of a run: accuracy, loss, versions, duration and traffic."""
-    accuracy, best = run.last("accuracy"), max(run.series("accuracy")[1], default=None)
+    """The most important numbers of a run: the primary metric, loss, versions, duration and traffic."""
+    primary = run.primary
+    newest, best = run.last(primary.name), run.best(primary)
+    label = f"{primary.name} on {run.splits_text}"
     entries: list[tuple[str, str]] = [
         (
-            format_number(accuracy),
-            "accuracy" if accuracy == best else f"accuracy (best {format_number(best)})",
+            quantity_text(newest, primary.unit),
+            label if newest == best else f"{label} (best {quantity_text(best, primary.unit)})",
         ),
-        (format_number(run.last("loss")), "loss"),
+        *([] if primary == m.LOSS else [(number_text(run.last("loss")), "loss")]),
         (str(newest_version(run)), f"versions of {run.settings.get('rounds', '?')}"),
         (duration_text(sum(record.duration for record in run.rounds)), "in rounds"),
         (size_text(sum(line.bytes.up for line in run.rounds)), "up, from edges"),
@@ -53,7 +63,13 @@ def tiles(run: RunReport) -> Markup:
     ]
     if (target := run.target) is not None:
         reached = versions_to_reach(run, target)
-        entries.insert(1, ("not reached" if reached is None else f"version {reached}", f"target {target:g}"))
+        entries.insert(
+            1,
+            (
+                "not reached" if reached is None else f"version {reached}",
+                f"target {target.metric} {target.value:g}",
+            ),
+        )
     return tag("div", *(tag("div", tag("b", big), tag("span", small), class_="tile") for big, small in entries),
                class_="tiles")  # fmt: skip
 
@@ -64,16 +80,29 @@ def newest_version(run: RunReport) -> int:
 
 
 def learning(run: RunReport) -> Markup:
-    """Curves of accuracy and loss by round."""
-    accuracy, loss, train = (run.series(name) for name in ("accuracy", "loss", "train_loss"))
-    losses = [(name, *points) for name, points in (("loss", loss), ("on training data", train)) if points[0]]
+    """Curves of all metrics by round: of the versions, and of the edges' models on their holdouts."""
     drawn = []
-    if accuracy[0]:
-        drawn.append(figures.curves(f"{run.name}/accuracy", "Accuracy", [("accuracy", *accuracy)], x_label="round",
-                                    is_fraction=True))  # fmt: skip
-    if losses:
-        drawn.append(figures.curves(f"{run.name}/loss", "Loss", losses, x_label="round"))
-    note = "Of each version: on the test split if an edge evaluates on it, else on the edges' holdouts."
+    for metric in run.measured:
+        lines = [
+            (label, *points)
+            for label, name in (
+                (run.splits_text, metric.name),
+                ("edges, before training", f"before_{metric.name}"),
+                ("edges, after training", f"after_{metric.name}"),
+                ("on training data", f"train_{metric.name}"),
+            )
+            if (points := run.series(name))[0]
+        ]
+        if lines:
+            drawn.append(
+                figures.curves(
+                    f"{run.name}/{metric.name}", metric.name, lines, x_label="round", metric=metric
+                )
+            )
+    note = (
+        f"Of each version, on the split {run.splits_text}; and of the edges' models on their own holdouts, before and "
+        "after training."
+    )
     if not drawn:
         return section("Learning", note="Nothing was measured: no edge evaluates, and none has a holdout.")
     return section("Learning", tag("div", *drawn, class_="figures"), note=note)
@@ -103,12 +132,13 @@ def rounds(run: RunReport) -> Markup:
     """A table of the last ``MAX_REPORT_ROWS`` rounds."""
     records = run.rounds[-MAX_REPORT_ROWS:]
     phases = [name for name in figures.PHASE_NAMES if any(name in record.seconds for record in records)]
-    headings = ["round", "outcome", "in", "accuracy", "loss", "train loss",
+    headings = ["round", "outcome", "in", *(metric.name for metric in run.measured), "split", "train loss",
     *(PHASE_LABELS[name] for name in phases), "up",
             "down", "missing"]  # fmt: skip
     rows = [
         [line.round, _outcome(line), f"{len(line.participants)}/{len(line.cohort)}",
-         *(format_number(line.metrics.get(name)) for name in ("accuracy", "loss", "train_loss")),
+         *(quantity_text(line.metrics.get(metric.name), metric.unit) for metric in run.measured),
+         line.split or "–", number_text(line.metrics.get("train_loss")),
          *(format_number(line.seconds.get(name), 2) for name in phases),
          size_text(line.bytes.up), size_text(line.bytes.down), _missing_text(line)]
         for line in records
@@ -175,11 +205,13 @@ def _edge_table(run: RunReport, edges: Sequence[str]) -> Markup:
         latest = run.latest_results.get(name)
         rows.append(
             [name, selected.get(name, 0), participated.get(name, 0), missing.get(name, 0),
-             *(("–",) * 5 if latest is None else (
-                 latest.examples, format_number(latest.after.get("accuracy")), format_number(latest.after.get("loss")),
+             *(("–",) * (3 + len(run.measured)) if latest is None else (
+                 latest.examples,
+                 *(quantity_text(latest.after.get(metric.name), metric.unit) for metric in run.measured),
                  format_number(latest.seconds, 2), size_text(latest.size)))]
         )  # fmt: skip
-    headings = ["edge", "selected", "in", "missing", "examples", "accuracy", "loss", "seconds", "update"]
+    names = [metric.name for metric in run.measured]
+    headings = ["edge", "selected", "in", "missing", "examples", *names, "seconds", "update"]
     suffix = f", the first {MAX_REPORT_ROWS}" if len(edges) > MAX_REPORT_ROWS else ""
     return tag("details", tag("summary", f"All {len(edges)} edges as a table{suffix}"),
                table(headings, rows, caption="Edges: how often each took part, and its newest update"))  # fmt: skip
@@ -221,14 +253,16 @@ def labels(run: RunReport) -> Markup | None:
     )
 
 
-def accuracy_by_edge(run: RunReport) -> Markup | None:
-    """The accuracy of each edge's newest update on its holdout; null if none was measured."""
-    edge_accuracies = [(name, run.latest_results[name].after["accuracy"]) for name in natural_order(run.latest_results)
-             if "accuracy" in run.latest_results[name].after]  # fmt: skip
-    if not edge_accuracies:
+def primary_by_edge(run: RunReport) -> Markup | None:
+    """The primary metric of each edge's newest update on its holdout; null if none was measured."""
+    metric = run.primary
+    edge_values = [(name, run.latest_results[name].after[metric.name]) for name in natural_order(run.latest_results)
+             if metric.name in run.latest_results[name].after]  # fmt: skip
+    if not edge_values:
         return None
     return section(
-        "Accuracy of each edge", figures.accuracies(f"{run.name}/accuracies", edge_accuracies, run.last("accuracy")),
+        f"{metric.name} of each edge",
+        figures.values_by_edge(f"{run.name}/by-edge", metric, edge_values, run.last(metric.name)),
         note="Of each edge's newest update, on the edge's own holdout.",
     )  # fmt: skip
 

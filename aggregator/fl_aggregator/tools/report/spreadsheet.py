@@ -23,6 +23,7 @@ def csv_text(runs: Sequence[RunReport]) -> str:
     writer = csv.writer(buffer)
     writer.writerow(
         ["run", "round", "outcome", "reason", "version", "selected", "participants", "missing", "refused", "examples",
+         "split",
          *map(_escape_formula, metrics), *(f"seconds_{one_line(phase)}" for phase in phases), "bytes_up", "bytes_down",
          "participant_ids", "missing_ids"]
     )  # fmt: skip
@@ -31,6 +32,7 @@ def csv_text(runs: Sequence[RunReport]) -> str:
             [_escape_formula(run.name), line.round, line.outcome, _escape_formula(line.reason or ""),
              "" if line.version is None else line.version, len(line.cohort), len(line.participants),
              len(line.missing), sum(sum(reasons.values()) for reasons in line.refused.values()), line.examples,
+             line.split or "",
              *(line.metrics.get(name, "") for name in metrics), *(line.seconds.get(name, "") for name in phases),
              line.bytes.up, line.bytes.down,
              _escape_formula(" ".join(line.participants)), _escape_formula(" ".join(line.missing))]

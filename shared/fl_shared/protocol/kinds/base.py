@@ -55,7 +55,7 @@ Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Incarnation = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, le=1e9)]
-MAX_METRICS: Final = 64
+MAX_METRICS: Final = 128
 """Metrics in a message."""
 MAX_METRIC_NAME: Final = 64
 """Characters of a metric's name."""

@@ -46,8 +46,9 @@ class Evaluation(Scoped):
     """The result of one evaluation of a version on a split that an edge has, on ``fl/evaluations/<client>``.
 
     ``loss`` is the mean over the examples. ``examples`` is 0 if the edge has no examples or could not evaluate: it
-    sends no other result for this version, and the other numbers have no meaning. ``confusion`` is given only for
-    the test split, which is not private, and only if the task names its classes.
+    sends no other result for this version, and the other numbers have no meaning. ``metrics``: those that the task
+    declares; one that is not finite on these examples is left out. ``confusion`` is given only for the test split,
+    which is not private, and only if the task names its classes.
     """
 
     kind: Literal["evaluation"] = "evaluation"
@@ -58,7 +59,6 @@ class Evaluation(Scoped):
     split: Split
     examples: Count
     loss: Number
-    accuracy: Annotated[float, Field(ge=0, le=1)]
     metrics: Metrics = Field(default={})
     confusion: Confusion | None = None
 

@@ -7,6 +7,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from fl_shared.protocol.kinds.base import (
+    MAX_METRIC_NAME,
+    MAX_METRICS,
     ClientId,
     Count,
     Fragment,
@@ -15,10 +17,12 @@ from fl_shared.protocol.kinds.base import (
     PresenceState,
     Scoped,
     Seconds,
+    Split,
     TaskName,
     Text,
     Timestamp,
 )
+from fl_shared.protocol.kinds.metric import DeclaredMetrics, MetricDeclaration
 
 MAX_REFUSED_NAMED: Final = 3
 """The most clients that a status names in ``refused``."""
@@ -52,7 +56,7 @@ class EdgeView(Fragment):
     """The state of one edge as the aggregator sees it. ``reason``: why it is missing, offline or not ready yet.
 
     The numbers describe its newest accepted update: ``examples`` and ``seconds`` of training, the ``bytes`` of the
-    update, and the accuracy and loss of the trained model on the edge's holdout.
+    update, and the run's primary metric and the loss of the trained model on the edge's holdout.
     """
 
     state: EdgeStateName
@@ -60,7 +64,7 @@ class EdgeView(Fragment):
     examples: Count | None = None
     seconds: Seconds | None = None
     bytes: Count | None = None
-    accuracy: Number | None = None
+    primary: Number | None = None
     loss: Number | None = None
 
 
@@ -79,21 +83,24 @@ class Edges(Scoped):
 
 
 MAX_HISTORY: Final = 500
-"""The most rows of `History`, which also has at most 64 KiB."""
+"""The most rows of `History`, which also has at most 256 KiB."""
 
 
 class HistoryColumns(Fragment):
     """Arrays of equal length, with one entry for each round.
 
-    ``version`` is null if the round was abandoned, and a number is null if it was not measured. ``seconds`` does not
-    include the evaluation, which continues during the next round.
+    ``version`` is null if the round was abandoned. ``metrics``: an array for each metric, with null where it was not
+    measured. ``split``: on which a version was evaluated, null if it was not. ``seconds`` does not include the
+    evaluation, which continues during the next round.
     """
 
     round: tuple[Count, ...] = ()
     version: tuple[Count | None, ...] = ()
-    accuracy: tuple[Number | None, ...] = ()
-    loss: tuple[Number | None, ...] = ()
-    train_loss: tuple[Number | None, ...] = ()
+    metrics: Annotated[
+        dict[Annotated[str, StringConstraints(max_length=MAX_METRIC_NAME)], tuple[Number | None, ...]],
+        Field(max_length=MAX_METRICS),
+    ] = Field(default={})
+    split: tuple[Split | None, ...] = ()
     seconds: tuple[Seconds, ...] = ()
     participants: tuple[Count, ...] = ()
     cohort: tuple[Count, ...] = ()
@@ -102,7 +109,8 @@ class HistoryColumns(Fragment):
 
     @model_validator(mode="after")
     def _equally_long(self) -> Self:
-        lengths = {name: len(getattr(self, name)) for name in type(self).model_fields}
+        lengths = {name: len(getattr(self, name)) for name in type(self).model_fields if name != "metrics"}
+        lengths |= {f"metrics.{name}": len(values) for name, values in self.metrics.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"expected equally long arrays, got {lengths}")
         if lengths["round"] > MAX_HISTORY:
@@ -113,13 +121,15 @@ class HistoryColumns(Fragment):
 class History(Scoped):
     """The closed rounds, for plots, retained on ``fl/history``. If there are many, only every n-th is given.
 
-    ``rounds``: how many versions the run makes. ``started``: when the run began, before any resume.
+    ``rounds``: how many versions the run makes. ``started``: when the run began, before any resume. ``metrics``: those
+    that the task declares, null while that is not known.
     """
 
     kind: Literal["history"] = "history"
     task: TaskName
     rounds: Count
     started: Timestamp
+    metrics: DeclaredMetrics | None = None
     columns: HistoryColumns
 
 
@@ -127,7 +137,8 @@ class Status(Scoped):
     """The state of the run, retained on ``fl/status``; at most 1 KiB.
 
     It is published when it changes, at most twice a second, and every 5 s. ``have`` and ``need`` count the ready edges
-    before a round opens, and the accepted updates while it is open.
+    before a round opens, and the accepted updates while it is open. ``metrics``: of the newest evaluated version
+    (``version``), its primary metric and its loss; ``split``: on which they were measured.
     """
 
     kind: Literal["status"] = "status"
@@ -143,6 +154,8 @@ class Status(Scoped):
     seconds_left: Seconds | None
     missing: Annotated[tuple[ClientId, ...], Field(max_length=10, fail_fast=True)]
     metrics: Metrics
+    primary: MetricDeclaration | None = None
+    split: Split | None = None
     paused: Annotated[str, StringConstraints(max_length=300)] | None = None
     """Why the run is paused (its deadlines wait as well); null if it is not paused."""
     refused: Annotated[

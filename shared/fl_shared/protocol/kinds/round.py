@@ -15,9 +15,11 @@ from fl_shared.protocol.kinds.base import (
     Metrics,
     Scoped,
     Seconds,
+    Split,
     TaskSpec,
     Text,
 )
+from fl_shared.protocol.kinds.metric import MetricDeclaration
 
 MAX_CLIENTS_NAMED: Final = 256
 """The most names in ``cohort``. A larger cohort is not listed, and each edge is told on its own topic."""
@@ -74,7 +76,8 @@ class Selected(Scoped):
 class Result(Scoped):
     """The result of a round, retained on ``fl/round/<n>/result`` for the last eight rounds.
 
-    It is published again, with more ``metrics``, when evaluations of its version have arrived.
+    It is published again, with more ``metrics``, when evaluations of its version have arrived, on ``split``. Of them,
+    ``primary`` is the one by which versions are compared.
     """
 
     kind: Literal["result"] = "result"
@@ -87,6 +90,8 @@ class Result(Scoped):
     missing: dict[ClientId, Text]
     examples: Count
     metrics: Metrics
+    primary: MetricDeclaration | None = None
+    split: Split | None = None
     bytes_up: Count
     bytes_down: Count
     seconds: Seconds

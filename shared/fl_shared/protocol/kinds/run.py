@@ -23,6 +23,7 @@ from fl_shared.protocol.kinds.base import (
     Text,
     Token,
 )
+from fl_shared.protocol.kinds.metric import DeclaredMetrics
 from fl_shared.system.text import one_line
 
 RefusalReason = Literal[
@@ -90,7 +91,8 @@ class Registration(Message):
     """An edge's registration, on ``fl/register/<client>``.
 
     The first one names no run. The second one, after the edge has loaded its partition, adds the run, the manifest
-    of its weights and the number of its examples. ``unable``: why it does not take part in that run instead.
+    of its weights, the number of its examples, and the metrics that its task declares. ``unable``: why it does not
+    take part in that run instead.
     """
 
     kind: Literal["register"] = "register"
@@ -104,6 +106,7 @@ class Registration(Message):
     task: TaskName | None = None
     manifest: Digest | None = None
     examples: Count | None = None
+    metrics: DeclaredMetrics | None = None
     encodings: Annotated[tuple[EncodingName, ...], Field(max_length=32, fail_fast=True)]
     unable: Annotated[str, StringConstraints(max_length=MAX_UNABLE), AfterValidator(one_line)] | None = None
 

@@ -94,7 +94,7 @@ def evaluation(split: Any) -> m.Evaluation:
         split=split,
         examples=1,
         loss=0.0,
-        accuracy=1.0,
+        metrics={"accuracy": 1.0},
     )
 
 

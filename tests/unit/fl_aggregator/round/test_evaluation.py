@@ -101,7 +101,7 @@ def test_an_evaluator_that_is_lost_is_not_waited_for() -> None:
     playbook = training(clients=1, per_round=1, rounds=1, evaluator=True, grace=5)
     round_done(playbook)
     assert playbook >> "lose e" >> "wait 4.9" >> "wait 0.1" << "history 1 committed v1" << "end"
-    assert playbook.state.best_accuracy is None
+    assert playbook.state.best is None
 
 
 def test_an_evaluator_that_comes_back_in_time_is_heard() -> None:
@@ -211,7 +211,7 @@ def test_a_report_on_another_split_does_not_count() -> None:
     playbook = training(clients=1, per_round=1, rounds=1, holdout=0.2)
     round_done(playbook)
     assert playbook >> "evaluate 0 1 0.9 split=test" << "history 1 committed v1 by=0 examples=10" << "end"
-    assert playbook.state.best_accuracy is None
+    assert playbook.state.best is None
 
 
 def test_lines_are_written_in_the_order_of_the_rounds() -> None:
@@ -235,12 +235,12 @@ def test_the_best_version_is_kept() -> None:
         effects = playbook.told[-1][1]
         best.append([describe(effect) for effect in effects if describe(effect).startswith("best")])
     assert best == [["best v1"], [], [], ["best v4"]]
-    assert playbook.state.best_accuracy == 0.6
+    assert playbook.state.best == 0.6
 
 
-def test_the_target_accuracy_ends_the_run() -> None:
-    """`--target-accuracy`: every version is waited for, since its accuracy decides whether there is a next round."""
-    playbook = training(clients=1, per_round=1, rounds=9, target_accuracy=0.7, evaluator=True)
+def test_the_target_ends_the_run() -> None:
+    """`--target`: every version is waited for, since its metrics decide whether there is a next round."""
+    playbook = training(clients=1, per_round=1, rounds=9, target="accuracy=0.7", evaluator=True)
     round_done(playbook)
     assert isinstance(playbook.state.phase, Evaluating)
     assert (
@@ -248,13 +248,13 @@ def test_the_target_accuracy_ends_the_run() -> None:
     )
     round_done(playbook)
     assert playbook >> "evaluate e 2 0.7" << "result 2" << "best v2" << "history 2" << "end"
-    assert describe_phase(playbook.state) == "finished target-accuracy"
+    assert describe_phase(playbook.state) == "finished target"
     assert playbook.state.version == 2
 
 
-def test_with_a_target_accuracy_versions_that_nobody_evaluates_are_not_waited_for() -> None:
+def test_with_a_target_versions_that_nobody_evaluates_are_not_waited_for() -> None:
     playbook = training(
-        clients=1, per_round=1, rounds=9, target_accuracy=0.7, evaluate_every=2, evaluator=True
+        clients=1, per_round=1, rounds=9, target="accuracy=0.7", evaluate_every=2, evaluator=True
     )
     round_done(playbook)
     assert isinstance(playbook.state.phase, Collecting)
@@ -262,9 +262,9 @@ def test_with_a_target_accuracy_versions_that_nobody_evaluates_are_not_waited_fo
     assert isinstance(playbook.state.phase, Evaluating)
 
 
-def test_with_a_target_accuracy_and_a_lost_evaluator_the_run_goes_on() -> None:
+def test_with_a_target_and_a_lost_evaluator_the_run_goes_on() -> None:
     playbook = training(
-        clients=1, per_round=1, rounds=9, target_accuracy=0.7, evaluator=True, grace=0, holdout=0
+        clients=1, per_round=1, rounds=9, target="accuracy=0.7", evaluator=True, grace=0, holdout=0
     )
     round_done(playbook)
     assert playbook >> "lose e" << "history 1" << "announce 2"

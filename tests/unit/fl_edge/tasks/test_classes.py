@@ -87,7 +87,7 @@ def test_an_evaluation_on_the_test_split_tells_of_confusion_and_one_on_a_holdout
     assert on_test.confusion is not None
     counts = on_test.confusion.counts
     assert sum(map(sum, counts)) == on_test.examples == 359
-    assert sum(counts[i][i] for i in range(10)) / 359 == pytest.approx(on_test.accuracy)
+    assert sum(counts[i][i] for i in range(10)) / 359 == pytest.approx(on_test.metrics["accuracy"])
     true = torch.bincount(load_task("digits").load_test(None).labels, minlength=10).tolist()
     assert [sum(row) for row in counts] == true
     assert executor.summarize("0", None).labels == {}
@@ -123,7 +123,7 @@ def test_an_evaluation_without_a_matrix_is_as_good() -> None:
 def evaluated(client: str, playbook: Playbook, confusion: ConfusionCounts | None) -> Evaluated:
     return Evaluated(
         now=playbook.now, client=client, session=playbook.session(client), version=1, digest=digest_of(1),
-        split="test", examples=10, loss=0.5, accuracy=0.5, confusion=confusion,
+        split="test", examples=10, loss=0.5, metrics={"accuracy": 0.5}, confusion=confusion,
     )  # fmt: skip
 
 

@@ -120,5 +120,5 @@ def test_evaluation_counts_every_example_once() -> None:
     with torch.no_grad():
         logits = model(examples.inputs)
     assert scores.examples == 359
-    assert scores.accuracy == float((logits.argmax(1) == examples.labels).double().mean())
+    assert scores.metrics["accuracy"] == float((logits.argmax(1) == examples.labels).double().mean())
     assert scores.loss == pytest.approx(float(nn.functional.cross_entropy(logits, examples.labels)), rel=1e-5)

@@ -31,7 +31,7 @@ from fl_edge.workers.protocol import (
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest
-from tests.support.builders import partition, training_settings
+from tests.support.builders import ACCURACY, partition, training_settings
 from tests.support.pool_harness import SEVEN, PoolHarness, first_model, train_for_ever
 from tests.support.wait import wait_until
 
@@ -130,7 +130,7 @@ def test_versions_are_evaluated_on_the_test_split_and_on_the_holdout(
     manifest, weights = local_training.initial_weights(task, 0)
     expected = local_training.evaluate(task, weights, manifest, task.load_test(None))
     assert harness.expect(EvaluateOutcome, test) == EvaluateOutcome(
-        359, expected.loss, expected.accuracy, {}, expected.confusion
+        359, expected.loss, expected.metrics, expected.confusion, (ACCURACY,)
     )
     assert harness.expect(EvaluateOutcome, held).examples == 14
     assert "no examples of the partition are held out" in harness.expect(FailureOutcome, none).message
@@ -294,7 +294,7 @@ def test_synthetic_work_needs_no_torch() -> None:
         scores = harness.expect(
             EvaluateOutcome, harness.pool.evaluate("7", "synthetic-1000", "test", None, base)
         )
-        assert (scores.examples, scores.loss, scores.accuracy) == (1, 0.0, 0.0)
+        assert (scores.examples, scores.loss, scores.task_metrics) == (1, 0.0, {})
         failed = harness.expect(FailureOutcome, harness.pool.predict("synthetic-1000", base, b"?"))
         assert (failed.kind, failed.message) == ("bad-payload", "a synthetic model makes no predictions")
         wrong = harness.expect(

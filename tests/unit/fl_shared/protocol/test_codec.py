@@ -51,7 +51,7 @@ def _bytes(name: str, fields: dict[str, Any]) -> bytes:
         ("update", "v", 1),
         ("update", "kind", "nonsense"),
         ("evaluation", "loss", "0.1"),
-        ("evaluation", "accuracy", 1.5),
+        ("evaluation", "loss", "low"),
         ("evaluation", "examples", -1),
         ("register-first", "roles", []),
         ("register-first", "roles", ["train", "rule"]),

@@ -60,7 +60,7 @@ def test_an_open_round_and_how_it_ended() -> None:
         five: ("training", None),
     }
     assert views[one].model_dump(exclude={"state", "reason"}) == {
-        "examples": 57, "seconds": 0.25, "bytes": 100, "accuracy": 0.75, "loss": None,
+        "examples": 57, "seconds": 0.25, "bytes": 100, "primary": 0.75, "loss": None,
     }  # fmt: skip
     assert views[three].examples is None
 
@@ -74,7 +74,7 @@ def test_an_open_round_and_how_it_ended() -> None:
     summary = [effect.summary for effect in effects if isinstance(effect, PublishResult)][-1]
     ended = edge_states.closed_round_views(playbook.state, summary, newest)
     assert states(ended) == found
-    assert ended[one].accuracy == 0.75
+    assert ended[one].primary == 0.75
 
 
 def test_a_run_that_was_stopped_shows_the_round_that_it_kept() -> None:

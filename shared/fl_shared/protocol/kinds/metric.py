@@ -1,0 +1,117 @@
+"""What a task measures: the declaration of a metric, with its direction, unit and range."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Final, Self
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from fl_shared.protocol.kinds.base import MAX_METRIC_NAME, Fragment, Number
+
+MAX_DECLARED_METRICS: Final = 32
+"""Metrics that a task may declare."""
+MAX_DECLARED_NAME: Final = MAX_METRIC_NAME - len("before_")
+"""Characters of a declared metric's name; the aggregator adds ``before_`` in front of some."""
+RESERVED_METRICS: Final = frozenset({"loss", "examples", "evaluated_examples", "version"})
+RESERVED_PREFIXES: Final = ("before_", "after_", "train_")
+"""Names of metrics that the programs measure themselves begin so, or are `RESERVED_METRICS`."""
+
+
+MAX_UNIT: Final = 16
+"""Characters of a unit."""
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("expected printable text without spaces around it")
+    return text
+
+
+def _free(name: str) -> str:
+    if name in RESERVED_METRICS or name.startswith(RESERVED_PREFIXES):
+        raise ValueError(f"{name!r} has a meaning of its own, expected another name")
+    return name
+
+
+MetricName = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_DECLARED_NAME),
+    AfterValidator(_printable),
+]
+
+
+class MetricDeclaration(Fragment):
+    """A metric: its name, whether a higher value is better, its unit, and its least and greatest value (null: any).
+
+    The unit ``%`` says that the value is a fraction: 0.25 is 25 %. An empty unit: a number without one.
+    """
+
+    name: MetricName
+    higher_is_better: bool = True
+    unit: Annotated[str, StringConstraints(max_length=MAX_UNIT), AfterValidator(_printable)] = ""
+    minimum: Number | None = None
+    maximum: Number | None = None
+
+    @model_validator(mode="after")
+    def _range_is_not_empty(self) -> Self:
+        if self.minimum is not None and self.maximum is not None and self.minimum >= self.maximum:
+            raise ValueError(f"maximum: {self.maximum:g}, expected more than the minimum {self.minimum:g}")
+        return self
+
+    def contains(self, value: float) -> bool:
+        """Whether ``value`` is in the declared range."""
+        return (self.minimum is None or self.minimum <= value) and (
+            self.maximum is None or value <= self.maximum
+        )
+
+    def is_better(self, value: float, other: float) -> bool:
+        """Whether ``value`` is better than ``other``; an equal one is not."""
+        return value > other if self.higher_is_better else value < other
+
+    @property
+    def range_text(self) -> str:
+        """The declared range for people: ``0 to 1``, ``at least 0``, ``any number``."""
+        match self.minimum, self.maximum:
+            case None, None:
+                return "any number"
+            case float(low), None:
+                return f"at least {low:g}"
+            case None, float(high):
+                return f"at most {high:g}"
+            case low, high:
+                return f"{low:g} to {high:g}"
+
+
+def _usable(declared: tuple[MetricDeclaration, ...]) -> tuple[MetricDeclaration, ...]:
+    names = [_free(metric.name) for metric in declared]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{', '.join(names)}: expected names that differ")
+    return declared
+
+
+DeclaredMetrics = Annotated[
+    tuple[MetricDeclaration, ...],
+    Field(max_length=MAX_DECLARED_METRICS, fail_fast=True),
+    AfterValidator(_usable),
+]
+"""The metrics of a task. The first one is the primary metric."""
+LOSS: Final = MetricDeclaration(name="loss", higher_is_better=False)
+"""The mean loss, which every evaluation has; the primary metric of a task that declares none."""
+
+
+def primary_of(declared: Sequence[MetricDeclaration]) -> MetricDeclaration:
+    """Returns the metric by which versions are compared: the first declared one, or the loss."""
+    return declared[0] if declared else LOSS
+
+
+def metrics_text(declared: Sequence[MetricDeclaration]) -> str:
+    """The declarations for people: ``mae (kWh, lower is better, at least 0), r2 (higher is better)``; or ``none``."""
+    texts = []
+    for metric in declared:
+        details = [metric.unit] if metric.unit else []
+        details.append("higher is better" if metric.higher_is_better else "lower is better")
+        if metric.minimum is not None or metric.maximum is not None:
+            details.append(metric.range_text)
+        texts.append(f"{metric.name} ({', '.join(details)})")
+    return ", ".join(texts) or "none"
