@@ -13,7 +13,6 @@ with the same sizes, in a Python environment that contains it. Prints one JSON l
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import statistics
@@ -125,12 +124,10 @@ def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
 
 
 def summary(arguments: argparse.Namespace, directory: Path, watched: dict[str, Watched]) -> dict[str, Any]:
-    """The measurements of a run that has ended, from its journal and history."""
-    events = [json.loads(line) for line in (directory / "run" / "journal.jsonl").read_text().splitlines()]
-    commits = [event["now"] for event in events if event["event"] == "ModelCreated"]
-    periods = [after - before for before, after in itertools.pairwise(commits[arguments.warm_up :])]
-    seconds = statistics.median(periods)
+    """The measurements of a run that has ended, from its history."""
     lines = [json.loads(line) for line in (directory / "run" / "history.jsonl").read_text().splitlines()]
+    periods = [sum(line["seconds"].values()) for line in lines[arguments.warm_up :]]
+    seconds = statistics.median(periods)
     wire = statistics.median(line["bytes"]["up"] + line["bytes"]["down"] for line in lines)
     return {
         "benchmark": "round_overhead",

@@ -190,9 +190,8 @@ def run(arguments: argparse.Namespace, site: Site, setup: str, plain: str, direc
             edge.wait(20)
     if done.returncode != 0:
         raise SystemExit(f"the aggregator ended with {done.returncode}:\n{log.read_text()[-2000:]}")
-    events = [json.loads(line) for line in (directory / "run" / "journal.jsonl").read_text().splitlines()]
-    commits = [event["now"] for event in events if event["event"] == "ModelCreated"]
-    return [after - before for before, after in itertools.pairwise(commits[arguments.warm_up :])]
+    lines = [json.loads(line) for line in (directory / "run" / "history.jsonl").read_text().splitlines()]
+    return [sum(line["seconds"].values()) for line in lines[arguments.warm_up :]]
 
 
 def cpu_seconds() -> float:

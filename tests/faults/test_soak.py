@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from itertools import chain
 from math import ceil, log2
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.state import Finished, new_run
+from fl_aggregator.round.state import Finished
 from fl_aggregator.server.resume import replay
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.checkpoint import read_safetensors
+from fl_aggregator.storage.run_directory import read_run
 from fl_edge.training.synthetic_executor import SyntheticExecutor
 from fl_shared.system.text import natural_key
 from fl_shared.tensors.manifest import Manifest, Vector
@@ -46,10 +47,11 @@ def test_a_thousand_rounds(tmp_path: Path) -> None:
 def nothing_is_lost(soak: SoakRun) -> None:
     """All versions were made, each of just those updates whose edges heard that they were accepted."""
     directory = soak.directory / "run"
-    settings = Settings.model_validate(json.loads((directory / "run.json").read_text())["settings"])
+    record = read_run(directory)
+    settings = record.settings
     opened: set[int] = set()
     accepted: dict[int, dict[str, str]] = {}
-    for _, state, effects in replay(new_run(settings), directory):  # noqa: B007
+    for snapshot, effects in chain.from_iterable(replay(record, folder) for folder in soak.journals):  # noqa: B007
         for effect in effects:
             match effect:
                 case do.AnnounceRound(round=number):
@@ -72,6 +74,7 @@ def nothing_is_lost(soak: SoakRun) -> None:
         assert line["reason"], line
         assert set(accepted.get(line["round"], ())) <= set(line["cohort"]), line
 
+    state = snapshot.state
     assert isinstance(state.phase, Finished)
     model = read_safetensors(directory / "model.safetensors")
     assert state.model is not None

@@ -7,16 +7,27 @@ from pathlib import Path
 
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
+from fl_aggregator.round.machine import step
+from fl_aggregator.server import compaction
+from fl_aggregator.server.resume import first_snapshot
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RunDirectory, new_record
 from tests.support.round_playbook import Playbook, round_done, training
 from tests.support.versions import model_of
 
 
-def directory_of(playbook: Playbook, path: Path, *, lines: bool = True) -> RunDirectory:
-    """As the aggregator would have left it, without a spool. Its models have the digests of the playbook's."""
+def directory_of(
+    playbook: Playbook, path: Path, *, lines: bool = True, min_bytes: int = compaction.MIN_BYTES
+) -> RunDirectory:
+    """As the aggregator would have left it, without a spool. Its models have the digests of the playbook's.
+
+    ``min_bytes``: see `JournalCompactor`.
+    """
     directory = RunDirectory(path)
-    directory.write_run(new_record(playbook.state.settings))
-    for _, effects in playbook.told:
+    record = new_record(playbook.state.settings)
+    directory.write_run(record)
+    state = first_snapshot(record).state
+    compactor = compaction.JournalCompactor(directory, first_snapshot(record), min_bytes)
+    for event, effects in playbook.told:
         for effect in effects:
             match effect:
                 case do.Record(event=event):
@@ -27,6 +38,8 @@ def directory_of(playbook: Playbook, path: Path, *, lines: bool = True) -> RunDi
                     directory.append_history(RoundRecord.of(summary, 7, 8).history_fields())
                 case _:
                     pass
+        state, _ = step(state, event)
+        compactor.add(event, state, effects)
     return directory
 
 

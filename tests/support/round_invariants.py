@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from itertools import pairwise
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
+from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.round.state import Aggregating, Collecting, Finished, Run, Selecting, Stopped
+from fl_aggregator.server.resume import ended_rounds
+from fl_aggregator.storage.journal import snapshot_line
 
 
 class RoundInvariants:
@@ -53,11 +57,24 @@ class RoundInvariants:
         assert stopped or not any(model in awaited for model in written), "a line waits for the evaluation"
 
     def check_replay(self, state: Run) -> None:
-        """Checks that the recorded events, and nothing else, lead to the state."""
-        replayed = self._first
+        """Checks that the recorded events, and nothing else, lead to the state.
+
+        So do those after a commit, from the snapshot that was written then.
+        """
+        whole, compacted = Snapshot(self._first), Snapshot(self._first)
+        written: set[int] = set()
         for event in self.journal:
-            replayed, _ = step(replayed, event)
-        assert replayed == state
+            for snapshot in (whole, compacted):
+                after, effects = step(snapshot.state, event)
+                snapshot.add(event.now, after, effects)
+            written |= {effect.summary.round for effect in effects if isinstance(effect, do.WriteHistory)}
+            if isinstance(event, on.ModelCreated):
+                compacted = _written_and_read(compacted)
+        assert whole.state == state
+        assert compacted == whole == _written_and_read(whole)
+        ended, pending = ended_rounds(state)
+        assert written - pending == set(range(1, ended + 1)) - pending
+        assert all(1 <= number <= ended for number in pending)
 
     # --- effects ----------------------------------------------------------------------------------------
 
@@ -164,6 +181,11 @@ class RoundInvariants:
             assert self.averaged
         elif not after.ended:
             assert self.open_round is None
+
+
+def _written_and_read(snapshot: Snapshot) -> Snapshot:
+    fields = json.loads(snapshot_line(snapshot))["snapshot"]
+    return Snapshot.from_fields(fields, snapshot.state.settings)
 
 
 def _asker(event: on.Event) -> tuple[str, str] | None:

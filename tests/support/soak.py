@@ -77,6 +77,8 @@ class SoakRun:
         self.retained: set[str] = set()
         self.left_behind: list[int] = []
         self.output = ""
+        self.journals: list[Path] = []
+        """The folders of the run's journals: the newest, and before it each one as it was when it was compacted."""
         self._pace = pace
         self._random = random.Random(seed)
         self._blackouts = [int(rounds * part) for part in blackouts]
@@ -146,6 +148,12 @@ class SoakRun:
         """Updates how far the run is, from its history."""
         if not self._history.exists():
             return
+        journal = self._history.with_name("journal.jsonl")
+        folder = self.directory / "journals" / str(journal.stat().st_ino)
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            (folder / journal.name).hardlink_to(journal)
+            self.journals.append(folder)
         with self._history.open("rb") as file:
             file.seek(self._read)
             lines = file.read().splitlines(keepends=True)

@@ -12,6 +12,7 @@ from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.watcher_feed import ObserverFeed
 from fl_aggregator.monitoring.views import status
 from fl_aggregator.monitoring.views.round_record import RoundRecord
+from fl_aggregator.round.snapshot import RESULTS_RETAINED
 from fl_aggregator.round.state import (
     Run,
     Summary,
@@ -200,7 +201,3 @@ class StatusPublisher:
     def pop_round_bytes(self, number: int) -> tuple[int, int]:
         """Returns the bytes (up, down) of a round that has its result, and forgets them."""
         return self._round_bytes.pop(number, (0, 0))
-
-
-RESULTS_RETAINED: Final = 8
-"""Results of rounds that stay retained."""

@@ -7,6 +7,7 @@
 ``registration``  clients and their partitions;  ``evaluation``: metrics of versions
 ``updates``       accepts or rejects an update
 ``summary``       how a round ended;  ``effects``: what the machine asks for
+``snapshot``      the state, and what a resume needs besides
 ``state``         the phases, as types;  ``roster``: the clients;  ``events``
 ================  ===============================================================
 """

@@ -5,6 +5,7 @@
 ``interpreter``        performs the effects
 ``connection_events``  subscribes and publishes again after a reconnect
 ``launch``             prepares a new run, or one that is resumed
+``compaction``         replaces the journal's older events by a snapshot
 ``resume``             replays a journal: the state, and the effects to repeat
 ``fencing``            lets only one aggregator run under a prefix
 ``disk_pause``         pauses the run while the disk is full

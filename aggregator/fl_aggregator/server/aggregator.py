@@ -31,7 +31,7 @@ from fl_aggregator.monitoring.views.round_record import read_records
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
-from fl_aggregator.round.state import Finished, Run, new_run
+from fl_aggregator.round.state import Finished, Run
 from fl_aggregator.server import connection_events, resume
 from fl_aggregator.server.disk_pause import DiskPause, StoppedWhilePaused
 from fl_aggregator.server.fencing import Fence, Superseded
@@ -113,17 +113,13 @@ class Aggregator:
         self._ticked_at = 0.0
 
     def _initial_state(self) -> Run:
-        if self._launch.recovered is not None:
-            return self._launch.recovered.state
         weights = self._launch.first_weights
-        if weights is None:
-            return new_run(self.settings)
-        try:
-            self._worker.averager.add(0, weights)
-        except OSError as error:
-            raise self._to_run_failed(error) from None
-        reference = m.ModelReference(version=0, digest=weights.digest)
-        return new_run(self.settings, reference, weights.manifest.digest)
+        if weights is not None:
+            try:
+                self._worker.averager.add(0, weights)
+            except OSError as error:
+                raise self._to_run_failed(error) from None
+        return self._launch.snapshot.state
 
     # --- the loop -----------------------------------------------------------------------------------------
 
@@ -180,10 +176,10 @@ class Aggregator:
     def _resume(self, recovered: RecoveredRun) -> None:
         """Continues the run where its journal ends; run time did not pass in the meantime."""
         LOG.info("resuming run %s: %s", self.scope.run, resume.resume_point_text(recovered.state))
-        self._started -= recovered.run_time
+        self._started -= recovered.snapshot.run_time
         collected = recovered.open_round
         lost = self._interpreter.restore(recovered)
-        if recovered.events == 0:
+        if recovered.entries == 0:
             self._handle(on.Started(now=self._now()))
         self._handle(on.Resumed(now=self._now(), incarnation=self.scope.incarnation))
         if lost and collected is not None:
@@ -267,6 +263,7 @@ class Aggregator:
         if self._observer is not None:
             self._observer(self._state, effects, self._now())
         self._trackers.observe(self._state, effects)
+        self._interpreter.compactor.add(event, after, effects)
 
     def _defer(self, event: on.Event) -> None:
         """Puts an event off in a pause, since it cannot be recorded; only a stop takes effect."""

@@ -20,6 +20,7 @@ from fl_aggregator.monitoring.views.round_record import RoundRecord, read_record
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.state import Run
+from fl_aggregator.server.compaction import JournalCompactor
 from fl_aggregator.server.disk_pause import DiskPause
 from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.resume import RecoveredRun
@@ -80,6 +81,7 @@ class Interpreter:
         self.observer_feed = ObserverFeed(connections, scope, started, self.worker.in_progress)
         self.status_publisher = StatusPublisher(connections, scope, self.observer_feed)
         self._model_publisher = ModelPublisher(connections, scope, settings.task_spec, settings.chunk)
+        self.compactor = JournalCompactor(launch.directory, launch.snapshot)
 
     def restore(self, recovered: RecoveredRun) -> tuple[str, ...]:
         """Restores models, history and the open round of a run that is resumed.
@@ -91,7 +93,9 @@ class Interpreter:
             self.worker.averager.restore(version, models[version], models.get(version - 1))
         collected = recovered.open_round
         stored = () if collected is None else tuple(collected.updates.values())
-        self.observer_feed.restore(read_records(self._directory.history()), recovered.updates.values())
+        self.observer_feed.restore(
+            read_records(self._directory.history()), recovered.snapshot.updates.values()
+        )
         self._directory.spool.delete_except(
             None if collected is None else collected.round, [update.client for update in stored]
         )

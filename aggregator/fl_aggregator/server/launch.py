@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fl_aggregator.aggregation.strategies.registry import Strategy, load
-from fl_aggregator.server.resume import RecoveredRun, recover
+from fl_aggregator.round.snapshot import Snapshot
+from fl_aggregator.server.resume import RecoveredRun, first_snapshot, recover
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage import run_directory
 from fl_aggregator.storage.checkpoint import Model
@@ -31,6 +32,11 @@ class Launch:
     first_weights: Model | None = None
     plain_weights: PlainWeights | None = None
     recovered: RecoveredRun | None = None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The run where it begins or continues."""
+        return first_snapshot(self.record) if self.recovered is None else self.recovered.snapshot
 
     def close(self) -> None:
         """Gives up the run directory; its files are deleted if no run has begun in it."""

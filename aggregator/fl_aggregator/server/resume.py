@@ -13,14 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from fl_aggregator.messaging.publisher import RESULTS_RETAINED
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import machine
 from fl_aggregator.round.closing import announcement_of, average_of
 from fl_aggregator.round.effects import Effect
-from fl_aggregator.round.events import Event, UpdateMetadata
 from fl_aggregator.round.machine import step
+from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.round.state import (
     Aggregating,
     Collecting,
@@ -34,7 +33,7 @@ from fl_aggregator.round.state import (
 )
 from fl_aggregator.storage import journal
 from fl_aggregator.storage.checkpoint import Model
-from fl_aggregator.storage.run_directory import RunDirectory, RunRecord, package_versions
+from fl_aggregator.storage.run_directory import HISTORY_FILE, RunDirectory, RunRecord, package_versions
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.protocol import messages as m
 
@@ -45,22 +44,20 @@ LOG: Final = logging.getLogger(__name__)
 class RecoveredRun:
     """What the journal of a run contains.
 
-    ``run_time``: when its last event happened, in seconds. ``events``: how many there are. ``models`` (the newest two)
-    and ``results`` were published last; ``lines``: the summaries for the history, by round; ``best`` was the last
-    version stored as best; ``updates``: the latest one of each edge; ``checkpoints``: the models of ``models``, and of
-    the weights that the user gave, by version.
+    ``snapshot``: the run at its end. ``entries``: how many lines it has. ``lines``: the summaries for the history, by
+    round. ``checkpoints``: the models that were published last, and of the weights that the user gave, by version.
     """
 
     record: RunRecord
-    state: Run
-    run_time: float
-    events: int
-    models: tuple[do.PublishModel, ...]
-    results: tuple[do.PublishResult, ...]
+    snapshot: Snapshot
+    entries: int
     lines: Mapping[int, Summary]
-    best: do.StoreBest | None
-    updates: Mapping[str, UpdateMetadata]
     checkpoints: Mapping[int, Model] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Run:
+        """The state after the last event."""
+        return self.snapshot.state
 
     @property
     def open_round(self) -> Collecting | None:
@@ -75,13 +72,17 @@ class RecoveredRun:
 
     def effects_to_repeat(self, state: Run) -> tuple[do.Effect, ...]:
         """Returns the effects to perform once more, given the state after the resume."""
-        effects: list[do.Effect] = [*self.models, *self.results]
+        models, best = self.snapshot.models, self.snapshot.best
+        effects: list[do.Effect] = [
+            models[version] for version in sorted(models) if version in self.checkpoints
+        ]
+        effects += self.snapshot.results.values()
         if isinstance(state.phase, Collecting):
             effects.append(announcement_of(state.phase))
         if self.average is not None and isinstance(state.phase, Aggregating):
             effects.append(self.average)
-        if self.best is not None:
-            effects.append(self.best)
+        if best is not None:
+            effects.append(best)
         return tuple(effects)
 
 
@@ -109,15 +110,19 @@ def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
         make_files_agree(directory, recovered)
     except OSError as error:
         raise UserError(f"--resume {directory.path}: {error.strerror}: {error.filename}") from None
-    return _without_stored_best(directory, recovered)
+    _forget_stored_best(directory, recovered.snapshot)
+    return recovered
 
 
-def _without_stored_best(directory: RunDirectory, recovered: RecoveredRun) -> RecoveredRun:
+def _forget_stored_best(directory: RunDirectory, snapshot: Snapshot) -> None:
     """Leaves out the best version if it was stored: otherwise its checkpoint would still be there."""
-    best, checkpoints = recovered.best, directory.checkpoints
-    if best is None or checkpoints.version_path(best.model.version).exists():
-        return recovered
-    return replace(recovered, best=None) if checkpoints.best_path.exists() else recovered
+    best, checkpoints = snapshot.best, directory.checkpoints
+    if (
+        best is not None
+        and not checkpoints.version_path(best.model.version).exists()
+        and checkpoints.best_path.exists()
+    ):
+        snapshot.best = None
 
 
 def _check_versions(directory: RunDirectory, record: RunRecord) -> None:
@@ -136,44 +141,29 @@ def _check_versions(directory: RunDirectory, record: RunRecord) -> None:
         )
 
 
+def first_snapshot(record: RunRecord) -> Snapshot:
+    """Returns a run before its first event."""
+    first = record.first_weights
+    if first is None:
+        return Snapshot(new_run(record.settings))
+    return Snapshot(
+        new_run(record.settings, m.ModelReference(version=0, digest=first.digest), first.manifest)
+    )
+
+
 def replay_journal(directory: Path, record: RunRecord, until: int | None = None) -> RecoveredRun:
     """Replays the journal in ``directory``, to its end or to the commit of version ``until``.
 
     Raises ``UserError`` if it is damaged, and ``OSError``.
     """
-    first = record.first_weights
-    state = new_run(
-        record.settings,
-        None if first is None else m.ModelReference(version=0, digest=first.digest),
-        None if first is None else first.manifest,
-    )
-    now, count = 0.0, 0
-    models: dict[int, do.PublishModel] = {}
-    results: dict[int, do.PublishResult] = {}
+    snapshot, entries = first_snapshot(record), 0
     lines: dict[int, Summary] = {}
-    best: do.StoreBest | None = None
-    updates: dict[str, UpdateMetadata] = {}
-    for event, after, effects in replay(state, directory):
-        state, now, count = after, event.now, count + 1
-        for effect in effects:
-            match effect:
-                case do.PublishModel(model=model):
-                    models[model.version] = effect
-                case do.PublishResult(summary=summary):
-                    results[summary.round] = effect
-                case do.WriteHistory(summary=summary):
-                    lines[summary.round] = summary
-                case do.Fold(update=update):
-                    updates[update.client] = update
-                case do.StoreBest():
-                    best = effect
-                case _:
-                    pass
-        if until is not None and until in models:
+    for snapshot, effects in replay(record, directory):
+        entries += 1
+        lines |= {e.summary.round: e.summary for e in effects if isinstance(e, do.WriteHistory)}
+        if until is not None and until in snapshot.models:
             break
-    newest = tuple(models[version] for version in sorted(models)[-2:])
-    last_results = tuple(results.values())[-RESULTS_RETAINED:]
-    return RecoveredRun(record, state, now, count, newest, last_results, lines, best, updates)
+    return RecoveredRun(record, snapshot, entries, lines)
 
 
 def _refuse_shortened_journal(directory: RunDirectory, recovered: RecoveredRun) -> None:
@@ -201,14 +191,13 @@ def _with_checkpoints(directory: RunDirectory, recovered: RecoveredRun) -> Recov
         return recovered
     checkpoints, version = directory.checkpoints, recovered.state.version
     found = {version: checkpoints.read(version, recovered.state.model.digest)}
-    for effect in recovered.models:
-        if (earlier := effect.model.version) != version:
+    for earlier, effect in recovered.snapshot.models.items():
+        if earlier != version:
             try:
                 found[earlier] = checkpoints.read(earlier, effect.model.digest)
             except RunFailed as error:
                 LOG.warning("%s; the run does not need this version", error)
-    models = tuple(effect for effect in recovered.models if effect.model.version in found)
-    return replace(recovered, models=models, checkpoints=found)
+    return replace(recovered, checkpoints=found)
 
 
 def _before_damage(directory: RunDirectory, recovered: RecoveredRun, damage: RunFailed) -> RecoveredRun:
@@ -217,12 +206,13 @@ def _before_damage(directory: RunDirectory, recovered: RecoveredRun, damage: Run
     Raises ``RunFailed`` if that has no usable checkpoint, either.
     """
     version = recovered.state.version - 1
-    if version < 0 or version not in {effect.model.version for effect in recovered.models}:
+    earlier = replay_journal(directory.path, recovered.record, version)
+    if earlier.state.model is None or earlier.state.version != version:
         raise RunFailed(
             f"{damage}; the run cannot continue without it: restore the file from a copy"
         ) from None
     try:
-        earlier = _with_checkpoints(directory, replay_journal(directory.path, recovered.record, version))
+        earlier = _with_checkpoints(directory, earlier)
     except RunFailed as error:
         raise RunFailed(
             f"{damage}; {error}; the run cannot continue without one of them: restore a file from a copy"
@@ -234,7 +224,7 @@ def _before_damage(directory: RunDirectory, recovered: RecoveredRun, damage: Run
 def make_files_agree(directory: RunDirectory, recovered: RecoveredRun) -> None:
     """Cuts the journal to the events that were replayed, and repairs the history. Raises ``OSError``."""
     directory.begin_writing()
-    directory.journal.cut(recovered.events)
+    directory.journal.cut(recovered.entries)
     if recovered.checkpoints:
         directory.checkpoints.drop_after(recovered.state.version)
     _repair_history(directory, recovered.state, recovered.lines)
@@ -242,10 +232,19 @@ def make_files_agree(directory: RunDirectory, recovered: RecoveredRun) -> None:
 
 def _repair_history(directory: RunDirectory, state: Run, lines: Mapping[int, Summary]) -> None:
     """Gives every round that is final its line in the history, and removes the lines of all others."""
-    complete = lines.keys() - {summary.round for summary in state.pending_summaries}
-    present = directory.filter_history(complete)
-    for number in sorted(complete - present):
+    ended, pending = ended_rounds(state)
+    present = directory.filter_history(ended, pending)
+    missing = sorted(lines.keys() - pending - present)
+    for number in missing:
         directory.append_history(RoundRecord.of(lines[number], 0, 0).history_fields())
+    if lost := ended - len(pending) - len(present) - len(missing):
+        LOG.warning("%s lacks %d rounds that the journal no longer has", HISTORY_FILE, lost)
+
+
+def ended_rounds(state: Run) -> tuple[int, set[int]]:
+    """Returns the newest round that has ended, and those up to it whose line in the history is not final."""
+    ended = state.closed_rounds[-1].round if state.closed_rounds else 0
+    return ended, {summary.round for summary in state.pending_summaries}
 
 
 def resume_point_text(state: Run) -> str:
@@ -261,8 +260,17 @@ def resume_point_text(state: Run) -> str:
             return progress
 
 
-def replay(state: Run, directory: Path) -> Iterator[tuple[Event, Run, tuple[Effect, ...]]]:
-    """Yields each recorded event, the state after it, and its effects, none of which is performed."""
-    for event in journal.read_events(directory):
-        state, effects = step(state, event)
-        yield event, state, effects
+def replay(record: RunRecord, directory: Path) -> Iterator[tuple[Snapshot, tuple[Effect, ...]]]:
+    """Yields the run after each line of the journal, and the line's effects, none of which is performed.
+
+    It is the same object again and again, which changes.
+    """
+    snapshot = first_snapshot(record)
+    for entry in journal.read_entries(directory, record.settings):
+        effects: tuple[Effect, ...] = ()
+        if isinstance(entry, Snapshot):
+            snapshot = entry
+        else:
+            state, effects = step(snapshot.state, entry)
+            snapshot.add(entry.now, state, effects)
+        yield snapshot, effects

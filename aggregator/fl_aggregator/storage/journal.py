@@ -1,6 +1,7 @@
 """The journal: every event that changed the run's state, in order, one JSON line each.
 
-Replaying the events through ``round.step`` from the run's first state restores the state (``replay``).
+Replaying the events through ``round.step`` from the run's first state restores the state (``replay``). The first line
+of a long run is a snapshot, which stands for all events before it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from typing import Any, Final, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from fl_aggregator.round.events import Event, ModelCreated
+from fl_aggregator.round.snapshot import Snapshot
+from fl_aggregator.settings import Settings
 from fl_aggregator.storage.append_log import AppendLog
 from fl_shared.errors import UserError
 from fl_shared.system.files import read_lines
 
 FILE_NAME: Final = "journal.jsonl"
+SNAPSHOT_PREFIX: Final = b'{"snapshot":'
+"""How the line of a snapshot begins."""
 _EVENT_ADAPTERS: Final[dict[str, TypeAdapter[Any]]] = {
     kind.__name__: TypeAdapter(kind) for kind in get_args(Event)
 }
@@ -38,9 +43,18 @@ class Journal:
         line = json.dumps(event_fields(event), separators=(",", ":"))
         self._log.append(line, sync=self._sync or isinstance(event, ModelCreated))
 
-    def cut(self, events: int) -> None:
-        """Removes all but the first ``events`` events. Raises ``OSError``."""
-        self._log.cut(events)
+    @property
+    def size(self) -> int:
+        """The size of the file in bytes."""
+        return self._log.size
+
+    def compact(self, end: int, snapshot: str) -> None:
+        """Replaces the first ``end`` bytes by the line of a snapshot. See `AppendLog.replace_start`."""
+        self._log.replace_start(end, snapshot)
+
+    def cut(self, entries: int) -> None:
+        """Removes all but the first ``entries`` lines. Raises ``OSError``."""
+        self._log.cut(entries)
 
     def close(self) -> None:
         """Closes the file."""
@@ -53,18 +67,33 @@ def event_fields(event: Event) -> dict[str, Any]:
     return {"event": kind, **_EVENT_ADAPTERS[kind].dump_python(event)}
 
 
-def read_events(directory: Path) -> Iterator[Event]:
-    """The recorded events. An incomplete last line is ignored: the process died while writing it.
+def snapshot_line(snapshot: Snapshot) -> str:
+    """A snapshot as the first line of a journal, without a line end."""
+    return json.dumps({"snapshot": snapshot.fields()}, separators=(",", ":"))
 
-    Raises ``UserError`` with the number of the line that is not an event, and ``OSError``.
+
+def read_entries(directory: Path, settings: Settings) -> Iterator[Event | Snapshot]:
+    """The snapshot with which the journal may begin, and the recorded events. ``settings``: those of the run.
+
+    An incomplete last line is ignored: the process died while writing it. Raises ``UserError`` with the number of the
+    line that is neither, or if the snapshot is incomplete, since that is written in one step; and ``OSError``.
     """
-    for number, line in enumerate(read_lines(directory / FILE_NAME), 1):
+    path = directory / FILE_NAME
+    for number, line in enumerate(read_lines(path), 1):
+        is_snapshot = number == 1 and line.startswith(SNAPSHOT_PREFIX)
         if not line.endswith(b"\n"):
+            if is_snapshot:
+                raise UserError(f"{path}: line 1, a snapshot, is cut off: restore the file from a copy")
             return
         try:
             fields = json.loads(line)
-            event: Event = _EVENT_ADAPTERS[fields.pop("event")].validate_python(fields)
+            entry: Event | Snapshot = (
+                Snapshot.from_fields(fields["snapshot"], settings)
+                if is_snapshot
+                else _EVENT_ADAPTERS[fields.pop("event")].validate_python(fields)
+            )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
             problem = str(error).splitlines()[0]
-            raise UserError(f"{directory / FILE_NAME}: line {number} is not an event: {problem}") from None
-        yield event
+            kind = "a snapshot" if is_snapshot else "an event"
+            raise UserError(f"{path}: line {number} is not {kind}: {problem}") from None
+        yield entry

@@ -24,6 +24,7 @@ from fl_aggregator.settings import Durability, Settings
 from fl_aggregator.storage import checkpoint, journal, spool
 from fl_aggregator.storage.append_log import AppendLog
 from fl_aggregator.storage.checkpoint import Checkpoints
+from fl_aggregator.storage.disk_space import raising_disk_full
 from fl_aggregator.storage.journal import Journal
 from fl_aggregator.storage.spool import Spool
 from fl_shared.errors import UserError
@@ -206,10 +207,10 @@ class RunDirectory:
             self.path / RUN_FILE, record.model_dump_json(indent=2).encode() + b"\n", sync=self._sync
         )
 
-    def filter_history(self, rounds: Container[int]) -> set[int]:
-        """Removes incomplete lines of the history, and all lines but those of ``rounds``.
+    def filter_history(self, last: int, without: Container[int]) -> set[int]:
+        """Removes incomplete lines of the history, and all lines but those of the rounds 1 to ``last``.
 
-        Returns the rounds whose lines remain.
+        Also removes the lines of the rounds ``without``. Returns the rounds whose lines remain.
         """
         lines: dict[int, bytes] = {}
         for line in read_lines(self.path / HISTORY_FILE):
@@ -217,7 +218,12 @@ class RunDirectory:
                 number = json.loads(line)["round"]
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue
-            if line.endswith(b"\n") and isinstance(number, int) and number in rounds:
+            if (
+                line.endswith(b"\n")
+                and isinstance(number, int)
+                and 1 <= number <= last
+                and number not in without
+            ):
                 lines[number] = line
         self._history.close()
         write_atomically(self.path / HISTORY_FILE, *lines.values())
@@ -232,6 +238,15 @@ class RunDirectory:
     def append_history(self, line: dict[str, Any]) -> None:
         """Appends the line of a round to the history. If it raises ``OSError``, the file is unchanged."""
         self._history.append(json.dumps(line, separators=(", ", ": ")))
+
+    def compact_journal(self, end: int, snapshot: str) -> None:
+        """Replaces the first ``end`` bytes of the journal by the line of a snapshot. See `AppendLog.replace_start`.
+
+        First, all lines of the history are written to the disk: the journal can no longer replace them.
+        """
+        with raising_disk_full(0, self.path):
+            self._history.sync()
+        self.journal.compact(end, snapshot)
 
     def close(self) -> None:
         """Closes the files and releases the lock. If no run began, removes what this object created."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from fl_aggregator.messaging.inbox import TICK, AdmittedMessage
 from fl_aggregator.round import events as on
-from fl_aggregator.round.state import Aggregating, Collecting, Run, Selecting, new_run
+from fl_aggregator.round.state import Aggregating, Collecting, Run, Selecting
 from fl_aggregator.server import launch, resume
 from fl_aggregator.settings import Settings
 from fl_shared.cli.broker_access import BrokerAccess
@@ -338,7 +338,5 @@ class AggregatorHarness:
 
     def replay(self) -> None:
         """Checks that replaying the journal, noise included, restores the state."""
-        state = new_run(self.settings)
-        for _, after, _ in resume.replay(state, self._launch.directory.path):
-            state = after
-        assert state == self.state, "the journal does not give the state back"
+        recovered = resume.replay_journal(self._launch.directory.path, self._launch.record)
+        assert recovered.state == self.state, "the journal does not give the state back"

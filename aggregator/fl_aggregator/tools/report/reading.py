@@ -63,6 +63,14 @@ class _StoredUpdateLine(_Lenient):
     update: LatestResult
 
 
+class _Snapshot(_Lenient):
+    updates: dict[Name, LatestResult]
+
+
+class _SnapshotLine(_Lenient):
+    snapshot: _Snapshot
+
+
 @dataclass(slots=True)
 class RunReport:
     """The content of a run directory. ``record``: its ``run.json``. ``faults``: what could not be read."""
@@ -161,6 +169,8 @@ def read_run_report(directory: Path) -> RunReport:
     run.label_counts = {
         counts.client: counts for counts in _read_lines(run, LABEL_COUNTS_FILE, TypeAdapter(LabelCounts))
     }
+    for line in _read_lines(run, journal.FILE_NAME, TypeAdapter(_SnapshotLine), journal.SNAPSHOT_PREFIX):
+        run.latest_results.update(line.snapshot.updates)
     for accepted in _read_lines(
         run, journal.FILE_NAME, TypeAdapter(_StoredUpdateLine), _ACCEPTED_LINE_PREFIX
     ):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.round.state import new_run
+from fl_aggregator.round import effects as do
 from fl_aggregator.server.resume import recover, replay, replay_journal
 from fl_aggregator.storage.checkpoint import read_safetensors
 from fl_aggregator.storage.run_directory import RunDirectory, read_run
@@ -46,7 +46,10 @@ def test_a_damaged_checkpoint_of_an_earlier_version_costs_nothing(
     found = recover(directory, read_run(tmp_path))
     directory.close()
     assert (found.state.version, sorted(found.checkpoints)) == (3, [3])
-    assert [effect.model.version for effect in found.models] == [3]
+    published = [
+        e.model.version for e in found.effects_to_repeat(found.state) if isinstance(e, do.PublishModel)
+    ]
+    assert published == [3]
     assert "version-000002.safetensors: is missing; the run does not need this version" in caplog.text
 
 
@@ -88,7 +91,7 @@ def test_a_journal_that_is_cut_anywhere_is_continued_or_refused(tmp_path: Path, 
     played(tmp_path / "run").close()
     whole = (tmp_path / "run" / "journal.jsonl").read_bytes()
     record = read_run(tmp_path / "run")
-    states = [record_state for _, record_state, _ in replay(new_run(record.settings), tmp_path / "run")]
+    states = [snapshot.state for snapshot, _ in replay(record, tmp_path / "run")]
     for size in range(0, len(whole), step):
         (tmp_path / "run" / "journal.jsonl").write_bytes(whole[:size])
         directory = RunDirectory(tmp_path / "run", resume=True)
@@ -99,7 +102,7 @@ def test_a_journal_that_is_cut_anywhere_is_continued_or_refused(tmp_path: Path, 
                 recover(directory, record)
         else:
             found = recover(directory, record)
-            assert (found.events, found.state) == (events, states[events - 1])
+            assert (found.entries, found.state) == (events, states[events - 1])
             directory.checkpoints.write(
                 3, model_of(3)
             )  # which is not needed any more if the journal ends before it

@@ -51,8 +51,8 @@ def test_an_open_round_is_announced_again_with_the_two_newest_models(tmp_path: P
     found = recalled(playbook, tmp_path)
     assert found.state == playbook.state
     assert found.open_round == playbook.collecting
-    assert [effect.model.version for effect in found.models] == [1, 2]
-    assert [effect.summary.round for effect in found.results] == [0, 1, 2]
+    assert list(found.snapshot.models) == [1, 2]
+    assert list(found.snapshot.results) == [0, 1, 2]
     again = found.effects_to_repeat(resumed(found.state))
     assert isinstance(again[-1], do.AnnounceRound)
     assert again[-1].cohort == playbook.cohort
@@ -77,7 +77,7 @@ def test_the_best_version_is_stored_again_only_from_a_checkpoint(tmp_path: Path)
     playbook = training(clients=2, per_round=2, rounds=5, evaluator=True)
     round_done(playbook)
     playbook.play("evaluate e 1 0.5")
-    assert recalled(playbook, tmp_path / "killed").best is not None, (
+    assert recalled(playbook, tmp_path / "killed").snapshot.best is not None, (
         "it may have been killed before it was stored"
     )
     for _ in range(3):
@@ -86,7 +86,7 @@ def test_the_best_version_is_stored_again_only_from_a_checkpoint(tmp_path: Path)
     directory.checkpoints.best_path.touch()
     found = recover(directory, read_run(tmp_path / "later"))
     directory.close()
-    assert found.best is None, "its checkpoint is gone because later versions have replaced it"
+    assert found.snapshot.best is None, "its checkpoint is gone because later versions have replaced it"
 
 
 def test_a_stopped_run_is_where_it_was_stopped(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.state import Finished, Run, new_run
-from fl_aggregator.server.resume import replay
-from fl_aggregator.storage.journal import FILE_NAME, Journal, read_events
+from fl_aggregator.round.state import Finished, Run
+from fl_aggregator.server.resume import replay_journal
+from fl_aggregator.settings import Settings
+from fl_aggregator.storage.journal import FILE_NAME, Journal, read_entries
+from fl_aggregator.storage.run_directory import new_record
 from tests.support.round_playbook import Playbook, round_done, training
 
 
@@ -22,10 +24,8 @@ def written(playbook: Playbook, directory: Path) -> None:
     journal.close()
 
 
-def replayed(state: Run, directory: Path) -> Run:
-    for _, after, _ in replay(state, directory):
-        state = after
-    return state
+def replayed(settings: Settings, directory: Path) -> Run:
+    return replay_journal(directory, new_record(settings)).state
 
 
 def test_replaying_a_whole_run_gives_its_state(tmp_path: Path) -> None:
@@ -35,8 +35,8 @@ def test_replaying_a_whole_run_gives_its_state(tmp_path: Path) -> None:
     playbook.play("evaluate e 1 0.5", "evaluate e 2 0.75")
     assert isinstance(playbook.state.phase, Finished)
     written(playbook, tmp_path)
-    assert list(read_events(tmp_path)) == [record.event for record in recorded(playbook)]
-    assert replayed(new_run(playbook.state.settings), tmp_path) == playbook.state
+    assert list(read_entries(tmp_path, Settings())) == [record.event for record in recorded(playbook)]
+    assert replayed(playbook.state.settings, tmp_path) == playbook.state
 
 
 def test_replaying_an_open_round_gives_what_is_in_and_who_was_called(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_replaying_an_open_round_gives_what_is_in_and_who_was_called(tmp_path: P
     a, b = playbook.cohort
     playbook.play(f"send {a}", f"fail {b}")
     written(playbook, tmp_path)
-    again = replayed(new_run(playbook.state.settings), tmp_path)
+    again = replayed(playbook.state.settings, tmp_path)
     assert again == playbook.state
     assert again.phase == playbook.collecting
 
@@ -54,4 +54,4 @@ def test_a_line_that_was_cut_off_does_not_count(tmp_path: Path) -> None:
     written(playbook, tmp_path)
     whole = (tmp_path / FILE_NAME).read_bytes()
     (tmp_path / FILE_NAME).write_bytes(whole[:-10])
-    assert list(read_events(tmp_path)) == [record.event for record in recorded(playbook)][:-1]
+    assert list(read_entries(tmp_path, Settings())) == [record.event for record in recorded(playbook)][:-1]

@@ -17,6 +17,7 @@ import torch
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.effects import WriteHistory
 from fl_aggregator.round.events import ConfusionCounts, Evaluated
+from fl_aggregator.settings import Settings
 from fl_aggregator.storage import journal
 from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.tasks import classes
@@ -152,7 +153,7 @@ def test_matrices_of_several_evaluators_are_summed() -> None:
 def test_a_matrix_survives_the_journal(tmp_path: Path) -> None:
     event = evaluated("e", training(clients=1, per_round=1), ConfusionCounts(("a", "b"), ((3, 1), (0, 6))))
     (tmp_path / journal.FILE_NAME).write_text(json.dumps(journal.event_fields(event)) + "\n")
-    assert list(journal.read_events(tmp_path)) == [event]
+    assert list(journal.read_entries(tmp_path, Settings())) == [event]
 
 
 def test_parts_are_written_once_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,10 +12,14 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="pip install 'fl-mqtt[report]'")
 
+from fl_aggregator.server.compaction import MIN_BYTES
+from fl_aggregator.storage.journal import SNAPSHOT_PREFIX
 from fl_aggregator.tools.report import figures
 from fl_aggregator.tools.report.markup import Markup, table, tag, text
 from fl_aggregator.tools.report.reading import read_run_report
 from fl_shared.errors import UserError
+from tests.support.recorded_runs import directory_of
+from tests.support.round_playbook import round_done, training
 from tests.support.run_files import SETTINGS, Outline, line, page_of, report, write
 
 EVIL = """<script>alert(1)</script>"'&$x_{$"""
@@ -166,6 +170,18 @@ def test_broken_lines_are_named_and_left_out(tmp_path: Path) -> None:
     assert "journal.jsonl: line 1: update: " in done.stderr
     assert [found.round for found in read_run_report(run).rounds] == [1, 3]
     assert "history.jsonl: line 3" in Outline((tmp_path / "out.html").read_text()).text
+
+
+def test_a_compacted_journal_has_the_latest_result_of_each_edge(tmp_path: Path) -> None:
+    playbook = training(clients=3, per_round=1, rounds=500, holdout=0)
+    while playbook.round <= 100:
+        round_done(playbook)
+    for name, min_bytes in (("whole", MIN_BYTES), ("compacted", 1)):
+        directory_of(playbook, tmp_path / name, min_bytes=min_bytes).close()
+    assert (tmp_path / "compacted" / "journal.jsonl").read_bytes().startswith(SNAPSHOT_PREFIX)
+    whole, compacted = (read_run_report(tmp_path / name) for name in ("whole", "compacted"))
+    assert len(whole.latest_results) == 3
+    assert (compacted.latest_results, compacted.faults) == (whole.latest_results, [])
 
 
 def test_a_broken_record_is_named_and_the_rounds_are_shown(tmp_path: Path) -> None:
