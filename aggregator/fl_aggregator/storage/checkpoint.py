@@ -175,6 +175,7 @@ class Checkpoints:
                 temporary.unlink(missing_ok=True)
                 raise
         temporary.replace(target)
+        temporary.unlink(missing_ok=True)  # if it and the target are the same file, it was not renamed
 
 
 def safetensors_header(model: Model, metadata: Mapping[str, str]) -> bytes:

@@ -113,6 +113,15 @@ def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
     assert not checkpoints.store_best(1)
 
 
+def test_the_same_version_twice_leaves_no_temporary_file(tmp_path: Path) -> None:
+    checkpoints = opened(tmp_path)
+    checkpoints.write(1, model())
+    for _ in range(2):
+        checkpoints.drop_after(1)
+        assert checkpoints.store_best(1)
+    assert not any(is_temporary(path.name) for path in tmp_path.iterdir())
+
+
 def test_a_model_may_lie_in_its_file(tmp_path: Path) -> None:
     checkpoints = opened(tmp_path)
     made = model()
