@@ -50,7 +50,6 @@ class ImageTask(Task):
         """Returns a picture of any size (`pictures.Picture`) in the size and style of the data set."""
 
     def model(self, seed: int) -> nn.Module:
-        # torch's global generator is not used: another thread may be training with it.
         with torch.device("meta"):
             network = self.network()
         network.to_empty(device="cpu")

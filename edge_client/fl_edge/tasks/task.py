@@ -132,8 +132,7 @@ class Task(ABC):
     def model(self, seed: int) -> nn.Module:
         """Returns a model with first weights that depend only on ``seed``.
 
-        It may be called on two threads at once, so it must not use torch's global generator (not even inside
-        ``torch.random.fork_rng``): training with dropout on the other thread would no longer be repeatable.
+        torch's global generator has been seeded from ``seed``; no other thread draws from it meanwhile.
         """
 
     @abstractmethod

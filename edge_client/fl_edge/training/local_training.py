@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 from fl_edge.errors import DivergedError, ManifestMismatchError
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator, edge_seed
+from fl_edge.training.generator import GENERATOR
 from fl_edge.training.task_results import checked_report, checked_scores
 from fl_shared.protocol.messages import TrainingSettings, UpdateMetrics
 from fl_shared.tensors.manifest import Manifest, Vector, flatten, manifest_of, unflatten
@@ -30,9 +30,15 @@ def configure_torch() -> None:
 
 def initial_weights(task: Task, seed: int) -> tuple[Manifest, Vector]:
     """Returns the first weights for round 0 and their manifest: a pure function of the task and ``seed``."""
-    model = task.model(seed)
+    model = build_model(task, seed)
     manifest = shared_manifest(task, model)
     return manifest, _vector(task, model, manifest)
+
+
+def build_model(task: Task, seed: int, manifest: Manifest | None = None) -> nn.Module:
+    """Returns the task's model with its first weights, for weights with ``manifest`` if that is given."""
+    with GENERATOR.seeded(seed):
+        return task.model(seed) if manifest is None else task.model_for(manifest, seed)
 
 
 def shared_manifest(task: Task, model: nn.Module) -> Manifest:
@@ -57,7 +63,7 @@ def model_from(
     Raises ``ManifestMismatchError``, which names the first array that differs, and ``ValueError`` if ``vector`` is
     too short or too long for ``manifest``.
     """
-    model = task.model_for(manifest, seed)
+    model = build_model(task, seed, manifest)
     check_manifests_match(task, manifest, shared_manifest(task, model))
     # Not into the tensors of state_dict(), which may be copies.
     model.load_state_dict(
@@ -97,12 +103,18 @@ def train_update(
     is one, and ``train.loss`` of the last epoch. Raises ``CancelledError``, ``DivergedError``,
     ``ManifestMismatchError``, ``TaskError``.
     """
+
+    def cancelled_or_waiting() -> bool:
+        GENERATOR.give_way()
+        return cancelled()
+
     started = time.perf_counter()
     rng_seed = edge_seed(settings.seed, round_number, client)
     model = model_from(task, base, manifest, device, settings.seed)
     before = _metrics(task, model, data.holdout)
-    with _seeded(rng_seed):
-        report = checked_report(task, task.train(model, data, settings, rng_seed, cancelled))
+    # For models with dropout.
+    with GENERATOR.seeded(int(rng_seed.spawn(1)[0].generate_state(1, np.uint64)[0])):
+        report = checked_report(task, task.train(model, data, settings, rng_seed, cancelled_or_waiting))
     after = _metrics(task, model, data.holdout)
     delta = np.empty(manifest.values, np.float32) if allocate is None else allocate(manifest.values)
     np.subtract(_vector(task, model, manifest), base, out=delta)
@@ -134,11 +146,3 @@ def _metrics(task: Task, model: nn.Module, holdout: Examples | None) -> dict[str
 def _vector(task: Task, model: nn.Module, manifest: Manifest) -> Vector:
     state = model.state_dict()
     return flatten({name: state[name].float().cpu().numpy() for name in task.shared(model)}, manifest)
-
-
-@contextmanager
-def _seeded(seed: np.random.SeedSequence) -> Iterator[None]:
-    """Seeds torch's global generator, for models with dropout, and restores it afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(seed.spawn(1)[0].generate_state(1, np.uint64)[0]))
-        yield

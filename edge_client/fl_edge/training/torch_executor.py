@@ -34,7 +34,7 @@ class TorchExecutor:
     def _manifest(self) -> Manifest:
         """The manifest of the model, which is examined once."""
         examine_model(self._task)
-        return local_training.shared_manifest(self._task, self._task.model(0))
+        return local_training.shared_manifest(self._task, local_training.build_model(self._task, 0))
 
     def summarize(self, client: str, partition: Partition | None) -> DataSummary:
         manifest, metrics = self._manifest, declared_metrics(self._task)

@@ -296,3 +296,16 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
     task.loss = float("inf")
     with pytest.raises(DivergedError, match=r"loss is inf, expected a finite number"):
         scored(task)
+
+
+class Borrowed(Odd):
+    """Its model draws first weights from torch's global generator, as those of torchvision do."""
+
+    def model(self, seed: int) -> nn.Module:  # noqa: ARG002
+        return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+
+
+def test_a_model_may_draw_from_torchs_global_generator() -> None:
+    vectors = [local_training.initial_weights(Borrowed(), seed)[1] for seed in (3, 3, 4)]
+    assert (vectors[0] == vectors[1]).all()
+    assert (vectors[0] != vectors[2]).any()
