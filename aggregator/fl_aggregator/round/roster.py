@@ -127,13 +127,15 @@ class Roster:
         return replace(self, clients=clients)
 
     def is_absent(self, name: str, now: float, grace: float) -> bool:
-        """Whether a client is unknown, or has been offline for ``grace`` seconds.
+        """Whether a client is unknown, cannot take part, or has been offline for ``grace`` seconds.
 
         An unconfirmed client has at least `REREGISTRATION_GRACE` seconds.
         """
         client = self.clients.get(name)
-        if client is None or client.lost_at is None:
-            return client is None
+        if client is None or client.unable is not None:
+            return True
+        if client.lost_at is None:
+            return False
         return now - client.lost_at >= (max(grace, REREGISTRATION_GRACE) if client.unconfirmed else grace)
 
     def is_in_use(self, name: str, now: float) -> bool:

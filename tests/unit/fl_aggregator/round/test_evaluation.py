@@ -298,3 +298,16 @@ def test_a_report_of_another_session_or_about_another_model_does_not_count(wrong
     assert playbook.state.metrics["accuracy"] == 0.5, (
         "a report on the future does not end the wait for the present"
     )
+
+
+def test_nobody_waits_for_an_evaluator_that_finds_that_it_cannot() -> None:
+    """Its test split is missing, for example."""
+    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True)
+    round_done(playbook)
+    assert (
+        playbook
+        >> "join e unable=no-test-split"
+        << "refuse e unable no-test-split"
+        << "history 1 committed v1"
+        << "end"
+    )
