@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -31,6 +32,8 @@ LOG: Final = logging.getLogger(__name__)
 
 ROLES: Final = ("train", "predict", "evaluate")
 """The roles of an edge, in the order in which they are listed."""
+COMMANDS_OF_AUTHORS: Final = ("new-task", "check-task")
+"""The commands for who writes a task."""
 MAX_EDGES: Final = 10_000
 """The largest number of edges in one process."""
 
@@ -103,7 +106,9 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     return value
 
 
-@options.command()
+@options.command(
+    epilog=f"{options.EPILOG} Who writes a task has two more commands: fl-edge new-task DIR, fl-edge check-task NAME."
+)
 @option_under(
     EDGE,
     "--id",
@@ -305,4 +310,10 @@ def _cores() -> int:
 
 def main() -> NoReturn:
     """Runs the command ``fl-edge``, and ends the process with its exit code."""
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS_OF_AUTHORS:  # the command itself takes no arguments
+        from fl_edge import task_commands
+
+        name = sys.argv.pop(1)
+        chosen = {"new-task": task_commands.new_task, "check-task": task_commands.check_task}[name]
+        run_program(chosen, f"fl-edge {name}")
     run_program(command, "fl-edge")

@@ -8,9 +8,11 @@ parameters, no data, no torch, and training that returns at once.
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
@@ -80,7 +82,7 @@ def task_class(name: str) -> type[Task]:
         module, _, attribute = _BUILT_IN[name].partition(":")
         loaded = getattr(import_module(module), attribute)
     else:
-        entry = EntryPoint(name, name, ENTRY_POINT_GROUP) if is_path(name) else _plugins().get(name)
+        entry = _by_path(name) if is_path(name) else _plugins().get(name)
         if entry is None:
             raise UnknownTaskError(f"task {name!r} is unknown here, expected one of: {', '.join(names())}")
         try:
@@ -92,6 +94,13 @@ def task_class(name: str) -> type[Task]:
             f"task {name!r} is {loaded!r:.100}, expected a subclass of fl_edge.tasks.task.Task"
         )
     return loaded
+
+
+def _by_path(path: str) -> EntryPoint:
+    """Returns the class of ``package.module:Class``, which may also lie in the current directory."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # at the end, so that no file there replaces a module of another package
+    return EntryPoint(path, path, ENTRY_POINT_GROUP)
 
 
 def _option_mistake(kind: type[Task], error: ValidationError) -> str:

@@ -1,0 +1,229 @@
+"""Tries all that a task must keep, before it takes part in a run: the command ``fl-edge check-task``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from fl_edge.errors import DataMissingError, DivergedError, EdgeError, PayloadError
+from fl_edge.tasks.task import Examples, LoadContext, LocalData, Task
+from fl_edge.training import local_training, task_results
+from fl_edge.training.model_check import examine_model
+from fl_shared.protocol.messages import Partition, TrainingSettings
+from fl_shared.system.text import names_text, one_line
+from fl_shared.tensors.manifest import Manifest, Vector
+
+CLIENT: Final = "check"
+BATCH: Final = 32
+"""Examples of a minibatch in the trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the table. ``passed``: None if it was not tried; ``detail``: what was found, in one line."""
+
+    what: str
+    passed: bool | None
+    detail: str
+
+
+class _NotTriedError(Exception):
+    """The check needs what the task does not have; the message says what."""
+
+
+class TaskCheck:
+    """The checks of one task, in the order of their dependence."""
+
+    def __init__(self, task: Task, data_dir: Path | None) -> None:
+        local_training.configure_torch()
+        self._task, self._data_dir = task, data_dir
+        self._data: LocalData | None = None
+        self._manifest: Manifest | None = None
+        self._weights: Vector = np.empty(0, np.float32)
+
+    def run(self) -> Iterator[Finding]:
+        """Yields a finding for each check; what an error makes impossible is not tried."""
+        checks: list[tuple[str, Callable[[], str]]] = [
+            ("metrics", self._metrics),
+            ("data", self._load),
+            ("model", self._model),
+            ("weights from the seed alone", self._weights_from_seed),
+            ("what travels", self._what_travels),
+            ("types of numbers", self._types),
+            ("tied and frozen parameters", self._tied_and_frozen),
+            ("training, one epoch", lambda: self._train(None)),
+            ("training repeats", self._training_repeats),
+            *((f"training on {n} example{'s' * (n != 1)}", lambda n=n: self._train(n)) for n in (1, BATCH, BATCH + 1)),
+            ("evaluation", lambda: self._evaluate(None)),
+            ("evaluation of 1 example", lambda: self._evaluate(1)),
+            ("test split", self._test_split),
+            ("prediction", self._predict),
+            ("prediction of nonsense", self._predict_nonsense),
+        ]  # fmt: skip
+        for what, check in checks:
+            try:
+                yield Finding(what, True, check())
+            except _NotTriedError as reason:
+                yield Finding(what, None, f"not tried: {reason}")
+            except EdgeError as error:
+                yield Finding(what, False, one_line(str(error)))
+            except Exception as error:  # a task may raise any error
+                yield Finding(what, False, one_line(f"{type(error).__name__}: {error}"))
+
+    def _metrics(self) -> str:
+        declared = task_results.declared_metrics(self._task)
+        if not declared:
+            return "none: versions are compared by the loss"
+        return ", ".join(f"{metric.name}{f' in {metric.unit}' if metric.unit else ''}" for metric in declared)
+
+    def _load(self) -> str:
+        self._data = task_results.checked_data(self._task, self._task.load(self._context()))
+        train, holdout = len(self._data.train), 0 if self._data.holdout is None else len(self._data.holdout)
+        if not train:
+            raise DataMissingError("no example to train on")
+        shape = tuple(np.shape(self._data.train.inputs))
+        return f"{train} examples to train on, {holdout} held out; inputs of the shape {shape}"
+
+    def _model(self) -> str:
+        examine_model(self._task)
+        model = local_training.build_model(self._task, 0)
+        self._manifest, self._weights = local_training.initial_weights(self._task, 0)
+        return f"{type(model).__name__}, {sum(p.numel() for p in model.parameters()):,} parameters"
+
+    def _weights_from_seed(self) -> str:
+        self._need_model()
+        first = local_training.initial_weights(self._task, 1)[1]
+        np.random.seed(99)
+        again = local_training.initial_weights(self._task, 1)[1]
+        if not np.array_equal(first, again):
+            raise DivergedError(
+                "model(1) differs from model(1): draw from torch's generator, or one of your own"
+            )
+        return "the same twice" + (
+            "" if not np.array_equal(first, self._weights) else "; the same for every seed"
+        )
+
+    def _what_travels(self) -> str:
+        manifest = self._need_model()
+        buffers = [array.name for array in manifest.arrays if array.role == "buffer"]
+        state = local_training.build_model(self._task, 0).state_dict()
+        home = sorted(set(state) - {array.name for array in manifest.arrays})
+        parts = [f"{len(manifest.arrays)} arrays, {manifest.values * 4 / 1e6:.3g} MB as float32"]
+        parts += [f"buffers: {names_text(buffers)}"] if buffers else []
+        parts += [f"stays at home: {names_text(home)}"] if home else []
+        return "; ".join(parts)
+
+    def _types(self) -> str:
+        self._need_model()
+        state = local_training.build_model(self._task, 0).state_dict()
+        kinds = {name: str(value.dtype).removeprefix("torch.") for name, value in state.items()}
+        other = sorted(name for name, kind in kinds.items() if kind not in ("float32", "int64"))
+        if not other:
+            return "float32" + (" and counters" if "int64" in kinds.values() else "")
+        return f"travel as float32: {names_text([f'{name} ({kinds[name]})' for name in other])}"
+
+    def _tied_and_frozen(self) -> str:
+        self._need_model()
+        model = local_training.build_model(self._task, 0)
+        names: dict[int, list[str]] = {}
+        for name, value in model.named_parameters(remove_duplicate=False):
+            names.setdefault(id(value), []).append(name)
+        tied = [" = ".join(group) for group in names.values() if len(group) > 1]
+        frozen = [name for name, value in model.named_parameters() if not value.requires_grad]
+        travelling = {array.name for array in self._need_model().arrays}
+        parts = [f"tied: {names_text(tied)}"] if tied else []
+        if frozen:
+            wasted = [name for name in frozen if name in travelling]
+            note = "; they travel: let shared() leave them out" if wasted else ", which stay at home"
+            parts.append(f"frozen: {names_text(frozen)}{note}")
+        return "; ".join(parts) or "none"
+
+    def _train(self, examples: int | None) -> str:
+        manifest, data = self._need_model(), self._need_data()
+        if examples is not None:
+            if examples > len(data.train):
+                raise _NotTriedError(f"the data have {len(data.train)} examples")
+            data = LocalData(_first(data.train, examples), data.holdout)
+        started = time.perf_counter()
+        update = self._update(data)
+        if examples is None and not update.any():
+            raise DivergedError("no weight has changed")
+        seconds, norm = time.perf_counter() - started, float(np.linalg.norm(update))
+        return f"{seconds:.2g} s, the update has the norm {norm:.3g} of {manifest.values:,} values"
+
+    def _training_repeats(self) -> str:
+        self._need_model()
+        data = self._need_data()
+        data = LocalData(_first(data.train, min(len(data.train), 4 * BATCH)), None)
+        if not np.array_equal(self._update(data), self._update(data)):
+            raise DivergedError(
+                "two trainings with the same seed differ: draw from the seed that train() gets"
+            )
+        return "the same bits twice"
+
+    def _update(self, data: LocalData) -> Vector:
+        settings = TrainingSettings(epochs=1, batch_size=BATCH, lr=0.01, momentum=0.9, seed=0)
+        return local_training.train_update(
+            self._task, data, self._weights.copy(), self._need_model(), settings, 1, CLIENT, lambda: False
+        ).delta
+
+    def _evaluate(self, examples: int | None) -> str:
+        manifest, data = self._need_model(), self._need_data()
+        chosen = data.train if data.holdout is None else data.holdout
+        chosen = chosen if examples is None else _first(chosen, examples)
+        scores = local_training.evaluate(self._task, self._weights.copy(), manifest, chosen)
+        values = {"loss": scores.loss, **scores.metrics}
+        undefined = [m.name for m in self._task.metrics if m.name not in scores.metrics]
+        note = f"; undefined: {names_text(undefined)}" if undefined else ""
+        return ", ".join(f"{name} {value:.4g}" for name, value in values.items()) + note
+
+    def _test_split(self) -> str:
+        try:
+            examples = self._task.load_test(self._data_dir)
+        except DataMissingError as error:
+            raise _NotTriedError(one_line(str(error))) from None
+        task_results.checked_examples(self._task, "load_test()", examples)
+        return f"{len(examples)} examples"
+
+    def _predict(self) -> str:
+        self._need_model()
+        example = task_results.checked_example(self._task, self._task.example_request())
+        if example is None:
+            raise _NotTriedError("example_request() gives none")
+        return json.dumps(self._answer(json.dumps(example).encode()), ensure_ascii=False)
+
+    def _predict_nonsense(self) -> str:
+        self._need_model()
+        try:
+            answer = self._answer(b"\x00nonsense")
+        except PayloadError as error:
+            return f"is refused: {one_line(str(error))}"
+        raise DivergedError(f"is answered with {answer}: expected a PayloadError")
+
+    def _answer(self, payload: bytes) -> Any:
+        model = local_training.model_from(self._task, self._weights.copy(), self._need_model())
+        return task_results.checked_answer(self._task, self._task.predict(model, payload))
+
+    def _context(self) -> LoadContext:
+        partition = Partition(index=0, count=1, scheme="own", seed=0, holdout=0.2)
+        return LoadContext(CLIENT, partition, self._data_dir)
+
+    def _need_model(self) -> Manifest:
+        if self._manifest is None:
+            raise _NotTriedError("there is no model")
+        return self._manifest
+
+    def _need_data(self) -> LocalData:
+        if self._data is None:
+            raise _NotTriedError("there are no data")
+        return self._data
+
+
+def _first(examples: Examples, count: int) -> Examples:
+    return Examples(examples.inputs[:count], examples.labels[:count])

@@ -1,0 +1,174 @@
+"""``fl-edge new-task`` and ``fl-edge check-task``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+pytest.importorskip("torch")
+from fl_edge.cli import COMMANDS_OF_AUTHORS
+from fl_edge.task_commands import check_task, new_task
+from fl_shared.errors import RunFailed, UserError
+from tests.support import programs
+
+pytestmark = pytest.mark.edge
+
+MISTAKES = """
+import numpy as np
+import torch
+from torch import nn
+
+from fl_edge.tasks.digits import DigitsTask
+from fl_edge.tasks.task import Examples, LocalData
+
+
+class Good(DigitsTask):
+    def shared(self, model):
+        return tuple(name for name in super().shared(model) if not name.startswith("fc2"))
+
+
+class Moody(DigitsTask):
+    # Its first weights do not depend on the seed.
+    def model(self, seed):
+        model = super().model(seed)
+        with torch.no_grad():
+            model.fc2.bias += torch.from_numpy(np.random.rand(10))
+        return model
+
+
+class Alone(nn.Module):
+    # Has a layer that cannot take a single example, a tied layer, a frozen one, and other types.
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(64)
+        self.first = nn.Linear(64, 64).to(torch.float64)
+        self.second = self.first
+        self.frozen = nn.Linear(10, 10).requires_grad_(False)
+        self.last = nn.Linear(64, 10)
+
+    def forward(self, images):
+        return self.last(self.second(self.norm(images.flatten(1)).double()).float())
+
+
+class Rare(DigitsTask):
+    def network(self):
+        return Alone()
+
+    def model(self, seed):
+        return Alone()
+
+
+class Lazy(DigitsTask):
+    def train(self, *_):
+        from fl_edge.tasks.task import TrainReport
+        return TrainReport(1, 0.5)
+
+    def predict(self, *_):
+        return {"value": float("nan")}
+"""
+
+
+def run(task: str, *more: str) -> Result:
+    return CliRunner().invoke(check_task, [task, *more], catch_exceptions=True)
+
+
+def table(result: Result) -> dict[str, tuple[str, str]]:
+    """Each line: what was checked, its sign, its detail."""
+    lines = [line for line in result.output.splitlines() if line[:7].strip() in ("ok", "FAILED", "–")]
+    return {line[8:36].strip(): (line[:7].strip(), line[37:]) for line in lines}
+
+
+@pytest.fixture
+def mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "tasks_with_mistakes.py").write_text(MISTAKES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "tasks_with_mistakes"
+
+
+def test_a_task_that_keeps_everything(mistakes: str) -> None:
+    result = run(f"{mistakes}:Good")
+    found = table(result)
+    assert result.exit_code == 0, result.output
+    assert {sign for sign, _ in found.values()} == {"ok"}
+    assert found["what travels"][1] == "6 arrays, 0.207 MB as float32; stays at home: fc2.bias, fc2.weight"
+
+
+def test_weights_that_do_not_come_from_the_seed(mistakes: str) -> None:
+    result = run(f"{mistakes}:Moody")
+    assert table(result)["weights from the seed alone"] == (
+        "FAILED", "model(1) differs from model(1): draw from torch's generator, or one of your own",
+    )  # fmt: skip
+    assert isinstance(result.exception, RunFailed)
+
+
+def test_rare_arrays_are_listed_and_a_single_example_is_tried(mistakes: str) -> None:
+    found = table(run(f"{mistakes}:Rare"))
+    assert found["types of numbers"][1].startswith("travel as float32: first.bias (float64)")
+    assert found["tied and frozen parameters"][1] == (
+        "tied: first.weight = second.weight, first.bias = second.bias; frozen: frozen.weight, frozen.bias; "
+        "they travel: let shared() leave them out"
+    )
+    assert "num_batches_tracked" in found["what travels"][1]
+    assert "buffers: norm.running_mean, norm.running_var" in found["what travels"][1]
+    assert found["training on 1 example"][0] == "FAILED"
+    assert found["training on 32 examples"][0] == "ok"
+
+
+def test_a_task_that_learns_nothing_and_answers_with_nonsense(mistakes: str) -> None:
+    result = run(f"{mistakes}:Lazy")
+    found = table(result)
+    assert found["training, one epoch"] == ("FAILED", "no weight has changed")
+    assert found["prediction"] == ("FAILED", "the model's output is not finite")
+    assert found["prediction of nonsense"][0] == "FAILED"
+    assert str(result.exception) == f"task {mistakes}:Lazy: 3 checks failed"
+
+
+def test_what_cannot_be_tried_is_said(tmp_path: Path, mistakes: str) -> None:
+    found = table(run("mnist", "--data", str(tmp_path)))
+    assert found["data"][0] == "FAILED"
+    assert found["training repeats"] == ("–", "not tried: there are no data")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nope"], "task 'nope' is unknown here"),
+        (["digits", "--task-option", "a=b"], "task digits: option 'a' is unknown, expected one of: none"),
+        (["nowhere:Nothing"], "cannot be loaded: ModuleNotFoundError"),
+    ],
+)
+def test_a_users_mistake_is_one_line(arguments: list[str], message: str) -> None:
+    result = run(*arguments)
+    assert isinstance(result.exception, UserError)
+    assert message in str(result.exception)
+
+
+def test_a_new_task_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = CliRunner().invoke(new_task, [str(tmp_path / "power-use")])
+    assert made.exit_code == 0, made.output
+    assert made.output.splitlines()[-1] == (
+        f"try it:  cd {tmp_path / 'power-use'} && fl-edge check-task power_use:PowerUseTask --data data"
+    )
+    monkeypatch.chdir(tmp_path / "power-use")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    result = run("power_use:PowerUseTask", "--data", "data", "--task-option", "window=5")
+    assert result.exit_code == 0, result.output
+    assert table(result)["metrics"] == ("ok", "mae in kWh")
+    again = CliRunner().invoke(new_task, [str(tmp_path / "power-use")])
+    assert "exists, expected a new directory" in str(again.exception)
+
+
+def test_a_name_that_no_task_can_have() -> None:
+    result = CliRunner().invoke(new_task, ["9 lives"])
+    assert isinstance(result.exception, UserError)
+    assert not Path("9 lives").exists()
+
+
+def test_both_are_commands_of_the_program(tmp_path: Path) -> None:
+    for name in COMMANDS_OF_AUTHORS:
+        with programs.Program(tmp_path / name, "fl-edge", name, "--help") as program:
+            assert program.wait(60) == 0
+            assert f"fl-edge {name}" in program.out
