@@ -73,7 +73,7 @@ def whole_page(federation: SimulatedFederation, open_page: Open, **context: Any)
     federation.status(paused="no room on the disk")
     federation.history([0.25, None, 0.75])
     why = {"missing": "offline: for 2.0 s", "offline": "its connection is lost"}
-    federation.edges({f"site-{one}": edge(one, reason=why.get(one), accuracy=0.5) for one in STATES})
+    federation.edges({f"site-{one}": edge(one, reason=why.get(one), primary=0.5) for one in STATES})
     federation.result(2, {"9": "offline"})
     federation.result(3)
     federation.requests()

@@ -23,15 +23,15 @@ def test_what_is_retained_is_shown_to_who_comes_late(federation: SimulatedFedera
     page = opened()
     page.wait_text("#overview-title", "Version 3 of 10")
     page.wait_text("#which", f"digits · run {RUN}")
-    page.wait_text("[data-curve=accuracy] .readout", "round 2: accuracy 75.0 %")
+    page.wait_text("[data-curve=metric] .readout", "round 2: accuracy 75.0 % (test)")
     page.wait_text("#edges-grid", "2")
-    assert page.text("#f-accuracy") == "75.0 %"
+    assert page.text("#f-primary") == "75.0 %"
     assert page.text("#f-updates") == "1 of 2"
     assert page.text("#f-bytes") == "3.0 kB"
     assert page.page.locator("#stages [aria-current=step]").inner_text() == "Collect"
     page.wait_text(
         "#events",
-        "Round 2: version 2 from 2 updates in 2.5 s, accuracy 50.0 %; missing: 9 (offline: for 2.0 s)",
+        "Round 2: version 2 from 2 updates in 2.5 s, accuracy 50.0 % (test); missing: 9 (offline: for 2.0 s)",
     )
     assert page.page.locator("#strip [data-kind=done]").count() == 2
     assert page.page.locator("#banner").is_hidden()
@@ -41,22 +41,22 @@ def test_what_is_retained_is_shown_to_who_comes_late(federation: SimulatedFedera
 def test_what_changes_moves(federation: SimulatedFederation, opened: Open) -> None:
     federation.usual()
     page = opened()
-    page.wait_text("[data-curve=accuracy] .readout", "round 2")
+    page.wait_text("[data-curve=metric] .readout", "round 2")
     federation.history([0.25, 0.75, None, 0.875])
     federation.status(phase="evaluating", round=5, version=3, metrics={"accuracy": 0.875})
-    page.wait_text("[data-curve=accuracy] .readout", "round 4: accuracy 87.5 %")
-    page.wait_text("#f-accuracy", "87.5 %")
+    page.wait_text("[data-curve=metric] .readout", "round 4: accuracy 87.5 % (test)")
+    page.wait_text("#f-primary", "87.5 %")
     assert page.page.locator("#strip [data-kind=abandoned]").count() == 1
-    page.page.locator("[data-curve=accuracy] summary").click()
-    page.page.locator("[data-curve=accuracy] tbody tr").first.wait_for()  # filled when it has opened
-    rows = page.page.locator("[data-curve=accuracy] tbody tr").all_inner_texts()
+    page.page.locator("[data-curve=metric] summary").click()
+    page.page.locator("[data-curve=metric] tbody tr").first.wait_for()  # filled when it has opened
+    rows = page.page.locator("[data-curve=metric] tbody tr").all_inner_texts()
     assert [row.split("\t")[:3] for row in rows] == [
         ["4", "3", "87.5 %"], ["3", "abandoned", "–"], ["2", "2", "75.0 %"], ["1", "1", "25.0 %"],
     ]  # fmt: skip
     # The values of a round, as one points at it or goes there with the keyboard.
-    page.page.locator("[data-curve=accuracy] .plot").focus()
+    page.page.locator("[data-curve=metric] .plot").focus()
     page.page.keyboard.press("Home")
-    page.wait_text("[data-curve=accuracy] .readout", "round 1: accuracy 25.0 %")
+    page.wait_text("[data-curve=metric] .readout", "round 1: accuracy 25.0 % (test)")
     page.page.locator("[data-curve=loss] .u-over").hover(position={"x": 2, "y": 20})
     page.wait_text("[data-curve=loss] .readout", "round 1: loss 0.750")
 
@@ -96,7 +96,7 @@ def test_presence_speaks_while_the_aggregator_is_silent(
     page.wait('document.querySelector("#edge-3").dataset.state === "offline"')
     page.wait_text("#events", "Edge 3 is offline")
     # What it has said before still stands there.
-    assert page.text("#f-accuracy") == "75.0 %"
+    assert page.text("#f-primary") == "75.0 %"
 
 
 def test_silence_pauses_and_ends_are_told(federation: SimulatedFederation, opened: Open) -> None:
@@ -208,7 +208,7 @@ def test_junk_is_ignored(federation: SimulatedFederation, opened: Open) -> None:
     federation.status(version=4, round=5)
     page.wait_text("#overview-title", "Version 5 of 10")
     assert page.page.locator("#edges-grid li").count() == 3
-    assert page.text("[data-curve=accuracy] .readout") == "round 2: accuracy 75.0 %"
+    assert page.text("[data-curve=metric] .readout") == "round 2: accuracy 75.0 % (test)"
 
 
 def test_a_thousand_edges(federation: SimulatedFederation, opened: Open) -> None:
@@ -217,7 +217,7 @@ def test_a_thousand_edges(federation: SimulatedFederation, opened: Open) -> None
     states = ["in", "training", "present", "missing", "offline"]
     edges = {
         str(number): edge(
-            states[number % 5], reason="lost" if number % 5 == 3 else None, accuracy=number / 1000
+            states[number % 5], reason="lost" if number % 5 == 3 else None, primary=number / 1000
         )
         for number in range(1000)
     }
@@ -249,9 +249,9 @@ def test_a_thousand_edges(federation: SimulatedFederation, opened: Open) -> None
         page.page.keyboard.press(key)
     page.wait_text("#edges-detail", "Edge 998")
     page.page.locator("#edges-as-table").click()
-    page.page.locator("[data-column=accuracy] button").click()
+    page.page.locator("[data-column=primary] button").click()
     assert page.page.locator("#edges-table tbody tr").first.inner_text().startswith("998\t")
-    assert page.page.locator("[data-column=accuracy]").get_attribute("aria-sort") == "descending"
+    assert page.page.locator("[data-column=primary]").get_attribute("aria-sort") == "descending"
     page.page.locator("#edges-as-grid").click()
     # A message about all of them is drawn in well under the second in which the next one may come.
     cost = page.page.evaluate(

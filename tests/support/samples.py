@@ -8,7 +8,7 @@ import zlib
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest, content_digest
-from tests.support.builders import ACCURACY
+from tests.support.builders import ACCURACY, MAE
 from tests.support.observation_samples import OBSERVATION_MESSAGES, RUN
 
 MANIFEST = Manifest(
@@ -43,6 +43,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             task="digits",
             manifest=MANIFEST.digest,
             examples=57,
+            metrics=(ACCURACY, MAE),
             encodings=("f32",),
         ),
     ),

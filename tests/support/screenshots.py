@@ -42,7 +42,7 @@ def shot(page: Page, name: str, *, whole: bool = True) -> None:
 
 def reached(page: CheckedPage, number: int) -> None:
     """Waits until the curve shows ``number`` rounds."""
-    readout = 'document.querySelector("[data-curve=accuracy] .readout").textContent'
+    readout = 'document.querySelector("[data-curve=metric] .readout").textContent'
     page.wait(f"Number({readout}.match(/round ([0-9]+)/)?.[1]) >= {number}", LONG)
 
 

@@ -256,7 +256,7 @@ class Aggregator:
                 self._interpreter.perform(effect, before)  # before its effects can be seen
         self._state = after
         if after.roster is not before.roster:
-            notices.log_presence(event, self._state)
+            notices.log_presence(event, before, after)
         for effect in effects:
             if not isinstance(effect, do.Record):
                 self._interpreter.perform(effect, after)

@@ -16,6 +16,7 @@ from fl_aggregator.messaging.rate_limiter import RateLimiter
 from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.watcher_feed import ObserverFeed
 from fl_aggregator.monitoring.tracking.trackers import Trackers
+from fl_aggregator.monitoring.views import notices
 from fl_aggregator.monitoring.views.round_record import RoundRecord, read_records
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
@@ -154,6 +155,7 @@ class Interpreter:
             case do.PublishModel():
                 self._publish_model(effect)
             case do.PublishResult(summary=summary):
+                notices.log_single_class(summary)
                 self._rejections.close_round(summary.round)
                 self.status_publisher.publish_result(summary)
             case do.WriteHistory():

@@ -194,13 +194,9 @@ class Worker:
         executor = executor_for(job.task, self._data_dir, self._device)
         match job:
             case LoadJob(client=client, partition=partition):
-                summary = executor.summarize(client, partition)
+                found = executor.summarize(client, partition)
                 return LoadOutcome(
-                    summary.examples,
-                    summary.holdout_examples,
-                    summary.manifest,
-                    summary.labels,
-                    summary.metrics,
+                    found.examples, found.holdout_examples, found.manifest, found.labels, found.metrics
                 )
             case TrainJob():
                 return self._train(executor, job, model, cancelled)

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.protocol.limits import MAX_HISTORY_BYTES, MAX_JSON, MAX_NAMES, MAX_REQUEST
+from fl_shared.protocol.limits import MAX_JSON, MAX_NAMES, MAX_REQUEST
 
 Side = Literal["aggregator", "edge", "operator", "asker", "watcher"]
 Format = Literal["json", "msgpack", "picture"]
@@ -211,7 +211,7 @@ ROWS: Final = (
             note="Its birth, and the will of its control connection."),
     Channel(t.StatusTopic, (m.Status,), "aggregator", ("watcher",), retained=True,
             note="On change, at most twice a second, and every 5 s."),
-    Channel(t.HistoryTopic, (m.History,), "aggregator", ("watcher",), retained=True, largest=MAX_HISTORY_BYTES,
+    Channel(t.HistoryTopic, (m.History,), "aggregator", ("watcher",), retained=True, largest=MAX_NAMES,
             note="After each round."),
     Channel(t.ControlTopic, (m.Control,), "operator", ("aggregator",),
             note="Repeated until the status says `interrupted`."),

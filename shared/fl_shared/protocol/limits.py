@@ -4,10 +4,8 @@ from typing import Final
 
 MAX_JSON: Final = 64 * 2**10
 """Bytes of the largest JSON message."""
-MAX_HISTORY_BYTES: Final = 256 * 2**10
-"""Bytes of the largest history."""
 MAX_NAMES: Final = 2 * 2**20
-"""Bytes of the largest JSON message that may name every edge of a large round."""
+"""Bytes of the largest JSON message that may name every edge of a large round, or has the curves of all rounds."""
 MAX_REQUEST: Final = 16 * 2**20
 """Bytes of the largest prediction request."""
 INLINE_LIMIT: Final = 4 * 2**20

@@ -10,7 +10,8 @@ from fl_aggregator.monitoring.views import status
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.roster import default_partition
-from fl_aggregator.round.state import Collecting, Evaluating, Run, Selecting
+from fl_aggregator.round.state import Collecting, Evaluating, Run, Selecting, Summary
+from fl_shared.protocol import messages as m
 from fl_shared.system.backoff import backoff
 from fl_shared.system.text import names_text, natural_key, natural_order
 
@@ -133,8 +134,23 @@ def _ranges(numbers: Iterable[int]) -> str:
 LOG: Final = logging.getLogger(__name__)
 
 
-def log_presence(event: on.Event, state: Run) -> None:
-    """Logs that an edge has connected, is ready or is offline. ``state``: the state after ``event``."""
+def log_presence(event: on.Event, before: Run, state: Run) -> None:
+    """Logs that an edge has connected, is ready or is offline.
+
+    ``before``, ``state``: the states before and after ``event``. Metrics that differ from the run's are named only when
+    the edge has loaded its data, not each time it connects.
+    """
+    if (
+        isinstance(event, on.Registered)
+        and event.metrics not in (None, state.declared)
+        and ((known := before.roster.get(event.client)) is None or known.examples is None)
+    ):
+        LOG.warning(
+            "edge %s: its task declares the metrics %s; this run has those of its first edge: %s",
+            event.client,
+            m.metrics_text(event.metrics or ()),
+            m.metrics_text(state.declared or ()),
+        )
     match event:
         case on.Registered(client=client) if (registered := state.roster.get(client)) and registered.unable:
             LOG.warning("edge %s does not take part: %s", client, registered.unable)
@@ -146,6 +162,24 @@ def log_presence(event: on.Event, state: Run) -> None:
             client_state = state.roster.get(client)
             if client_state is not None and client_state.session == session and not client_state.present:
                 LOG.info("edge %s is offline%s", client, _round_consequence(client, state))
+
+
+def log_single_class(summary: Summary) -> None:
+    """Warns if a version assigns all examples of the test split to one class, though they are of several."""
+    matrix = summary.confusion
+    if matrix is None or summary.model is None or sum(map(any, matrix.counts)) < 2:
+        return
+    predicted = [
+        label
+        for label, column in zip(matrix.labels, zip(*matrix.counts, strict=True), strict=True)
+        if any(column)
+    ]
+    if len(predicted) == 1:
+        LOG.warning(
+            "version %d predicts the class %r for all test examples: training may have diverged; try a smaller --lr",
+            summary.model.version,
+            predicted[0],
+        )
 
 
 def _round_consequence(client: str, state: Run) -> str:

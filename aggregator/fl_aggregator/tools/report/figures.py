@@ -270,8 +270,8 @@ def values_by_edge(
             axes.axvline(overall, color=TEXT_COLOUR, linewidth=1.2, linestyle=(0, (4, 3)))
             side = "right" if overall > sum(axes.get_xlim()) / 2 else "left"
             axes.annotate(
-                f" the run's: {quantity_text(overall, metric.unit)} ", (overall, 1.0), xycoords=("data", "axes fraction"),
-                va="bottom", ha=side, fontsize=8.5, color=MUTED_COLOUR,
+                f" the run's: {quantity_text(overall, metric.unit)} ", (overall, 1.0),
+                xycoords=("data", "axes fraction"), va="bottom", ha=side, fontsize=8.5, color=MUTED_COLOUR,
             )  # fmt: skip
 
     height = 2.9 if len(edge_values) > MAX_FIGURE_EDGES else 0.9 + 0.19 * max(4, len(edge_values))

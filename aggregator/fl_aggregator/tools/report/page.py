@@ -87,11 +87,17 @@ def _run_sections(run: RunReport) -> list[Child]:
         nothing = section("Rounds", note="No round has ended yet: the history is empty.")
         return [nothing, sections.labels(run), sections.settings(run)]
     return [
-        sections.learning(run), sections.side_by_side(sections.primary_by_edge(run), sections.confusion(run)),
+        sections.learning(run), _side_by_side(sections.primary_by_edge(run), sections.confusion(run)),
         sections.labels(run), sections.participation(run), sections.time_and_traffic(run), sections.rejections(run),
         sections.rounds(run),
         sections.settings(run),
     ]  # fmt: skip
+
+
+def _side_by_side(first: Markup | None, second: Markup | None) -> Markup | None:
+    """Two sections next to each other if the page is wide enough; null if both are null."""
+    present = [child for child in (first, second) if child is not None]
+    return tag("div", *present, class_="pair") if present else None
 
 
 def _faults(runs: Sequence[RunReport]) -> Markup | None:
@@ -142,7 +148,8 @@ def _outcomes(runs: Sequence[RunReport]) -> Markup:
             [_legend_entry(run, index), f"{newest_version(run)}{'' if run.ended else ' (not finished)'}",
              _primary_text(run, run.last(run.primary.name), primary),
              _primary_text(run, run.best(run.primary), primary),
-             number_text(run.last("loss")), _split_text(run, warning), "–" if reached is None else f"{reached} versions",
+             number_text(run.last("loss")), _split_text(run, warning),
+             "–" if reached is None else f"{reached} versions",
              duration_text(sum(line.duration for line in run.rounds)),
              size_text(sum(line.bytes.up for line in run.rounds)),
              size_text(sum(line.bytes.down for line in run.rounds)),

@@ -342,12 +342,6 @@ def settings(run: RunReport) -> Markup:
     return section("Settings", tag("dl", *entries, class_="settings"))
 
 
-def side_by_side(first: Markup | None, second: Markup | None) -> Markup | None:
-    """Two sections next to each other if the page is wide enough; null if both are null."""
-    present = [child for child in (first, second) if child is not None]
-    return tag("div", *present, class_="pair") if present else None
-
-
 def format_value(value: Any) -> str:
     """A setting as text: strings unchanged, other values as JSON, a dash for null."""
     if value is None:

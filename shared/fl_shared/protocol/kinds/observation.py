@@ -83,7 +83,7 @@ class Edges(Scoped):
 
 
 MAX_HISTORY: Final = 500
-"""The most rows of `History`, which also has at most 256 KiB."""
+"""The most rows of `History`."""
 
 
 class HistoryColumns(Fragment):

@@ -72,8 +72,7 @@ def test_a_result_has_space_for_all_metrics() -> None:
     groups = " ".join(
         f"{group}.{name}=0.5" for group in ("before", "after") for name in [*values, "loss", "examples"]
     )
-    playbook.play(f"send 0 {groups} train.loss=1")
-    round_done(playbook)
+    playbook.play("send 0", f"send 0 round=1 {groups} train.loss=1")
     playbook.play(report(playbook, "e", 10, **values))
     assert len(result_metrics(playbook)) == 34 + 34 + 1 + 34 <= MAX_METRICS
 
@@ -111,7 +110,7 @@ def test_without_metrics_the_loss_is_the_primary_one() -> None:
 )
 def test_a_target_has_the_direction_of_its_metric(
     target: str, value: float, loss: float, reached: bool
-) -> None:  # noqa: FBT001
+) -> None:
     playbook = evaluating(MAE, MetricDeclaration(name="r2"), target=target, rounds=9)
     name = target.partition("=")[0]
     playbook.play(

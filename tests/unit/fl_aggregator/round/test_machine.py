@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fl_aggregator.round.state import Collecting, Evaluating, Failed, Finished, Selecting, Stopped
+from fl_aggregator.round.summary import MAX_TRAINING_METRICS
 from tests.support.round_playbook import round_done, training
 
 # --- how a round ends -------------------------------------------------------------------------------------
@@ -133,10 +134,10 @@ def test_what_the_edges_measured_is_averaged_by_examples() -> None:
 
 def test_measurements_that_no_message_can_carry_are_left_out() -> None:
     playbook = training(clients=1, per_round=1)
-    many = " ".join(f"after.m{n}=1" for n in range(60))
+    many = " ".join(f"after.m{n}=1" for n in range(100))
     playbook.play(f"send 0 before.loss=1e308 before.{'x' * 64}=1 {many}")
     metrics = playbook.state.pending_summaries[-1].metrics
-    assert len(metrics) == 48
+    assert len(metrics) == MAX_TRAINING_METRICS
     assert "before_loss" not in metrics
     assert all(len(name) <= 64 for name in metrics)
 

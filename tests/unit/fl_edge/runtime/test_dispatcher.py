@@ -12,7 +12,7 @@ from tests.support.session_steps import sent
 def test_a_tasks_own_metrics_are_in_the_evaluation() -> None:
     script = SessionScript(identity(roles=("evaluate",)))
     script.do("connected s1", "admitted", "model 1 evaluate=test", "fetched 0")
-    event = _event(JobOwner("7", 0), 0, EvaluateOutcome(10, 0.5, 0.75, {"auc": 0.875}), script.now)
+    event = _event(JobOwner("7", 0), 0, EvaluateOutcome(10, 0.5, {"auc": 0.875}), script.now)
     assert isinstance(event, events.ModelEvaluated)
     (message,) = sent(script.happen(event))
     assert message.model_dump()["metrics"] == {"auc": 0.875}

@@ -88,7 +88,7 @@ def test_an_evaluation_on_the_test_split_tells_of_confusion_and_one_on_a_holdout
     assert on_test.confusion is not None
     counts = on_test.confusion.counts
     assert sum(map(sum, counts)) == on_test.examples == 359
-    assert sum(counts[i][i] for i in range(10)) / 359 == pytest.approx(on_test.metrics["accuracy"])
+    assert sum(counts[i][i] for i in range(10)) / 359 == pytest.approx(on_test.task_metrics["accuracy"])
     true = torch.bincount(load_task("digits").load_test(None).labels, minlength=10).tolist()
     assert [sum(row) for row in counts] == true
     assert executor.summarize("0", None).labels == {}

@@ -130,7 +130,7 @@ def test_versions_are_evaluated_on_the_test_split_and_on_the_holdout(
     manifest, weights = local_training.initial_weights(task, 0)
     expected = local_training.evaluate(task, weights, manifest, task.load_test(None))
     assert harness.expect(EvaluateOutcome, test) == EvaluateOutcome(
-        359, expected.loss, expected.metrics, expected.confusion, (ACCURACY,)
+        359, expected.loss, dict(expected.metrics), expected.confusion, (ACCURACY,)
     )
     assert harness.expect(EvaluateOutcome, held).examples == 14
     assert "no examples of the partition are held out" in harness.expect(FailureOutcome, none).message

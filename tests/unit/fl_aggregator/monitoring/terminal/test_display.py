@@ -26,7 +26,7 @@ from fl_aggregator.settings import Settings
 from fl_shared.cli.logging import start_logging
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.messages import ModelReference
-from tests.support.builders import round_summary
+from tests.support.builders import ACCURACY, round_summary
 from tests.support.round_playbook import Playbook
 
 
@@ -173,6 +173,8 @@ def record(
         participants=participants,
         missing=missing,
         metrics=metrics,
+        declared=(ACCURACY,),
+        split="test",
         seconds={"collecting": seconds},
     )
     return RoundRecord.of(summary, 17_243_200, 34_486_400)
@@ -182,7 +184,7 @@ def picture(**changes: object) -> Snapshot:
     status = m.Status(
         run="3f9a1c0b7e22", incarnation=1, seq=1, written="2026-11-24T12:00:00Z", task="digits", phase="collecting",
         round=3, version=2, rounds=10, have=4, need=10, present=18, seconds_left=592.0, missing=("3", "5"),
-        metrics={"accuracy": 0.75, "loss": 0.5},
+        metrics={"accuracy": 0.75, "loss": 0.5}, primary=ACCURACY, split="test",
     ).model_copy(update=changes)  # fmt: skip
     records = (
         record(1, ("0", *NINE), {}, 2.0, accuracy=0.25, loss=2.0, train_loss=1.9),
@@ -222,16 +224,14 @@ def test_a_pause_stands_in_the_view() -> None:
     )
 
 
-ROUND_2 = (
-    "round 2: version 2 of 10, 9 of 10 in, accuracy 0.7500, loss 0.5000, 4.0 s, 17.2 MB up, 34.5 MB down"
-)
+ROUND_2 = "round 2: version 2 of 10, 9 of 10 in, accuracy 0.7500, loss 0.5000 (test), 4.0 s, 17.2 MB up, 34.5 MB down"
 
 
 def test_a_look_in_lines() -> None:
     assert summary_lines(picture()) == [
         "run 3f9a1c0b7e22: digits, version 2 of 10, about 24 s left",
         "round 3: collecting, 4 of 10 in, 1 missing: 7 (failed: x [31m), waiting for 3, 5, at most 9 min 52 s left",
-        "accuracy 0.7500, loss 0.5000  ▁█",
+        "accuracy 0.7500, loss 0.5000 (test)  ▁█",
         f"{ROUND_2}; missing: 7 (offline: for 3.1 s)",
         "edges: 1 in, 1 training, 1 missing, 1 offline",
         "missing: 7 (failed: x [31m)",

@@ -22,6 +22,7 @@ from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run, new_run
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import RunRecord, new_record
+from tests.support.builders import ACCURACY
 from tests.support.tensorboard import scalars
 
 RECORD = new_record(Settings(chunk=1024))
@@ -37,6 +38,8 @@ def line(number: int, **metrics: float) -> RoundRecord:
         refused={"2": {"late": 2, "surplus": 1}},
         examples=30,
         metrics=metrics or {"accuracy": 0.5, "train_loss": 0.25},
+        declared=[ACCURACY],
+        split="test",
         seconds={"collecting": 1.5},
         bytes=Traffic(up=100, down=50),
     )
@@ -114,7 +117,7 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
         rounds=[line(1, accuracy=0.25), line(2, accuracy=0.5), line(200, accuracy=0.75)],
     )
     found = scalars(tmp_path)
-    assert found["accuracy"] == [(1, 0.25), (2, 0.5), (200, 0.75)]
+    assert found["test/accuracy"] == [(1, 0.25), (2, 0.5), (200, 0.75)]
     assert found["seconds/collecting"][0] == (1, 1.5)
     assert found["bytes/up"][0] == (1, 100.0)
     assert found["round/participants"][0] == (1, 2.0)
@@ -134,7 +137,7 @@ def test_names_and_numbers_of_all_kinds_are_written(tmp_path: Path) -> None:
     found = scalars_of(tmp_path / "run", line(2**40, **{name: 1e300, "small": -1e300, "loss": 1e-3}))
     assert found[f"edges/{name}"] == [(2**40, math.inf)]
     assert found["edges/small"] == [(2**40, -math.inf)]
-    assert found["loss"] == [(2**40, struct.unpack("<f", struct.pack("<f", 1e-3))[0])]
+    assert found["test/loss"] == [(2**40, struct.unpack("<f", struct.pack("<f", 1e-3))[0])]
 
 
 def test_a_run_that_is_taken_up_again_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -145,7 +148,7 @@ def test_a_run_that_is_taken_up_again_goes_on_where_it_was(tmp_path: Path) -> No
     again = RECORD.model_copy(update={"incarnation": 2})
     earlier = [line(1, loss=3.0), line(2, loss=2.0), line(3, loss=1.5)]  # of which the third was not written
     run(TensorBoard(tmp_path), rounds=[line(4, loss=1.0)], record=again, earlier=earlier)
-    assert scalars(tmp_path)["loss"] == [(1, 3.0), (2, 2.0), (3, 1.5), (4, 1.0)]
+    assert scalars(tmp_path)["test/loss"] == [(1, 3.0), (2, 2.0), (3, 1.5), (4, 1.0)]
 
 
 def test_a_round_that_is_written_once_more_counts_once(tmp_path: Path) -> None:
@@ -153,7 +156,7 @@ def test_a_round_that_is_written_once_more_counts_once(tmp_path: Path) -> None:
     run(TensorBoard(tmp_path), rounds=[line(1, loss=3.0), line(2, loss=9.0)])
     again = RECORD.model_copy(update={"incarnation": 2})
     run(TensorBoard(tmp_path), rounds=[line(2, loss=2.0), line(3, loss=1.0)], record=again, earlier=[line(1)])
-    assert scalars(tmp_path)["loss"] == [(1, 3.0), (2, 2.0), (3, 1.0)]
+    assert scalars(tmp_path)["test/loss"] == [(1, 3.0), (2, 2.0), (3, 1.0)]
 
 
 def test_steps_end_where_a_file_is_damaged(tmp_path: Path) -> None:
@@ -209,7 +212,7 @@ def test_failures_are_said_once_and_counted(caplog: pytest.LogCaptureFixture, tm
     assert [record.getMessage() for record in caplog.records] == [caplog.records[0].getMessage()]
     assert "broken: " in caplog.text
     assert "the run continues" in caplog.text
-    assert [step for step, _ in scalars(tmp_path)["accuracy"]] == [1, 2], "the others are not disturbed"
+    assert [step for step, _ in scalars(tmp_path)["test/accuracy"]] == [1, 2], "the others are not disturbed"
 
 
 def test_a_folder_that_cannot_be_made(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_an_open_round_and_how_it_ended() -> None:
     playbook = gathered(auto=False, first_weights=True, clients=5, per_round=5, quorum=1, grace=1000)
     one, two, three, four, five = playbook.cohort
     playbook.play(f"send {one}", f"kept {one}", f"fail {two} detail=no_memory", f"lose {four}")
-    newest = {one: edge_states.LatestUpdate(57, 0.25, 100, 0.75, None)}
+    newest = {one: edge_states.LatestUpdate(57, 0.25, 100, {"accuracy": 0.75})}
     views = edge_states.open_round_views(playbook.state, {three, one}, newest)
     assert states(views) == {
         one: ("in", None),

@@ -19,7 +19,7 @@ from fl_aggregator.round.state import Summary
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.protocol.limits import MAX_JSON
+from fl_shared.protocol.limits import MAX_NAMES
 from tests.support.builders import round_summary
 
 
@@ -42,8 +42,8 @@ def test_a_round_is_a_row_and_again_when_it_was_evaluated() -> None:
         curves.add(RoundRecord.of(one, 100, 200))
     columns = columns_of(curves.rows())
     assert columns.round == (1, 2)
-    assert columns.accuracy == (0.123457, None)
-    assert columns.train_loss == (0.5, None)
+    assert columns.metrics["accuracy"] == (0.123457, None)
+    assert columns.metrics["train_loss"] == (0.5, None)
     assert columns.seconds == (1.25, 1.25), "without the evaluation"
     assert (columns.participants, columns.cohort) == ((1, 1), (2, 2))
     first = curves.recent()[1]
@@ -83,7 +83,7 @@ def test_thinned_evenly_with_the_first_and_the_last(rounds: int) -> None:
     assert min(rounds, 250) <= len(columns.round) <= m.MAX_HISTORY
     steps = {after - before for before, after in zip(columns.round, columns.round[1:-1], strict=False)}
     assert len(steps) <= 1, "evenly"
-    assert columns.accuracy[-1] == 1.0
+    assert columns.metrics["accuracy"][-1] == 1.0
     assert list(curves.recent()) == list(range(max(1, rounds - MAX_RECENT_ROUNDS + 1), rounds + 1))
     assert curves.round_count == rounds
     history = m.History(
@@ -96,17 +96,29 @@ def test_thinned_evenly_with_the_first_and_the_last(rounds: int) -> None:
         columns=columns,
     )
     payload = codec.encode(history)
-    assert len(payload) <= MAX_JSON
+    assert len(payload) <= MAX_NAMES
     assert codec.decode(t.HistoryTopic(), payload) == history
 
 
 def test_the_widest_numbers_fit() -> None:
-    widest = HistoryRow(
-        10**7, 10**7, -1.23456e-300, -1.23456e-300, -1.23456e-300, 1234567.891, 10**6, 10**6, 10**12, 10**12
-    )
-    columns = m.HistoryColumns(
-        **{name: (getattr(widest, name),) * m.MAX_HISTORY for name in HistoryRow.__dataclass_fields__}
-    )
+    names = [f"{number:02}{'µ' * 55}" for number in range(m.MAX_METRICS)]
+    rows = [
+        HistoryRow(
+            number,
+            10**7,
+            dict.fromkeys(names, -1.23456e-300),
+            "holdout",
+            1234567.891,
+            10**6,
+            10**6,
+            10**12,
+            10**12,
+        )
+        for number in range(m.MAX_HISTORY)
+    ]
+    columns = columns_of(rows)
+    assert (columns.round[0], columns.round[-1]) == (0, m.MAX_HISTORY - 1)
+    assert len(columns.round) < m.MAX_HISTORY
     history = m.History(
         run="r" * 64,
         incarnation=1,
@@ -116,11 +128,16 @@ def test_the_widest_numbers_fit() -> None:
         started="2026-11-24T12:00:00Z",
         columns=columns,
     )
-    assert len(codec.encode(history)) <= MAX_JSON
+    assert len(codec.encode(history)) <= MAX_NAMES
 
 
 def test_arrays_of_unequal_length_and_too_long_ones_are_no_history() -> None:
     with pytest.raises(ValidationError, match="equally long"):
         m.HistoryColumns(round=(1,))
     with pytest.raises(ValidationError, match="expected at most 500"):
-        m.HistoryColumns(**dict.fromkeys(m.HistoryColumns.model_fields, (1,) * 501))
+        m.HistoryColumns(
+            round=(1,) * 501, version=(1,) * 501, split=(None,) * 501, seconds=(1.0,) * 501, participants=(1,) * 501,
+            cohort=(1,) * 501, bytes_up=(1,) * 501, bytes_down=(1,) * 501,
+        )  # fmt: skip
+    with pytest.raises(ValidationError, match="equally long"):
+        m.HistoryColumns(metrics={"loss": (0.5,)})

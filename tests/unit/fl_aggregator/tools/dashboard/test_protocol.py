@@ -78,8 +78,8 @@ def test_the_page_reads_each_kind_on_its_topic() -> None:
 def test_the_page_takes_what_is_as_large_as_it_may_be() -> None:
     text = script("messages.js")
     assert only(r"MAX_TEXT_BYTES = ([\d_]+)", text) == "65_536"
-    assert only(r"MAX_EDGES_BYTES = (.*?);", text) == "2 * 2 ** 20"
-    named = re.findall(r'kinds\.includes\("(\w+)"\)', text)
+    assert only(r"MAX_LONG_BYTES = (.*?);", text) == "2 * 2 ** 20"
+    named = quoted(only(r"payload\.length > \(\[(.*?)\]", text))
     larger = {kind_of(kind) for row in rows_of_the_page() for kind in row.messages if row.largest > 2**16}
     assert set(named) == larger & set(kinds_of_the_page())
     assert {row.largest for row in rows_of_the_page()} == {2**16, 2**21}

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="pip install 'fl-mqtt[report]'")
 
+from fl_aggregator.settings import Target
 from fl_aggregator.tools.report import comparison
 from fl_aggregator.tools.report.reading import read_run_report
 from fl_shared.errors import UserError
@@ -23,9 +24,7 @@ def test_runs_are_compared(tmp_path: Path) -> None:
     )
     fast = write(tmp_path / "fast", [line(1), line(2), line(3)], record={"settings": {**SETTINGS, "lr": 0.5}})
     page = Outline(page_of(tmp_path, slow, fast))
-    assert "The target is an accuracy of 0.6." in page.text, (
-        "the highest multiple of 0.05 that both have reached"
-    )
+    assert "The target: accuracy 0.6." in page.text, "the best value that both have reached"
     words = page.text.split("\n")
     assert "6 versions" in words
     assert "3 versions" in words
@@ -42,17 +41,48 @@ def test_a_target_that_was_set_is_the_one_to_compare_by(tmp_path: Path) -> None:
             write(
                 tmp_path / name,
                 [line(1), line(2)],
-                record={"settings": {**SETTINGS, "target_accuracy": target}},
+                record={"settings": {**SETTINGS, "target": f"accuracy={target}"}},
             )
         )
         for name, target in (("a", 0.4), ("b", 0.9))
     ]
-    assert comparison.comparison_target(runs) == 0.4
-    assert [comparison.versions_to_reach(run, 0.4) for run in runs] == [2, 2]
-    assert comparison.versions_to_reach(runs[0], 0.9) is None
+    assert comparison.comparison_target(runs) == Target("accuracy", 0.4)
+    assert [comparison.versions_to_reach(run, Target("accuracy", 0.4)) for run in runs] == [2, 2]
+    assert comparison.versions_to_reach(runs[0], Target("accuracy", 0.9)) is None
     runs[0].rounds = []
     runs[0].record = runs[1].record = {}
     assert comparison.comparison_target(runs) is None
+
+
+MAE = [{"name": "mae", "higher_is_better": False, "unit": "kWh", "minimum": 0.0}]
+
+
+def test_runs_are_compared_in_the_direction_and_unit_of_their_metric(tmp_path: Path) -> None:
+    first, second = (
+        write(
+            tmp_path / name,
+            [line(n, metrics={"mae": mae, "loss": 1.0}, declared=MAE) for n, mae in enumerate(errors, 1)],
+        )
+        for name, errors in (("first", (30.0, 21.853, 25.0)), ("second", (40.0, 23.04)))
+    )
+    page = Outline(page_of(tmp_path, first, second))
+    assert "The target: mae 24." in page.text, "the best value that both have reached, rounded up"
+    assert "21.85 kWh" in page.text
+    assert page.text.split("\n").count("2 versions") == 2
+    assert "%" not in page.text[page.text.index("Results") : page.text.index("on its own")]
+    assert "cannot be compared" not in page.text
+
+
+def test_runs_whose_splits_or_metrics_differ_are_marked(tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a", [line(1)]), write(tmp_path / "b", [line(1, split="holdout")])
+    page = Outline(page_of(tmp_path, a, b))
+    assert "cannot be compared: they were evaluated on different splits." in page.text
+    assert "The target" not in page.text
+    assert any("b (holdout)" in (a["aria-label"] or "") for name, a in page.tags if name == "svg")
+    c = write(tmp_path / "c", [line(1, metrics={"mae": 1.0}, declared=MAE)])
+    page = Outline(page_of(tmp_path, a, c))
+    assert "cannot be compared: their primary metrics differ." in page.text
+    assert "mae 1.0000 kWh" in page.text
 
 
 def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_finished_run_is_told_in_full(tmp_path: Path) -> None:
     whole = page_of(tmp_path, run)
     page, headings = Outline(whole), re.findall("<h2>(.*?)</h2>", whole)
     assert headings == [
-        "Learning", "Accuracy of each edge", "Confusion", "Labels on the edges", "Participation", "Time and traffic",
+        "Learning", "accuracy of each edge", "Confusion", "Labels on the edges", "Participation", "Time and traffic",
         "Refused", "Rounds", "Settings",
     ]  # fmt: skip
     for said in (
@@ -81,7 +81,7 @@ def test_a_finished_run_is_told_in_full(tmp_path: Path) -> None:
     assert "not finished" not in page.text
     drawings = [attributes["aria-label"] or "" for name, attributes in page.tags if name == "svg"]
     assert len(drawings) == 7
-    assert any("from 0.2 to 0.6" in said for said in drawings)
+    assert any("from 0.2000 to 0.6000" in said for said in drawings)
     assert any("4 times an edge's update was in, 1 times it was missing" in said for said in drawings)
     assert any("lowest 0.8750, highest 0.8750" in said for said in drawings), "the newest update counts"
     titles = [attributes.get("title") for name, attributes in page.tags if name == "td"]
@@ -193,7 +193,7 @@ def test_a_broken_record_is_named_and_the_rounds_are_shown(tmp_path: Path) -> No
     assert "version 1" in Outline((tmp_path / "out.html").read_text()).text
 
 
-@pytest.mark.parametrize("record", [{"settings": 7}, {"settings": {"rounds": None, "target_accuracy": "high"}},
+@pytest.mark.parametrize("record", [{"settings": 7}, {"settings": {"rounds": None, "target": "high"}},
                                     {"incarnation": "x", "versions": 3}])  # fmt: skip
 def test_a_record_of_another_shape_is_no_reason_to_fail(tmp_path: Path, record: dict[str, Any]) -> None:
     runs = [write(tmp_path / name, [line(1)], record=record) for name in "ab"]
@@ -262,10 +262,10 @@ def test_evenly_chosen_names_hold_both_ends() -> None:
     "record",
     [
         {
-            "settings": {"target_accuracy": 10**400, "clients": [[]], "task": 7, "partition": {}},
+            "settings": {"target": 10**400, "clients": [[]], "task": 7, "partition": {}},
             "incarnation": 10**400,
         },
-        {"settings": {"target_accuracy": True, "rounds": "\x1b[2J"}, "versions": {"\x1b]0;x\x07": None}},
+        {"settings": {"target": True, "rounds": "\x1b[2J"}, "versions": {"\x1b]0;x\x07": None}},
         {"run": {}, "started": ["\x1b"], "ended": 1, "settings": []},
     ],
 )

@@ -1,15 +1,17 @@
 "use strict";
 
-/** Accuracy and loss over the rounds (uPlot), with a table for users who cannot see them. */
+/** A metric that the user chooses, and the loss, over the rounds (uPlot), with a table for users who cannot see them. */
 const Curves = (() => {
-  const { say, table } = Elements;
-  const WANTED = {
-    accuracy: { series: [["accuracy", "accuracy", "--curve-1", null]], show: (value) => Format.percent(value), axis: (value) => `${+(100 * value).toFixed(2)} %` },
-    loss: {
-      series: [["loss", "loss", "--curve-2", null], ["train_loss", "training loss", "--curve-3", [5, 4]]],
-      show: (value) => Format.decimal(value), axis: (value) => String(+value.toPrecision(4)),
-    },
-  };
+  const { make, say, table } = Elements;
+  /** What a curve shows: of each series its name, its label, its colour and its dashes. @param {object} metric */
+  const wanted = (metric) => ({
+    metric,
+    series: metric === Federation.LOSS
+      ? [["loss", "loss", "--curve-2", null], ["train_loss", "training loss", "--curve-3", [5, 4]]]
+      : [[metric.name, metric.name, "--curve-1", null], [`after_${metric.name}`, "on the edges' holdouts", "--curve-3", [5, 4]]],
+    show: (value) => Format.measured(value, metric),
+    axis: (value) => (metric.unit === "%" ? `${+(100 * value).toFixed(2)} %` : String(+value.toPrecision(4))),
+  });
   const HEIGHT = 210;
   const charts = [];
 
@@ -19,14 +21,18 @@ const Curves = (() => {
   class Curve {
     /** @param {HTMLElement} card */
     constructor(card) {
-      this.wanted = WANTED[card.dataset.curve];
-      this.name = card.dataset.curve;
+      this.card = card;
+      this.title = card.querySelector("h2");
+      this.choice = card.querySelector("select");
+      this.wanted = wanted(Federation.LOSS);
       this.place = card.querySelector(".plot");
       this.readout = card.querySelector(".readout");
       this.details = card.querySelector("details");
       this.columns = null;
       this.plot = null;
       new ResizeObserver(() => this.plot?.setSize(this.#size())).observe(this.place);
+      this.declared = [];
+      this.choice?.addEventListener("change", () => this.set(this.columns, this.declared));
       this.details.addEventListener("toggle", () => this.#table());
       this.place.addEventListener("keydown", (event) => this.#key(event));
       this.place.addEventListener("blur", () => this.#point(null));
@@ -37,12 +43,39 @@ const Curves = (() => {
     }
 
     #data() {
-      const { columns } = this;
-      return [columns.round, ...this.wanted.series.map(([name]) => columns[name])];
+      return [this.columns.round, ...this.wanted.series.map(([name]) => this.#column(name))];
     }
 
-    /** @param {?Record<string, any>} columns */
-    set(columns) {
+    #column(name) {
+      return this.columns.metrics.get(name) ?? this.columns.round.map(() => null);
+    }
+
+    /** The name of the metric, which is the first series. */
+    get name() {
+      return this.wanted.metric.name;
+    }
+
+    /** Offers the metrics that the task declares, and takes the one that is chosen. @param {object[]} declared */
+    #offer(declared) {
+      const chosen = this.choice.value;
+      if (declared.map(({ name }) => name).join("\n") !== [...this.choice.options].map(({ value }) => value).join("\n")) {
+        this.choice.replaceChildren(...declared.map(({ name }) => make("option", { value: name }, name)));
+        if (declared.some(({ name }) => name === chosen)) this.choice.value = chosen;
+      }
+      this.card.hidden = declared.length === 0;
+      this.choice.hidden = declared.length < 2;
+      const metric = declared.find(({ name }) => name === this.choice.value) ?? Federation.LOSS;
+      if (JSON.stringify(metric) === JSON.stringify(this.wanted.metric)) return;
+      this.wanted = wanted(metric);
+      this.plot?.destroy();
+      this.plot = null;
+      say(this.title, metric.name);
+    }
+
+    /** @param {?Record<string, any>} columns @param {object[]} declared */
+    set(columns, declared) {
+      this.declared = declared;
+      if (this.choice) this.#offer(declared);
       this.columns = columns?.round.length ? columns : null;
       this.place.dataset.empty = String(this.columns === null);
       if (this.columns === null) {
@@ -88,8 +121,9 @@ const Curves = (() => {
     #range(low, high) {
       if (low == null) return [0, 1];
       const room = Math.max((high - low) * 0.12, Math.abs(high) * 0.01, 1e-6);
-      const floor = Math.max(low - room, 0);
-      return [floor, this.name === "accuracy" ? Math.min(high + room, 1) : high + room];
+      const { minimum, maximum } = this.wanted.metric;
+      const floor = Math.max(low - room, minimum ?? (low >= 0 ? 0 : -Infinity));
+      return [floor, Math.min(high + room, maximum ?? Infinity)];
     }
 
     /** Draws a cross for each round that was abandoned, where the curve is interrupted. */
@@ -118,12 +152,13 @@ const Curves = (() => {
     #read(row) {
       const { columns } = this;
       if (columns === null) return say(this.readout, "");
-      const known = columns[this.name].findLastIndex((value) => value !== null);
+      const known = this.#column(this.name).findLastIndex((value) => value !== null);
       const at = row ?? (known < 0 ? columns.round.length - 1 : known);
       const values = this.wanted.series
-        .filter(([name]) => row !== null || columns[name].some((value) => value !== null))
-        .map(([name, label]) => `${label} ${this.wanted.show(columns[name][at])}`);
-      const what = columns.version[at] === null ? "abandoned" : values.join(" · ");
+        .filter(([name]) => this.#column(name).some((value) => value !== null))
+        .map(([name, label]) => `${label} ${this.wanted.show(this.#column(name)[at])}`);
+      const split = columns.split[at] === null ? "" : ` (${columns.split[at]})`;
+      const what = columns.version[at] === null ? "abandoned" : values.join(" · ") + split;
       return say(this.readout, `round ${columns.round[at]}: ${what}`);
     }
 
@@ -145,7 +180,7 @@ const Curves = (() => {
 
     #describe() {
       const { columns } = this;
-      const known = columns ? columns[this.name].filter((value) => value !== null) : [];
+      const known = columns ? this.#column(this.name).filter((value) => value !== null) : [];
       const text = known.length === 0 ? `${this.name}: nothing measured yet`
         : `${this.name} over ${Format.plural(columns.round.length, "round")}: from ${this.wanted.show(known[0])} to ${this.wanted.show(known.at(-1))}. Arrow keys read single rounds; a table follows.`;
       this.place.setAttribute("aria-label", text);
@@ -156,10 +191,10 @@ const Curves = (() => {
       const { columns } = this;
       const rows = (columns?.round ?? []).map((round, row) => [
         String(round), columns.version[row] === null ? "abandoned" : String(columns.version[row]),
-        ...this.wanted.series.map(([name]) => this.wanted.show(columns[name][row])),
-        `${columns.participants[row]} of ${columns.cohort[row]}`, Format.seconds(columns.seconds[row]),
+        ...this.wanted.series.map(([name]) => this.wanted.show(this.#column(name)[row])),
+        columns.split[row] ?? Format.DASH, `${columns.participants[row]} of ${columns.cohort[row]}`, Format.seconds(columns.seconds[row]),
       ]);
-      const head = ["Round", "Version", ...this.wanted.series.map(([, label]) => label), "Updates", "Time"];
+      const head = ["Round", "Version", ...this.wanted.series.map(([, label]) => label), "Split", "Updates", "Time"];
       this.details.querySelector("table").replaceChildren(...table(head, rows.reverse(), `${this.name} by round, newest first`));
     }
   }
@@ -167,7 +202,7 @@ const Curves = (() => {
   for (const card of document.querySelectorAll("[data-curve]")) charts.push(new Curve(card));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach((one) => one.repaint()));
 
-  /** @param {?Record<string, any>} columns of the history */
-  const draw = (columns) => charts.forEach((one) => one.set(columns));
+  /** @param {?Record<string, any>} columns of the history @param {object[]} declared metrics */
+  const draw = (columns, declared) => charts.forEach((one) => one.set(columns, declared));
   return { draw };
 })();

@@ -16,8 +16,8 @@ class EdgeGrid {
     place.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  /** @param {[string, object][]} edges in order @param {number} known how many there are without the filter */
-  draw(edges, known) {
+  /** @param {[string, object][]} edges in order @param {number} known how many there are without the filter @param {object} metric the primary one */
+  draw(edges, known, metric) {
     // By the number of all edges, not of those found: tiles must not change their size while the user types.
     this.place.dataset.density = known <= 64 ? "roomy" : known <= 260 ? "middle" : "dense";
     const wanted = new Set();
@@ -29,7 +29,7 @@ class EdgeGrid {
         tile = this.#tile(client);
         this.tiles.set(client, tile);
       }
-      this.#update(tile, client, edge);
+      this.#update(tile, client, edge, metric);
       const next = before === null ? this.place.firstElementChild : before.nextElementSibling;
       if (next !== tile) this.place.insertBefore(tile, next);
       before = tile;
@@ -51,19 +51,23 @@ class EdgeGrid {
       make("span", { class: "bar", "aria-hidden": "true" }));
   }
 
-  #update(tile, client, edge) {
-    const accuracy = edge.accuracy === null ? "" : Format.percent(edge.accuracy, 0);
-    const key = `${edge.state}|${edge.reason ?? ""}|${accuracy}`;
+  #update(tile, client, edge, metric) {
+    const value = metric === Federation.LOSS ? edge.loss : edge.primary;
+    const measured = value === null ? "" : Format.measured(value, metric, 0);
+    const key = `${edge.state}|${edge.reason ?? ""}|${metric.name}|${measured}`;
     if (tile.dataset.key === key) return;
     tile.dataset.key = key;
     tile.dataset.state = edge.state;
     const words = `edge ${client}: ${Edges.WORDS[edge.state]}${edge.reason ? ` (${edge.reason})` : ""}`;
-    tile.title = words + (accuracy ? `, accuracy ${accuracy}` : "");
+    tile.title = words + (measured ? `, ${metric.name} ${measured}` : "");
     tile.setAttribute("aria-label", tile.title);
-    // For an edge that is missing or offline, its state is shown, not its last accuracy.
+    // For an edge that is missing or offline, its state is shown, not its last value.
     const away = edge.state === "missing" || edge.state === "offline";
-    Elements.say(tile.children[2], (!away && accuracy) || Edges.WORDS[edge.state]);
-    tile.children[3].style.inlineSize = edge.accuracy === null ? "0" : `${Math.max(0, Math.min(1, edge.accuracy)) * 100}%`;
+    Elements.say(tile.children[2], (!away && measured) || Edges.WORDS[edge.state]);
+    // A bar needs a scale, which a metric without a declared range does not have.
+    const { minimum, maximum } = metric;
+    const part = value === null || minimum === null || maximum === null ? 0 : (value - minimum) / (maximum - minimum);
+    tile.children[3].style.inlineSize = `${Math.max(0, Math.min(1, part)) * 100}%`;
   }
 
   /** @param {?string} client @param {boolean} [focus] */

@@ -17,11 +17,12 @@ class EdgeTable {
       button.addEventListener("click", () => this.#sort(name));
       this.head.append(make("th", { scope: "col", "data-column": name }, button));
     }
+    this.primary = this.head.querySelector("[data-column=primary]");
     this.body = make("tbody");
     this.more = make("button", { type: "button" }, "Show more");
     this.more.addEventListener("click", () => {
       this.most *= 4;
-      this.draw(this.edges);
+      this.draw(this.edges, this.metric);
     });
     place.append(make("table", {}, make("caption", { class: "hidden" }, "Edges and their newest updates"), make("thead", {}, this.head), this.body), this.more);
   }
@@ -29,12 +30,16 @@ class EdgeTable {
   #sort(name) {
     this.down = this.by === name ? !this.down : name !== "name" && name !== "state";
     this.by = name;
-    this.draw(this.edges);
+    this.draw(this.edges, this.metric);
   }
 
-  /** @param {[string, object][]} edges in the order of their names */
-  draw(edges) {
+  /** @param {[string, object][]} edges in the order of their names @param {object} metric the primary one */
+  draw(edges, metric) {
     this.edges = edges;
+    this.metric = metric;
+    const ours = metric !== Federation.LOSS;
+    Elements.say(this.primary.firstElementChild, metric.name);
+    this.primary.hidden = !ours;
     const rank = ([client, edge]) => (this.by === "name" ? client : this.by === "state" ? Edges.ORDER.indexOf(edge.state) : edge[this.by]);
     const sign = this.down ? -1 : 1;
     const sorted = this.by === "name" ? (this.down ? edges.toReversed() : edges) : edges.toSorted((one, other) => {
@@ -52,7 +57,7 @@ class EdgeTable {
       name.addEventListener("click", () => this.onChoose(client));
       const state = make("td", {}, make("span", { class: "sign", "data-state": edge.state, "aria-hidden": "true" }), ` ${Edges.WORDS[edge.state]}`);
       if (edge.reason) state.append(make("span", { class: "why" }, ` ${edge.reason}`));
-      const values = [Format.percent(edge.accuracy), Format.decimal(edge.loss), Format.count(edge.examples), Format.seconds(edge.seconds), Format.bytes(edge.bytes)];
+      const values = [...(ours ? [Format.measured(edge.primary, metric)] : []), Format.decimal(edge.loss), Format.count(edge.examples), Format.seconds(edge.seconds), Format.bytes(edge.bytes)];
       return make("tr", {}, make("th", { scope: "row" }, name), state, ...values.map((value) => make("td", { class: "number" }, value)));
     }));
     this.more.hidden = edges.length <= this.most;
@@ -60,5 +65,5 @@ class EdgeTable {
 }
 EdgeTable.ROWS = 200;
 EdgeTable.COLUMNS = [
-  ["name", "Edge"], ["state", "State"], ["accuracy", "Accuracy"], ["loss", "Loss"], ["examples", "Examples"], ["seconds", "Training"], ["bytes", "Update"],
+  ["name", "Edge"], ["state", "State"], ["primary", "Metric"], ["loss", "Loss"], ["examples", "Examples"], ["seconds", "Training"], ["bytes", "Update"],
 ];

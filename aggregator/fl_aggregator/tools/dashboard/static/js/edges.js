@@ -23,6 +23,7 @@ const Edges = (() => {
   let asTable = false;
   let chosen = null;
   let leftOut = 0;
+  let metric = Federation.LOSS;
   // Created late, since both need this module.
   let grid;
   let table;
@@ -66,8 +67,9 @@ const Edges = (() => {
     detail();
   }
 
-  /** @param {Map<string, object>} edges @param {number} more number of edges that the aggregator left out */
-  function draw(edges, more) {
+  /** @param {Map<string, object>} edges @param {number} more number of edges that the aggregator left out @param {object} primary metric */
+  function draw(edges, more, primary) {
+    metric = primary;
     const same = edges.size === all.size && order.every((client) => edges.has(client));
     all = edges;
     leftOut = more;
@@ -87,8 +89,8 @@ const Edges = (() => {
       .filter((client) => !hiddenStates.has(all.get(client).state) && client.toLowerCase().includes(search))
       .map((client) => [client, all.get(client)]);
     const shown = asTable ? wanted : wanted.slice(0, MOST_TILES);
-    if (asTable) table.draw(shown);
-    else grid.draw(shown, all.size);
+    if (asTable) table.draw(shown, metric);
+    else grid.draw(shown, all.size, metric);
     const notes = [];
     if (all.size === 0) notes.push("No edge is known yet.");
     else if (wanted.length === 0) notes.push("No edge matches.");
@@ -106,7 +108,7 @@ const Edges = (() => {
       return;
     }
     const pairs = [
-      ["Accuracy", Format.percent(edge.accuracy)], ["Loss", Format.decimal(edge.loss)], ["Examples", Format.count(edge.examples)],
+      ...(metric === Federation.LOSS ? [] : [[metric.name, Format.measured(edge.primary, metric)]]), ["Loss", Format.decimal(edge.loss)], ["Examples", Format.count(edge.examples)],
       ["Training", Format.seconds(edge.seconds)], ["Update", Format.bytes(edge.bytes)],
     ];
     const key = `${chosen}|${edge.state}|${edge.reason}|${pairs.join()}`;

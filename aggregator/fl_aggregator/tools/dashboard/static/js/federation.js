@@ -34,6 +34,14 @@ class Federation {
   get history() {
     return this.history_?.run === this.run ? this.history_ : null;
   }
+  /** The metric by which versions are compared. */
+  get primary() {
+    return (this.status?.run === this.run ? this.status?.primary : null) ?? Federation.LOSS;
+  }
+  /** The metrics that the task declares, as far as they are known. */
+  get declared() {
+    return this.history?.metrics ?? [];
+  }
   /** Whether the run has ended, by itself or because it was stopped. */
   get over() {
     return this.status?.run === this.run && ["finished", "failed", "interrupted"].includes(this.status?.phase);
@@ -89,8 +97,7 @@ class Federation {
       if (status.paused && !before.paused) this.happened({ at: now, tone: "bad", text: `The run is paused: ${status.paused}` });
       if (!status.paused && before.paused) this.happened({ at: now, tone: "good", text: "The run continues" });
       if (status.phase !== before.phase && ["finished", "failed", "interrupted"].includes(status.phase)) {
-        const accuracy = status.metrics.get("accuracy");
-        const reached = accuracy === undefined ? "" : `, accuracy ${Format.percent(accuracy)}`;
+        const reached = Federation.reached(status);
         const tone = { finished: "good", failed: "bad", interrupted: "warn" }[status.phase];
         this.happened({ at: now, tone, text: `The run ${status.phase === "interrupted" ? "was interrupted" : status.phase} with version ${status.version ?? "–"} of ${status.rounds}${reached}` });
       }
@@ -142,8 +149,7 @@ class Federation {
   #hearResult(result, retained, now) {
     if (!result) return;
     const missing = result.missing.size === 0 ? "" : `; missing: ${Format.names([...result.missing].map(([name, why]) => `${name} (${why})`), 3)}`;
-    const accuracy = result.metrics.get("accuracy");
-    const reached = accuracy === undefined ? "" : `, accuracy ${Format.percent(accuracy)}`;
+    const reached = Federation.reached(result);
     const text = result.outcome === "committed"
       ? `Round ${result.round}: version ${result.version} from ${Format.plural(result.participants.length, "update")} in ${Format.seconds(result.seconds)}${reached}${missing}`
       : `Round ${result.round} was abandoned: ${result.reason ?? "no reason given"}${missing}`;
@@ -182,10 +188,19 @@ class Federation {
     }
   }
 
+  /** The primary metric of a status or a result as the end of a sentence; empty if it was not measured. */
+  static reached({ metrics, primary, split }) {
+    const metric = primary ?? Federation.LOSS;
+    const value = metrics.get(metric.name);
+    return value === undefined ? "" : `, ${metric.name} ${Format.measured(value, metric)}${split ? ` (${split})` : ""}`;
+  }
+
   #all() {
     for (const part of ["status", "history", "edges"]) this.changed(part);
   }
 }
 
 /** An edge of which only the name is known. */
-Federation.UNKNOWN = Object.freeze({ state: "present", reason: null, examples: null, seconds: null, bytes: null, accuracy: null, loss: null });
+Federation.UNKNOWN = Object.freeze({ state: "present", reason: null, examples: null, seconds: null, bytes: null, primary: null, loss: null });
+
+Federation.LOSS = Object.freeze({ name: "loss", higher_is_better: false, unit: "", minimum: null, maximum: null });

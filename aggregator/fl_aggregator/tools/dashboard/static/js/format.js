@@ -18,6 +18,12 @@ const Format = (() => {
     return value.toFixed(size < 10 ? 3 : size < 1000 ? 1 : 0);
   };
 
+  /** A value of a metric with its unit; the unit % says that the value is a fraction. @param {?number} value @param {{unit: string}} metric */
+  const measured = (value, { unit }, digits = 1) => {
+    if (unit === "%") return percent(value, digits);
+    return value == null || unit === "" ? decimal(value) : `${decimal(value)} ${unit}`;
+  };
+
   /** @param {?number} value */
   const count = (value) => (value == null ? DASH : value.toLocaleString("en").replaceAll(",", "\u202f"));
 
@@ -62,5 +68,5 @@ const Format = (() => {
   /** @param {number} number @param {string} one @param {string} [many] */
   const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
-  return { DASH, collator, percent, decimal, count, bytes, seconds, roughly, time, names, plural };
+  return { DASH, collator, percent, decimal, measured, count, bytes, seconds, roughly, time, names, plural };
 })();

@@ -8,7 +8,7 @@ const Messages = (() => {
   class Junk extends Error {}
 
   const MAX_TEXT_BYTES = 65_536;
-  const MAX_EDGES_BYTES = 2 * 2 ** 20;
+  const MAX_LONG_BYTES = 2 * 2 ** 20;
   const STATES = ["present", "offline", "selected", "training", "uploading", "in", "missing"];
   const PHASES = ["selecting", "collecting", "aggregating", "evaluating", "finished", "failed", "interrupted"];
 
@@ -18,6 +18,8 @@ const Messages = (() => {
   const expect = (holds) => {
     if (!holds) throw new Junk();
   };
+  /** @type {Reader<boolean>} */
+  const boolean = (value) => (expect(typeof value === "boolean"), value);
   /** @type {Reader<number>} */
   const number = (value) => (expect(typeof value === "number" && Number.isFinite(value)), value);
   /** @type {Reader<number>} */
@@ -52,24 +54,27 @@ const Messages = (() => {
 
   const token = matching(/^[A-Za-z0-9_-]{1,64}$/);
   const version = (value) => (expect(value === 2), value);
-  const metrics = record(text(64), number, 64);
+  const metrics = record(text(64), number, 128);
+  const metric = shape({ name: text(64), higher_is_better: boolean, unit: text(16), minimum: nullable(number), maximum: nullable(number) });
+  const split = nullable(oneOf(["test", "holdout"]));
   const scope = { v: version, run: token, incarnation: count };
 
   const columns = (value) => {
     const rows = (read) => list(read, 500);
     const found = shape({
-      round: rows(count), version: rows(nullable(count)), accuracy: rows(nullable(number)), loss: rows(nullable(number)),
-      train_loss: rows(nullable(number)), seconds: rows(seconds), participants: rows(count), cohort: rows(count),
+      round: rows(count), version: rows(nullable(count)), metrics: record(text(64), rows(nullable(number)), 128),
+      split: rows(split), seconds: rows(seconds), participants: rows(count), cohort: rows(count),
       bytes_up: rows(count), bytes_down: rows(count),
     })(value);
     const rising = found.round.every((round, row) => row === 0 || round > found.round[row - 1]);
-    expect(rising && Object.values(found).every((column) => column.length === found.round.length));
+    const { metrics: measured, ...others } = found;
+    expect(rising && [...Object.values(others), ...measured.values()].every((column) => column.length === found.round.length));
     return found;
   };
 
   const edge = shape({
     state: oneOf(STATES), reason: nullable(text(1000)), examples: nullable(count), seconds: nullable(seconds),
-    bytes: nullable(count), accuracy: nullable(number), loss: nullable(number),
+    bytes: nullable(count), primary: nullable(number), loss: nullable(number),
   });
 
   const KINDS = {
@@ -78,14 +83,15 @@ const Messages = (() => {
     status: shape({
       ...scope, written: matching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/), task: text(64), phase: oneOf(PHASES),
       round: nullable(count), version: nullable(count), rounds: count, have: count, need: count, present: count,
-      seconds_left: nullable(seconds), missing: list(token, 10), metrics, paused: nullable(text(300)),
+      seconds_left: nullable(seconds), missing: list(token, 10), metrics, primary: nullable(metric), split,
+      paused: nullable(text(300)),
     }),
-    history: shape({ ...scope, task: text(64), rounds: count, started: text(40), columns }),
+    history: shape({ ...scope, task: text(64), rounds: count, started: text(40), metrics: nullable(list(metric, 32)), columns }),
     edges: shape({ ...scope, round: count, phase: oneOf(PHASES), edges: record(token, edge, 20_000), left_out: nullable(count) }),
     result: shape({
       ...scope, round: count, outcome: oneOf(["committed", "abandoned"]), reason: nullable(text(1000)),
       version: nullable(count), participants: list(token, 20_000), missing: record(token, text(1000), 20_000),
-      metrics, seconds,
+      metrics, primary: nullable(metric), split, seconds,
     }),
     refused: shape({ ...scope, client: token, reason: text(64), detail: text(1000) }),
     rejected: shape({ ...scope, client: token, round: count, reason: text(64), detail: text(1000) }),
@@ -100,7 +106,7 @@ const Messages = (() => {
    * @param {string[]} kinds @param {Uint8Array} payload @returns {?Record<string, any>}
    */
   function read(kinds, payload) {
-    if (payload.length > (kinds.includes("edges") || kinds.includes("result") ? MAX_EDGES_BYTES : MAX_TEXT_BYTES)) return null;
+    if (payload.length > (["edges", "result", "history"].some((kind) => kinds.includes(kind)) ? MAX_LONG_BYTES : MAX_TEXT_BYTES)) return null;
     try {
       const value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(payload));
       if (!kinds.includes(value?.kind)) return null;

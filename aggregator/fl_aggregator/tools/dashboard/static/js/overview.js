@@ -83,11 +83,15 @@ const Overview = (() => {
     }
     strip(federation);
 
-    const best = columns ? Math.max(...columns.accuracy.filter((value) => value !== null)) : -Infinity;
-    say(byId("f-accuracy"), Format.percent(status?.metrics.get("accuracy") ?? null));
-    say(byId("f-accuracy-more"), Number.isFinite(best) ? `best ${Format.percent(best)}` : "");
+    const { primary } = federation;
+    const known = (columns?.metrics.get(primary.name) ?? []).filter((value) => value !== null);
+    const best = known.reduce((one, other) => ((other > one) === primary.higher_is_better ? other : one), known[0] ?? null);
+    byId("f-primary").parentElement.hidden = primary === Federation.LOSS;
+    say(byId("f-primary-name"), status?.split ? `${primary.name} (${status.split})` : primary.name);
+    say(byId("f-primary"), Format.measured(status?.metrics.get(primary.name) ?? null, primary));
+    say(byId("f-primary-more"), best === null ? "" : `best ${Format.measured(best, primary)}`);
     say(byId("f-loss"), Format.decimal(status?.metrics.get("loss") ?? null));
-    say(byId("f-loss-more"), trend(columns?.loss, Format.decimal));
+    say(byId("f-loss-more"), trend(columns?.metrics.get("loss"), Format.decimal));
     const open = status && !federation.over && status.phase === "collecting";
     // Before a round, the numbers count edges; after the run, they have no meaning.
     const counted = status && !federation.over && status.phase !== "evaluating";

@@ -1,0 +1,56 @@
+"""Lines in the log about metrics that an operator should know of."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from fl_aggregator.monitoring.views import notices
+from fl_aggregator.round import events as on
+from fl_aggregator.round.events import ConfusionCounts
+from fl_shared.protocol.messages import MetricDeclaration
+from tests.support.builders import ACCURACY, MAE, round_summary
+from tests.support.round_playbook import Playbook
+
+
+def logged(playbook: Playbook, line: str, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings about one event."""
+    caplog.clear()
+    before = playbook.state
+    event = playbook.event(line)
+    assert isinstance(event, on.Registered)
+    playbook.play(event)
+    with caplog.at_level(logging.WARNING):
+        notices.log_presence(event, before, playbook.state)
+    return caplog.messages
+
+
+def test_an_edge_that_declares_other_metrics_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    playbook = Playbook(clients=3, per_round=1, declared=(MAE, MetricDeclaration(name="r2")))
+    playbook.play("start", "join 0", "join 1", "load 0")
+    playbook.declared = (ACCURACY,)
+    (line,) = logged(playbook, "load 1", caplog)
+    assert line == (
+        "edge 1: its task declares the metrics accuracy (%, higher is better, 0 to 1); this run has those of its first "
+        "edge: mae (kWh, lower is better, at least 0), r2 (higher is better)"
+    )
+    assert logged(playbook, "load 1", caplog) == []
+    playbook.play("lose 1", "rejoin 1")
+    assert logged(playbook, "load 1", caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        (((0, 7), (0, 3)), True),
+        (((0, 7), (1, 2)), False),
+        (((0, 0), (0, 10)), False),
+    ],
+)
+def test_a_model_that_knows_one_class_only_is_named(
+    counts: tuple[tuple[int, ...], ...], said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    notices.log_single_class(round_summary(3, confusion=ConfusionCounts(("cat", "dog"), counts)))
+    line = "version 3 predicts the class 'dog' for all test examples: training may have diverged; try a smaller --lr"
+    assert caplog.messages == ([line] if said else [])
