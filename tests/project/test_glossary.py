@@ -19,6 +19,7 @@ TERMS = {
     "confusion": "confusion matrix",
     "evaluate": "evaluation",
     "lr": "learning rate",
+    "primary": "primary metric",
     "register": "registration",
     "seq": "sequence number",
     "training": "training settings",
@@ -26,15 +27,15 @@ TERMS = {
 """Abbreviations, verbs and short forms on the wire, and the terms for them."""
 NO_TERM = {
     "terms of statistics and of learning that any textbook defines": {
-        "accuracy", "batch", "label", "loss", "metrics", "momentum", "probabilities", "train",
+        "batch", "label", "loss", "maximum", "metrics", "minimum", "momentum", "probabilities", "train",
     },
     "words of programming, with their usual meaning": {
         "bytes", "count", "crc32", "data", "error", "index", "max", "name", "output", "pixels",
-        "sha256", "shape", "size",
+        "sha256", "shape", "size", "unit",
     },
     "plain English, with its usual meaning": {
-        "after", "awaited", "before", "detail", "down", "have", "left", "need", "newest", "out", "outcome",
-        "reason", "received", "seconds", "started", "state", "up", "written",
+        "after", "awaited", "before", "better", "detail", "down", "higher", "is", "have", "left", "need", "newest",
+        "out", "outcome", "reason", "received", "seconds", "started", "state", "up", "written",
     },
     "the format of all messages: which version, which kind": {"kind", "v"},
 }  # fmt: skip

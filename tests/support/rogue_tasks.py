@@ -98,11 +98,18 @@ MISTAKES = (
 
 def install(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the tasks known to all processes that this one starts: ``loud``, ``deadly``, and the `MISTAKES`."""
-    info = directory / "rogue_tasks-1.dist-info"
+    tasks = {"loud": "Loud", "deadly": "Deadly"} | {name: name.replace("-", "_") for name in MISTAKES}
+    install_tasks(
+        directory, monkeypatch, {name: f"{__name__}:{attribute}" for name, attribute in tasks.items()}
+    )
+
+
+def install_tasks(directory: Path, monkeypatch: pytest.MonkeyPatch, tasks: dict[str, str]) -> None:
+    """Makes tasks, each with its ``module:attribute``, known to all processes that this one starts."""
+    info = directory / "tasks_of_tests-1.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rogue-tasks\nVersion: 1\n")
-    entries = {"loud": "Loud", "deadly": "Deadly"} | {name: name.replace("-", "_") for name in MISTAKES}
-    lines = [f"{name} = tests.support.rogue_tasks:{attribute}" for name, attribute in entries.items()]
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tasks-of-tests\nVersion: 1\n")
+    lines = [f"{name} = {place}" for name, place in tasks.items()]
     (info / "entry_points.txt").write_text("\n".join(["[fl_mqtt.tasks]", *lines, ""]))
     path = os.pathsep.join(filter(None, [str(directory), str(ROOT), os.environ.get("PYTHONPATH")]))
     monkeypatch.setenv("PYTHONPATH", path)
