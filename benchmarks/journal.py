@@ -102,7 +102,7 @@ def events(settings: Settings, run: Snapshot) -> Iterator[on.Event]:
         if (version := run.state.version) > 0:
             yield on.Evaluated(
                 now=now, client="judge", session=sha256("judge")[:16], version=version, digest=digest, split="test",
-                examples=10_000, loss=0.5, accuracy=0.8,
+                examples=10_000, loss=0.5, metrics={"accuracy": 0.8},
             )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The edge: ``fl-edge``. A subpackage imports only those below it.
 
 ==============  =================================================================
-``cli``         the command;  ``task_commands``: those for authors of tasks
+``cli``         the command;  ``tools``: programs for authors of tasks
 ``runtime``     runs the edges of one process: performs the machine's effects
 ``workers``     processes that train, evaluate and predict
 ``prediction``  answers prediction requests over the broker

@@ -311,7 +311,7 @@ def _cores() -> int:
 def main() -> NoReturn:
     """Runs the command ``fl-edge``, and ends the process with its exit code."""
     if sys.argv[1:2] and sys.argv[1] in COMMANDS_OF_AUTHORS:  # the command itself takes no arguments
-        from fl_edge import task_commands
+        from fl_edge.tools import task_commands
 
         name = sys.argv.pop(1)
         chosen = {"new-task": task_commands.new_task, "check-task": task_commands.check_task}[name]

@@ -39,7 +39,7 @@ def new_task(directory: Path) -> None:
         directory.mkdir(parents=True)
         (directory / module).mkdir()
         (directory / "data").mkdir()
-        template = importlib.resources.files("fl_edge.tasks") / "template"
+        template = importlib.resources.files("fl_edge.tools") / "template"
         for source, target in FILES.items():
             text = Template((template / source).read_text(encoding="utf-8"))
             written = text.safe_substitute(distribution=name, module=module, class_name=class_name)
@@ -77,7 +77,7 @@ def check_task(task: str, data: Path | None, pairs: tuple[str, ...]) -> None:
         raise UserError(f"task {task}: {error}: pip install 'fl-mqtt[edge]'") from None
     except UnknownTaskError as error:
         raise UserError(str(error)) from None
-    from fl_edge.training.task_check import TaskCheck
+    from fl_edge.tools.task_check import TaskCheck
 
     failed = 0
     for finding in TaskCheck(found, data).run():

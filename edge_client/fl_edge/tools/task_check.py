@@ -16,7 +16,8 @@ from fl_edge.tasks.task import Examples, LoadContext, LocalData, Task
 from fl_edge.training import local_training, task_results
 from fl_edge.training.model_check import examine_model
 from fl_shared.protocol.messages import Partition, TrainingSettings
-from fl_shared.system.text import names_text, one_line
+from fl_shared.system.text import names_text, one_line, size_text
+from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Manifest, Vector
 
 CLIENT: Final = "check"
@@ -114,7 +115,7 @@ class TaskCheck:
         buffers = [array.name for array in manifest.arrays if array.role == "buffer"]
         state = local_training.build_model(self._task, 0).state_dict()
         home = sorted(set(state) - {array.name for array in manifest.arrays})
-        parts = [f"{len(manifest.arrays)} arrays, {manifest.values * 4 / 1e6:.3g} MB as float32"]
+        parts = [f"{len(manifest.arrays)} arrays, {size_text(FLOAT32.size(manifest.values))} as float32"]
         parts += [f"buffers: {names_text(buffers)}"] if buffers else []
         parts += [f"stays at home: {names_text(home)}"] if home else []
         return "; ".join(parts)

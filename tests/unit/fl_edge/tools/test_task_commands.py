@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 pytest.importorskip("torch")
 from fl_edge.cli import COMMANDS_OF_AUTHORS
-from fl_edge.task_commands import check_task, new_task
+from fl_edge.tools.task_commands import check_task, new_task
 from fl_shared.errors import RunFailed, UserError
 from tests.support import programs
 
@@ -93,7 +93,7 @@ def test_a_task_that_keeps_everything(mistakes: str) -> None:
     found = table(result)
     assert result.exit_code == 0, result.output
     assert {sign for sign, _ in found.values()} == {"ok"}
-    assert found["what travels"][1] == "6 arrays, 0.207 MB as float32; stays at home: fc2.bias, fc2.weight"
+    assert found["what travels"][1] == "6 arrays, 207 kB as float32; stays at home: fc2.bias, fc2.weight"
 
 
 def test_weights_that_do_not_come_from_the_seed(mistakes: str) -> None:

@@ -1,0 +1,8 @@
+"""Programs for authors of tasks.
+
+=================  ==================================================
+``task_commands``  the commands ``new-task`` and ``check-task``
+``task_check``     tries all that a task must keep
+``template``       the files of a new task
+=================  ==================================================
+"""
