@@ -135,8 +135,8 @@ def test_another_run_is_online(tmp_path: Path, shared_mosquitto: Mosquitto) -> N
     url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/online")
     (tmp_path / "empty").mkdir()
     with programs.aggregator(tmp_path / "one", url, *prefix, "--wait", "60") as first:
-        wait_until(lambda: "run " in first.err, 20, "the first run")
         with Client(shared_mosquitto.endpoint, "mistakes/online/aggregator") as seen:
+            seen.wait_for(lambda one: one.topic == "mistakes/online/aggregator", "the first one's birth")
             done = start_at(tmp_path, url, *prefix)
             states = [json.loads(one.payload)["state"] for one in seen.received]
         is_one_clear_line(done, "is online under the prefix 'mistakes/online'", "--prefix")
