@@ -60,6 +60,20 @@ def first() -> CacheModel:
     return first_model()
 
 
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[protocol.ToWorker]:
+    """What pools send to their workers during the test, in order."""
+    frames: list[protocol.ToWorker] = []
+    really_send = WorkerProcess.send
+
+    def send(self: WorkerProcess, frame: protocol.ToWorker) -> None:
+        frames.append(frame)
+        really_send(self, frame)
+
+    monkeypatch.setattr(WorkerProcess, "send", send)
+    return frames
+
+
 def model(digest: str, data: bytes, manifest: Manifest) -> CacheModel:
     return CacheModel(digest, manifest, SharedBytes.copy_of(data))
 
@@ -249,15 +263,17 @@ def test_too_many_waiting_predictions_are_refused(narrow: PoolHarness, first: Ca
     assert any(isinstance(o, PredictOutcome) for o in outcomes)
 
 
-def test_askers_take_turns(harness: PoolHarness, first: CacheModel) -> None:
-    """One asker's queue does not delay the others."""
+def test_askers_take_turns(harness: PoolHarness, first: CacheModel, sent: list[protocol.ToWorker]) -> None:
+    """One asker's queue does not delay the others: a job waits for those that workers have, and one turn."""
     with harness.pool._lock:  # nothing ends meanwhile
         greedy = [harness.pool.predict("digits", first, SEVEN, "greedy") for _ in range(50)]
         modest = harness.pool.predict("digits", first, SEVEN, "modest")
+        given = sum(len(slot.predictions) for slot in harness.pool._slots)
     for job in [*greedy, modest]:
         harness.expect(PredictOutcome, job)
-    order = [job for job in harness.kept if job in (*greedy, modest)]
-    assert order.index(modest) <= 2 * MAX_PREDICTIONS_PER_WORKER * 2, "those that workers had, and a turn"
+    order = [frame.id for frame in sent if isinstance(frame, protocol.RunJob)]
+    assert order == [*greedy[: given + 1], modest, *greedy[given + 1 :]]
+    assert given <= 2 * MAX_PREDICTIONS_PER_WORKER, "there are two workers"
 
 
 def test_the_work_of_a_prediction_is_measured(harness: PoolHarness, first: CacheModel) -> None:
@@ -315,16 +331,8 @@ def test_synthetic_work_needs_no_torch() -> None:
 
 
 def test_a_model_is_given_to_a_worker_once(
-    harness: PoolHarness, first: CacheModel, monkeypatch: pytest.MonkeyPatch
+    harness: PoolHarness, first: CacheModel, sent: list[protocol.ToWorker]
 ) -> None:
-    sent: list[protocol.ToWorker] = []
-    really_send = WorkerProcess.send
-
-    def send(self: WorkerProcess, frame: protocol.ToWorker) -> None:
-        sent.append(frame)
-        really_send(self, frame)
-
-    monkeypatch.setattr(WorkerProcess, "send", send)
     one = first_model("digits", "once")
     for _ in range(3):
         ids = [harness.pool.evaluate("e", "digits", "test", None, one) for _ in range(2)]
