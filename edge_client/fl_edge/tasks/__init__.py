@@ -3,7 +3,9 @@
 =============  ==================================================================
 ``registry``   names of tasks; loads a task on demand
 ``task``       what a task must provide
-``sgd``        local training by SGD;  ``image``: what image tasks share
+``sgd``        local training by SGD;  ``epochs``: what does not need torch of it
+``dense``      dense models: in NumPy ``dense_network``, in torch ``dense_module``
+``image``      what image tasks share
 ``classes``    scores of a classifier;  ``pictures``: pictures in requests
 ``digits``     ``mnist``, ``cifar10``: the built-in tasks
 ``synthetic``  the names of tasks without data, for measuring

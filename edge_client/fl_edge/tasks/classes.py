@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fl_shared.protocol.messages import MAX_CLASSES, Confusion
 
@@ -22,22 +23,24 @@ def count_labels(names: Sequence[str], data: LocalData) -> dict[str, int]:
     """Returns the number of examples of each class, with the holdout; empty if the classes have no names."""
     if not names:
         return {}
-    label_tensors = [data.train.labels] if data.holdout is None else [data.train.labels, data.holdout.labels]
-    counts = sum(np.bincount(labels.cpu().numpy(), minlength=len(names)) for labels in label_tensors)
+    labels = [data.train.labels] if data.holdout is None else [data.train.labels, data.holdout.labels]
+    counts = sum(np.bincount(np.asarray(one), minlength=len(names)) for one in labels)
     return {name: int(number) for name, number in zip(names, np.asarray(counts), strict=True)}
 
 
 def confusion_matrix(
-    names: Sequence[str], labels: torch.Tensor, predictions: torch.Tensor
+    names: Sequence[str],
+    labels: torch.Tensor | NDArray[np.int64],
+    predictions: torch.Tensor | NDArray[np.int64],
 ) -> Confusion | None:
     """Returns the confusion matrix, or None if it is too large for a message.
 
-    ``labels`` and ``predictions`` (the predicted labels): int64, shape (examples,).
+    ``labels`` and ``predictions`` (the predicted labels): int64, shape (examples,), in the CPU's memory.
     """
     if not names or len(names) > MAX_CLASSES:
         return None
     classes = len(names)
-    pairs = labels.cpu().numpy() * classes + predictions.cpu().numpy()
+    pairs = np.asarray(labels) * classes + np.asarray(predictions)
     counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     matrix = Confusion(labels=tuple(names), counts=tuple(tuple(row) for row in counts.tolist()))
     return matrix if len(matrix.model_dump_json()) <= MAX_CONFUSION_BYTES else None

@@ -83,21 +83,21 @@ class ImageTask(Task):
     def evaluate(self, model: nn.Module, examples: Examples) -> Scores:
         model.eval()
         device = next(model.parameters()).device
+        inputs, labels = examples.tensors()
         loss, predictions = 0.0, []
         with torch.inference_mode():
             for start in range(0, len(examples), EVALUATION_BATCH):
                 batch = slice(start, start + EVALUATION_BATCH)
-                labels = examples.labels[batch].to(device)
-                logits = model(examples.inputs[batch].to(device))
-                loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+                logits = model(inputs[batch].to(device))
+                loss += float(functional.cross_entropy(logits, labels[batch].to(device), reduction="sum"))
                 predictions.append(logits.argmax(1).cpu())
         predicted = torch.cat(predictions)
-        correct = int((predicted == examples.labels.cpu()).sum())
+        correct = int((predicted == labels).sum())
         return Scores(
             len(examples),
             loss / len(examples),
             {"accuracy": correct / len(examples)},
-            confusion=classes.confusion_matrix(self.labels, examples.labels, predicted),
+            confusion=classes.confusion_matrix(self.labels, labels, predicted),
         )
 
     def predict(self, model: nn.Module, payload: bytes) -> Mapping[str, Any]:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fl_edge.errors import CancelledError, DivergedError
+from fl_edge.errors import CancelledError
+from fl_edge.tasks.epochs import EpochOrders, check_loss
 from fl_edge.tasks.task import Examples, TrainReport
 from fl_shared.protocol.messages import TrainingSettings
 
@@ -24,24 +25,24 @@ def sgd(
     seed: np.random.SeedSequence,
     cancelled: Callable[[], bool],
     loss_of: LossFunction = functional.cross_entropy,
+    orders: EpochOrders | None = None,
 ) -> TrainReport:
     """Trains ``model`` in place. The last minibatch of an epoch may be smaller. Momentum starts at zero.
 
-    ``loss_of`` maps the model's output and the labels to a scalar, the mean over the minibatch. The same seed,
-    number of threads and version of torch give the same bits. Raises ``CancelledError``, and ``DivergedError`` if the
-    loss of an epoch is not finite.
+    ``loss_of`` maps the model's output and the labels to a scalar, the mean over the minibatch. ``orders``: the order
+    of the examples in each epoch; None: torch draws it from ``seed``. The same seed, number of threads and version of
+    torch give the same bits. Raises ``CancelledError``, and ``DivergedError`` if the loss of an epoch is not finite.
     """
     model.train()
     device = next(model.parameters()).device
-    examples = examples.to(device)
-    # The order is drawn on the CPU, so that it does not depend on the device.
-    generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0]))
+    all_inputs, all_labels = examples.tensors(device)
+    orders = _torch_orders(seed) if orders is None else orders
     optimizer = _SgdOptimizer(model, settings.lr, settings.momentum)
     steps, loss = 0, math.nan
     for epoch in range(settings.epochs):
-        order = torch.randperm(len(examples), generator=generator).to(device)
+        order = torch.as_tensor(orders(len(examples)), device=device)
         # One gather for each epoch; each minibatch is then a view.
-        inputs, labels = examples.inputs[order], examples.labels[order]
+        inputs, labels = all_inputs[order], all_labels[order]
         total = torch.zeros((), dtype=torch.float64, device=device)
         for start in range(0, len(order), settings.batch_size):
             if cancelled():
@@ -53,12 +54,14 @@ def sgd(
             total += step_loss.detach() * len(y)
             steps += 1
         loss = float(total) / len(examples)
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"training diverged: the loss is {loss} in epoch {epoch + 1} of {settings.epochs} "
-                f"(lr {settings.lr:g}, momentum {settings.momentum:g}: try a smaller learning rate)"
-            )
+        check_loss(loss, epoch, settings)
     return TrainReport(steps, loss)
+
+
+def _torch_orders(seed: np.random.SeedSequence) -> EpochOrders:
+    # The order is drawn on the CPU, so that it does not depend on the device.
+    generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0]))
+    return lambda examples: torch.randperm(examples, generator=generator)
 
 
 class _SgdOptimizer:

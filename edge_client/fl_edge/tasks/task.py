@@ -20,19 +20,25 @@ if TYPE_CHECKING:
     from fl_shared.tensors.manifest import Manifest
 
 
+Array = Any
+"""A ``torch.Tensor``, or an array of NumPy. Each task knows which of them it has."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
-    """Examples as tensors. ``inputs``: the first dimension is examples; ``labels``: int64, shape (examples,)."""
+    """Examples as tensors, or as arrays of NumPy. Their first dimension is examples; classes are int64."""
 
-    inputs: torch.Tensor
-    labels: torch.Tensor
+    inputs: Array
+    labels: Array
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device: torch.device) -> Examples:
-        """Returns the same examples on ``device``."""
-        return Examples(self.inputs.to(device), self.labels.to(device))
+    def tensors(self, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns inputs and labels as tensors on ``device``; without a copy if they are in its memory."""
+        import torch
+
+        return torch.as_tensor(self.inputs, device=device), torch.as_tensor(self.labels, device=device)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,6 +166,12 @@ class Task(ABC):
 
         All random numbers come from ``seed`` (torch's global generator has been seeded from it, too). Call
         ``cancelled`` at every step, and raise ``CancelledError`` when it returns true.
+        """
+
+    def finish(self, model: nn.Module, data: LocalData) -> None:  # noqa: B027  it may be left out
+        """Prepares ``model``, trained on ``data``, for sharing, after its evaluation on the holdout.
+
+        A task may set buffers to statistics of its own data here, which are averaged over the edges.
         """
 
     @abstractmethod

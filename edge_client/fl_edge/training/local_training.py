@@ -116,6 +116,7 @@ def train_update(
     with GENERATOR.seeded(int(rng_seed.spawn(1)[0].generate_state(1, np.uint64)[0])):
         report = checked_report(task, task.train(model, data, settings, rng_seed, cancelled_or_waiting))
     after = _metrics(task, model, data.holdout)
+    task.finish(model, data)
     delta = np.empty(manifest.values, np.float32) if allocate is None else allocate(manifest.values)
     np.subtract(_vector(task, model, manifest), base, out=delta)
     if not np.isfinite(delta).all():

@@ -145,8 +145,8 @@ def test_arrays_become_lists() -> None:
     [
         (None, "load(): None, expected a LocalData"),
         (LocalData(None, None), "load(): None, expected Examples"),  # type: ignore[arg-type]
-        (LocalData(TWO, TWO.labels), "expected Examples"),  # type: ignore[arg-type]
-        (LocalData(Examples(None, TWO.labels), None), "expected inputs and labels with a length"),  # type: ignore[arg-type]
+        (LocalData(TWO, TWO.labels), "expected Examples"),
+        (LocalData(Examples(None, TWO.labels), None), "expected inputs and labels with a length"),
         (LocalData(Examples(TWO.inputs[:1], TWO.labels), None), "1 inputs, expected 2, as many as labels"),
     ],
 )
