@@ -160,6 +160,13 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
 )
 @option_under(
     TRAINING,
+    "--light",
+    is_flag=True,
+    help="Train without torch, in little memory: only tasks with dense models. Without torch installed this is so "
+    "anyway.",
+)
+@option_under(
+    TRAINING,
     "--workers",
     type=click.IntRange(1, 1024),
     show_default="one per core, at most one per edge",
@@ -268,6 +275,7 @@ def command(
             workers=values["workers"] or min(_cores(), len(edges)),
             broker_timeout=values["wait"],
             label_counts_file=values["parts_file"],
+            light=values["light"],
             heartbeat=values["heartbeat"],
             seal=seal,
         )

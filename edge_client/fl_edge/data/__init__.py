@@ -5,6 +5,6 @@
 ``downloads``        finds and fetches the files of a data set
 ``formats``          reads the files' formats
 ``cifar10_pickles``  reads CIFAR-10's Python version
-``partition``        divides a data set among edges
+``partition``        divides a data set among edges;  ``parts``: an edge's part
 ===================  ============================================================
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import queue
 import signal
@@ -30,6 +29,7 @@ from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.storage.state_dir import StateDir
 from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import NAME_PREFIX as SYNTHETIC
+from fl_edge.training.factory import has_torch
 from fl_edge.workers.pool import Pool
 from fl_edge.workers.protocol import FailureOutcome, JobResult
 from fl_shared.cli.broker_access import BrokerAccess
@@ -77,7 +77,8 @@ class FleetSettings:
     directory of the data set's files, ``None`` for the usual ones. ``chunk_size``: the preferred size of an
     update's chunks, in bytes. ``broker_timeout``: seconds that the edges may be without a broker; ``None``
     for no limit. ``heartbeat``: the file to touch, see `Heartbeat`. ``seal``: encrypt what is sent, for the
-    aggregator alone; that requires a kit. ``label_counts_file``: see `LabelCountsFile`.
+    aggregator alone; that requires a kit. ``label_counts_file``: see `LabelCountsFile`. ``light``:
+    never use torch.
     """
 
     edges: tuple[EdgeSettings, ...]
@@ -91,6 +92,7 @@ class FleetSettings:
     heartbeat: Path | None
     seal: bool = False
     label_counts_file: Path | None = None
+    light: bool = False
 
     @property
     def predict_group(self) -> str:
@@ -101,8 +103,9 @@ class FleetSettings:
 
 def run(settings: FleetSettings) -> int:
     """Runs the edges until all have stopped, and returns the exit code. Raises ``ProgramError``."""
+    settings = replace(settings, light=settings.light or not has_torch())
     _check(settings)
-    device = "cpu" if _is_synthetic(settings.task) else _device(settings.device)
+    device = "cpu" if settings.light or _is_synthetic(settings.task) else _device(settings.device)
     _check_file_limit(FILES_PER_EDGE * len(settings.edges) + OTHER_FILES)
     connection = settings.broker_access.connection_settings(
         max_queued_bytes=QUEUE_BYTES + MAX_GRANTED_CHUNKS * (settings.chunk_size + CHUNK_OVERHEAD),
@@ -113,7 +116,14 @@ def run(settings: FleetSettings) -> int:
         inbox = RuntimeInbox()
         check_threads = stack.enter_context(_thread_failures())
         stack.enter_context(_stop_on_signals(lambda: inbox.put(Interrupted())))
-        pool = Pool(settings.workers, settings.data, device, inbox.put, warm=not _is_synthetic(settings.task))
+        pool = Pool(
+            settings.workers,
+            settings.data,
+            device,
+            inbox.put,
+            warm=not _is_synthetic(settings.task),
+            light=settings.light,
+        )
         stack.callback(pool.close)
         if settings.task is not None and not _is_synthetic(settings.task):
             _check_task(
@@ -161,7 +171,10 @@ def _edge(
         edge.client,
         state.device,
         edge.roles,
-        (*registry.names(), *([task_name(settings.task)] if settings.task is not None else ())),
+        (
+            *(registry.light_names() if settings.light else registry.names()),
+            *([task_name(settings.task)] if settings.task is not None else ()),
+        ),
         settings.task,
         task_prefixes=(SYNTHETIC,),
         chunk_size=settings.chunk_size,
@@ -203,8 +216,11 @@ def _check(settings: FleetSettings) -> None:
     if not is_known:
         names = ", ".join((*registry.names(), f"{SYNTHETIC}N"))
         raise UserError(f"--task: {settings.task!r} is unknown here; expected one of: {names}")
-    if importlib.util.find_spec("torch") is None and not _is_synthetic(settings.task):
-        raise UserError("an edge needs torch, which is not installed: pip install 'fl-mqtt[edge]'")
+    if settings.light and settings.device == "cuda":
+        reason = "with --light" if has_torch() else "without torch: pip install 'fl-mqtt[edge]'"
+        raise UserError(f"--device {settings.device} cannot be used {reason}")
+    if settings.light:
+        LOG.info("training without torch, which these tasks allow: %s", ", ".join(registry.light_names()))
 
 
 CHECKED_PARTITION: Final = m.Partition(index=0, count=100, scheme="iid", seed=0, holdout=0.0)

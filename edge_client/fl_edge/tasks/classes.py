@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from fl_edge.tasks.task import LocalData
 
+DIGITS: Final = tuple("0123456789")
+"""The labels of handwritten digits."""
 MAX_CONFUSION_BYTES: Final = 48 * 2**10
 """The most bytes of a confusion matrix in an evaluation, which has at most 64 KiB (protocol, 1.12)."""
 

@@ -61,6 +61,12 @@ class DenseNetwork:
         mean, deviation = self._mean_and_deviation(str(name))
         return raw * deviation + mean
 
+    def probabilities(self, inputs: Vector) -> NDArray[np.float64]:
+        """Returns a classifier's probabilities, shape (examples, classes)."""
+        logits = self.raw_outputs(inputs).astype(np.float64)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
     def losses(self, raw: Vector, examples: Examples) -> NDArray[np.float64]:
         """Returns the loss of each example, shape (examples,). ``raw``: the raw outputs for ``examples``."""
         targets = self._targets(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from fl_edge.tasks.classes import DIGITS
 from fl_edge.tasks.image import ImageTask
 from fl_edge.tasks.pictures import preprocess_coarse_digit
-
-DIGITS: Final = tuple("0123456789")
 
 
 class DigitsTask(ImageTask):

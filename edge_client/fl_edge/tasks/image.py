@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -16,13 +15,14 @@ from torch import nn
 from torch.nn import functional
 
 from fl_edge.data import datasets
-from fl_edge.data.partition import Indices, hold_out, partition_index, partitions
+from fl_edge.data.partition import Indices
+from fl_edge.data.parts import part_of
 from fl_edge.tasks import classes
 from fl_edge.tasks.answers import class_answer
 from fl_edge.tasks.pictures import decode_picture
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Metric, Scores, Task, TrainReport
-from fl_shared.protocol.messages import Partition, TrainingSettings
+from fl_shared.protocol.messages import TrainingSettings
 
 EVALUATION_BATCH: Final = 128
 """Examples. Larger batches do not fit the cache: 10,000 images take 0.60 s at 128, 0.85 s at 1,000 (LeNet)."""
@@ -59,8 +59,7 @@ class ImageTask(Task):
 
     def load(self, context: LoadContext) -> LocalData:
         data = datasets.read(self.data_set, "train", context.data_dir)
-        partition = _partition(self.data_set, context.data_dir, context.partition)
-        train, holdout = hold_out(partition, context.partition)
+        train, holdout = part_of(self.data_set, context.data_dir, context.partition)
         return LocalData(
             train=self._examples(data, train),
             holdout=self._examples(data, holdout) if len(holdout) else None,
@@ -136,14 +135,3 @@ def initialize_weights(network: nn.Module, generator: torch.Generator) -> None:
             nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
         else:
             assert not list(layer.parameters(recurse=False)), f"no initial weights for {layer}"
-
-
-def _partition(name: datasets.DataSetName, data_dir: Path | None, partition: Partition) -> Indices:
-    common = partition.model_copy(update={"index": 0, "holdout": 0.0})
-    return _partitions(name, data_dir, common)[partition_index(partition)]
-
-
-@lru_cache(maxsize=4)
-def _partitions(name: datasets.DataSetName, data_dir: Path | None, partition: Partition) -> list[Indices]:
-    """Cached, since a worker serves many edges, and one edge's partition costs as much as all of them."""
-    return partitions(datasets.read(name, "train", data_dir).labels, partition)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from fl_edge.tasks.digits import DIGITS
+from fl_edge.tasks.classes import DIGITS
 from fl_edge.tasks.image import ImageTask
 from fl_edge.tasks.pictures import preprocess_digit, preprocess_garment
 

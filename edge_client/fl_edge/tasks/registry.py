@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -31,12 +30,27 @@ _BUILT_IN: Final = {
     "mnist": "fl_edge.tasks.mnist:MnistTask",
     "fashion-mnist": "fl_edge.tasks.mnist:FashionMnistTask",
     "cifar10": "fl_edge.tasks.cifar10:Cifar10Task",
+    "digits-mlp": "fl_edge.tasks.digits_mlp:DigitsMlpTask",
 }
+
+_LIGHT: Final = {"digits-mlp"}
+EDGE_PACKAGES: Final = frozenset({"torch", "torchvision", "PIL"})
+"""What the extra ``edge`` installs."""
 
 
 def names() -> tuple[str, ...]:
     """Returns the names of all tasks: the built-in ones, then the others in order. Imports none of them."""
     return (*_BUILT_IN, *sorted(_plugins()))
+
+
+def light_names() -> tuple[str, ...]:
+    """Returns the names of the tasks that may not need torch. Imports none of them."""
+    return tuple(name for name in names() if name not in _BUILT_IN or name in _LIGHT)
+
+
+def needs_package(name: str, package: str) -> str:
+    """Returns what to say of a task that needs a package of the extra ``edge``."""
+    return f"task {name!r} needs {package}, which is not installed: pip install 'fl-mqtt[edge]'"
 
 
 def has_task(name: str) -> bool:
@@ -77,18 +91,18 @@ def task_class(name: str) -> type[Task]:
     """Returns the class of the task. Raises ``UnknownTaskError`` as `load_task` does."""
     from fl_edge.tasks.task import Task
 
-    loaded: object
     if name in _BUILT_IN:
-        module, _, attribute = _BUILT_IN[name].partition(":")
-        loaded = getattr(import_module(module), attribute)
+        entry: EntryPoint | None = EntryPoint(name, _BUILT_IN[name], ENTRY_POINT_GROUP)
     else:
         entry = _by_path(name) if is_path(name) else _plugins().get(name)
-        if entry is None:
-            raise UnknownTaskError(f"task {name!r} is unknown here, expected one of: {', '.join(names())}")
-        try:
-            loaded = entry.load()
-        except Exception as error:  # a foreign module may raise any error
-            raise UnknownTaskError(f"task {name!r} ({entry.value}) cannot be loaded: {error!r}") from error
+    if entry is None:
+        raise UnknownTaskError(f"task {name!r} is unknown here, expected one of: {', '.join(names())}")
+    try:
+        loaded: object = entry.load()
+    except Exception as error:  # a foreign module may raise any error
+        if isinstance(error, ModuleNotFoundError) and error.name in EDGE_PACKAGES:
+            raise UnknownTaskError(needs_package(name, error.name)) from None
+        raise UnknownTaskError(f"task {name!r} ({entry.value}) cannot be loaded: {error!r}") from error
     if not (isinstance(loaded, type) and issubclass(loaded, Task)):
         raise UnknownTaskError(
             f"task {name!r} is {loaded!r:.100}, expected a subclass of fl_edge.tasks.task.Task"

@@ -1,9 +1,11 @@
 """Executes tasks on vectors: training, evaluation, prediction.
 
 ======================  =========================================================
-``executor``            the interface of executors
-``factory``             chooses the executor of a task
+``executor``            the interface of executors;  ``factory`` chooses one for a task
+``task_executor``       what the two following executors have in common
 ``torch_executor``      executes tasks in torch
+``light_executor``      executes tasks with dense models in NumPy
+``update``              trains and makes the update, for both
 ``local_training``      one call of training, evaluation or prediction in torch
 ``generator``             torch's global generator, for one thread at a time
 ``model_check``         examines a task's model when the task is loaded

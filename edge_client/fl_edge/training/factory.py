@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import importlib.util
 from functools import lru_cache
 from pathlib import Path
 
+from fl_edge.errors import UnknownTaskError
 from fl_edge.training.executor import Executor
 
 
+def has_torch() -> bool:
+    """Returns whether torch is installed. Does not import it."""
+    return importlib.util.find_spec("torch") is not None
+
+
 @lru_cache(maxsize=64)
-def executor_for(task: str, data_dir: Path | None, device: str) -> Executor:
-    """Returns the executor of the task, which is cached. Raises ``UnknownTaskError``."""
-    from fl_edge.tasks.registry import load_task
+def executor_for(task: str, data_dir: Path | None, device: str, *, light: bool = False) -> Executor:
+    """Returns the executor of the task, which is cached. ``light``: one without torch.
+
+    Raises ``UnknownTaskError``, also for a task that needs torch where there is none.
+    """
+    from fl_edge.tasks.registry import load_task, needs_package
     from fl_edge.tasks.synthetic import parameter_count
     from fl_edge.training.synthetic_executor import SyntheticExecutor
 
     values = parameter_count(task)
     if values is not None:
         return SyntheticExecutor(values)
-    from fl_edge.training.torch_executor import TorchExecutor
+    loaded = load_task(task)
+    if not light and has_torch():
+        from fl_edge.training.torch_executor import TorchExecutor
 
-    return TorchExecutor(load_task(task), data_dir, device)
+        return TorchExecutor(loaded, data_dir, device)
+    from fl_edge.tasks.dense import DenseTask
+    from fl_edge.training.light_executor import LightExecutor
+
+    if isinstance(loaded, DenseTask):
+        return LightExecutor(loaded, data_dir)
+    if has_torch():
+        raise UnknownTaskError(f"task {loaded.name!r} needs torch: expected an edge without --light")
+    raise UnknownTaskError(needs_package(loaded.name, "torch"))

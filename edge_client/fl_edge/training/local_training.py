@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import nn
 
-from fl_edge.errors import DivergedError, ManifestMismatchError
-from fl_edge.tasks.task import Examples, LocalData, Scores, Task
+from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator, edge_seed
 from fl_edge.training.generator import GENERATOR
-from fl_edge.training.task_results import checked_report, checked_scores
-from fl_shared.protocol.messages import TrainingSettings, UpdateMetrics
+from fl_edge.training.task_results import checked_scores
+from fl_edge.training.update import check_manifests_match, make_update
+from fl_shared.protocol.messages import TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector, flatten, manifest_of, unflatten
 
 
@@ -72,19 +71,6 @@ def model_from(
     return model.to(device)
 
 
-def check_manifests_match(task: Task, sent: Manifest, expected: Manifest) -> None:
-    """Raises ``ManifestMismatchError`` unless both have the same arrays, shapes and roles."""
-    if sent.digest == expected.digest:
-        return
-    sent_arrays = {a.name: (list(a.shape), a.role) for a in sent.arrays}
-    own_arrays = {a.name: (list(a.shape), a.role) for a in expected.arrays}
-    name = next(n for n in sorted({*sent_arrays, *own_arrays}) if sent_arrays.get(n) != own_arrays.get(n))
-    raise ManifestMismatchError(
-        f"task {task.name}: the received model is not this edge's model: array {name!r} is "
-        f"{sent_arrays.get(name, 'absent')}, expected {own_arrays.get(name, 'absent')}"
-    )
-
-
 def train_update(
     task: Task,
     data: LocalData,
@@ -99,34 +85,30 @@ def train_update(
 ) -> TrainedUpdate:
     """Trains from ``base`` on ``data``. The result is a pure function of the arguments, except for ``seconds``.
 
-    ``allocate`` allocates the delta; None: a new array. The metrics are those before and after on the holdout, if there
-    is one, and ``train.loss`` of the last epoch. Raises ``CancelledError``, ``DivergedError``,
-    ``ManifestMismatchError``, ``TaskError``.
+    ``allocate`` allocates the delta; None: a new array. Metrics: see `make_update`. Raises ``CancelledError``,
+    ``DivergedError``, ``ManifestMismatchError``, ``TaskError``.
     """
+
+    rng_seed = edge_seed(settings.seed, round_number, client)
+    model = model_from(task, base, manifest, device, settings.seed)
 
     def cancelled_or_waiting() -> bool:
         GENERATOR.give_way()
         return cancelled()
 
-    started = time.perf_counter()
-    rng_seed = edge_seed(settings.seed, round_number, client)
-    model = model_from(task, base, manifest, device, settings.seed)
-    before = _metrics(task, model, data.holdout)
-    # For models with dropout.
-    with GENERATOR.seeded(int(rng_seed.spawn(1)[0].generate_state(1, np.uint64)[0])):
-        report = checked_report(task, task.train(model, data, settings, rng_seed, cancelled_or_waiting))
-    after = _metrics(task, model, data.holdout)
-    task.finish(model, data)
-    delta = np.empty(manifest.values, np.float32) if allocate is None else allocate(manifest.values)
-    np.subtract(_vector(task, model, manifest), base, out=delta)
-    if not np.isfinite(delta).all():
-        raise DivergedError("training diverged: some of the weights are not finite")
-    return TrainedUpdate(
-        delta=delta,
-        examples=len(data.train),
-        steps=report.steps,
-        seconds=time.perf_counter() - started,
-        metrics=UpdateMetrics(before=before, after=after, train={"loss": report.loss}),
+    def train() -> TrainReport:
+        # For models with dropout.
+        with GENERATOR.seeded(int(rng_seed.spawn(1)[0].generate_state(1, np.uint64)[0])):
+            return task.train(model, data, settings, rng_seed, cancelled_or_waiting)
+
+    return make_update(
+        task,
+        model,
+        data,
+        base,
+        train,
+        lambda trained: _vector(task, trained, manifest),
+        allocate or (lambda values: np.empty(values, np.float32)),
     )
 
 
@@ -135,13 +117,6 @@ def evaluate(
 ) -> Scores:
     """Returns the scores of the model in ``vector`` on ``examples``. Raises ``DivergedError`` and ``TaskError``."""
     return checked_scores(task, task.evaluate(model_from(task, vector, manifest, device), examples))
-
-
-def _metrics(task: Task, model: nn.Module, holdout: Examples | None) -> dict[str, float] | None:
-    if holdout is None:
-        return None
-    scores = checked_scores(task, task.evaluate(model, holdout))
-    return {**scores.metrics, "examples": float(scores.examples), "loss": scores.loss}
 
 
 def _vector(task: Task, model: nn.Module, manifest: Manifest) -> Vector:

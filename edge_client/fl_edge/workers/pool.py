@@ -92,7 +92,8 @@ class Pool:
 
     ``on_done`` is called with exactly one result for each job, on any thread; it must only enqueue. It is not
     called after ``close``. ``stderr``: the file for the workers' stderr (default: ours). ``warm``: workers import
-    torch at once, which takes seconds, and not with the first job. Raises ``ValueError`` if ``workers`` is below 1.
+    torch at once, which takes seconds, and not with the first job; ``light``: never. Raises ``ValueError`` if
+    ``workers`` is below 1.
     """
 
     def __init__(
@@ -104,11 +105,13 @@ class Pool:
         *,
         stderr: IO[bytes] | int | None = None,
         warm: bool = True,
+        light: bool = False,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers: {workers}, expected at least 1")
         self._data_dir, self._device, self._stderr, self._warm = data_dir, device, stderr, warm
+        self._light = light
         self._limits = limits
         self._on_done = on_done
         self._lock = threading.RLock()
@@ -280,7 +283,9 @@ class Pool:
     def _run_worker(self, slot: _Slot) -> str:
         """Runs one worker process until it ends. Returns how it ended, for people."""
         try:
-            process = WorkerProcess(self._data_dir, self._device, self._stderr, warm=self._warm)
+            process = WorkerProcess(
+                self._data_dir, self._device, self._stderr, warm=self._warm, light=self._light
+            )
         except OSError as error:
             return f"cannot start a worker process: {error}"
         with self._lock:

@@ -24,11 +24,17 @@ class WorkerProcess:
     """Starts a worker process. Raises ``OSError`` if that fails.
 
     ``send`` and ``kill`` may be called on any thread. ``warm``: the worker imports torch at once, and not with the
-    first job.
+    first job; ``light``: never.
     """
 
     def __init__(
-        self, data_dir: Path | None, device: str, stderr: IO[bytes] | int | None, *, warm: bool
+        self,
+        data_dir: Path | None,
+        device: str,
+        stderr: IO[bytes] | int | None,
+        *,
+        warm: bool,
+        light: bool = False,
     ) -> None:
         self._read_socket, child_socket = socket.socketpair()
         # Each thread has its own socket, so that neither closes the one that the other uses.
@@ -46,6 +52,8 @@ class WorkerProcess:
             command += ["--data", str(data_dir)]
         if not warm:
             command.append("--cold")
+        if light:
+            command.append("--light")
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         try:
             self._process = subprocess.Popen(  # noqa: S603  our own module

@@ -106,14 +106,20 @@ class _ResultBuffer:
 
 
 class Worker:
-    """Does the jobs that come through ``stream``. ``cold``: torch is imported with the first job, and not before."""
+    """Does the jobs that come through ``stream``.
 
-    def __init__(self, stream: socket.socket, data_dir: Path | None, device: str, *, cold: bool) -> None:
+    ``cold``: torch is imported with the first job, and not before; ``light``: never.
+    """
+
+    def __init__(
+        self, stream: socket.socket, data_dir: Path | None, device: str, *, cold: bool, light: bool
+    ) -> None:
         self._stream = stream
         self._write_lock = threading.Lock()
         self._data_dir = data_dir
         self._device = device
-        self._cold = cold
+        self._cold = cold or light
+        self._light = light
         self._jobs: SimpleQueue[tuple[RunJob, _CachedModel | None]] = SimpleQueue()
         self._predictions: SimpleQueue[tuple[RunJob, _CachedModel | None]] = SimpleQueue()
         self._cancel_events: dict[int, threading.Event] = {}
@@ -191,7 +197,7 @@ class Worker:
     def _perform(self, job: Job, model: _CachedModel | None, cancelled: Callable[[], bool]) -> JobOutcome:
         if cancelled():
             raise CancelledError("cancelled before it started")
-        executor = executor_for(job.task, self._data_dir, self._device)
+        executor = self._executor(job.task)
         match job:
             case LoadJob(client=client, partition=partition):
                 found = executor.summarize(client, partition)
@@ -213,6 +219,9 @@ class Worker:
                 raise AssertionError("predictions have a thread of their own")
             case _:
                 assert_never(job)
+
+    def _executor(self, task: str) -> Executor:
+        return executor_for(task, self._data_dir, self._device, light=self._light)
 
     def _train(
         self, executor: Executor, job: TrainJob, model: _CachedModel | None, cancelled: Callable[[], bool]
@@ -251,7 +260,7 @@ class Worker:
     def _perform_prediction(self, job: Job, model: _CachedModel | None) -> JobOutcome:
         assert isinstance(job, PredictJob)
         assert model is not None
-        executor = executor_for(job.task, self._data_dir, self._device)
+        executor = self._executor(job.task)
         if not job.payload:
             return ExampleOutcome(executor.example_request())
         if job.task not in model.predictors:
@@ -339,6 +348,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cold", action="store_true", help="import torch only when a job needs it")
+    parser.add_argument("--light", action="store_true", help="never use torch")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -348,7 +358,7 @@ def main() -> int:
     stream = socket.socket(fileno=options.socket)
     # What a task forks must neither send frames nor keep the connection open after this process has ended.
     os.register_at_fork(after_in_child=stream.close)
-    return Worker(stream, options.data, options.device, cold=options.cold).run()
+    return Worker(stream, options.data, options.device, cold=options.cold, light=options.light).run()
 
 
 if __name__ == "__main__":

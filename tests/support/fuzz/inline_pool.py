@@ -21,7 +21,7 @@ class InlinePool:
 
     def __init__(self, done: Callable[[protocol.JobResult], None]) -> None:
         self._ends = socket.socketpair()
-        self._worker = Worker(self._ends[0], None, "cpu", cold=True)
+        self._worker = Worker(self._ends[0], None, "cpu", light=False, cold=True)
         self._done = done
         self._jobs = 0
 

@@ -1,0 +1,59 @@
+"""Executes a `DenseTask` in NumPy, without torch (see `executor.Executor`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fl_edge.tasks.dense import DenseTask
+from fl_edge.tasks.dense_network import DenseNetwork
+from fl_edge.training.executor import TrainedUpdate, VectorAllocator, edge_seed
+from fl_edge.training.task_executor import TaskExecutor
+from fl_edge.training.update import check_manifests_match, make_update
+from fl_shared.protocol.messages import Partition, TrainingSettings
+from fl_shared.tensors.manifest import Manifest, Vector, flatten, unflatten
+
+
+class LightExecutor(TaskExecutor):
+    """The executor of a task with a dense model."""
+
+    task: DenseTask
+
+    def __init__(self, task: DenseTask, data_dir: Path | None) -> None:
+        super().__init__(task, data_dir)
+
+    def own_manifest(self) -> Manifest:
+        return self.task.layers().manifest
+
+    def model_from(self, vector: Vector, manifest: Manifest) -> DenseNetwork:
+        layers = self.task.layers_for(manifest)
+        check_manifests_match(self.task, manifest, layers.manifest)
+        return DenseNetwork(layers, unflatten(vector, manifest))
+
+    def initial_weights(self, seed: int, allocate: VectorAllocator) -> Manifest:
+        layers = self.task.layers()
+        allocate(layers.manifest.values)[:] = flatten(layers.first_weights(seed), layers.manifest)
+        return layers.manifest
+
+    def train(
+        self,
+        base: Vector,
+        manifest: Manifest,
+        partition: Partition,
+        settings: TrainingSettings,
+        round_number: int,
+        client: str,
+        cancelled: Callable[[], bool],
+        allocate: VectorAllocator,
+    ) -> TrainedUpdate:
+        data, network = self.load(client, partition), self.model_from(base, manifest)
+        seed = edge_seed(settings.seed, round_number, client)
+        return make_update(
+            self.task,
+            network,
+            data,
+            base,
+            lambda: self.task.train(network, data, settings, seed, cancelled),
+            lambda trained: flatten(trained.arrays, manifest),
+            allocate,
+        )

@@ -1,0 +1,84 @@
+"""What the executors in torch and in NumPy have in common (see `executor.Executor`). Imports no torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fl_edge.tasks import classes
+from fl_edge.tasks.task import Examples, LoadContext, LocalData, Scores, Task
+from fl_edge.training.executor import DataSummary
+from fl_edge.training.task_results import (
+    checked_answer,
+    checked_data,
+    checked_example,
+    checked_examples,
+    checked_scores,
+    declared_metrics,
+)
+from fl_shared.protocol.messages import Partition, Split
+from fl_shared.tensors.manifest import Manifest, Vector
+
+
+class TaskExecutor(ABC):
+    """The executor of a `Task`. ``data_dir``: where the data set's files are."""
+
+    def __init__(self, task: Task, data_dir: Path | None) -> None:
+        self.task = task
+        self._data_dir = data_dir
+
+    @abstractmethod
+    def own_manifest(self) -> Manifest:
+        """Returns the manifest of the task's model, which it has checked."""
+
+    @abstractmethod
+    def model_from(self, vector: Vector, manifest: Manifest) -> Any:
+        """Returns the task's model with the weights in ``vector``.
+
+        Raises ``ManifestMismatchError``, which names the first array that differs, and ``ValueError`` if ``vector`` is
+        too short or too long for ``manifest``.
+        """
+
+    @cached_property
+    def _manifest(self) -> Manifest:
+        return self.own_manifest()
+
+    def summarize(self, client: str, partition: Partition | None) -> DataSummary:
+        manifest, metrics = self._manifest, declared_metrics(self.task)
+        if partition is None:
+            return DataSummary(0, 0, manifest, metrics=metrics)
+        data = self.load(client, partition)
+        holdout_examples = 0 if data.holdout is None else len(data.holdout)
+        labels = classes.count_labels(self.task.labels, data)
+        return DataSummary(len(data.train), holdout_examples, manifest, labels, metrics)
+
+    def evaluate(
+        self, model: Vector, manifest: Manifest, split: Split, client: str, partition: Partition | None
+    ) -> Scores:
+        examples = self._examples(split, client, partition)
+        return checked_scores(self.task, self.task.evaluate(self.model_from(model, manifest), examples))
+
+    def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, Any]]:
+        model_with_weights = self.model_from(model, manifest)
+        return lambda payload: checked_answer(self.task, self.task.predict(model_with_weights, payload))
+
+    def example_request(self) -> Any:
+        return checked_example(self.task, self.task.example_request())
+
+    def load(self, client: str, partition: Partition) -> LocalData:
+        """Returns the data of ``client``."""
+        context = LoadContext(client, partition, self._data_dir)
+        return checked_data(self.task, self.task.load(context))
+
+    def _examples(self, split: Split, client: str, partition: Partition | None) -> Examples:
+        if split == "test":
+            return checked_examples(self.task, "load_test()", self.task.load_test(self._data_dir))
+        if partition is None:
+            raise ValueError("split: holdout, but no partition was given")
+        holdout = self.load(client, partition).holdout
+        if holdout is None:
+            raise ValueError("split: holdout, but no examples of the partition are held out")
+        return holdout
