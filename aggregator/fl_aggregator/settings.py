@@ -33,6 +33,7 @@ from fl_shared.tensors.encodings.registry import KnownEncoding
 EXTRA_CLIENTS: Final = 10_000
 """Clients that may be known in addition to ``--clients``, by default. A flood of made-up names must fill
 neither memory nor time: many operations look at the whole roster."""
+BY_TASK: Final = "the task's"
 PER_ROUND: Final = 10
 """Updates in a round by default, unless there are fewer clients."""
 
@@ -101,12 +102,14 @@ class Settings(BaseModel):
         Option(DATA, "Use only this many examples of the data set.", default="all")] = None
     strategy: Annotated[str, Option(TRAINING, "How updates are combined into the next model.")] = "fedavg"
     encoding: KnownEncoding = FLOAT32.name
-    epochs: Annotated[Count, Option(TRAINING, "Local epochs per round.")] = 10
-    batch_size: Annotated[Count, Option(TRAINING, "Examples per batch on the edges.")] = 32
-    lr: Annotated[float, Field(gt=0, le=1e6), Option(TRAINING, "Learning rate of the edges' SGD.")] = 0.05
+    epochs: Annotated[Count | None, Option(TRAINING, "Local epochs per round.", default=BY_TASK)] = None
+    batch_size: Annotated[Count | None, Option(TRAINING, "Examples per batch on the edges.", default=BY_TASK)] = None
+    lr: Annotated[float | None, Field(gt=0, le=1e6),
+        Option(TRAINING, "Learning rate of the edges' SGD.", default=BY_TASK)] = None
     lr_decay: Annotated[float, Field(gt=0, le=1),
         Option(TRAINING, "Multiply the learning rate by this after each version.")] = 1.0
-    momentum: Annotated[float, Field(ge=0, lt=1), Option(TRAINING, "Momentum of the edges' SGD.")] = 0.9
+    momentum: Annotated[float | None, Field(ge=0, lt=1),
+        Option(TRAINING, "Momentum of the edges' SGD.", default=BY_TASK)] = None
     per_round: Annotated[Count, Option(ROUNDS, "Updates to collect in each round.",
         default=f"{PER_ROUND}, or --clients if that is less")] = PER_ROUND
     over_select: Annotated[int, Field(ge=0, le=1_000_000),
@@ -199,7 +202,7 @@ class Settings(BaseModel):
                 f"max_delta: {self.max_delta:g} × max_examples × (per_round + over_select) is at most 0.5, "
                 "expected more: raise one of them"
             )
-        if self.lr * self.lr_decay**self.rounds == 0:
+        if (self.lr or 1.0) * self.lr_decay**self.rounds == 0:
             raise ValueError(
                 f"lr_decay: {self.lr_decay:g} makes the learning rate 0 before version {self.rounds}, "
                 "expected a larger factor"
@@ -246,13 +249,14 @@ class Settings(BaseModel):
         values = self.model_dump(mode="json", exclude={"prefix", *others})
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
-    def training_settings(self, version: int) -> m.TrainingSettings:
-        """Returns how the round that starts from ``version`` trains, with its decayed learning rate."""
-        return m.TrainingSettings(
+    def training_request(self, version: int) -> m.TrainingRequest:
+        """Returns how the round that starts from ``version`` trains."""
+        return m.TrainingRequest(
             epochs=self.epochs,
             batch_size=self.batch_size,
-            lr=self.lr * self.lr_decay**version,
+            lr=self.lr,
             momentum=self.momentum,
+            lr_factor=self.lr_decay**version,
             seed=self.seed,
         )
 

@@ -128,7 +128,7 @@ def nonsense_selections(tested: EdgeUnderTest, base: str) -> None:
         task=TASK,
         cohort=("7",),
         seconds_left=60.0,
-        training=m.TrainingSettings(epochs=1, batch_size=32, lr=0.1, momentum=0.9, seed=0),
+        training=m.TrainingRequest(epochs=1, batch_size=32, lr=0.1, momentum=0.9, seed=0),
         fold=m.FoldSettings(max_examples=1000, max_delta=100.0, scale_bits=30),
         encoding="f32",
         base=m.ModelReference(version=1, digest=base),

@@ -26,7 +26,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.transfer.publication import model_publication
 from tests.support import programs, rogue_tasks
 from tests.support.broker import Mosquitto
-from tests.support.builders import training_settings
+from tests.support.builders import training_request
 from tests.support.client import Client
 from tests.support.simulated_aggregator import SimulatedAggregator, first_model
 
@@ -200,7 +200,7 @@ def test_the_round_names_a_tasks_mistake_and_the_edge_lives(
     scores = wire.expect(m.Evaluation, 30)
     assert (scores.examples == 0) == (task == "negative")
     for number in (1, 2):
-        wire.select(number, ("7",), base, training=training_settings())
+        wire.select(number, ("7",), base, training=training_request())
         failed = wire.expect(m.TrainingFailed, 60, round=number)
         assert words in failed.detail
     assert not any(seen.is_a(m.ClientPresence, state="offline") for seen in wire.received)

@@ -106,7 +106,7 @@ def trained(settings: Settings, committed: list[dict[str, Any]], manifest: Manif
                 weights,
                 manifest,
                 settings.partition_at(int(client)),
-                settings.training_settings(line["version"] - 1),
+                settings.training_request(line["version"] - 1),
                 line["round"],
                 client,
                 lambda: False,

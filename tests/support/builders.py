@@ -29,6 +29,10 @@ def training_settings(**changes: Any) -> m.TrainingSettings:
     return m.TrainingSettings(**usual | changes)
 
 
+def training_request(**changes: Any) -> m.TrainingRequest:
+    return m.TrainingRequest(**training_settings().model_dump() | changes)
+
+
 def fold_settings(**changes: Any) -> m.FoldSettings:
     return m.FoldSettings(**{"max_examples": 1000, "max_delta": 100.0, "scale_bits": 32, **changes})
 

@@ -13,7 +13,7 @@ from fl_edge.training import local_training
 from fl_edge.workers.pool import Pool
 from fl_edge.workers.protocol import CacheModel, JobOutcome, JobResult
 from fl_shared.system.shared_memory import SharedBytes
-from tests.support.builders import partition, training_settings
+from tests.support.builders import partition, training_request
 from tests.support.wait import wait_until
 
 SEVEN = (Path(__file__).parents[2] / "examples" / "seven.png").read_bytes()
@@ -70,5 +70,5 @@ def first_model(task: str = "digits", digest: str = "d0") -> CacheModel:
 
 def train_for_ever(harness: PoolHarness, client: str = "edge-0") -> int:
     return harness.pool.train(
-        client, "digits", partition(), first_model(), training_settings(epochs=LONG, lr=1e-9), 1
+        client, "digits", partition(), first_model(), training_request(epochs=LONG, lr=1e-9), 1
     )

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 
 from fl_edge.workers.pool import Pool
 from fl_edge.workers.protocol import CacheModel, JobResult, TrainOutcome
-from tests.support.builders import partition, training_settings
+from tests.support.builders import partition, training_request
 
 
 def main(state: str) -> None:
@@ -22,7 +22,7 @@ def main(state: str) -> None:
         time.sleep(0.01)
     print(*[slot.process.pid for slot in pool._slots if slot.process is not None], flush=True)  # noqa: T201
     if state == "busy":
-        settings = training_settings(epochs=10**6, lr=1e-9)
+        settings = training_request(epochs=10**6, lr=1e-9)
         pool.train("e", "digits", partition(), None, settings, 0)
         first = results.get(timeout=60).outcome
         assert isinstance(first, TrainOutcome)

@@ -20,12 +20,12 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.upload import FinishedUpdate
-from tests.support.builders import ACCURACY, finished_update, fold_settings, partition, training_settings
+from tests.support.builders import ACCURACY, finished_update, fold_settings, partition, training_request
 from tests.support.samples import DATA, MANIFEST
 
 CLIENT, RUN = "7", "R"
 EDGE = Identity(CLIENT, device="dev", roles=("train", "predict"), tasks=("digits", "mnist"))
-TRAINING = training_settings(epochs=1)
+TRAINING = training_request(epochs=1)
 FOLD = fold_settings()
 
 

@@ -10,11 +10,11 @@ from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import WEIGHTS, ModelSection
 from fl_shared.transfer.publication import ModelPublication
-from tests.support.builders import fold_settings, partition, training_settings
+from tests.support.builders import fold_settings, partition, training_request
 from tests.support.client import Client, Endpoint
 
 RUN = "testrun"
-TRAINING = training_settings()
+TRAINING = training_request()
 FOLD = fold_settings(max_examples=1_000_000, scale_bits=30)
 
 

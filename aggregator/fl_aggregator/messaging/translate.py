@@ -209,7 +209,7 @@ def selected_message(
         task=settings.task_spec,
         cohort=effect.cohort if len(effect.cohort) <= m.MAX_CLIENTS_NAMED else None,
         seconds_left=max(0.0, effect.deadline - now),
-        training=settings.training_settings(version),
+        training=settings.training_request(version),
         fold=settings.fold_settings,
         encoding=effect.encoding,
         base=effect.base,

@@ -50,6 +50,16 @@ class LocalData:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingDefaults:
+    """How a task is trained if the run's settings do not say it: the defaults of ``--epochs``, ``--lr`` and so on."""
+
+    epochs: int = 10
+    batch_size: int = 32
+    lr: float = 0.05
+    momentum: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
 class TrainReport:
     """The result of training. ``steps``: of the optimiser; ``loss``: mean over the examples of the last epoch."""
 
@@ -122,6 +132,7 @@ class Task(ABC):
     """
 
     name: str
+    defaults: ClassVar[TrainingDefaults] = TrainingDefaults()
     Options: ClassVar[type[TaskOptions]] = TaskOptions
     """The class of ``options``."""
     options: TaskOptions

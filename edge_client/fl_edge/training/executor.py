@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from fl_shared.protocol.messages import MetricDeclaration, Partition, Split, TrainingSettings, UpdateMetrics
+from fl_shared.protocol.messages import (
+    MetricDeclaration,
+    Partition,
+    Split,
+    TrainingRequest,
+    TrainingSettings,
+    UpdateMetrics,
+)
 from fl_shared.tensors.manifest import Manifest, Vector
 
 if TYPE_CHECKING:
-    from fl_edge.tasks.task import Scores
+    from fl_edge.tasks.task import Scores, TrainingDefaults
 
 VectorAllocator = Callable[[int], Vector]
 """Allocates the vector, of the given number of values, for a result. Called once; the caller fills it."""
@@ -58,7 +65,7 @@ class Executor(Protocol):
         base: Vector,
         manifest: Manifest,
         partition: Partition,
-        settings: TrainingSettings,
+        settings: TrainingRequest,
         round_number: int,
         client: str,
         cancelled: Callable[[], bool],
@@ -76,6 +83,18 @@ class Executor(Protocol):
 
     def example_request(self) -> Any:
         """Returns an example of a request, which JSON can express, or None."""
+
+
+def training_settings(request: TrainingRequest, defaults: TrainingDefaults) -> TrainingSettings:
+    """Returns the settings that the run asks for, with the task's ``defaults`` for those that it leaves open."""
+    lr = defaults.lr if request.lr is None else request.lr
+    return TrainingSettings(
+        epochs=defaults.epochs if request.epochs is None else request.epochs,
+        batch_size=defaults.batch_size if request.batch_size is None else request.batch_size,
+        lr=lr * request.lr_factor,
+        momentum=defaults.momentum if request.momentum is None else request.momentum,
+        seed=request.seed,
+    )
 
 
 def edge_seed(seed: int, round_number: int, client: str) -> np.random.SeedSequence:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from fl_edge.tasks.dense import DenseTask
 from fl_edge.tasks.dense_network import DenseNetwork
-from fl_edge.training.executor import TrainedUpdate, VectorAllocator, edge_seed
+from fl_edge.training.executor import TrainedUpdate, VectorAllocator, edge_seed, training_settings
 from fl_edge.training.task_executor import TaskExecutor
 from fl_edge.training.update import check_manifests_match, make_update
-from fl_shared.protocol.messages import Partition, TrainingSettings
+from fl_shared.protocol.messages import Partition, TrainingRequest
 from fl_shared.tensors.manifest import Manifest, Vector, flatten, unflatten
 
 
@@ -40,20 +40,21 @@ class LightExecutor(TaskExecutor):
         base: Vector,
         manifest: Manifest,
         partition: Partition,
-        settings: TrainingSettings,
+        settings: TrainingRequest,
         round_number: int,
         client: str,
         cancelled: Callable[[], bool],
         allocate: VectorAllocator,
     ) -> TrainedUpdate:
         data, network = self.load(client, partition), self.model_from(base, manifest)
+        chosen = training_settings(settings, self.task.defaults)
         seed = edge_seed(settings.seed, round_number, client)
         return make_update(
             self.task,
             network,
             data,
             base,
-            lambda: self.task.train(network, data, settings, seed, cancelled),
+            lambda: self.task.train(network, data, chosen, seed, cancelled),
             lambda trained: flatten(trained.arrays, manifest),
             allocate,
         )

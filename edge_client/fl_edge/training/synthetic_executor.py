@@ -11,7 +11,7 @@ import numpy as np
 from fl_edge.errors import PayloadError
 from fl_edge.tasks.task import Scores
 from fl_edge.training.executor import DataSummary, TrainedUpdate, VectorAllocator, edge_seed
-from fl_shared.protocol.messages import Partition, Split, TrainingSettings, UpdateMetrics
+from fl_shared.protocol.messages import Partition, Split, TrainingRequest, UpdateMetrics
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 
 MAX_MAGNITUDE: Final = 1e-3
@@ -42,7 +42,7 @@ class SyntheticExecutor:
         base: Vector,
         manifest: Manifest,
         partition: Partition,
-        settings: TrainingSettings,
+        settings: TrainingRequest,
         round_number: int,
         client: str,
         cancelled: Callable[[], bool],  # noqa: ARG002  it returns too soon

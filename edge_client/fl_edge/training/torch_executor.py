@@ -9,10 +9,10 @@ from torch import nn
 
 from fl_edge.tasks.task import Task
 from fl_edge.training import local_training
-from fl_edge.training.executor import TrainedUpdate, VectorAllocator
+from fl_edge.training.executor import TrainedUpdate, VectorAllocator, training_settings
 from fl_edge.training.model_check import examine_model
 from fl_edge.training.task_executor import TaskExecutor
-from fl_shared.protocol.messages import Partition, TrainingSettings
+from fl_shared.protocol.messages import Partition, TrainingRequest
 from fl_shared.tensors.manifest import Manifest, Vector
 
 
@@ -41,7 +41,7 @@ class TorchExecutor(TaskExecutor):
         base: Vector,
         manifest: Manifest,
         partition: Partition,
-        settings: TrainingSettings,
+        settings: TrainingRequest,
         round_number: int,
         client: str,
         cancelled: Callable[[], bool],
@@ -52,7 +52,7 @@ class TorchExecutor(TaskExecutor):
             self.load(client, partition),
             base,
             manifest,
-            settings,
+            training_settings(settings, self.task.defaults),
             round_number,
             client,
             cancelled,

@@ -39,7 +39,7 @@ from fl_edge.workers.protocol import (
     TrainJob,
     WorkerUnavailable,
 )
-from fl_shared.protocol.messages import Partition, Split, TrainingSettings
+from fl_shared.protocol.messages import Partition, Split, TrainingRequest
 from fl_shared.system.backoff import backoff
 from fl_shared.system.flood_control import TurnQueue
 from fl_shared.tensors.encodings.float32 import FLOAT32
@@ -141,7 +141,7 @@ class Pool:
         task: str,
         partition: Partition,
         base: CacheModel | None,
-        settings: TrainingSettings,
+        settings: TrainingRequest,
         round: int,  # noqa: A002  it is what the wire calls it
         encoding: str = FLOAT32.name,
     ) -> int:

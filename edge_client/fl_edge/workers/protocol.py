@@ -21,7 +21,7 @@ from fl_shared.protocol.messages import (
     MetricDeclaration,
     Partition,
     Split,
-    TrainingSettings,
+    TrainingRequest,
     UpdateMetrics,
 )
 from fl_shared.system.shared_memory import SharedBytes
@@ -64,7 +64,7 @@ class TrainJob:
     task: str
     partition: Partition
     base: str | None
-    settings: TrainingSettings
+    settings: TrainingRequest
     round: int
     encoding: str
 
@@ -253,7 +253,7 @@ _CLASSES: Final[dict[str, type[Any]]] = {
 _PYDANTIC_FIELDS: Final[dict[str, type[BaseModel]]] = {
     "partition": Partition,
     "manifest": Manifest,
-    "settings": TrainingSettings,
+    "settings": TrainingRequest,
     "metrics": UpdateMetrics,
     "confusion": Confusion,
 }

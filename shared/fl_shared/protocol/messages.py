@@ -67,6 +67,7 @@ from fl_shared.protocol.kinds.round import (
     ModelReference,
     Result,
     Selected,
+    TrainingRequest,
     TrainingSettings,
 )
 from fl_shared.protocol.kinds.run import (
@@ -173,6 +174,7 @@ __all__ = [
     "Timestamp",
     "Token",
     "TrainingFailed",
+    "TrainingRequest",
     "TrainingSettings",
     "Update",
     "UpdateChunk",

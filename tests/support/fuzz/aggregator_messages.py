@@ -10,7 +10,7 @@ from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.publication import ModelPublication, model_publication
-from tests.support.builders import fold_settings, partition, training_settings
+from tests.support.builders import fold_settings, partition, training_request
 
 VALUES: Final = 2_000
 CHUNK: Final = 3_000
@@ -59,7 +59,7 @@ class AggregatorMessages:
     def selected(self, number: int, base: ModelPublication) -> m.Message:
         return m.Selected(
             **self.envelope(), round=number, task=TASK, cohort=(CLIENT, "other"), seconds_left=60.0,
-            training=training_settings(epochs=1, batch_size=8, lr=0.1, momentum=0.0),
+            training=training_request(epochs=1, batch_size=8, lr=0.1, momentum=0.0),
             fold=fold_settings(max_delta=10.0, scale_bits=30),
             encoding="f32",
             base=m.ModelReference(version=number - 1, digest=base.digest),

@@ -30,7 +30,7 @@ class InlinePool:
 
     def train(
         self, client: str, task: str, partition: m.Partition, base: protocol.CacheModel | None,
-        settings: m.TrainingSettings, round: int, encoding: str,  # noqa: A002
+        settings: m.TrainingRequest, round: int, encoding: str,  # noqa: A002
     ) -> int:  # fmt: skip
         digest = None if base is None else base.digest
         return self._do(protocol.TrainJob(client, task, partition, digest, settings, round, encoding), base)

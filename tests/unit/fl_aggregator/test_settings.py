@@ -23,16 +23,16 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "clients": 20,
         "per_round": 10,
         "rounds": 10,
-        "epochs": 10,
+        "epochs": None,
         "strategy": "fedavg",
         "chunk": 2**20,
         "durability": "process",
         "require_sealed": False,
         "encoding": "f32",
-        "batch_size": 32,
-        "lr": 0.05,
+        "batch_size": None,
+        "lr": None,
         "lr_decay": 1.0,
-        "momentum": 0.9,
+        "momentum": None,
         "deadline": 600.0,
         "quorum": None,
         "over_select": 0,
@@ -149,8 +149,8 @@ def test_what_fits_exactly_is_allowed() -> None:
 
 def test_the_learning_rate_decays_by_version() -> None:
     decaying = parse_settings(lr=0.1, lr_decay=0.5)
-    assert [decaying.training_settings(version).lr for version in range(4)] == [0.1, 0.05, 0.025, 0.0125]
-    assert parse_settings().training_settings(9).lr == 0.05
+    assert [decaying.training_request(version).lr_factor for version in range(4)] == [1, 0.5, 0.25, 0.125]
+    assert parse_settings().training_request(9).lr_factor == 1
 
 
 def test_an_edges_part() -> None:

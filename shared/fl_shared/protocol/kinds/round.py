@@ -32,8 +32,22 @@ class ModelReference(Fragment):
     digest: Digest
 
 
+class TrainingRequest(Fragment):
+    """How the selected edges train, by SGD. Null: as the task suggests, of which only edges know.
+
+    ``lr_factor``: what the learning rate of this round is multiplied by, its decay.
+    """
+
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] | None
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None
+    lr: Annotated[float, Field(gt=0, le=1e6)] | None
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None
+    lr_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Count
+
+
 class TrainingSettings(Fragment):
-    """How the selected edges train, by SGD. ``lr`` is the learning rate of this round, after any decay."""
+    """How an edge trains, by SGD. ``lr``: the learning rate of the round, after any decay."""
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)]
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -66,7 +80,7 @@ class Selected(Scoped):
     task: TaskSpec
     cohort: Annotated[tuple[ClientId, ...], Field(max_length=MAX_CLIENTS_NAMED, fail_fast=True)] | None
     seconds_left: Seconds
-    training: TrainingSettings
+    training: TrainingRequest
     fold: FoldSettings
     encoding: EncodingName
     base: ModelReference | None

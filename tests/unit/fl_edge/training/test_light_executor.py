@@ -17,13 +17,13 @@ from fl_edge.training.executor import Executor
 from fl_edge.training.factory import executor_for
 from fl_edge.training.light_executor import LightExecutor
 from fl_edge.training.torch_executor import TorchExecutor
-from fl_shared.protocol.messages import Partition, TrainingSettings
+from fl_shared.protocol.messages import Partition, TrainingRequest
 from fl_shared.tensors.manifest import Manifest, Vector, manifest_of, unflatten
 
 TASK = "digits-mlp"
 PARTITION = Partition(index=1, count=4, scheme="iid", seed=2, holdout=0.2)
-ONE_STEP = TrainingSettings(epochs=1, batch_size=4096, lr=0.1, momentum=0.9, seed=7)
-SETTINGS = TrainingSettings(epochs=3, batch_size=16, lr=0.05, momentum=0.9, seed=7)
+ONE_STEP = TrainingRequest(epochs=1, batch_size=4096, lr=0.1, momentum=0.9, seed=7)
+SETTINGS = TrainingRequest(epochs=3, batch_size=16, lr=0.05, momentum=0.9, seed=7)
 
 
 def executors() -> tuple[Executor, Executor]:
@@ -55,7 +55,7 @@ def test_manifests_summaries_and_first_weights_are_equal() -> None:
 
 
 @pytest.mark.parametrize(("settings", "tolerance"), [(ONE_STEP, 1e-6), (SETTINGS, 1e-4)])
-def test_updates_are_equal(settings: TrainingSettings, tolerance: float) -> None:
+def test_updates_are_equal(settings: TrainingRequest, tolerance: float) -> None:
     manifest, base = first(executors()[0])
     one, other = (
         executor.train(base.copy(), manifest, PARTITION, settings, 1, "a", lambda: False, new)

@@ -31,7 +31,7 @@ from fl_edge.workers.protocol import (
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest
-from tests.support.builders import ACCURACY, partition, training_settings
+from tests.support.builders import ACCURACY, partition, training_request
 from tests.support.pool_harness import SEVEN, PoolHarness, first_model, train_for_ever
 from tests.support.wait import wait_until
 
@@ -103,7 +103,7 @@ def test_a_worker_trains_to_the_same_bits_as_anyone(harness: PoolHarness, first:
     task = load_task("digits")
     manifest, weights = local_training.initial_weights(task, 0)
     ids = [
-        harness.pool.train(f"edge-{k}", "digits", partition(k), first, training_settings(), 3)
+        harness.pool.train(f"edge-{k}", "digits", partition(k), first, training_request(), 3)
         for k in (4, 5, 4)
     ]
     trained = [harness.expect(TrainOutcome, job) for job in ids]
@@ -127,7 +127,7 @@ def test_a_worker_trains_to_the_same_bits_as_anyone(harness: PoolHarness, first:
 
 def test_without_a_base_first_weights_are_made(harness: PoolHarness, first: CacheModel) -> None:
     update = harness.expect(
-        TrainOutcome, harness.pool.train("edge-0", "digits", partition(), None, training_settings(seed=0), 0)
+        TrainOutcome, harness.pool.train("edge-0", "digits", partition(), None, training_request(seed=0), 0)
     )
     assert update.delta == first.weights
     assert (update.steps, update.examples, update.manifest) == (0, 58, first.manifest)
@@ -209,7 +209,7 @@ def test_failures_are_of_a_kind(harness: PoolHarness, first: CacheModel) -> None
             "expected (53002,)",
         ),
         (
-            harness.pool.train("e", "digits", partition(), first, training_settings(lr=1e6), 1),
+            harness.pool.train("e", "digits", partition(), first, training_request(lr=1e6), 1),
             "failed",
             "diverged",
         ),
@@ -293,14 +293,14 @@ def test_synthetic_work_needs_no_torch() -> None:
         assert (loaded.examples, loaded.manifest.values) == (1, 1000)
         first = harness.expect(
             TrainOutcome,
-            harness.pool.train("7", "synthetic-1000", partition(), None, training_settings(), 0),
+            harness.pool.train("7", "synthetic-1000", partition(), None, training_request(), 0),
             timeout=5,
         )
         base = CacheModel(first.digest, first.manifest, first.delta)
         one, same, other = (
             harness.expect(
                 TrainOutcome,
-                harness.pool.train(client, "synthetic-1000", partition(), base, training_settings(), 1),
+                harness.pool.train(client, "synthetic-1000", partition(), base, training_request(), 1),
             )
             for client in ("7", "7", "8")
         )

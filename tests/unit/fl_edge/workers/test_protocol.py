@@ -22,7 +22,7 @@ from fl_edge.workers.protocol import (
 from fl_shared.protocol.messages import UpdateMetrics
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import Manifest
-from tests.support.builders import partition, training_settings
+from tests.support.builders import partition, training_request
 from tests.support.pool_harness import first_model
 
 pytestmark = pytest.mark.edge
@@ -41,9 +41,7 @@ def test_frames_come_out_as_they_went_in(line: tuple[socket.socket, socket.socke
     manifest: Manifest = local_training.initial_weights(load_task("digits"), 0)[0]
     frames: list[protocol.ToWorker | protocol.FromWorker] = [
         protocol.RunJob(1, protocol.LoadJob("e", "digits", None)),
-        protocol.RunJob(
-            2, protocol.TrainJob("e", "digits", partition(), "d0", training_settings(), 7, "f16")
-        ),
+        protocol.RunJob(2, protocol.TrainJob("e", "digits", partition(), "d0", training_request(), 7, "f16")),
         protocol.RunJob(3, protocol.EvaluateJob("e", "digits", "holdout", partition(), "d0")),
         CacheModel("d", manifest, SharedBytes.copy_of(bytes(range(256))), "f16"),
         protocol.CancelJob(4),

@@ -19,7 +19,7 @@ from fl_edge.workers.limits import Limits
 from fl_edge.workers.pool import Pool
 from fl_edge.workers.protocol import FailureOutcome, LoadOutcome, TrainOutcome
 from tests.support import rogue_tasks
-from tests.support.builders import partition, training_settings
+from tests.support.builders import partition, training_request
 from tests.support.edge_process import children
 from tests.support.pool_harness import PoolHarness, first_model, train_for_ever
 from tests.support.wait import wait_until
@@ -105,7 +105,7 @@ def test_what_a_task_prints_does_not_get_between_the_frames(
 ) -> None:
     with (tmp_path / "said").open("wb") as said:
         harness = start(stderr=said)
-        first = harness.pool.train("e", "loud", partition(), None, training_settings(), 0)
+        first = harness.pool.train("e", "loud", partition(), None, training_request(), 0)
         harness.expect(TrainOutcome, first, timeout=60)
         harness.expect(LoadOutcome, harness.pool.load("e", "loud", partition()))
     text = (tmp_path / "said").read_text()
@@ -155,7 +155,7 @@ def predict(harness: PoolHarness, task: str) -> int:
 
 
 def train(harness: PoolHarness, task: str) -> int:
-    return harness.pool.train("e", task, partition(), first_model(), training_settings(), 1)
+    return harness.pool.train("e", task, partition(), first_model(), training_request(), 1)
 
 
 @pytest.mark.usefixtures("rogues")

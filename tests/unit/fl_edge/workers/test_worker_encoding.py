@@ -10,7 +10,7 @@ from fl_edge.workers.worker import _ResultBuffer
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.registry import ENCODINGS
 from fl_shared.tensors.sections import DELTA, ModelSection, model_digest
-from tests.support.builders import partition, training_settings
+from tests.support.builders import partition, training_request
 from tests.support.encodings import Float16
 from tests.support.fuzz.inline_pool import InlinePool
 
@@ -33,7 +33,7 @@ def test_a_worker_trains_in_the_encoding_that_is_asked_for(monkeypatch: pytest.M
     results: list[JobResult] = []
     pool = InlinePool(results.append)
     for encoding in ("f32", "f16"):
-        pool.train("7", "synthetic-1000", partition(), None, training_settings(), 0, encoding)
+        pool.train("7", "synthetic-1000", partition(), None, training_request(), 0, encoding)
     pool.close()
     exact, half = [result.outcome for result in results]
     assert isinstance(exact, TrainOutcome)
