@@ -218,7 +218,7 @@ def test_a_target_that_nobody_measures(tmp_path: Path, shared_mosquitto: Mosquit
     url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/target")
     with (
         programs.edges(tmp_path / "edge", url, "0", *prefix, "--task", "synthetic-50"),
-        programs.aggregator(tmp_path, url, *prefix, *TINY, "--target", "accuracy=0.5") as ours,
+        programs.aggregator(tmp_path, url, *prefix, *TINY, "--target", "loss=0.5") as ours,
     ):
         ours.ends_well()
     assert "only edges with --role evaluate measure" in ours.err

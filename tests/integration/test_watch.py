@@ -275,7 +275,7 @@ def test_the_command_that_simulate_prints_follows_it(tmp_path: Path) -> None:
             seen.ends_well(20)
     assert "version 3 of 3" in seen.out
     assert seen.out.splitlines()[-1].startswith("edges: ")
-    assert "accuracy 0." in seen.out
+    assert "loss 0." in seen.out
 
 
 @pytest.mark.parametrize("how", ["quiet", "json"])

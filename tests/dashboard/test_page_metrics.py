@@ -1,0 +1,63 @@
+"""The page shows the metrics that a task declares: their unit, their direction and their split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.browser import CheckedPage
+from tests.support.simulated_federation import SimulatedFederation, edge, now
+
+pytestmark = pytest.mark.broker
+Open = Callable[..., CheckedPage]
+
+MAE = {"name": "mae", "higher_is_better": False, "unit": "kWh", "minimum": 0, "maximum": None}
+R2 = {"name": "r2", "higher_is_better": True, "unit": "", "minimum": None, "maximum": 1}
+
+
+def show(federation: SimulatedFederation, *declared: dict[str, object]) -> None:
+    """Publishes a run with two versions on the holdout."""
+    federation.birth()
+    values = {"mae": [21.853, 23.04], "r2": [0.5, -0.25], "loss": [4.0, 5.0], "after_mae": [20.0, None]}
+    columns = {
+        "round": [1, 2], "version": [1, 2], "metrics": values, "split": ["holdout"] * 2, "seconds": [2.0] * 2,
+        "participants": [2] * 2, "cohort": [2] * 2, "bytes_up": [1000] * 2, "bytes_down": [500] * 2,
+    }  # fmt: skip
+    history = {"task": "house", "rounds": 10, "started": now(), "metrics": declared, "columns": columns}
+    federation.publish("history", federation.scope("history", **history))
+    primary = declared[0] if declared else None
+    metrics = {"mae": 23.04, "loss": 5.0}
+    federation.status(task="house", metrics=metrics, primary=primary, split="holdout")
+    federation.edges({"1": edge("in", primary=21.5, loss=4.5)})
+    federation.result(2, metrics=metrics, primary=primary, split="holdout")
+
+
+def test_an_error_in_its_unit_is_no_percentage(federation: SimulatedFederation, opened: Open) -> None:
+    show(federation, MAE, R2)
+    page = opened()
+    page.wait_text("#f-primary", "23.0 kWh")
+    assert page.text("#f-primary-name") == "mae (holdout)"
+    page.wait_text("#f-primary-more", "best 21.9 kWh")
+    page.wait_text(
+        "[data-curve=metric] .readout", "round 2: mae 23.0 kWh · on the edges' holdouts – (holdout)"
+    )
+    page.wait_text("#events", "Round 2: version 2 from 2 updates in 2.5 s, mae 23.0 kWh (holdout)")
+    page.wait_text("#edges-grid", "21.5 kWh")
+    page.page.locator("#edges-as-table").click()
+    page.wait_text("[data-column=primary]", "mae")
+    assert "%" not in page.text("body")
+
+    page.page.locator("[data-curve=metric] select").select_option("r2")
+    page.wait_text("[data-curve=metric] .readout", "round 2: r2 -0.250 (holdout)")
+    assert page.text("#metric-title") == "r2"
+
+
+def test_without_metrics_the_loss_is_shown_alone(federation: SimulatedFederation, opened: Open) -> None:
+    show(federation)
+    page = opened()
+    page.wait_text("#f-loss", "5.000")
+    page.wait_text("[data-curve=loss] .readout", "round 2: loss 5.000 (holdout)")
+    assert page.page.locator("[data-curve=metric]").is_hidden()
+    assert page.page.locator("#f-primary").is_hidden()
+    page.wait_text("#events", "Round 2: version 2 from 2 updates in 2.5 s, loss 5.000 (holdout)")
