@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 
@@ -15,6 +16,14 @@ from fl_aggregator.storage.run_directory import RunRecord
 from fl_shared.errors import UserError
 
 EXPERIMENT, RUN_TAG = "fl-mqtt", "fl-mqtt.run"
+
+
+def allowed_name(tag: str) -> str:
+    """The tag with an underscore for each character that a part of it must not have.
+
+    MLflow rejects a whole batch for one name that it does not allow, and tasks and edges choose names.
+    """
+    return "/".join(re.sub(r"[^\w -]", "_", part) for part in tag.split("/") if part) or "_"
 
 
 class MLflow:
@@ -64,10 +73,7 @@ class MLflow:
     def log_round(self, record: RoundRecord) -> None:
         """Logs the numbers of a round as metrics, with the round's number as the step."""
         now = int(time.time() * 1000)
-        # MLflow rejects a whole batch for one name that it does not allow, and edges choose names.
-        metrics = {
-            t: float(v) for t, v in scalars(record).items() if all(map(str.isidentifier, t.split("/")))
-        }
+        metrics = {allowed_name(tag): float(value) for tag, value in scalars(record).items()}
         self._client.log_batch(
             self._run_id, [self._metric(t, v, now, record.round) for t, v in metrics.items()]
         )

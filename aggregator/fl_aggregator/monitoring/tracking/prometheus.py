@@ -177,10 +177,10 @@ def _state_families(state: Run) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "fl_model_versions_wanted", "Versions of the model to make.", state.settings.rounds
     )
-    yield from _metric_families(state)
+    yield from metric_families(state)
 
 
-def _metric_families(state: Run) -> Iterator[Metric]:
+def metric_families(state: Run) -> Iterator[Metric]:
     """The newest evaluated version's loss and declared metrics, and the best value of the primary one."""
     if state.split is None:
         return

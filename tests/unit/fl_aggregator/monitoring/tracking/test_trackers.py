@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from fl_aggregator.monitoring.tracking.event_file import EventFile, steps
+from fl_aggregator.monitoring.tracking.mlflow import allowed_name
+from fl_aggregator.monitoring.tracking.prometheus import metric_families
 from fl_aggregator.monitoring.tracking.tensorboard import TensorBoard
 from fl_aggregator.monitoring.tracking.trackers import CLOSE_TIMEOUT, RuntimeMetrics, Tracker, Trackers
 from fl_aggregator.monitoring.views.round_record import RoundRecord, Traffic
@@ -22,7 +24,8 @@ from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run, new_run
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import RunRecord, new_record
-from tests.support.builders import ACCURACY
+from tests.support.builders import ACCURACY, MAE
+from tests.support.round_playbook import Playbook, round_done
 from tests.support.tensorboard import scalars
 
 RECORD = new_record(Settings(chunk=1024))
@@ -259,3 +262,32 @@ def test_without_trackers_there_is_no_thread() -> None:
     with Trackers() as trackers:
         trackers.begin(RECORD, (), runtime_metrics)
         assert threading.active_count() == before
+
+
+def test_names_that_mlflow_rejects_are_changed() -> None:
+    names = {
+        "test/top-5": "test/top-5",
+        "test/R²": "test/R²",
+        "edges/../x": "edges/__/x",
+        "a//b\n": "a/b_",
+        "/": "_",
+    }
+    assert {tag: allowed_name(tag) for tag in names} == names
+
+
+def test_prometheus_has_every_metric_with_its_unit_and_split() -> None:
+    playbook = Playbook(clients=1, per_round=1, declared=(MAE, ACCURACY))
+    assert list(metric_families(playbook.state)) == []
+    playbook.play("start", "join e roles=evaluate", "join 0", "load 0", "send 0")
+    round_done(playbook).play("evaluate e 1 21.5 0.75 split=test")
+    found = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in metric_families(playbook.state)
+        for sample in family.samples
+    }
+    assert found == {
+        ("fl_metric", ("metric", "mae"), ("split", "test"), ("unit", "kWh")): 21.5,
+        ("fl_metric", ("metric", "accuracy"), ("split", "test"), ("unit", "%")): 0.75,
+        ("fl_metric", ("metric", "loss"), ("split", "test"), ("unit", "")): 0.5,
+        ("fl_metric_best", ("metric", "mae"), ("unit", "kWh")): 21.5,
+    }
