@@ -71,7 +71,7 @@ class TrainReport:
 class Metric:
     """A metric that a task measures, besides the loss.
 
-    ``name``: printable, at most 57 characters. ``unit``: at most 16 characters, such as ``kWh``; ``%`` says that the
+    ``name``: printable, at most 57 bytes. ``unit``: at most 16 bytes, such as ``kWh``; ``%`` says that the
     value is a fraction (0.25 is 25 %), and an empty one that it is a number without a unit. ``minimum`` and
     ``maximum``: the least and the greatest value that is possible; None: any.
     """

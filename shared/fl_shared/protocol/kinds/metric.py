@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, model_validator
 
 from fl_shared.protocol.kinds.base import MAX_METRIC_NAME, Fragment, Number
 
 MAX_DECLARED_METRICS: Final = 32
 """Metrics that a task may declare."""
 MAX_DECLARED_NAME: Final = MAX_METRIC_NAME - len("before_")
-"""Characters of a declared metric's name; the aggregator adds ``before_`` in front of some."""
+"""Bytes of a declared metric's name in UTF-8; the aggregator adds ``before_`` in front of some."""
 RESERVED_METRICS: Final = frozenset({"loss", "examples", "evaluated_examples", "version"})
 RESERVED_PREFIXES: Final = ("before_", "after_", "train_")
 """Names of metrics that the programs measure themselves begin so, or are `RESERVED_METRICS`."""
 
 
 MAX_UNIT: Final = 16
-"""Characters of a unit."""
+"""Bytes of a unit in UTF-8."""
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable() or text != text.strip():
-        raise ValueError("expected printable text without spaces around it")
+def _printable(text: str, info: ValidationInfo) -> str:
+    most = MAX_UNIT if info.field_name == "unit" else MAX_DECLARED_NAME
+    if not text.isprintable() or text != text.strip() or len(text.encode()) > most:
+        raise ValueError(f"expected printable text of at most {most} bytes, without spaces around it")
     return text
 
 
@@ -36,7 +37,7 @@ def _free(name: str) -> str:
 
 MetricName = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=MAX_DECLARED_NAME),
+    StringConstraints(min_length=1),
     AfterValidator(_printable),
 ]
 
@@ -49,7 +50,7 @@ class MetricDeclaration(Fragment):
 
     name: MetricName
     higher_is_better: bool = True
-    unit: Annotated[str, StringConstraints(max_length=MAX_UNIT), AfterValidator(_printable)] = ""
+    unit: Annotated[str, AfterValidator(_printable)] = ""
     minimum: Number | None = None
     maximum: Number | None = None
 

@@ -12,9 +12,10 @@ pytest.importorskip("torch")
 
 import torch
 
-from fl_edge.errors import DivergedError, TaskError
+from fl_edge.errors import DivergedError, TaskError, UnknownTaskError
+from fl_edge.tasks.digits import DigitsTask
 from fl_edge.tasks.registry import load_task
-from fl_edge.tasks.task import Examples, LocalData, Scores, TrainReport
+from fl_edge.tasks.task import Examples, LocalData, Metric, Scores, TrainReport
 from fl_edge.training import task_results
 from fl_shared.protocol.messages import Confusion
 
@@ -159,3 +160,24 @@ def test_wrong_data_is_named(data: Any, words: str) -> None:
 def test_right_data_stays_as_it_is() -> None:
     data = LocalData(TWO, None)
     assert task_results.checked_data(TASK, data) is data
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        (["auc"], "metrics: ['auc'], expected a tuple"),
+        (("auc",), "metrics: ('auc',), expected a tuple"),
+        ((Metric("loss"),), "'loss' has a meaning of its own"),
+        ((Metric("auc"), Metric("auc")), "expected names that differ"),
+        ((Metric(7),), "metrics.0.name: 7"),  # type: ignore[arg-type]
+        ((Metric("mae", minimum=float("nan")),), "metrics.0.minimum: nan"),
+    ],
+)
+def test_metrics_that_cannot_be_declared_are_named(
+    metrics: Any, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DigitsTask, "metrics", metrics)
+    with pytest.raises(UnknownTaskError) as raised:
+        task_results.declared_metrics(TASK)
+    assert str(raised.value).startswith("task digits: metrics")
+    assert words in str(raised.value)
