@@ -31,7 +31,7 @@ from fl_edge.workers.protocol import (
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest
-from tests.support.builders import ACCURACY, partition, training_request
+from tests.support.builders import ACCURACY, partition, training_request, training_settings
 from tests.support.pool_harness import SEVEN, PoolHarness, first_model, train_for_ever
 from tests.support.wait import wait_until
 
