@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,13 +21,20 @@ KEEPALIVE = "2"
 class Program:
     """``fl-aggregator …`` or ``fl-edge …``, its output in files; killed when the ``with`` block ends."""
 
-    def __init__(self, directory: Path, name: str, *arguments: str) -> None:
+    def __init__(
+        self, directory: Path, name: str, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._out, self._err = directory / "stdout.txt", directory / "stderr.txt"
         self.command = [str(BIN / name), *arguments]
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+                env=environment,
             )
 
     @property
@@ -92,10 +99,12 @@ def resumed(directory: Path, *arguments: str) -> Program:
     return Program(directory / "again", "fl-aggregator", "start", *common, *arguments)
 
 
-def edges(directory: Path, broker: str, ids: str, *arguments: str) -> Program:
+def edges(
+    directory: Path, broker: str, ids: str, *arguments: str, environment: Mapping[str, str] | None = None
+) -> Program:
     """``fl-edge --id IDS``, its state in ``directory/state``."""
     common = ("--broker", broker, "--keepalive", KEEPALIVE, "--state-dir", str(directory / "state"))
-    return Program(directory, "fl-edge", "--id", ids, *common, *arguments)
+    return Program(directory, "fl-edge", "--id", ids, *common, *arguments, environment=environment)
 
 
 def simulate(directory: Path, *arguments: str) -> Program:

@@ -73,11 +73,12 @@ def check_task(task: str, data: Path | None, pairs: tuple[str, ...]) -> None:
             raise click.BadParameter(f"{pair!r}: expected KEY=VALUE", param_hint="--task-option")
     try:
         found = load_task(format_task(task, dict(pair.split("=", 1) for pair in pairs)))
-    except ImportError as error:
-        raise UserError(f"task {task}: {error}: pip install 'fl-mqtt[edge]'") from None
     except UnknownTaskError as error:
         raise UserError(str(error)) from None
-    from fl_edge.tools.task_check import TaskCheck
+    try:
+        from fl_edge.tools.task_check import TaskCheck
+    except ImportError as error:
+        raise UserError(f"check-task: {error}: pip install 'fl-mqtt[edge]'") from None
 
     failed = 0
     for finding in TaskCheck(found, data).run():

@@ -1,0 +1,85 @@
+"""Light edges take part in a run: beside full ones, and where torch is not installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.wait import wait_until
+from tests.support.without_packages import without_packages
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
+
+NOT_IN_LITE = ("torch", "torchvision", "sklearn", "scipy")
+RUN = ("--task", "digits-mlp", "--clients", "4", "--rounds", "4", "--epochs", "5", "--lr", "0.05")
+
+
+@pytest.mark.edge
+def test_light_and_full_edges_share_a_run(
+    shared_mosquitto: Mosquitto, stack: ExitStack, tmp_path: Path
+) -> None:
+    prefix = ("--prefix", "light/mixed")
+    url = shared_mosquitto.url
+    full = stack.enter_context(programs.edges(tmp_path / "full", url, "0-1", "--evaluator", "test", *prefix))
+    light = stack.enter_context(programs.edges(tmp_path / "light", url, "2-3", "--light", *prefix))
+    every = stack.enter_context(programs.aggregator(tmp_path, url, *prefix, *RUN, "--per-round", "4"))
+    every.ends_well()
+    lines = programs.history(tmp_path)
+    assert [line["participants"] for line in lines] == [["0", "1", "2", "3"]] * 4
+    assert lines[-1]["metrics"]["accuracy"] > 0.9, lines[-1]
+    assert [programs.loads(pid, "libtorch_cpu") for pid in programs.descendants(light.pid)] == [False, False]
+    assert True in [programs.loads(pid, "libtorch_cpu") for pid in programs.descendants(full.pid)]
+
+
+def test_an_edge_without_torch_trains_and_predicts(
+    shared_mosquitto: Mosquitto, stack: ExitStack, tmp_path: Path
+) -> None:
+    prefix = ("--prefix", "light/alone")
+    url = shared_mosquitto.url
+    environment = without_packages(tmp_path / "site", *NOT_IN_LITE)
+    edge = stack.enter_context(
+        programs.edges(tmp_path / "edge", url, "0-3", *prefix, environment=environment)
+    )
+    run = stack.enter_context(programs.aggregator(tmp_path, url, *prefix, *RUN, "--per-round", "4"))
+    run.ends_well()
+    assert programs.history(tmp_path)[-1]["metrics"]["accuracy"] > 0.9, run.output
+    wait_until(lambda: "training without torch" in edge.err, 5, "the edge says that it is light")
+    assert "Traceback" not in edge.err, edge.output
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"pixels": [[0, 0, 255, 255, 0, 0, 0, 0]] * 8}))
+    with programs.Program(
+        tmp_path / "predict", "fl-aggregator", "predict", str(request), "--broker", url, *prefix, "--json"
+    ) as predict:
+        predict.ends_well()
+        assert predict.result["label"] in "0123456789"
+
+
+def test_without_torch_a_task_that_needs_it_is_refused_in_one_line(
+    shared_mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    environment = without_packages(tmp_path / "site", *NOT_IN_LITE)
+    for arguments, expected in (
+        (
+            ("--task", "mnist"),
+            "task 'mnist' needs torch, which is not installed: pip install 'fl-mqtt[edge]'",
+        ),
+        (("--device", "cuda"), "--device cuda cannot be used without torch: pip install 'fl-mqtt[edge]'"),
+    ):
+        ended = subprocess.run(
+            [sys.executable, "-m", "fl_edge", "--id", "7", "--broker", shared_mosquitto.url, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ended.returncode == 2, ended.stderr
+        assert expected in ended.stderr
+        assert "Traceback" not in ended.stderr
