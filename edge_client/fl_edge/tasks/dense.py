@@ -45,12 +45,14 @@ class DenseLayers:
 
     Rectifiers are between the layers. The arrays are ``fc1.weight`` (outputs, inputs), ``fc1.bias``, ``fc2.weight`` and
     so on. ``standardize``: inputs, and the targets of the loss ``squared``, are standardised with the buffers
-    ``normalize.mean``, ``normalize.mean_square``, ``target.mean`` and ``target.mean_square``. Raises ``ValueError``.
+    ``normalize.mean``, ``normalize.mean_square``, ``target.mean`` and ``target.mean_square``. ``buffers``: the names
+    and shapes of further buffers, which are 0 at first. Raises ``ValueError``.
     """
 
     sizes: tuple[int, ...]
     loss: Loss = "cross-entropy"
     standardize: bool = False
+    buffers: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2 or min(self.sizes) < 1:
@@ -107,7 +109,7 @@ class DenseLayers:
         for name, columns in self.standardized.items():
             arrays[f"{name}.mean"] = np.zeros(columns, np.float32)
             arrays[f"{name}.mean_square"] = np.ones(columns, np.float32)
-        return arrays
+        return arrays | {name: np.zeros(shape, np.float32) for name, shape in self.buffers}
 
     def statistics(self, examples: Examples) -> dict[str, Vector]:
         """Returns the buffers for the columns of ``examples``, without missing values (NaN); none without examples."""

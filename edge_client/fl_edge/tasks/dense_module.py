@@ -51,7 +51,10 @@ class DenseModule(nn.Module):
             self.add_module(f"fc{number}", nn.Linear(inputs, outputs, device="meta"))
         for name, columns in layers.standardized.items():
             self.add_module(name, Statistics(columns))
-        self.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, assign=True)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        self.load_state_dict(tensors, strict=False, assign=True)
+        # Not with register_buffer(), which takes no name with a dot, or that of an attribute.
+        self._buffers |= {name: tensors[name] for name, _ in layers.buffers}
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         values = self._standard_inputs(inputs)

@@ -32,8 +32,7 @@ class ImageTask(Task):
     """A task on one of the sets of ``fl_edge.data.datasets``. Inputs: float32, (examples, channels, height, width)."""
 
     data_set: ClassVar[datasets.DataSetName]
-    labels: ClassVar[tuple[str, ...]]
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("accuracy", unit="%", minimum=0.0, maximum=1.0),)
+    metrics = (Metric("accuracy", unit="%", minimum=0.0, maximum=1.0),)
     mean: ClassVar[tuple[float, ...]]
     """The mean of the training pixels for each channel, in the scale of the data set."""
     deviation: ClassVar[tuple[float, ...]]

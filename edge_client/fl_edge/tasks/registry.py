@@ -9,7 +9,6 @@ parameters, no data, no torch, and training that returns at once.
 from __future__ import annotations
 
 import sys
-from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -31,9 +30,10 @@ _BUILT_IN: Final = {
     "fashion-mnist": "fl_edge.tasks.mnist:FashionMnistTask",
     "cifar10": "fl_edge.tasks.cifar10:Cifar10Task",
     "digits-mlp": "fl_edge.tasks.digits_mlp:DigitsMlpTask",
+    "tabular": "fl_edge.tasks.tabular:TabularTask",
 }
 
-_LIGHT: Final = {"digits-mlp"}
+_LIGHT: Final = {"digits-mlp", "tabular"}
 EDGE_PACKAGES: Final = frozenset({"torch", "torchvision", "PIL"})
 """What the extra ``edge`` installs."""
 
@@ -63,9 +63,8 @@ def is_path(name: str) -> bool:
     return ":" in name
 
 
-@lru_cache(maxsize=64)
 def load_task(text: str) -> Task:
-    """Returns the task of this name, with its options (`task_spec`).
+    """Returns a new task of this name, with its options (`task_spec`).
 
     Raises ``UnknownTaskError`` if there is none (it lists the names), or if it cannot be loaded (it says why), and
     ``TaskOptionsError`` for an option that is wrong.

@@ -136,14 +136,20 @@ class Task(ABC):
     Options: ClassVar[type[TaskOptions]] = TaskOptions
     """The class of ``options``."""
     options: TaskOptions
-    labels: ClassVar[tuple[str, ...]] = ()
+    labels: tuple[str, ...] = ()
     """The names of the classes, in the order of their labels; empty if there are none."""
-    metrics: ClassVar[tuple[Metric, ...]] = ()
+    metrics: tuple[Metric, ...] = ()
     """What `evaluate` measures, at most 32. By the first one, the primary metric, versions are compared; without any,
     by the loss."""
 
     def __init__(self, options: TaskOptions | None = None) -> None:
         self.options = self.Options() if options is None else options
+
+    def prepare(self, data_dir: Path | None) -> None:  # noqa: B027  it may be left out
+        """Prepares for the data in ``data_dir``, before anything else is asked.
+
+        A task whose model, labels or metrics depend on its data learns them here. Raises ``DataMissingError``.
+        """
 
     @abstractmethod
     def model(self, seed: int) -> nn.Module:

@@ -29,6 +29,7 @@ class TaskExecutor(ABC):
     def __init__(self, task: Task, data_dir: Path | None) -> None:
         self.task = task
         self._data_dir = data_dir
+        task.prepare(data_dir)
 
     @abstractmethod
     def own_manifest(self) -> Manifest:
