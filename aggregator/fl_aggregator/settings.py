@@ -102,8 +102,10 @@ class Settings(BaseModel):
         Option(DATA, "Use only this many examples of the data set.", default="all")] = None
     strategy: Annotated[str, Option(TRAINING, "How updates are combined into the next model.")] = "fedavg"
     encoding: KnownEncoding = FLOAT32.name
-    epochs: Annotated[Count | None, Option(TRAINING, "Local epochs per round.", default=BY_TASK)] = None
-    batch_size: Annotated[Count | None, Option(TRAINING, "Examples per batch on the edges.", default=BY_TASK)] = None
+    epochs: Annotated[int | None, Field(ge=1, le=1_000_000),
+        Option(TRAINING, "Local epochs per round.", default=BY_TASK)] = None
+    batch_size: Annotated[int | None, Field(ge=1, le=1_000_000),
+        Option(TRAINING, "Examples per batch on the edges.", default=BY_TASK)] = None
     lr: Annotated[float | None, Field(gt=0, le=1e6),
         Option(TRAINING, "Learning rate of the edges' SGD.", default=BY_TASK)] = None
     lr_decay: Annotated[float, Field(gt=0, le=1),

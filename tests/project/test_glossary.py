@@ -19,6 +19,7 @@ TERMS = {
     "confusion": "confusion matrix",
     "evaluate": "evaluation",
     "lr": "learning rate",
+    "lr_factor": "learning rate",
     "primary": "primary metric",
     "register": "registration",
     "seq": "sequence number",

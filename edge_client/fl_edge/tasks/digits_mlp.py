@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, cast
+from typing import Annotated, Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,8 @@ class DigitsMlpTask(DenseTask):
 
     name = "digits-mlp"
     Options = DigitsMlpOptions
-    labels: ClassVar[tuple[str, ...]] = DIGITS
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("accuracy", unit="%", minimum=0.0, maximum=1.0),)
+    labels = DIGITS
+    metrics = (Metric("accuracy", unit="%", minimum=0.0, maximum=1.0),)
 
     def layers(self) -> DenseLayers:
         return DenseLayers((_PIXELS, cast(DigitsMlpOptions, self.options).hidden, len(DIGITS)))
