@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,8 +51,8 @@ class TaskCheck:
     def run(self) -> Iterator[Finding]:
         """Yields a finding for each check; what an error makes impossible is not tried."""
         checks: list[tuple[str, Callable[[], str]]] = [
-            ("metrics", self._metrics),
             ("data", self._load),
+            ("metrics", self._metrics),
             ("model", self._model),
             ("weights from the seed alone", self._weights_from_seed),
             ("what travels", self._what_travels),
@@ -84,6 +84,7 @@ class TaskCheck:
         return ", ".join(f"{metric.name}{f' in {metric.unit}' if metric.unit else ''}" for metric in declared)
 
     def _load(self) -> str:
+        self._task.prepare(self._data_dir)
         self._data = task_results.checked_data(self._task, self._task.load(self._context()))
         train, holdout = len(self._data.train), 0 if self._data.holdout is None else len(self._data.holdout)
         if not train:
@@ -227,4 +228,4 @@ class TaskCheck:
 
 
 def _first(examples: Examples, count: int) -> Examples:
-    return Examples(examples.inputs[:count], examples.labels[:count])
+    return replace(examples, inputs=examples.inputs[:count], labels=examples.labels[:count])
