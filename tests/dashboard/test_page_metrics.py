@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -61,3 +62,60 @@ def test_without_metrics_the_loss_is_shown_alone(federation: SimulatedFederation
     assert page.page.locator("[data-curve=metric]").is_hidden()
     assert page.page.locator("#f-primary").is_hidden()
     page.wait_text("#events", "Round 2: version 2 from 2 updates in 2.5 s, loss 5.000 (holdout)")
+
+
+def test_a_request_of_numbers_and_texts_is_a_form(federation: SimulatedFederation, opened: Open) -> None:
+    show(federation, MAE)
+    federation.requests()
+    page = opened()
+    example = {"age": 63, "sex": "male"}
+    federation.answer(
+        federation.request(empty=True),
+        label=None,
+        probabilities=None,
+        error="the request is empty",
+        example=example,
+    )
+    page.page.locator("#predict-form input[name=age]").fill("41")
+    page.page.locator("#predict-form input[name=sex]").fill("female")
+    assert not page.page.locator("#predict-board").is_visible()
+    page.page.locator("#predict-ask").click()
+    request = federation.request()
+    assert json.loads(request.payload) == {"age": 41, "sex": "female"}
+    federation.answer(
+        request, label=None, probabilities=None, output={"value": 21.85312, "unit": "kWh", "x": [1]}
+    )
+    page.wait_text("#answer-label", "21.8531 kWh; x [1]")
+    assert "%" not in page.text("#answer")
+
+
+def test_any_other_request_is_json(federation: SimulatedFederation, opened: Open) -> None:
+    show(federation, MAE)
+    federation.requests()
+    page = opened()
+    federation.answer(
+        federation.request(empty=True),
+        label=None,
+        probabilities=None,
+        error="-",
+        example={"values": [[1.5, 2]]},
+    )
+    page.page.locator("#predict-form textarea").fill('{"values": [[3, 4]]}')
+    page.page.locator("#predict-ask").click()
+    request = federation.request()
+    assert json.loads(request.payload) == {"values": [[3, 4]]}
+    federation.answer(request, label=None, probabilities=None, output={"values": [1, 2.25], "unit": "°C"})
+    page.wait_text("#answer-label", "1, 2.25 °C")
+
+
+def test_a_task_of_pictures_has_the_board(federation: SimulatedFederation, opened: Open) -> None:
+    show(federation, MAE)
+    federation.requests()
+    page = opened()
+    federation.answer(
+        federation.request(empty=True), error="-", label=None, probabilities=None, example={"pixels": [[0]]}
+    )
+    page.draw((8, 8), (20, 20))
+    federation.answer(federation.request())
+    page.wait_text("#answer-label", "7")
+    assert not page.page.locator("#predict-form").is_visible()

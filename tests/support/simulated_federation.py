@@ -118,8 +118,11 @@ class SimulatedFederation:
         """Subscribes to requests for predictions; from now on `request` returns them."""
         assert self._client.subscribe(f"{self.prefix}/predict") < 0x80
 
-    def request(self) -> Received:
-        return self._client.take()
+    def request(self, *, empty: bool = False) -> Received:
+        """Returns the next request; one that is empty asks for an example."""
+        while bool((received := self._client.take()).payload) == empty:
+            pass
+        return received
 
     def answer(self, request: Received, **more: Any) -> None:
         usual = {

@@ -65,6 +65,7 @@
     setInterval(() => {
       federation.tellPresence(Date.now());
       broker?.tick(federation.status?.run === federation.run ? federation.status.round : null);
+      Prediction.learn(federation.status);
       mark("status");
     }, 1000);
     where = await Settings.load();

@@ -98,6 +98,7 @@ const Messages = (() => {
     prediction: shape({
       v: version, client: token, version: count, label: nullable(text(256)),
       probabilities: nullable(record(text(256), number, 1000)), error: nullable(text(1000)),
+      output: nullable(object), example: (value) => value ?? null,
     }),
   };
 

@@ -1,6 +1,9 @@
 "use strict";
 
-/** Asks the edges what a drawing or a picture shows, over the broker, as any client may (protocol, section 7). */
+/**
+ * Asks the edges over the broker, as any client may (protocol, section 7): what a drawing or a picture shows, or with a
+ * form, whose fields are those of the example with which an edge answers an empty request.
+ */
 const Prediction = (() => {
   const { byId, make } = Elements;
   const DEADLINE = 15_000;
@@ -8,8 +11,13 @@ const Prediction = (() => {
   const AGAIN_AFTER = 5_000;
   const MAX_PICTURE = 4 * 2 ** 20;
   const MOST_BARS = 10;
+  const MOST_FIELDS = 40;
 
   const answer = byId("answer");
+  const form = byId("predict-form");
+  /** The example, once an edge has sent one for the run. @type {?{run: string, example: any}} */
+  let known = null;
+  let learning = { correlation: "", version: "" };
   /** @type {?{correlation: string, asked: number, timers: number[]}} */
   let open = null;
   /** @type {() => ?Broker} */
@@ -33,7 +41,11 @@ const Prediction = (() => {
     answer.replaceChildren();
     answer.setAttribute("aria-busy", "false");
   });
-  byId("predict-ask").addEventListener("click", askSketch);
+  byId("predict-ask").addEventListener("click", () => (form.hidden ? askSketch() : askForm()));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    askForm();
+  });
   byId("predict-file").addEventListener("change", async (event) => {
     const [file] = event.target.files;
     event.target.value = "";
@@ -46,6 +58,40 @@ const Prediction = (() => {
     clearTimeout(soon);
     if (sketch.empty) fail("Draw something first.");
     else ask(JSON.stringify({ pixels: sketch.rows() }));
+  }
+
+  /** Asks once for each version, until an edge has answered with an example. @param {?Record<string, any>} status */
+  function learn(status) {
+    const version = status && status.version !== null ? `${status.run} ${status.version}` : "";
+    if (!version || known?.run === status.run || version === learning.version || !broker()?.connected) return;
+    learning = { correlation: Broker.token(), version };
+    broker().ask("predict", "", learning.correlation);
+  }
+
+  /** Shows the board if the example is a picture, or else a form. */
+  function offer(example) {
+    known = { run: learning.version.split(" ")[0], example };
+    const picture = example === null || (typeof example === "object" && "pixels" in example);
+    form.hidden = picture;
+    for (const id of ["predict-board", "predict-picture", "sketch-clear", "sketch-help"]) byId(id).hidden = !picture;
+    const fields = Object.entries(example ?? {});
+    const flat = !Array.isArray(example) && fields.length <= MOST_FIELDS && fields.every(([, value]) => ["string", "number"].includes(typeof value));
+    form.replaceChildren(...(picture ? [] : flat
+      ? fields.map(([name, value]) => make("label", {}, make("span", {}, name), make("input", { name, value, autocomplete: "off" })))
+      : [make("label", {}, make("span", {}, "Request (JSON)"), make("textarea", { name: "json", rows: 6 }, JSON.stringify(example, null, 1)))]));
+  }
+
+  function askForm() {
+    const text = form.elements.namedItem("json");
+    if (text instanceof HTMLTextAreaElement) {
+      ask(text.value);
+      return;
+    }
+    const fields = Object.entries(known.example).map(([name, value]) => {
+      const given = form.elements.namedItem(name).value.trim();
+      return [name, typeof value === "number" && given !== "" && Number.isFinite(Number(given)) ? Number(given) : given];
+    });
+    ask(JSON.stringify(Object.fromEntries(fields)));
   }
 
   function drop() {
@@ -74,6 +120,11 @@ const Prediction = (() => {
 
   /** @param {Uint8Array} payload @param {string} correlation */
   function hear(payload, correlation) {
+    if (correlation === learning.correlation) {
+      const taught = Messages.read(["prediction"], payload);
+      if (taught && known?.run !== learning.version.split(" ")[0]) offer(taught.example);
+      return;
+    }
     if (!open || correlation !== open.correlation) return;
     const found = Messages.read(["prediction"], payload);
     if (!found) return;
@@ -88,7 +139,18 @@ const Prediction = (() => {
     answer.replaceChildren(make("p", { class: "problem" }, text));
   }
 
+  /** A number with its unit, a series, or anything else as JSON. */
+  function outputText(output) {
+    const { value, values, unit, ...others } = output;
+    const numbers = [value, ...(Array.isArray(values) ? values : [])].filter((one) => typeof one === "number");
+    const parts = numbers.length ? [numbers.map((one) => Number(one.toPrecision(6))).join(", ") + (unit ? ` ${unit}` : "")] : [];
+    if (!numbers.length) Object.assign(others, output);
+    parts.push(...Object.entries(others).map(([name, one]) => `${name} ${JSON.stringify(one)}`));
+    return parts.join("; ");
+  }
+
   function show(found, milliseconds) {
+    const texts = [found.label, found.output && outputText(found.output)].filter((one) => one !== null);
     let bars = [...(found.probabilities ?? new Map())].map(([label, value]) => [label, Math.min(Math.max(value, 0), 1)]);
     if (bars.length > MOST_BARS) bars = bars.sort((one, other) => other[1] - one[1]).slice(0, MOST_BARS);
     const rows = bars.map(([label, value]) => {
@@ -99,8 +161,8 @@ const Prediction = (() => {
     });
     answer.setAttribute("aria-busy", "false");
     answer.replaceChildren(
-      make("p", { class: "label-line" }, make("span", { class: "hidden" }, "It shows: "), make("strong", { id: "answer-label" }, found.label ?? Format.DASH)),
-      make("ul", { class: "bars", "aria-label": "Probabilities" }, ...rows),
+      make("p", { class: "label-line" }, make("span", { class: "hidden" }, "The answer: "), make("strong", { id: "answer-label" }, texts.join("; ") || Format.DASH)),
+      ...(rows.length ? [make("ul", { class: "bars", "aria-label": "Probabilities" }, ...rows)] : []),
       make("p", { class: "small" }, `edge ${found.client}, version ${found.version}, ${Math.round(milliseconds)} ms`),
     );
   }
@@ -109,5 +171,5 @@ const Prediction = (() => {
   const start = (way) => {
     broker = way;
   };
-  return { start, hear };
+  return { start, hear, learn };
 })();
