@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 
+from fl_edge.errors import DivergedError
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.task import LoadContext
 from fl_edge.training import local_training
@@ -27,8 +28,8 @@ PER_ROUND: Final = 10
 SCHEMES: Final = ("iid", "dirichlet:0.1", "shards")
 
 
-def accuracy(arguments: argparse.Namespace, scheme: str, lr: float) -> float:
-    """Trains, and returns the accuracy on the test split."""
+def accuracy(arguments: argparse.Namespace, scheme: str, lr: float) -> float | None:
+    """Trains, and returns the accuracy on the test split; null if the training of an edge diverges."""
     local_training.configure_torch()
     task = load_task(arguments.task)
     parts = [
@@ -44,9 +45,12 @@ def accuracy(arguments: argparse.Namespace, scheme: str, lr: float) -> float:
     for number in range(1, arguments.rounds + 1):
         total, examples = np.zeros(len(weights)), 0
         for edge in cohorts.choice(EDGES, PER_ROUND, replace=False):
-            update = local_training.train_update(
-                task, parts[edge], weights.copy(), manifest, settings, number, str(edge), lambda: False
-            )
+            try:
+                update = local_training.train_update(
+                    task, parts[edge], weights.copy(), manifest, settings, number, str(edge), lambda: False
+                )
+            except DivergedError:
+                return None
             total += update.examples * update.delta.astype(np.float64)
             examples += update.examples
         weights = (weights + total / examples).astype(np.float32)

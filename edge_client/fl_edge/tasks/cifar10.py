@@ -10,12 +10,14 @@ from torch import nn
 
 from fl_edge.tasks.image import ImageTask
 from fl_edge.tasks.pictures import preprocess_colour
+from fl_edge.tasks.task import TrainingDefaults
 
 
 class Cifar10Task(ImageTask):
     """Objects and animals in colour (Krizhevsky 2009); 878,538 parameters."""
 
     name = "cifar10"
+    defaults = TrainingDefaults(lr=0.01)
     data_set = "cifar10"
     side = 32
     labels = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -11,6 +11,7 @@ from torch import nn
 from fl_edge.tasks.classes import DIGITS
 from fl_edge.tasks.image import ImageTask
 from fl_edge.tasks.pictures import preprocess_digit, preprocess_garment
+from fl_edge.tasks.task import TrainingDefaults
 
 
 def lenet() -> nn.Module:
@@ -38,6 +39,7 @@ class MnistTask(ImageTask):
     """Handwritten digits; 431,080 parameters."""
 
     name = "mnist"
+    defaults = TrainingDefaults(lr=0.01)
     data_set = "mnist"
     side = 28
     labels = DIGITS
@@ -55,6 +57,7 @@ class FashionMnistTask(ImageTask):
     """Garments (Xiao, Rasul and Vollgraf 2017); 431,080 parameters."""
 
     name = "fashion-mnist"
+    defaults = TrainingDefaults(lr=0.01)
     data_set = "fashion-mnist"
     side = 28
     labels = (
