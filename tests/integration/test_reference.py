@@ -39,7 +39,7 @@ def test_twenty_edges_learn_fashion_mnist(tmp_path: Path, fashion_mnist: None) -
         "--epochs",
         "10",
     )
-    with programs.simulate(tmp_path, *settings, "--momentum", "0") as run:
+    with programs.simulate(tmp_path, *settings, "--lr", "0.05", "--momentum", "0") as run:
         run.ends_well(110)
     lines = programs.history(tmp_path)
     assert [line["version"] for line in lines] == [1, 2, 3]
