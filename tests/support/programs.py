@@ -107,10 +107,10 @@ def edges(
     return Program(directory, "fl-edge", "--id", ids, *common, *arguments, environment=environment)
 
 
-def simulate(directory: Path, *arguments: str) -> Program:
+def simulate(directory: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Program:
     """``fl-aggregator simulate --json`` that writes to ``directory/run``."""
     common = ("--json", "--keepalive", KEEPALIVE, "--run-dir", str(directory / "run"))
-    return Program(directory, "fl-aggregator", "simulate", *common, *arguments)
+    return Program(directory, "fl-aggregator", "simulate", *common, *arguments, environment=environment)
 
 
 def history(directory: Path) -> list[dict[str, Any]]:

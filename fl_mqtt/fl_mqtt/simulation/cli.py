@@ -92,14 +92,12 @@ def simulate(
     of_edges = {name: values.pop(name) for name in OF_EDGES}
     if resume is None:
         settings = parse_settings(**values, prefix=broker.prefix or DEFAULT_PREFIX)
-        simulation.check_fleet_possible()
         address = None if broker.broker is None else str(broker.broker)
         _broker_of_fleet(broker, address)
         given = {name: value for name, value in of_edges.items() if value is not None}
         launch = launches.new(settings, run_dir, init, FleetRecord(broker=address, options=given))
     else:
         refuse_with_resume(*OF_EDGES)
-        simulation.check_fleet_possible()
         launch = launches.resume(resume, simulated=True)
         if (
             broker.broker is not None
@@ -115,7 +113,9 @@ def simulate(
     fleet = launch.record.fleet
     with (
         closing(launch),
-        simulation.Simulation(directory, _broker_of_fleet(broker, fleet.broker), broker) as sim,
+        simulation.Simulation(
+            directory, settings.task, _broker_of_fleet(broker, fleet.broker), broker
+        ) as sim,
     ):
         page = sim.serve_dashboard(settings)
         if not quiet:

@@ -17,11 +17,13 @@ from fl_aggregator.storage.run_directory import LABEL_COUNTS_FILE, RUN_FILE, Fle
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import DashboardServer
 from fl_aggregator.tools.remote import predict
+from fl_edge.tasks.registry import EDGE_PACKAGES, is_path, light_names
 from fl_shared.cli import signals
 from fl_shared.cli.broker_access import BrokerAccess, BrokerOptions
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.protocol import messages as m
+from fl_shared.protocol.task_spec import task_name
 from fl_shared.system.child_process import ChildProcess
 from fl_shared.system.mosquitto import LOOPBACK, MosquittoChild
 
@@ -33,20 +35,24 @@ _BROKER: Final = "broker"
 _EDGES: Final = "edges"
 
 
-def check_fleet_possible() -> None:
-    """Raises ``UserError`` if a package is missing that edges need and the aggregator does not."""
-    missing = [name for name in ("torch", "torchvision", "PIL") if importlib.util.find_spec(name) is None]
-    if missing:
+def check_fleet_possible(task: str) -> None:
+    """Raises ``UserError`` if a package is missing that edges need for ``task`` and the aggregator does not."""
+    missing = [name for name in sorted(EDGE_PACKAGES) if importlib.util.find_spec(name) is None]
+    if missing and task_name(task) not in light_names() and not is_path(task_name(task)):
         raise UserError(f"simulate needs {', '.join(missing)} for its edges: pip install 'fl-mqtt[edge]'")
 
 
 class Simulation:
     """Starts a broker on entry, unless one is given, and stops it and the fleet on exit.
 
-    If no run began in ``directory``, the files that broker and fleet have written there are deleted on exit.
+    If no run began in ``directory``, the files that broker and fleet have written there are deleted on exit. Raises
+    ``UserError`` if a package is missing that the edges need for ``task``.
     """
 
-    def __init__(self, directory: Path, given: BrokerAccess | None, options: BrokerOptions) -> None:
+    def __init__(
+        self, directory: Path, task: str, given: BrokerAccess | None, options: BrokerOptions
+    ) -> None:
+        check_fleet_possible(task)
         self._directory = directory
         self._given = given
         self._options = options

@@ -83,3 +83,16 @@ def test_without_torch_a_task_that_needs_it_is_refused_in_one_line(
         assert ended.returncode == 2, ended.stderr
         assert expected in ended.stderr
         assert "Traceback" not in ended.stderr
+
+
+def test_without_torch_simulate_runs_what_a_light_edge_can(tmp_path: Path) -> None:
+    environment = without_packages(tmp_path / "site", *NOT_IN_LITE)
+    arguments = ("--clients", "2", "--per-round", "2", "--rounds", "1")
+    run = programs.simulate(tmp_path / "light", "--task", "digits-mlp", *arguments, environment=environment)
+    with run:
+        run.ends_well()
+    refused = programs.simulate(tmp_path / "full", "--task", "mnist", *arguments, environment=environment)
+    with refused:
+        assert refused.wait() == 2
+        assert "simulate needs torch, torchvision for its edges: pip install 'fl-mqtt[edge]'" in refused.err
+        assert not (tmp_path / "full" / "run").exists()
