@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fl_aggregator.round.state import Collecting
+from fl_aggregator.server.fencing import Superseded
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -92,6 +93,19 @@ def test_the_noise_reaches_every_check(tmp_path: Path) -> None:
         "wrong-checksum", "wrong-size", "wrong-digest", "wrong-manifest", "wrong-base", "not-finite", "too-large",
         "duplicate",
     } <= reasons  # fmt: skip
+
+
+def test_the_noise_does_not_pretend_to_be_the_next_aggregator(tmp_path: Path) -> None:
+    """The run would rightly end: only the aggregator's account may publish its births."""
+    harness = AggregatorHarness(tmp_path / "run", seed=4)
+    try:
+        scope = harness.aggregator.scope
+        birth = m.AggregatorPresence(state="online", session="x", run=scope.run, incarnation=99)
+        assert harness.harmless("fl/aggregator", codec.encode(birth)) == b""
+        with pytest.raises(Superseded):
+            harness.say(t.AggregatorTopic(), birth)
+    finally:
+        harness.close()
 
 
 def test_a_seed_gives_the_same_run_again(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS
+from fl_shared.security.verified import decode_verified
 from fl_shared.tensors.manifest import Vector
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer import upload
@@ -267,9 +268,16 @@ class AggregatorHarness:
         return topic, self.harmless(topic, payload), rng.random() < 0.03
 
     def harmless(self, topic: str, payload: bytes) -> bytes:
-        """Moves a message in an honest edge's name to another run: an attacker would not have the account."""
+        """Takes away what a message could only do with an account that an attacker does not have.
+
+        One in an honest edge's name goes to another run. A birth to which the aggregator would give way is emptied.
+        """
         if "honest-" in topic or b"honest-" in payload:
-            return payload.replace(self.aggregator.scope.run.encode(), b"another-run0")
+            payload = payload.replace(self.aggregator.scope.run.encode(), b"another-run0")
+        if topic == "fl/aggregator":
+            rival = decode_verified("fl", mqtt.Received(topic, payload, False, 1), None)
+            if isinstance(rival, m.AggregatorPresence) and self.aggregator._fence._is_outranked_by(rival):
+                return b""
         return payload
 
     def _part_asked_for(self, phase: Collecting, seeds: list[Seed]) -> None:
