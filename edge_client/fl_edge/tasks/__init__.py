@@ -2,7 +2,7 @@
 
 =============  ==================================================================
 ``registry``   names of tasks; loads a task on demand
-``task``       what a task must provide
+``task``       what a task must provide;  ``sklearn_task``: scikit-learn's models
 ``sgd``        local training by SGD;  ``epochs``: what does not need torch of it
 ``dense``      dense models: in NumPy ``dense_network``, in torch ``dense_module``
 ``image``      what image tasks share
