@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +27,13 @@ from tests.support.fuzz.mutations import Seed
 from tests.support.fuzz.strategies import MUTATIONS, NOISE, Mutation
 from tests.support.samples import MESSAGES
 
+CHECKS = (
+    "malformed", "wrong-version", "unknown-topic", "client-mismatch", "other-run", "other-incarnation",
+    "not-granted",
+    "wrong-checksum", "wrong-size", "wrong-digest", "wrong-manifest", "wrong-base", "not-finite", "too-large",
+    "duplicate",
+)  # fmt: skip
+"""The reasons why a message of an edge is refused, from the door to the values of its update."""
 TOPICS = sorted({topic for topic, _ in MESSAGES.values()}, key=repr)
 
 
@@ -72,27 +81,93 @@ def test_a_run_goes_on_among_noise(rounds: list[list[Mutation]]) -> None:
             harness.close()
 
 
-def test_the_noise_reaches_every_check(tmp_path: Path) -> None:
-    """If it were all dropped at the door, nothing would be shown by it."""
+@pytest.mark.parametrize("reason", CHECKS)
+def test_a_check_refuses_what_is_aimed_at_it(tmp_path: Path, reason: str) -> None:
+    """Every message of the noise gets as far as the check that its one fault is for."""
     harness = AggregatorHarness(tmp_path / "run", seed=5)
     try:
-        for _ in range(12):
+        harness.begin_round()
+        harness.finish_round()
+        phase = harness.begin_round()
+        before = _refused(harness)
+        _aim(harness, phase, reason)
+        harness.turn_until(lambda: _refused(harness) != before, f"it is refused as {reason}")
+        assert _refused(harness) - before == Counter({reason: 1})
+        harness.finish_round()
+    finally:
+        harness.close()
+
+
+def _refused(harness: AggregatorHarness) -> Counter[str]:
+    """What has been refused so far, by reason."""
+    return sum(map(Counter, harness.aggregator.rejections.total.values()), Counter())
+
+
+def _aim(harness: AggregatorHarness, phase: Collecting, reason: str) -> None:
+    """Sends messages of an edge that is asked for an update: all correct, but for one fault in the last one."""
+    peer = harness.peers[NOISY[0]]
+    assert peer.update is not None
+    sender, topic = harness.sender(peer, phase), t.UpdatesTopic(peer.name)
+    whole = upload.update_message(sender, 1, peer.update)
+    (section,) = whole.sections
+    message: m.Update | m.UpdateChunk = whole
+    changes: dict[str, Any] = {}
+    match reason:
+        case "unknown-topic":
+            topic = t.UpdatesTopic(f"{peer.name}/x")
+        case "malformed":
+            changes = {"examples": -1}
+        case "wrong-version":
+            changes = {"v": 255}
+        case "client-mismatch":
+            changes = {"client": NOISY[1]}
+        case "other-run":
+            changes = {"run": "another-run0"}
+        case "other-incarnation":
+            changes = {"incarnation": whole.incarnation + 1}
+        case "wrong-base" | "wrong-digest":
+            changes = {reason.removeprefix("wrong-"): "0" * 64}
+        case "wrong-manifest":
+            changes = {"sections": (section.model_copy(update={"manifest": "0" * 64}),)}
+        case "wrong-size":
+            changes = {"sections": (section.model_copy(update={"data": section.data[:-4]}),)}
+        case "not-finite" | "too-large":
+            value = np.float32(np.nan if reason == "not-finite" else 100.5).tobytes()
+            update = harness.update_for(phase, lambda data: data.__setitem__(slice(4), value))
+            message = upload.update_message(sender, 1, update)
+        case "duplicate":
+            harness.give(peer, phase, chunked=False)
+            message = upload.update_message(sender, 2, harness.update_for(phase))
+        case "not-granted":
+            message = upload.chunk_message(sender, 1, peer.update, CHUNK, 0)
+        case "wrong-checksum":
+            harness.say(topic, upload.offer_message(sender, 1, peer.update, CHUNK))
+            first, *_ = harness.grants[peer.name, peer.update.digest]
+            message = chunk = upload.chunk_message(sender, 2, peer.update, CHUNK, first)
+            changes = {"crc32": chunk.crc32 ^ 1}
+    harness.say(topic, message.model_copy(update=changes))
+
+
+def test_the_noise_reaches_every_check(tmp_path: Path) -> None:
+    """If it were all dropped at the door, nothing would be shown by it.
+
+    About one round in six reaches the rarest check, and 200 rounds leave nothing to luck.
+    """
+    harness = AggregatorHarness(tmp_path / "run", seed=5)
+    try:
+        for _ in range(200):
             phase = harness.begin_round()
             seeds = harness.seeds(phase)
             for _ in range(400):
                 topic, payload, retain = harness.noise(phase, seeds)
                 harness.take(topic, payload, retain=retain)
             harness.finish_round()
-        reasons = {reason for counts in harness.aggregator.rejections.total.values() for reason in counts}
+            if harness.oracle.of_noise > 0 and set(CHECKS) <= set(_refused(harness)):
+                break
         assert harness.oracle.of_noise > 0
+        assert set(CHECKS) <= set(_refused(harness))
     finally:
         harness.close()
-    assert {
-        "malformed", "wrong-version", "unknown-topic", "client-mismatch", "other-run", "other-incarnation",
-        "not-granted",
-        "wrong-checksum", "wrong-size", "wrong-digest", "wrong-manifest", "wrong-base", "not-finite", "too-large",
-        "duplicate",
-    } <= reasons  # fmt: skip
 
 
 def test_the_noise_does_not_pretend_to_be_the_next_aggregator(tmp_path: Path) -> None:
