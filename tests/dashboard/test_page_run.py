@@ -28,7 +28,7 @@ SETTINGS = (
 
 
 VERSION = (
-    'Math.max(0, ...[...document.querySelectorAll("[data-curve=metric] tbody td:nth-child(2)")]'
+    'Math.max(0, ...[...document.querySelectorAll("[data-curve=loss] tbody td:nth-child(2)")]'
     ".map(one => Number(one.textContent) || 0))"
 )
 
@@ -68,7 +68,7 @@ def open_page(chromium: Browser, run: Run) -> CheckedPage:
 
 
 def version(page: CheckedPage) -> int:
-    """The newest one in the accuracy curve's table."""
+    """The newest one in the loss curve's table."""
     found: int = page.page.evaluate(f"() => {VERSION}")
     return found
 
@@ -77,8 +77,8 @@ def test_a_run_from_its_start_with_edges_that_are_killed_and_come_back(chromium:
     page = open_page(chromium, run)
     page.wait_text("#overview-title", "Waiting for edges", LONG)
     with programs.edges(run.directory / "three", run.broker.url, "1-3", "--workers", "1") as three:
-        page.page.locator("[data-curve=metric] summary").click()
-        rows = 'document.querySelectorAll("[data-curve=metric] tbody tr").length'
+        page.page.locator("[data-curve=loss] summary").click()
+        rows = 'document.querySelectorAll("[data-curve=loss] tbody tr").length'
         page.wait(f"{rows} >= 2", LONG)
         before = version(page)
         page.wait(f"{rows} >= 4", LONG)
@@ -116,8 +116,8 @@ def test_a_run_from_its_start_with_edges_that_are_killed_and_come_back(chromium:
 def late_page_and_a_drawing(chromium: Browser, run: Run, rounds: int) -> None:
     """Who comes now sees all that has been, and may ask."""
     page = open_page(chromium, run)
-    page.page.locator("[data-curve=metric] summary").click()
-    page.wait(f'document.querySelectorAll("[data-curve=metric] tbody tr").length >= {rounds}')
+    page.page.locator("[data-curve=loss] summary").click()
+    page.wait(f'document.querySelectorAll("[data-curve=loss] tbody tr").length >= {rounds}')
     page.wait('document.querySelectorAll("#edges-grid li").length === 4')
     page.draw((7, 6), (20, 6), (12, 23))
     page.draw((11, 14), (19, 14))  # as most of the data set's have it

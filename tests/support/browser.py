@@ -19,7 +19,7 @@ from tests.support.ports import free_port
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
-TIMEOUT = 10_000.0
+TIMEOUT = 30_000.0
 """Milliseconds that a page may take for anything."""
 OURS = ("127.0.0.1", "localhost")
 

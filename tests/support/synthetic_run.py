@@ -34,9 +34,9 @@ def model_sha256(directory: Path) -> str:
 
 
 class Hold:
-    """Edges whose workers are frozen when round ``number`` opens, so that its training never ends.
+    """Edges whose workers are frozen before round ``number`` opens, so that its training never ends.
 
-    They first have to fetch the model, which leaves enough time to freeze them.
+    They are frozen when the update of the round before is offered, which still has to be sent, folded and fetched.
     """
 
     def __init__(self, observer: Client, edges: Iterable[programs.Program], number: int) -> None:
@@ -46,7 +46,8 @@ class Hold:
             m.Selected,
             round=number - 1,
         )
-        self._held = observer.when_message(lambda: programs.freeze(*self._pids), m.Selected, round=number)
+        observer.when_message(lambda: programs.freeze(*self._pids), m.Offer, round=number - 1)
+        self._held = observer.when_message(lambda: None, m.Selected, round=number)
 
     def wait(self) -> None:
         assert self._held.wait(40), "the round was not opened"

@@ -35,7 +35,7 @@ def test_an_edge_killed_in_training_goes_offline_and_its_workers_end(
     first = wire.expect(m.Update, 30)
     base = wire.publish_model(model_publication(first_model(first), 2**20), 0)
     wire.answer(first)
-    long = m.TrainingSettings(epochs=100_000, batch_size=32, lr=0.01, momentum=0.9, seed=0)
+    long = m.TrainingRequest(epochs=100_000, batch_size=32, lr=0.01, momentum=0.9, seed=0)
     wire.select(1, ("7",), base, training=long)
     wait_until(lambda: "selected for round 1" in log_of(tmp_path), 10, "the edge logs: selected for round 1")
     time.sleep(0.5)
