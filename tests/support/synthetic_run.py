@@ -46,7 +46,8 @@ class Hold:
             m.Selected,
             round=number - 1,
         )
-        observer.when_message(lambda: programs.freeze(*self._pids), m.Offer, round=number - 1)
+        for kind in (m.Update, m.Offer):
+            observer.when_message(lambda: programs.freeze(*self._pids), kind, round=number - 1)
         self._held = observer.when_message(lambda: None, m.Selected, round=number)
 
     def wait(self) -> None:
