@@ -29,12 +29,14 @@ def test_one_account_that_never_joins_keeps_nobody_out(
     with programs.aggregator(tmp_path, mosquitto.url, *settings(2), "--wait", "90") as run:
         observer = stack.enter_context(Client(mosquitto.endpoint, "fl/aggregator"))
         observer.expect(m.AggregatorPresence, 20, state="online")
-        mallory = Flood(network, mosquitto, lambda _: (t.RegisterTopic("mallory"), b"{}"))
+        mallory = Flood(
+            network, mosquitto, lambda _: (t.RegisterTopic("mallory"), b"{}"), 4 * NEW_CLIENT_BURST
+        )
         with mallory.going_on():
-            mallory.has_sent(4 * NEW_CLIENT_BURST)
+            mallory.wait_for_burst()
             for name in NAMES:
                 stack.enter_context(programs.edges(tmp_path / name, mosquitto.url, name, "--task", TASK))
-            run.ends_well(60)
+            run.ends_well(120)
     lines = programs.history(tmp_path)
     assert [line["participants"] for line in lines] == [list(NAMES)] * 2
     counted = {name for line in lines for name in line["refused"]}
