@@ -60,12 +60,17 @@ const Prediction = (() => {
     else ask(JSON.stringify({ pixels: sketch.rows() }));
   }
 
+  /** @param {string|Uint8Array} payload @param {string} correlation */
+  function publish(payload, correlation) {
+    if (broker()?.connected) broker().ask("predict", payload, correlation);
+  }
+
   /** Asks once for each version, until an edge has answered with an example. @param {?Record<string, any>} status */
   function learn(status) {
     const version = status && status.version !== null ? `${status.run} ${status.version}` : "";
     if (!version || known?.run === status.run || version === learning.version || !broker()?.connected) return;
     learning = { correlation: Broker.token(), version };
-    broker().ask("predict", "", learning.correlation);
+    publish("", learning.correlation);
   }
 
   /** Shows the board if the example is a picture, or else a form. */
@@ -109,7 +114,7 @@ const Prediction = (() => {
     answer.setAttribute("aria-busy", "true");
     if (!answer.querySelector(".bars")) answer.replaceChildren(make("p", { class: "note" }, "Asking …"));
     for (let at = 0; at < DEADLINE; at += AGAIN_AFTER) {
-      question.timers.push(setTimeout(() => broker()?.connected && broker().ask("predict", payload, question.correlation), at));
+      question.timers.push(setTimeout(() => publish(payload, question.correlation), at));
     }
     question.timers.push(setTimeout(() => {
       drop();
