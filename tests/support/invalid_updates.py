@@ -84,7 +84,7 @@ ANSWERED: Final = (
     Case("nan", "not-finite", ("delta: element 3 of 'b' is nan", "finite"), with_value(583, np.nan)),
     Case("infinity", "not-finite", ("delta: element 0 of 'a' is inf",), with_value(0, np.inf)),
     Case("minus-infinity", "not-finite", ("element 579 of 'a' is -inf",), with_value(579, -np.inf)),
-    Case("huge-value", "too-large", ("magnitude 100.5", "at most 100"), with_value(7, -100.5)),
+    Case("huge-value", "too-large", ("element 7 of 'a'", "magnitude 100.5", "at most 100"), with_value(7, -100.5)),
     # Their number and their meaning
     Case("short", "wrong-size", ("delta.data: 2396 bytes", "expected 2400"), of_bytes(2396)),
     Case("long", "wrong-size", ("delta.data: 2404 bytes", "expected 2400"), of_bytes(2404)),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 from pydantic import ValidationError
 
 from fl_aggregator.storage.update_content import UpdateContent
@@ -134,10 +135,14 @@ class ExpectedUpdate:
             try:
                 magnitude = encoding.check(section.data, self.max_delta)
             except NotFiniteError as error:
-                raise InvalidUpdate("not-finite", f"{section.name}: {_located(error, manifest)}") from None
+                place = _place(manifest, error.index)
+                detail = f"{section.name}: {place} is {error.value}, expected a finite number"
+                raise InvalidUpdate("not-finite", detail) from None
             except ContentError as error:
+                largest = int(np.abs(encoding.decode(section.data)).argmax())
+                detail = f"{section.name}: {_place(manifest, largest)}: {error}"
                 limit = f"expected at most {self.max_delta:g} (--max-delta)"
-                raise InvalidUpdate("too-large", f"{section.name}: {error}, {limit}") from None
+                raise InvalidUpdate("too-large", f"{detail}, {limit}") from None
             checked[section.name] = CheckedSection(encoding.decode(section.data), magnitude)
         return CheckedUpdate(manifest, checked)
 
@@ -158,10 +163,10 @@ def _described_by(section: Described) -> Manifest:
     return manifest
 
 
-def _located(error: NotFiniteError, manifest: Manifest) -> str:
-    index = error.index
+def _place(manifest: Manifest, index: int) -> str:
+    """Names the value at ``index`` of a section, by its array."""
     for array in manifest.arrays:
         if index < array.values:
             break
         index -= array.values
-    return f"element {index} of {array.name!r} is {error.value}, expected a finite number"
+    return f"element {index} of {array.name!r}"

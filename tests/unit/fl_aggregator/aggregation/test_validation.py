@@ -52,6 +52,12 @@ def checked(good: Update, expected: ExpectedUpdate = EXPECTED) -> CheckedUpdate:
     return expected.check(UpdateContent.of(good))
 
 
+def place(index: int) -> str:
+    """How a message names the value at ``index``."""
+    name, offset = ("conv.weight", 0) if index < 6 else ("fc.bias", 6) if index < 8 else ("norm.mean", 8)
+    return f"element {index - offset} of '{name}'"
+
+
 @quick
 @given(vectors)
 def test_what_may_be_folded_comes_back_bit_for_bit(vector: Vector) -> None:
@@ -120,10 +126,9 @@ def test_any_byte_that_changed_on_the_way_is_noticed(index: int, flip: int) -> N
 def test_not_finite_says_where(index: int, value: float, too_large_elsewhere: bool) -> None:
     vector = values((8 - index, 1e30)) if too_large_elsewhere and index != 4 else values()
     vector[index] = value
-    name, offset = ("conv.weight", 0) if index < 6 else ("fc.bias", 6) if index < 8 else ("norm.mean", 8)
     assert refused(update(section(vector.tobytes(), MANIFEST))) == (
         "not-finite",
-        f"delta: element {index - offset} of '{name}' is {value}, expected a finite number",
+        f"delta: {place(index)} is {value}, expected a finite number",
     )
 
 
@@ -136,7 +141,9 @@ def test_too_large(index: int, value: float) -> None:
     for signed in (value, -value):
         reason, detail = refused(update(section(values((index, signed)).tobytes(), MANIFEST)))
         assert reason == "too-large"
-        assert detail == f"delta: a value of magnitude {value:g}, expected at most 100 (--max-delta)"
+        assert detail == (
+            f"delta: {place(index)}: a value of magnitude {value:g}, expected at most 100 (--max-delta)"
+        )
 
 
 @pytest.mark.parametrize("value", [100.0, -100.0])
@@ -187,7 +194,7 @@ def test_what_is_wrong_with_one_of_two_sections_names_it() -> None:
     )
     assert refused(two(values((0, 101.0)).tobytes(), good), TWO) == (
         "too-large",
-        "control: a value of magnitude 101, expected at most 100 (--max-delta)",
+        "control: element 0 of 'conv.weight': a value of magnitude 101, expected at most 100 (--max-delta)",
     )
     other = update(section(good, "ab" * 32, name="control"), section(good, MANIFEST))
     assert refused(other, TWO) == (
