@@ -2,6 +2,7 @@
 
 ============  ===================================================================
 ``pool``      gives jobs to workers, and starts those that died anew
+``failures``  what a job that failed is answered with
 ``limits``    how long a pool waits for its workers, and how much they keep
 ``process``   one worker process, seen from outside
 ``protocol``  jobs and results between the two

@@ -22,21 +22,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Final, NoReturn, assert_never, cast
+from typing import Any, NoReturn, assert_never, cast
 
 import numpy as np
 
-from fl_edge.errors import (
-    CancelledError,
-    DataMissingError,
-    EdgeError,
-    PayloadError,
-    TaskOptionsError,
-    UnknownTaskError,
-    UnusableModelError,
-)
+from fl_edge.errors import CancelledError
 from fl_edge.training.executor import Executor, encoding_seed
 from fl_edge.training.factory import executor_for
+from fl_edge.workers.failures import failure_of
 from fl_edge.workers.protocol import (
     CacheModel,
     CancelJob,
@@ -44,7 +37,6 @@ from fl_edge.workers.protocol import (
     EvaluateOutcome,
     EvictModel,
     ExampleOutcome,
-    FailureOutcome,
     FromWorker,
     Job,
     JobFinished,
@@ -64,14 +56,10 @@ from fl_edge.workers.protocol import (
 )
 from fl_shared.protocol.messages import UpdateMetrics
 from fl_shared.system.shared_memory import SharedBytes
-from fl_shared.system.text import one_line
 from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Manifest, Vector
 from fl_shared.tensors.sections import DELTA, ModelSection, model_digest
-
-MAX_MESSAGE: Final = 1000
-"""Characters, as many as a message may have (``messages.Text``)."""
 
 
 @dataclass(slots=True)
@@ -191,7 +179,7 @@ class Worker:
         try:
             outcome = perform(run_job.job)
         except BaseException as error:  # a task may also call sys.exit
-            outcome = _failure(error)
+            outcome = failure_of(error)
         self._send(JobFinished(run_job.id, outcome, time.thread_time() - started))
 
     def _perform(self, job: Job, model: _CachedModel | None, cancelled: Callable[[], bool]) -> JobOutcome:
@@ -306,37 +294,6 @@ def _train_outcome(
     delta = result.encoded(job.encoding, encoding_seed(job.settings.seed, job.round, job.client))
     digest = model_digest([ModelSection(DELTA, manifest, delta.view, job.encoding)])
     return TrainOutcome(manifest, delta, digest, examples, steps, seconds, metrics, job.encoding)
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        text = one_line(str(error))
-    except Exception:  # a foreign class may raise any error
-        text = ""
-    return text[:MAX_MESSAGE] or type(error).__name__
-
-
-def _failure(error: BaseException) -> FailureOutcome:
-    message = _text_of(error)
-    match error:
-        case CancelledError():
-            return FailureOutcome("cancelled", message)
-        case DataMissingError():
-            return FailureOutcome("data-missing", message)
-        case PayloadError():
-            return FailureOutcome("bad-payload", message)
-        case TaskOptionsError():
-            return FailureOutcome("task-options", message)
-        case UnknownTaskError():
-            return FailureOutcome("unknown-task", message)
-        case UnusableModelError():
-            return FailureOutcome("unusable-model", message)
-        case EdgeError() | ValueError():
-            return FailureOutcome("failed", message)
-        case _:
-            # An unexpected error, so the traceback is needed.
-            traceback.print_exception(error)
-            return FailureOutcome("failed", f"{type(error).__name__}: {message}"[:MAX_MESSAGE])
 
 
 def main() -> int:

@@ -12,7 +12,8 @@ from PIL import Image
 from fl_edge.errors import EdgeError
 from fl_edge.tasks import pictures
 from fl_edge.workers import protocol
-from fl_edge.workers.worker import Worker, _CachedModel, _failure
+from fl_edge.workers.failures import failure_of
+from fl_edge.workers.worker import Worker, _CachedModel
 from fl_shared.protocol import messages as m
 
 
@@ -67,7 +68,7 @@ class InlinePool:
             else:
                 outcome = self._worker._perform(job, given, lambda: False)
         except (EdgeError, ValueError) as error:  # others are ours
-            outcome = _failure(error)
+            outcome = failure_of(error)
         self._done(protocol.JobResult(self._jobs, job, outcome, 0.0))
         return self._jobs
 
