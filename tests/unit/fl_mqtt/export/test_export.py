@@ -66,7 +66,7 @@ def test_the_onnx_model_gives_the_same_outputs(run_dir: Path) -> None:
     (outputs,) = ReferenceEvaluator(model).run(None, {"input": inputs})
     with torch.inference_mode():
         expected = load_task("digits").model(2).eval()(torch.from_numpy(inputs)).numpy()
-    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(outputs), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist", "fashion-mnist", "cifar10"])
