@@ -47,8 +47,9 @@ class Statistics:
         return cls(mean, _deviation(_ratio(spread, present), mean))
 
     def standardized(self, values: Floats) -> Floats:
-        """Returns ``values`` (examples, columns) standardised; NaN stays."""
-        return np.clip((values - self.mean) / self.deviation, -LIMIT, LIMIT)
+        """Returns ``values``, (examples, the first of the columns), standardised; NaN stays."""
+        count = values.shape[1]
+        return np.clip((values - self.mean[:count]) / self.deviation[:count], -LIMIT, LIMIT)
 
 
 def to_digits(values: Floats) -> NDArray[np.float32]:
