@@ -6,5 +6,7 @@
 ``formats``          reads the files' formats
 ``cifar10_pickles``  reads CIFAR-10's Python version
 ``partition``        divides a data set among edges;  ``parts``: an edge's part
+``tables``           reads CSV and Parquet;  ``columns``: what their columns mean
+``rows``             an edge's examples in tables;  ``statistics``: of columns
 ===================  ============================================================
 """
