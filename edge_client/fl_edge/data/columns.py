@@ -72,6 +72,11 @@ class Schema:
         """Returns the number of places of a category: its declared values, or the buckets of the hash."""
         return len(self._declared.get(category, ())) or self.choices.buckets
 
+    def places_text(self, category: str) -> str:
+        """Returns in words which values a category has."""
+        declared = dict(self.choices.categorical).get(category)
+        return "|".join(declared)[:200] if declared else f"hashed into {self.choices.buckets} buckets"
+
     def place(self, category: str, text: str) -> int | None:
         """Returns the place of a value, or None if the category's values are declared and this is none of them.
 
@@ -196,6 +201,11 @@ def schema_of(choices: Choices, tables: Sequence[Table]) -> Schema:
         tuple(sorted(set(used) - set(categories))),
         tuple(sorted(categories)),
         _classes_of(choices, tables),
+    )
+    LOG.info(
+        "columns: numbers: %s; categories: %s",
+        ", ".join(schema.numbers) or "none",
+        ", ".join(f"{name} ({schema.places_text(name)})" for name in schema.categories) or "none",
     )
     _warn_of_collisions(schema, tables)
     return schema

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from fl_edge.data.statistics import Floats
 from fl_edge.data.tables import Table, find_tables, read_table
 from fl_edge.errors import DataCorruptError, DataMissingError
 from fl_shared.protocol.messages import Partition
-from fl_shared.protocol.partition_scheme import Dirichlet, Natural, OwnData, Shards, parse_scheme
+from fl_shared.protocol.partition_scheme import Dirichlet, Natural, Shards, parse_scheme
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -65,8 +65,6 @@ class Rows:
         labels = (
             self.train[1].astype(np.int64) if self.schema.classes else np.zeros(len(self.train[1]), np.int64)
         )
-        if not isinstance(scheme, OwnData) and partition.count > 1:
-            _say_it_is_divided(self.path, len(labels), partition.count, partition.scheme)
         common = partition.model_copy(update={"index": 0, "holdout": 0.0})
         return partitions(labels, common)[partition_index(partition)]
 
@@ -125,13 +123,3 @@ class Rows:
 
 def _joined(tables: Sequence[Labelled]) -> Labelled:
     return np.concatenate([inputs for inputs, _ in tables]), np.concatenate([labels for _, labels in tables])
-
-
-@lru_cache(maxsize=64)
-def _say_it_is_divided(path: Path, examples: int, parts: int, scheme: str) -> None:
-    """Says once what would surprise an edge that has tables of its own."""
-    LOG.warning(
-        "%s: its %d examples are divided among %d edges (--partition %s); "
-        "if each edge has tables of its own, the run needs --partition own",
-        *(path, examples, parts, scheme),
-    )

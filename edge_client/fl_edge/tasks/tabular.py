@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,8 @@ from fl_edge.tasks.task import (
 )
 from fl_shared.protocol.messages import TrainingSettings
 from fl_shared.tensors.manifest import Manifest
+
+LOG: Final = logging.getLogger(__name__)
 
 
 def _names(text: object) -> object:
@@ -144,6 +148,8 @@ class TabularTask(DenseTask):
 
     def load(self, context: LoadContext) -> LocalData:
         rows = self._own_rows()
+        if context.client:  # else the edge only tries whether its data is there
+            _say_it_is_divided(rows.path, len(rows.train[1]), context.parts, context.partition.scheme)
         train, holdout = hold_out(rows.part(context.partition), context.partition)
         inputs, labels = rows.train
         own = self._statistics_of(inputs[train], labels[train])
@@ -290,6 +296,17 @@ class TabularTask(DenseTask):
             # A place that is missing (NaN) equals none.
             parts.append(inputs[:, i : i + 1] == np.arange(self._schema.width(name)))
         return np.concatenate(parts, axis=1, dtype=np.float32)
+
+
+@lru_cache(maxsize=64)
+def _say_it_is_divided(path: Path, examples: int, parts: int, scheme: str) -> None:
+    """Says once what would surprise an edge that has tables of its own."""
+    if parts > 1 and scheme not in ("own", "natural"):
+        LOG.warning(
+            "%s: its %d examples are divided among %d edges (--partition %s); "
+            "if each edge has tables of its own, the run needs --partition own",
+            *(path, examples, parts, scheme),
+        )
 
 
 def _own(examples: Examples) -> Statistics:

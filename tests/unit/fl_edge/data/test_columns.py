@@ -34,7 +34,8 @@ def test_numbers_categories_and_classes_are_found_and_said(
     found = schema(tmp_path)
     assert (found.numbers, found.categories, found.classes) == (("age",), ("sex",), ("no", "yes"))
     assert caplog.messages == [
-        "target ill: 2 classes, so this is a classification (else: kind=regression): no, yes"
+        "target ill: 2 classes, so this is a classification (else: kind=regression): no, yes",
+        "columns: numbers: age; categories: sex (hashed into 64 buckets)",
     ]
 
 

@@ -174,6 +174,25 @@ def test_a_site_with_other_columns_is_told_which(tmp_path: Path) -> None:
         other.model_from(weights, manifest)
 
 
+def test_a_table_that_is_divided_is_said_once_and_not_while_an_edge_tries_its_data(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    houses(tmp_path / "site.csv", 1)
+    edge = LightExecutor(task(target="price"), tmp_path)
+    edge.summarize("a", own())
+    divided = own().model_copy(update={"scheme": "iid"})
+    edge.summarize("", divided)
+    assert not caplog.messages
+    for client in "ab":
+        edge.summarize(client, divided)
+    assert caplog.messages == [
+        (
+            f"{tmp_path}: its 80 examples are divided among 3 edges (--partition iid); "
+            "if each edge has tables of its own, the run needs --partition own"
+        )
+    ]
+
+
 def test_a_task_without_a_table_says_so() -> None:
     with pytest.raises(DataMissingError, match="task tabular needs a table: --data DIR"):
         LightExecutor(task(target="x"), None).summarize("a", own())
