@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_edge.errors import CancelledError
-from fl_edge.tasks.dense import INPUTS, LEAST_VARIANCE, STANDARDIZED_LIMIT, TARGETS, DenseLayers
+from fl_edge.tasks.dense import DenseLayers
 from fl_edge.tasks.epochs import check_loss, numpy_orders
 from fl_edge.tasks.task import Examples, TrainReport
 from fl_shared.protocol.messages import TrainingSettings
@@ -38,28 +38,13 @@ class DenseNetwork:
         """Replaces buffers."""
         self.arrays |= buffers
 
-    def is_unstandardized(self) -> bool:
-        """Whether the buffers still have their first values."""
-        return any(
-            not self.arrays[f"{name}.mean"].any() and bool((self.arrays[f"{name}.mean_square"] == 1).all())
-            for name in self.layers.standardized
-        )
-
     def raw_outputs(self, inputs: Vector) -> Vector:
         """Returns the outputs of the last layer, shape (examples, outputs)."""
         batches = [
-            self._activations(self._standard_inputs(inputs[start : start + EVALUATION_BATCH]))[-1]
+            self._activations(inputs[start : start + EVALUATION_BATCH])[-1]
             for start in range(0, len(inputs), EVALUATION_BATCH)
         ]
         return np.concatenate(batches) if batches else np.empty((0, self.layers.sizes[-1]), np.float32)
-
-    def in_units(self, raw: Vector) -> Vector:
-        """Returns raw outputs in the unit of the labels (squared) or of the inputs (reconstruction)."""
-        name = {"squared": TARGETS, "reconstruction": INPUTS}.get(self.layers.loss)
-        if name not in self.layers.standardized:
-            return raw
-        mean, deviation = self._mean_and_deviation(str(name))
-        return raw * deviation + mean
 
     def probabilities(self, inputs: Vector) -> NDArray[np.float64]:
         """Returns a classifier's probabilities, shape (examples, classes)."""
@@ -67,21 +52,18 @@ class DenseNetwork:
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
-    def losses(self, raw: Vector, examples: Examples) -> NDArray[np.float64]:
-        """Returns the loss of each example, shape (examples,). ``raw``: the raw outputs for ``examples``."""
-        targets = self._targets(
-            self._standard_inputs(np.asarray(examples.inputs)), np.asarray(examples.labels)
-        )
+    def losses(self, outputs: Vector, examples: Examples) -> NDArray[np.float64]:
+        """Returns the loss of each example, shape (examples,). ``outputs``: those for ``examples``."""
+        targets = self._targets(np.asarray(examples.inputs), np.asarray(examples.labels))
         if self.layers.loss == "cross-entropy":
-            logits = raw.astype(np.float64)
+            logits = outputs.astype(np.float64)
             logits -= logits.max(axis=1, keepdims=True)
             total = np.log(np.exp(logits).sum(axis=1))
             return np.asarray(total - logits[np.arange(len(targets)), targets])
-        return np.asarray(np.square(raw - targets, dtype=np.float64).mean(axis=1))
+        return np.asarray(np.square(outputs - targets, dtype=np.float64).mean(axis=1))
 
     def gradients(self, inputs: Vector, labels: NDArray[Any]) -> tuple[float, dict[str, Vector]]:
         """Returns the mean loss over a minibatch, and its gradient for each weight."""
-        inputs = self._standard_inputs(inputs)
         return self._gradients(inputs, self._targets(inputs, labels))
 
     @np.errstate(over="ignore", invalid="ignore")  # a loss that is not finite ends the training
@@ -93,7 +75,7 @@ class DenseNetwork:
         cancelled: Callable[[], bool],
     ) -> TrainReport:
         """Trains by minibatch SGD as `sgd.sgd` does, with the same minibatches as ``DenseModule.fit``."""
-        all_inputs = self._standard_inputs(np.asarray(examples.inputs))
+        all_inputs = np.asarray(examples.inputs)
         all_targets = self._targets(all_inputs, np.asarray(examples.labels))
         velocities: dict[str, Vector] = {}
         orders, steps, loss = numpy_orders(seed), 0, math.nan
@@ -117,30 +99,12 @@ class DenseNetwork:
             check_loss(loss, epoch, settings)
         return TrainReport(steps, loss)
 
-    def _mean_and_deviation(self, name: str) -> tuple[Vector, Vector]:
-        mean, mean_square = self.arrays[f"{name}.mean"], self.arrays[f"{name}.mean_square"]
-        variance = mean_square - mean * mean
-        varies = variance > np.float32(LEAST_VARIANCE) * mean_square
-        return mean, np.sqrt(np.where(varies, variance, np.float32(1)))
-
-    def _standard_inputs(self, inputs: Vector) -> Vector:
-        if INPUTS not in self.layers.standardized:
-            return inputs
-        mean, deviation = self._mean_and_deviation(INPUTS)
-        standard = np.clip((inputs - mean) / deviation, -STANDARDIZED_LIMIT, STANDARDIZED_LIMIT)
-        return np.asarray(np.nan_to_num(standard, copy=False, nan=0.0))
-
-    def _targets(self, standard_inputs: Vector, labels: NDArray[Any]) -> NDArray[Any]:
-        """Returns what the raw outputs are compared with."""
-        if self.layers.loss == "reconstruction":
-            return standard_inputs
-        if TARGETS not in self.layers.standardized:
-            return labels
-        mean, deviation = self._mean_and_deviation(TARGETS)
-        return (labels - mean) / deviation
+    def _targets(self, inputs: Vector, labels: NDArray[Any]) -> NDArray[Any]:
+        """Returns what the outputs are compared with."""
+        return inputs if self.layers.loss == "reconstruction" else labels
 
     def _activations(self, inputs: Vector) -> list[Vector]:
-        """Returns the (standardised) inputs and each layer's outputs, the hidden ones after the rectifier."""
+        """Returns the inputs and each layer's outputs, the hidden ones after the rectifier."""
         activations = [inputs]
         for layer in range(1, self.layers.depth + 1):
             outputs = activations[-1] @ self.arrays[f"fc{layer}.weight"].T + self.arrays[f"fc{layer}.bias"]

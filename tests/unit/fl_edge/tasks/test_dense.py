@@ -1,8 +1,7 @@
-"""Dense models in torch and in NumPy are one model: manifests, first weights, gradients, steps and statistics."""
+"""Dense models in torch and in NumPy are one model: manifests, first weights, gradients and steps."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from fl_shared.protocol.messages import TrainingSettings
 from fl_shared.tensors.manifest import manifest_of
 
 LOSSES: list[Loss] = ["cross-entropy", "squared", "reconstruction"]
-KINDS = [DenseLayers((4, 7, 5, 4), loss, standardize) for loss in LOSSES for standardize in (False, True)]
+KINDS = [DenseLayers((4, 7, 5, 4), loss, (("rounds", (2,)),)) for loss in LOSSES]
 
 
 def examples(layers: DenseLayers, number: int = 50) -> Examples:
@@ -27,8 +26,7 @@ def examples(layers: DenseLayers, number: int = 50) -> Examples:
     rng = np.random.default_rng(1)
     scales = np.array([1, 100, 0.01, 5])
     inputs = (rng.normal(size=(number, 4)) * scales + scales).astype(np.float32)
-    if not layers.standardize:
-        inputs /= np.float32(100)
+    inputs /= np.float32(100)
     if layers.loss == "cross-entropy":
         return Examples(inputs, rng.integers(0, 4, number))
     return Examples(inputs, rng.normal(3, 2, (number, 4)).astype(np.float32))
@@ -37,9 +35,8 @@ def examples(layers: DenseLayers, number: int = 50) -> Examples:
 def pair(layers: DenseLayers) -> tuple[DenseModule, DenseNetwork]:
     module = layers.torch_module(3)
     network = DenseNetwork(layers, layers.first_weights(3))
-    statistics = layers.statistics(examples(layers))
-    module.set_buffers(statistics)
-    network.set_buffers(statistics)
+    for model in (module, network):
+        model.set_buffers({"rounds": np.array([1, 2], np.float32)})
     return module, network
 
 
@@ -55,7 +52,6 @@ def test_manifest_and_first_weights_are_those_of_the_module(layers: DenseLayers)
     assert manifest_of(state, buffers).digest == layers.manifest.digest
     for name, array in layers.first_weights(11).items():
         np.testing.assert_array_equal(state[name], array)
-    assert DenseLayers.from_manifest(layers.manifest, layers.loss) == layers
 
 
 def test_first_weights_have_pytorchs_distribution() -> None:
@@ -77,7 +73,7 @@ def test_gradients_are_those_of_autograd(layers: DenseLayers) -> None:
     inputs, labels = data.tensors()
     targets = labels
     if layers.loss != "cross-entropy":
-        targets = torch.from_numpy(network._targets(network._standard_inputs(data.inputs), data.labels))
+        targets = torch.from_numpy(network._targets(data.inputs, data.labels))
     loss_of = functional.cross_entropy if layers.loss == "cross-entropy" else functional.mse_loss
     theirs = loss_of(module.train()(inputs), targets)
     theirs.backward()  # type: ignore[no-untyped-call]
@@ -128,26 +124,7 @@ def test_training_is_that_of_torch(layers: DenseLayers, values: dict[str, Any], 
     inputs = examples(layers).inputs
     with torch.inference_mode():
         outputs = module.eval()(torch.from_numpy(inputs)).numpy()
-    np.testing.assert_allclose(network.in_units(network.raw_outputs(inputs)), outputs, rtol=1e-3, atol=1e-3)
-
-
-def test_statistics_leave_out_missing_values_and_a_constant_column_is_divided_by_1() -> None:
-    layers = DenseLayers((2, 1), "squared", standardize=True)
-    inputs = np.array([[1, 7], [math.nan, 7], [3, 7]], np.float32)
-    statistics = layers.statistics(Examples(inputs, np.array([[1], [2], [3]], np.float32)))
-    assert statistics["normalize.mean"].tolist() == [2, 7]
-    assert statistics["normalize.mean_square"].tolist() == [5, 49]
-    for model in (layers.torch_module(0), DenseNetwork(layers, layers.first_weights(0))):
-        assert model.network().is_unstandardized()
-        model.set_buffers(statistics)
-        assert not model.network().is_unstandardized()
-        standard: Any = model._standard_inputs(
-            torch.from_numpy(inputs) if isinstance(model, DenseModule) else inputs  # type: ignore[arg-type]
-        )
-        assert np.asarray(standard).tolist() == [[-1, 0], [0, 0], [1, 0]]
-        far: Any = np.array([[1e9, -1e9]], np.float32)
-        far = torch.from_numpy(far) if isinstance(model, DenseModule) else far
-        assert np.asarray(model._standard_inputs(far)).tolist() == [[10, -10]]
+    np.testing.assert_allclose(network.raw_outputs(inputs), outputs, rtol=1e-3, atol=1e-3)
 
 
 def test_divergence_and_cancelling_end_the_training() -> None:
@@ -160,10 +137,8 @@ def test_divergence_and_cancelling_end_the_training() -> None:
             model.fit(examples(layers), settings(), np.random.SeedSequence(0), lambda: True)
 
 
-def test_wrong_layers_and_manifests_are_refused() -> None:
+def test_wrong_layers_are_refused() -> None:
     with pytest.raises(ValueError, match="at least two positive"):
         DenseLayers((3,))
     with pytest.raises(ValueError, match="as many outputs as inputs"):
         DenseLayers((3, 2), "reconstruction")
-    with pytest.raises(ValueError, match="not a dense model"):
-        DenseLayers.from_manifest(manifest_of({"conv1.weight": np.zeros((3, 1), np.float32)}), "squared")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,12 @@ import pytest
 
 from fl_edge.errors import ManifestMismatchError, UnknownTaskError
 from fl_edge.tasks import registry
-from fl_edge.tasks.dense import DenseLayers, DenseTask
-from fl_edge.tasks.task import Examples, LoadContext, LocalData, Metric
 from fl_edge.training.executor import Executor
 from fl_edge.training.factory import executor_for
 from fl_edge.training.light_executor import LightExecutor
 from fl_edge.training.torch_executor import TorchExecutor
 from fl_shared.protocol.messages import Partition, TrainingRequest
-from fl_shared.tensors.manifest import Manifest, Vector, manifest_of, unflatten
+from fl_shared.tensors.manifest import Manifest, Vector, manifest_of
 
 TASK = "digits-mlp"
 PARTITION = Partition(index=1, count=4, scheme="iid", seed=2, holdout=0.2)
@@ -103,52 +100,3 @@ def test_a_task_that_needs_torch_is_refused_in_one_line(monkeypatch: pytest.Monk
     monkeypatch.setattr("importlib.metadata.EntryPoint.load", missing)
     with pytest.raises(UnknownTaskError, match=r"'mnist' needs torch, .*: pip install 'fl-mqtt\[edge\]'"):
         registry.task_class("mnist")
-
-
-class Sensors(DenseTask):
-    """A regression whose columns have different scales on each edge."""
-
-    name = "sensors"
-    metrics = (Metric("error", higher_is_better=False),)
-
-    def layers(self) -> DenseLayers:
-        return DenseLayers((3, 4, 1), "squared", standardize=True)
-
-    def load(self, context: LoadContext) -> LocalData:
-        rng = np.random.default_rng(context.part)
-        inputs = (rng.normal(size=(20 * (context.part + 1), 3)) * [1, 50, 3] + context.part * 100).astype(
-            np.float32
-        )
-        return LocalData(Examples(inputs, inputs[:, :1] * 2 + 1000), None)
-
-    def load_test(self, data_dir: Any) -> Examples:
-        raise NotImplementedError
-
-    def predict(self, model: Any, payload: bytes) -> Any:
-        raise NotImplementedError
-
-
-@pytest.mark.parametrize(
-    "make", [lambda: LightExecutor(Sensors(), None), lambda: TorchExecutor(Sensors(), None, "cpu")]
-)
-def test_the_average_of_the_statistics_is_that_of_all_examples(make: Callable[[], Executor]) -> None:
-    executor = make()
-    manifest, weights = first(executor)
-    for round_number in (1, 2):
-        total, pooled, average = 0, [], np.zeros(manifest.values)
-        for index in range(2):
-            partition = Partition(index=index, count=2, scheme="own", seed=0, holdout=0.0)
-            update = executor.train(
-                weights.copy(), manifest, partition, SETTINGS, round_number, str(index), lambda: False, new
-            )
-            average += update.examples * update.delta.astype(np.float64)
-            total += update.examples
-            pooled.append(Sensors().load(LoadContext("", partition, None)).train)
-        weights = weights + (average / total).astype(np.float32)
-        arrays = unflatten(weights, manifest)
-        inputs = np.concatenate([examples.inputs for examples in pooled]).astype(np.float64)
-        labels = np.concatenate([examples.labels for examples in pooled]).astype(np.float64)
-        np.testing.assert_allclose(arrays["normalize.mean"], inputs.mean(axis=0), rtol=1e-5)
-        np.testing.assert_allclose(arrays["normalize.mean_square"], np.square(inputs).mean(axis=0), rtol=1e-5)
-        np.testing.assert_allclose(arrays["target.mean"], labels.mean(axis=0), rtol=1e-5)
-    assert {array.name: array.role for array in manifest.arrays}["normalize.mean"] == "buffer"
