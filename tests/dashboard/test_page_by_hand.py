@@ -127,6 +127,7 @@ def test_the_status_grows_stale_before_ones_eyes(
     page.wait_text("#overview-title", "Version 3")
     federation.status(retain=False)
     page.wait('document.querySelector("#banner").hidden')
+    page.pause_clock()
     page.page.clock.fast_forward(9000)
     page.page.clock.run_for(1100)
     assert page.page.locator("#banner").is_hidden()

@@ -60,6 +60,7 @@ def test_drawing_with_the_keyboard_and_no_answer(federation: SimulatedFederation
     page.page.clock.install()
     page.page.goto(opened().page.url)
     page.wait_text("#connection-text", "Live")
+    page.pause_clock()
     page.page.locator("#sketch").focus()
     page.page.keyboard.press("Space")
     for _ in range(12):

@@ -69,6 +69,10 @@ class CheckedPage:
     def text(self, selector: str) -> str:
         return self.page.locator(selector).inner_text()
 
+    def pause_clock(self) -> None:
+        """Stops the page's clock, which is installed: it would go on by itself while a slow machine works."""
+        self.page.clock.pause_at(self.page.evaluate("Date.now()") / 1000 + 1)
+
     def wait(self, expression: str, timeout: float = TIMEOUT) -> None:
         """Waits until a JavaScript expression is true in the page."""
         self.page.wait_for_function(f"() => {expression}", timeout=timeout)
