@@ -65,8 +65,7 @@ class Rows:
         labels = (
             self.train[1].astype(np.int64) if self.schema.classes else np.zeros(len(self.train[1]), np.int64)
         )
-        common = partition.model_copy(update={"index": 0, "holdout": 0.0})
-        return partitions(labels, common)[partition_index(partition)]
+        return partitions(labels, partition)[partition_index(partition)]
 
     def _table_number(self, index: int) -> Indices:
         sizes = [len(labels) for _, labels in self._tables]

@@ -205,13 +205,11 @@ class TabularTask(DenseTask):
         inputs = self._schema.input_of(_request(payload))
         own = None if self._rows is None else self._statistics_of(*self._rows.train)
         statistics = self._statistics(model, own)
-        outputs = model.network().raw_outputs(self._features(inputs, statistics))[0].astype(np.float64)
-        if not self.labels:
-            return number_answer(
-                statistics.deviation[-1] * outputs[0] + statistics.mean[-1], self.options.unit
-            )
-        weights = np.exp(outputs - outputs.max())
-        return class_answer(self.labels, weights / weights.sum())
+        network, features = model.network(), self._features(inputs, statistics)
+        if self.labels:
+            return class_answer(self.labels, network.probabilities(features)[0])
+        output = float(network.raw_outputs(features)[0, 0])
+        return number_answer(statistics.deviation[-1] * output + statistics.mean[-1], self.options.unit)
 
     def example_request(self) -> Any:
         return None if self._schema is None else self._schema.example_request()
