@@ -7,7 +7,7 @@
 ``light_executor``      executes tasks with dense models in NumPy
 ``update``              trains and makes the update, for both
 ``local_training``      one call of training, evaluation or prediction in torch
-``generator``             torch's global generator, for one thread at a time
+``generator``           torch's global generator, for one thread at a time
 ``model_check``         examines a task's model when the task is loaded
 ``task_results``        checks what a task's own code returns
 ``synthetic_executor``  executes ``synthetic-N``, without torch

@@ -88,7 +88,6 @@ def train_update(
     ``allocate`` allocates the delta; None: a new array. Metrics: see `make_update`. Raises ``CancelledError``,
     ``DivergedError``, ``ManifestMismatchError``, ``TaskError``.
     """
-
     rng_seed = edge_seed(settings.seed, round_number, client)
     model = model_from(task, base, manifest, device, settings.seed)
 

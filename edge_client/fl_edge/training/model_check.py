@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from fl_edge.errors import UnusableModelError
 from fl_edge.tasks.task import Task
-from fl_edge.training.generator import GENERATOR
+from fl_edge.training.local_training import build_model
 from fl_shared.system.text import names_text
 from fl_shared.tensors.manifest import MAX_ARRAYS, MAX_DIMENSIONS, MAX_NAME, MAX_VALUES
 
@@ -25,8 +25,7 @@ PROBE: Final = 0.5
 
 def examine_model(task: Task) -> None:
     """Raises ``UnusableModelError``, which names the array at fault, if the task's model cannot be trained in a run."""
-    with GENERATOR.seeded(0):
-        model: Any = task.model(0)
+    model: Any = build_model(task, 0)
     if not isinstance(model, nn.Module):
         raise _unusable(task, f"model() returns a {type(model).__name__}, expected a torch.nn.Module")
     arrays = [*model.named_parameters(), *model.named_buffers()]
