@@ -93,7 +93,7 @@ class Settings(BaseModel):
         Option(RUN, "Task to train: digits, mnist, fashion-mnist, cifar10, or another that the edges have.")] = "digits"
     task_option: Annotated[dict[OptionName, OptionValue],
         Option(RUN, "An option of the task, for example target=price; may be given several times "
-               "(fl-aggregator tasks NAME lists them).", metavar="KEY=VALUE")] = Field(default={})
+               "(fl-aggregator tasks NAME lists them).")] = Field(default={})
     clients: Annotated[Count, Option(RUN, "Number of training edges, and of partitions of the data.")] = 20
     rounds: Annotated[Count, Option(RUN, "Versions of the model to make.")] = 10
     seed: Annotated[int, Field(ge=0, lt=2**53), Option(RUN, "Seed of all random choices.")] = 0

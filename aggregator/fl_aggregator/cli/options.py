@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
+from typing import Any, Final, Literal, get_args, get_origin
 
 import click
 from click.core import ParameterSource
 
 from fl_shared.cli.headings import OUTPUT, RUN, GroupedOption, option_under
+from fl_shared.cli.options import KEY_VALUE, key_values
 from fl_shared.errors import UserError
-
-if TYPE_CHECKING:
-    from fl_aggregator.settings import Option
 
 Command = Callable[..., Any]
 
@@ -35,12 +33,13 @@ def settings_options(without: Collection[str] = (), **defaults: Any) -> list[cli
             continue
         field = Settings.model_fields[name]
         if get_origin(field.annotation) is dict:
-            made.append(_pairs_option(name, option))
+            pairs = {"metavar": KEY_VALUE, "multiple": True, "callback": key_values}
+            made.append(GroupedOption([_flag(name)], heading=option.heading, help=option.help, **pairs))
             continue
         kind = _type_of(field.annotation) if name not in choices else click.Choice(choices[name])
         made.append(
             GroupedOption(
-                [f"--{name.replace('_', '-')}"],
+                [_flag(name)],
                 heading=option.heading,
                 help=option.help,
                 type=kind,
@@ -53,28 +52,8 @@ def settings_options(without: Collection[str] = (), **defaults: Any) -> list[cli
     return made
 
 
-def _pairs_option(name: str, option: Option) -> GroupedOption:
-    """Returns an option that may be given several times, each time with ``KEY=VALUE``."""
-
-    def parse(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
-        pairs: dict[str, str] = {}
-        for text in texts:
-            key, sign, value = text.partition("=")
-            if not sign or not key:
-                raise click.BadParameter(f"{text!r}: expected {option.metavar}")
-            if key in pairs:
-                raise click.BadParameter(f"{text!r}: {key} is given twice, expected each key once")
-            pairs[key] = value
-        return pairs
-
-    return GroupedOption(
-        [f"--{name.replace('_', '-')}"],
-        heading=option.heading,
-        help=option.help,
-        metavar=option.metavar,
-        multiple=True,
-        callback=parse,
-    )
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _type_of(annotation: Any) -> click.ParamType[Any]:

@@ -61,18 +61,22 @@ def new_task(directory: Path) -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Directory of the data set's files.",
 )
-@click.option("--task-option", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of the task.")
-def check_task(task: str, data: Path | None, pairs: tuple[str, ...]) -> None:
+@click.option(
+    "--task-option",
+    "task_options",
+    multiple=True,
+    metavar=options.KEY_VALUE,
+    callback=options.key_values,
+    help="An option of the task.",
+)
+def check_task(task: str, data: Path | None, task_options: dict[str, str]) -> None:
     """Try all that the task NAME (or package.module:Class) must keep, and print a table."""
     from fl_edge.errors import UnknownTaskError
     from fl_edge.tasks.registry import load_task
     from fl_shared.protocol.task_spec import format_task
 
-    for pair in pairs:
-        if "=" not in pair:
-            raise click.BadParameter(f"{pair!r}: expected KEY=VALUE", param_hint="--task-option")
     try:
-        found = load_task(format_task(task, dict(pair.split("=", 1) for pair in pairs)))
+        found = load_task(format_task(task, task_options))
     except UnknownTaskError as error:
         raise UserError(str(error)) from None
     try:

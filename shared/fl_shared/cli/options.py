@@ -48,6 +48,23 @@ def command(**attributes: Any) -> Callable[[Command], GroupedCommand]:
     return click.command(cls=GroupedCommand, context_settings=CONTEXT, **{"epilog": EPILOG, **attributes})
 
 
+KEY_VALUE: Final = "KEY=VALUE"
+"""The metavar of options that `key_values` parses. In a file of ``--config`` they may be a table."""
+
+
+def key_values(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    """Parses an option that may be given several times, each time with ``KEY=VALUE`` (a callback of click)."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise click.BadParameter(f"{text!r}: expected {KEY_VALUE}")
+        if key in pairs:
+            raise click.BadParameter(f"{text!r}: {key} is given twice, expected each key once")
+        pairs[key] = value
+    return pairs
+
+
 def broker_address(_ctx: click.Context, _param: click.Parameter, value: str | None) -> BrokerAddress | None:
     """Parses the value of an option that holds a broker's URL (a callback of click)."""
     from fl_shared.mqtt.address import BrokerAddress
@@ -200,7 +217,7 @@ def _load_config(ctx: click.Context, _param: click.Parameter, path: Path | None)
             suggestions = difflib.get_close_matches(key.replace("-", "_"), known_options, n=1)
             hint = f"; did you mean {suggestions[0].replace('_', '-')!r}?" if suggestions else ""
             raise click.BadParameter(f"{path}: {ctx.info_name} has no option {key!r}{hint}")
-        if isinstance(value, dict) and option.metavar == "KEY=VALUE":
+        if isinstance(value, dict) and option.metavar == KEY_VALUE:
             value = [f"{name}={item}" for name, item in value.items()]
         if isinstance(value, dict) or (isinstance(value, list) and not option.multiple):
             kind = "table" if isinstance(value, dict) else "list"
