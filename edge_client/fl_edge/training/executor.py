@@ -39,20 +39,19 @@ class TrainedUpdate:
 
 @dataclass(frozen=True, slots=True)
 class DataSummary:
-    """An edge's numbers of examples, the manifest of its weights, and its examples in each named class.
-
-    ``metrics``: those that the task declares.
-    """
+    """An edge's numbers of examples, the manifest of its weights, and its examples in each named class."""
 
     examples: int
     holdout_examples: int
     manifest: Manifest
     labels: dict[str, int] = field(default_factory=dict)
-    metrics: tuple[MetricDeclaration, ...] = ()
 
 
 class Executor(Protocol):
     """Does the work of one task. Vectors have the shape (manifest.values,). Raises ``EdgeError`` and ``ValueError``."""
+
+    def declared_metrics(self) -> tuple[MetricDeclaration, ...]:
+        """Returns the metrics that the task declares."""
 
     def summarize(self, client: str, partition: Partition | None) -> DataSummary:
         """Returns the numbers of examples in the partition of ``client``, and the manifest of the weights."""

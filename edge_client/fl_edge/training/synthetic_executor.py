@@ -11,7 +11,7 @@ import numpy as np
 from fl_edge.errors import PayloadError
 from fl_edge.tasks.task import Scores
 from fl_edge.training.executor import DataSummary, TrainedUpdate, VectorAllocator, edge_seed
-from fl_shared.protocol.messages import Partition, Split, TrainingRequest, UpdateMetrics
+from fl_shared.protocol.messages import MetricDeclaration, Partition, Split, TrainingRequest, UpdateMetrics
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 
 MAX_MAGNITUDE: Final = 1e-3
@@ -29,6 +29,9 @@ class SyntheticExecutor:
         if head_values:
             arrays.append(ArraySpec(name="head", shape=(head_values,)))
         self._manifest = Manifest(arrays=tuple(arrays))
+
+    def declared_metrics(self) -> tuple[MetricDeclaration, ...]:
+        return ()
 
     def summarize(self, client: str, partition: Partition | None) -> DataSummary:  # noqa: ARG002
         return DataSummary(0 if partition is None else 1, 0, self._manifest)

@@ -19,7 +19,7 @@ from fl_edge.training.task_results import (
     checked_scores,
     declared_metrics,
 )
-from fl_shared.protocol.messages import Partition, Split
+from fl_shared.protocol.messages import MetricDeclaration, Partition, Split
 from fl_shared.tensors.manifest import Manifest, Vector
 
 
@@ -47,14 +47,17 @@ class TaskExecutor(ABC):
     def _manifest(self) -> Manifest:
         return self.own_manifest()
 
+    def declared_metrics(self) -> tuple[MetricDeclaration, ...]:
+        return declared_metrics(self.task)
+
     def summarize(self, client: str, partition: Partition | None) -> DataSummary:
-        manifest, metrics = self._manifest, declared_metrics(self.task)
+        manifest = self._manifest
         if partition is None:
-            return DataSummary(0, 0, manifest, metrics=metrics)
+            return DataSummary(0, 0, manifest)
         data = self.load(client, partition)
         holdout_examples = 0 if data.holdout is None else len(data.holdout)
         labels = classes.count_labels(self.task.labels, data)
-        return DataSummary(len(data.train), holdout_examples, manifest, labels, metrics)
+        return DataSummary(len(data.train), holdout_examples, manifest, labels)
 
     def evaluate(
         self, model: Vector, manifest: Manifest, split: Split, client: str, partition: Partition | None

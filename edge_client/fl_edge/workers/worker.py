@@ -190,7 +190,11 @@ class Worker:
             case LoadJob(client=client, partition=partition):
                 found = executor.summarize(client, partition)
                 return LoadOutcome(
-                    found.examples, found.holdout_examples, found.manifest, found.labels, found.metrics
+                    found.examples,
+                    found.holdout_examples,
+                    found.manifest,
+                    found.labels,
+                    executor.declared_metrics(),
                 )
             case TrainJob():
                 return self._train(executor, job, model, cancelled)
@@ -199,9 +203,8 @@ class Worker:
                 scores = executor.evaluate(model.weights(), model.model.manifest, split, client, partition)
                 # The distribution of classes in a holdout is private; in the test split it is public.
                 confusion = scores.confusion if split == "test" else None
-                declared = executor.summarize(client, None).metrics
                 return EvaluateOutcome(
-                    scores.examples, scores.loss, dict(scores.metrics), confusion, declared
+                    scores.examples, scores.loss, dict(scores.metrics), confusion, executor.declared_metrics()
                 )
             case PredictJob():
                 raise AssertionError("predictions have a thread of their own")

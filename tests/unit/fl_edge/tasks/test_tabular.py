@@ -95,6 +95,7 @@ def test_edges_with_and_without_torch_do_the_same(
     target = "state" if kind is patients else "price"
     light, full = (make(task(target=target, model=model), tmp_path) for make in MAKERS.values())
     assert light.summarize("a", own()) == full.summarize("a", own())
+    assert light.declared_metrics() == full.declared_metrics()
     manifest, weights = federated([light], 2, request(lr=0.02))
     other_manifest, others = federated([full], 2, request(lr=0.02))
     assert manifest == other_manifest

@@ -46,6 +46,7 @@ def first(executor: Executor, seed: int = 7) -> tuple[Manifest, Vector]:
 def test_manifests_summaries_and_first_weights_are_equal() -> None:
     full, light = executors()
     assert full.summarize("a", PARTITION) == light.summarize("a", PARTITION)
+    assert full.declared_metrics() == light.declared_metrics()
     (manifest, weights), (light_manifest, light_weights) = first(full), first(light)
     assert manifest.digest == light_manifest.digest
     np.testing.assert_array_equal(weights, light_weights)
