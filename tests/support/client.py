@@ -26,6 +26,8 @@ from fl_shared.system.mosquitto import LOOPBACK
 from tests.support.received import ANSWER_TIMEOUT, Inbox, Received
 from tests.support.wait import wait_until
 
+FENCE = "fence/"
+"""Below it a client publishes what shows it that all before has come."""
 NOT_AUTHORISED = 0x87
 """The reason code of what an ACL denies. All from 0x80 on are failures."""
 
@@ -142,7 +144,7 @@ class Client(Inbox):
 
         What this client publishes comes back behind them: a broker keeps the order of a client's messages.
         """
-        fence = f"fence/{self.name}"
+        fence = FENCE + self.name
         assert self.subscribe(fence) < 0x80
         known = len(self.received)
         self.publish(fence)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_aggregator.tools.provision.kits import Provision
-from tests.support.client import Client, Endpoint
+from tests.support.client import FENCE, Client, Endpoint
 from tests.support.programs import KEEPALIVE, Program, history
 from tests.support.provisioned_broker import ProvisionedBroker, kit_of
 
@@ -58,8 +58,9 @@ class Site:
 
 
 def heard(client: Client) -> list[tuple[str, bytes]]:
-    """All that has come so far, and has not been asked for before."""
-    return [(one.topic, one.payload) for one in client.take_all()]
+    """All that was published so far, and has not been asked for before."""
+    client.catch_up()
+    return [(one.topic, one.payload) for one in client.take_all() if not one.topic.startswith(FENCE)]
 
 
 def rounds(site: Site, name: str) -> list[dict[str, Any]]:
