@@ -18,7 +18,7 @@ from tests.support.attacks.cluster import ALL, BAD, HONEST, MARK, ROUNDS, Cluste
 from tests.support.attacks.table import ATTACKS
 from tests.support.wait import DEADLINE, wait_until
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(960)]
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from tests.support.samples import MESSAGES
 from tests.support.simulated_aggregator import RUN, SimulatedAggregator, first_model
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(480)]
 
 DEEP_JSON = b'{"v":2,"kind":' + b"[" * 5000
 FLOOD = 300

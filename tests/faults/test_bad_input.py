@@ -27,7 +27,7 @@ from tests.support.run_under_test import RunUnderTest, pack
 from tests.support.samples import MESSAGES
 from tests.support.simulated_edges import SimulatedEdges, folded
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(480)]
 
 GOOD = tuple(f"good-{number}" for number in range(3))
 FLOOD = 3000
@@ -37,7 +37,7 @@ CLIENTS = (
 )  # fmt: skip
 SETTINGS = (
     "--clients", str(len(CLIENTS)), "--per-round", str(len(CLIENTS)), "--quorum", "3", "--rounds", "2",
-    "--holdout", "0", "--grace", "0", "--wait", "30", "--deadline", "60",
+    "--holdout", "0", "--grace", "0", "--wait", "120", "--deadline", "60",
 )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from tests.support.programs import freeze, thaw, workers
 from tests.support.synthetic_run import TASK, model_sha256, settings, trainings
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(480)]
 
 DOWN = 0.3
 """Seconds that the broker is gone: long enough for everyone to try, and fail."""
@@ -81,7 +81,7 @@ def test_a_broker_that_dies_in_every_phase(
         run = stack.enter_context(programs.aggregator(tmp_path, broker.url, *settings(5)))
 
         def struck(done: threading.Event) -> None:
-            assert done.wait(40), run.output + two.output
+            assert done.wait(160), run.output + two.output
 
         observer.wait_for_message(m.Status, present=3)
         die_and_come_back(broker)
@@ -178,7 +178,7 @@ def test_a_broker_that_is_stopped_in_order_costs_no_round(tmp_path: Path, mosqui
         options = (*settings(2), "--grace", "0.5")
         run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *options))
         training = observer.when_message(lambda: freeze(*workers(fleet)), m.Selected, round=1)
-        assert training.wait(40), run.output + fleet.output
+        assert training.wait(160), run.output + fleet.output
         mosquitto.stop()
         time.sleep(1.0)
         mosquitto.start()

@@ -21,7 +21,7 @@ from tests.support.builders import session_of
 from tests.support.simulated_edges import SimulatedEdges
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(480)]
 
 MANIFEST = Manifest(arrays=(ArraySpec(name="w", shape=(5,)),))
 
@@ -33,7 +33,7 @@ class Run:
         self.directory = directory
         self.edges = stack.enter_context(SimulatedEdges(broker.endpoint, MANIFEST))
         self.program = stack.enter_context(
-            programs.aggregator(directory, broker.url, "--holdout", "0", "--wait", "20", *arguments)
+            programs.aggregator(directory, broker.url, "--holdout", "0", "--wait", "120", *arguments)
         )
         self.edges.expect(m.AggregatorPresence, state="online")
 

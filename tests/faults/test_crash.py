@@ -30,7 +30,7 @@ from tests.support.builders import training_request
 from tests.support.client import Client
 from tests.support.simulated_aggregator import SimulatedAggregator, first_model
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(100)]
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(480)]
 
 TASK = "synthetic-1000"
 

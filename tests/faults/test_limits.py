@@ -35,7 +35,7 @@ from tests.support.flood import Flood
 from tests.support.simulated_edges import SimulatedEdges
 from tests.support.synthetic_run import TASK, settings
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(960)]
 
 FLOOD = 20_000
 MAD = "mad"
@@ -87,7 +87,7 @@ def mad_words(run: str, incarnation: int, manifest: Manifest) -> Callable[[int],
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_flood_changes_nothing_for_those_who_train(
     tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack, undisturbed: dict[int, str]
 ) -> None:
@@ -221,7 +221,7 @@ def test_a_claim_that_is_too_large_is_refused_before_a_byte_is_taken(
     manifest = Manifest(arrays=(ArraySpec(name="body", shape=(600,)),))
     huge = [{"name": "body", "shape": [2**29], "role": "parameter"}]
     run_settings = (
-        "--clients", "2", "--per-round", "2", "--rounds", "1", "--holdout", "0", "--grace", "0", "--wait", "20",
+        "--clients", "2", "--per-round", "2", "--rounds", "1", "--holdout", "0", "--grace", "0", "--wait", "120",
     )  # fmt: skip
     wire = stack.enter_context(SimulatedEdges(mosquitto.endpoint, manifest))
     with programs.aggregator(tmp_path, mosquitto.url, *run_settings) as run:

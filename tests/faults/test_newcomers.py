@@ -18,7 +18,7 @@ from tests.support.client import Client
 from tests.support.flood import Flood
 from tests.support.synthetic_run import TASK, settings
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(960)]
 
 NAMES = ("anna", "bert", "cleo")
 

@@ -44,7 +44,7 @@ def test_only_what_had_not_come_travels_again(tmp_path: Path, mosquitto: Mosquit
                 ),
                 proxy.stall,
             )
-            assert at_half.wait(60), first.output
+            assert at_half.wait(240), first.output
             first.send(signal.SIGKILL)
             first.wait(10)
             proxy.limit(None)

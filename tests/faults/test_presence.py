@@ -22,7 +22,7 @@ from tests.support.programs import freeze, kill, thaw
 from tests.support.synthetic_run import TASK, Hold, trainings
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(480)]
 
 KEEPALIVE = float(programs.KEEPALIVE)
 
@@ -36,7 +36,7 @@ def edge(directory: Path, broker: Mosquitto, client: str, *arguments: str) -> pr
 def settings(clients: int, per_round: int, rounds: int = 1, grace: float = 0.0) -> tuple[str, ...]:
     return (
         "--task", TASK, "--clients", str(clients), "--per-round", str(per_round), "--rounds", str(rounds),
-        "--quorum", "1", "--grace", str(grace), "--wait", "30", "--holdout", "0",
+        "--quorum", "1", "--grace", str(grace), "--wait", "120", "--holdout", "0",
     )  # fmt: skip
 
 

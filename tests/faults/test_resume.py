@@ -134,7 +134,7 @@ def test_killed_before_an_effect_and_resumed_it_makes_the_same_model(
     dies_and_goes_on(cluster, undisturbed, boundary)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(960)
 def test_killed_again_and_again_it_makes_the_same_model(cluster: Cluster, undisturbed: Reference) -> None:
     code = int(-signal.SIGKILL)
     notes: list[str] = []

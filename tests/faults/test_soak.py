@@ -35,7 +35,7 @@ def test_fifty_rounds(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_thousand_rounds(tmp_path: Path) -> None:
     soak = SoakRun(tmp_path, rounds=1000, pace=8, seed=2, blackouts=(0.25, 0.5, 0.75))
     soak.run(500)

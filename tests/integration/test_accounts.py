@@ -73,7 +73,7 @@ def test_the_acl_leaves_our_programs_all_that_they_need(tmp_path: Path) -> None:
         subprocess.run(
             ["mosquitto_pub", "-p", str(broker.port), "-u", "web", "-P", password_of_web, "-q", "1",
              "-t", "fl/status", "-m", "forbidden"],
-            check=False, timeout=20,
+            check=False, timeout=120,
         )  # fmt: skip
     finally:
         broker.stop()

@@ -26,7 +26,7 @@ from tests.support.builders import session_of
 from tests.support.simulated_edges import SimulatedEdges
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(480)]
 
 MANIFEST = Manifest(arrays=(ArraySpec(name="w", shape=(5,)),))
 SETTINGS = (

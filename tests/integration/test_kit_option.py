@@ -110,7 +110,7 @@ def test_what_does_not_go_beside_a_kit(site: Provision, tmp_path: Path) -> None:
     for program, arguments, says in rows:
         run = ["--run-dir", str(tmp_path / "run")] if program == "fl-aggregator" else []
         ended = subprocess.run(
-            [str(programs.BIN / program), *arguments, *run], capture_output=True, text=True, timeout=30
+            [str(programs.BIN / program), *arguments, *run], capture_output=True, text=True, timeout=120
         )
         assert ended.returncode == 2, (arguments, ended.stderr)
         assert says in " ".join(ended.stderr.split()), arguments
@@ -127,7 +127,7 @@ def test_another_way_to_the_same_broker(site: Provision) -> None:
         ("127.0.0.2", "certificate is not for '127.0.0.2'"),
     ):
         ended = subprocess.run(
-            [*command, f"mqtts://{host}:{port}"], capture_output=True, text=True, timeout=30
+            [*command, f"mqtts://{host}:{port}"], capture_output=True, text=True, timeout=120
         )
         assert ended.returncode == 2
         assert says in ended.stderr

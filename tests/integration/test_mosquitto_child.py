@@ -131,7 +131,7 @@ def test_the_health_check_of_compose_tells_a_living_broker_from_a_dead_one(
 
     def status() -> int:
         return subprocess.run(
-            [*command, "-p", str(mosquitto.port)], capture_output=True, timeout=5, check=False
+            [*command, "-p", str(mosquitto.port)], capture_output=True, timeout=120, check=False
         ).returncode
 
     assert status() == 0

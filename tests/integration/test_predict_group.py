@@ -15,7 +15,7 @@ from tests.support.client import Client, Endpoint
 from tests.support.programs import Program
 from tests.support.provisioned_broker import ProvisionedBroker, kit_of, provisioned
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(480)]
 
 REQUESTS = 20
 TASK = "synthetic-1000"

@@ -235,7 +235,7 @@ def test_options_from_the_environment_and_a_file(tmp_path: Path, mosquitto: Mosq
     environment = {**os.environ, "FL_ROUNDS": "7", "FL_BROKER": mosquitto.url}
     done = subprocess.run(
         [str(programs.BIN / "fl-aggregator"), "start", "--config", str(config), "--run-dir", str(tmp_path / "run")],
-        env=environment, capture_output=True, text=True, timeout=30, check=False,
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]

@@ -161,7 +161,7 @@ def test_without_ca_the_system_says_whom_to_trust(site: Site, tmp_path: Path) ->
         env=os.environ | {"SSL_CERT_FILE": str(site.authority.ca)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
     assert "no run is online" in trusting.stderr, trusting.stderr
 
@@ -172,7 +172,7 @@ def ends_at_once(directory: Path, program: str, url: str, options: list[str], sa
     else:
         more = ["start", "--task", "synthetic-10", "--run-dir", str(directory / "run")]
     command = [str(programs.BIN / program), *more, "--broker", url, *options]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2, ended.stderr
     lines = [line for line in ended.stderr.splitlines() if line]
     assert len(lines) == 1, ended.stderr

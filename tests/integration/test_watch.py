@@ -27,7 +27,7 @@ from tests.support.programs import Program
 from tests.support.simulated_edges import SimulatedEdges
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(480)]
 
 MANIFEST = Manifest(arrays=(ArraySpec(name="w", shape=(5,)),))
 SETTINGS = (
@@ -39,7 +39,7 @@ SETTINGS = (
 def status(broker: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(programs.BIN / "fl-aggregator"), "status", "--broker", broker, *arguments],
-        capture_output=True, text=True, timeout=40, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def fail(edges: SimulatedEdges, client: str, number: int, detail: str) -> None:
 def test_nothing_is_there(mosquitto: Mosquitto, command: str) -> None:
     done = subprocess.run(
         [str(programs.BIN / "fl-aggregator"), command, "--broker", mosquitto.url, "--wait", "1", "--prefix", "a/b"],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
@@ -82,7 +82,7 @@ def test_no_broker(arguments: tuple[str, ...], code: int) -> None:
     url = f"mqtt://127.0.0.1:{free_port()}"
     done = subprocess.run(
         [str(programs.BIN / "fl-aggregator"), *arguments, "--broker", url],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (code, "")
     (line,) = done.stderr.splitlines()

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.support.wait import wait_until
+from tests.support.wait import PATIENCE, wait_until
 
 BIN = Path(sys.executable).parent
 KEEPALIVE = "2"
@@ -64,10 +64,11 @@ class Program:
         return self._process.poll() is None
 
     def wait(self, timeout: float = 90.0) -> int:
+        """Returns the exit code; waits ``timeout`` seconds on a quiet machine (see `PATIENCE`)."""
         try:
-            return self._process.wait(timeout)
+            return self._process.wait(timeout * PATIENCE)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {timeout} s\n{self.output}") from None
+            raise AssertionError(f"still running after {timeout * PATIENCE} s\n{self.output}") from None
 
     def ends_well(self, timeout: float = 90.0) -> None:
         code = self.wait(timeout)

@@ -19,7 +19,7 @@ def settings(rounds: int) -> tuple[str, ...]:
     """Settings of a run that selects all three edges in every round, so that its model is always the same."""
     return (
         "--task", TASK, "--clients", "3", "--per-round", "3", "--rounds", str(rounds), "--quorum", "3",
-        "--grace", "30", "--wait", "30", "--holdout", "0",
+        "--grace", "30", "--wait", "120", "--holdout", "0",
     )  # fmt: skip
 
 
@@ -51,7 +51,7 @@ class Hold:
         self._held = observer.when_message(lambda: None, m.Selected, round=number)
 
     def wait(self) -> None:
-        assert self._held.wait(40), "the round was not opened"
+        assert self._held.wait(160), "the round was not opened"
 
     def release(self) -> None:
         programs.thaw(*self._pids)

@@ -17,7 +17,7 @@ from tests.support.edge_process import TEST_SPLIT, Start, children, log_of
 from tests.support.simulated_aggregator import RUN, SimulatedAggregator, first_model
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(480)]
 
 
 def test_a_fleet_is_many_edges_in_one_process(

@@ -18,7 +18,7 @@ from tests.support.edge_process import Start, children, log_of
 from tests.support.simulated_aggregator import RUN, SimulatedAggregator, collect
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(480)]
 
 VALUES = 2_000_000
 """Of the synthetic model: 8 MB."""

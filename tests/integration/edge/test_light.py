@@ -15,7 +15,7 @@ from tests.support.broker import Mosquitto
 from tests.support.wait import wait_until
 from tests.support.without_packages import without_packages
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(480)]
 
 NOT_IN_LITE = ("torch", "torchvision", "sklearn", "scipy")
 RUN = ("--task", "digits-mlp", "--clients", "4", "--rounds", "4", "--epochs", "5", "--lr", "0.05")

@@ -22,7 +22,7 @@ from tests.support.broker import Mosquitto
 from tests.support.edge_process import TEST_SPLIT, Start, log_of, prediction
 from tests.support.simulated_aggregator import SimulatedAggregator, first_model
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(480)]
 
 TRAINING = 1797 - TEST_SPLIT
 

@@ -21,7 +21,7 @@ from tests.support.edge_process import Start, children, log_of, prediction
 from tests.support.simulated_aggregator import RUN, SimulatedAggregator, first_model
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(480)]
 
 
 def test_an_edge_killed_in_training_goes_offline_and_its_workers_end(

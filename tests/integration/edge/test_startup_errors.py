@@ -15,7 +15,7 @@ from tests.support.broker import Mosquitto
 from tests.support.edge_process import Start
 from tests.support.simulated_aggregator import SimulatedAggregator
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(480)]
 
 
 def run_edge(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -25,7 +25,7 @@ def run_edge(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
 
 

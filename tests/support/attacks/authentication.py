@@ -99,7 +99,7 @@ def runs_our_program_as_another(cluster: Cluster) -> None:
         [str(programs.BIN / "fl-edge"), "--kit", str(found), "--id", "0"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
     assert ended.returncode == 2, ended.stderr
     assert "the kit is for edge '3' only" in ended.stderr
