@@ -120,8 +120,10 @@ def test_a_first_connection_says_what_is_wrong_and_goes_on_trying(
         (b"SSH-2.0-OpenSSH_9.2\r\n" * 20, r"not MQTT 5|did not answer|closed the connection"),
         (b"\x20\x7f" + b"\xff" * 127, "not MQTT 5"),
         (b"\x20\x02\x00\x01", "Unsupported protocol version"),
+        (b"\x20\x03\x00\x89\x00", "Server busy.*max_connections"),
+        (b"\x20\x03\x00\x97\x00", "Quota exceeded.*max_connections"),
     ],
-    ids=["silent", "closes", "ssh", "garbage", "mqtt-3"],
+    ids=["silent", "closes", "ssh", "garbage", "mqtt-3", "busy", "quota"],
 )
 def test_what_is_no_broker_is_named(network: Network, sends: bytes | None, says: str) -> None:
     with one_answer(sends) as port:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from fl_shared.errors import BrokerRefused, BrokerUnreachable, MessageTooLarge
 from fl_shared.mqtt.address import BrokerAddress
-from fl_shared.mqtt.diagnosis import diagnose, diagnose_no_answer
+from fl_shared.mqtt.diagnosis import NO_ROOM, diagnose, diagnose_no_answer
 from fl_shared.mqtt.event_loop import NetworkThread
 from fl_shared.mqtt.events import (
     MAX_FILTERS,
@@ -261,7 +261,9 @@ class Connection:
     def link_ended_unanswered(self, link: Link) -> None:
         """Records the end of ``link`` before the broker answered CONNECT; first finds out why."""
         if self.settings.address in self._reached_addresses:
-            self.link_ended(link, f"{self.settings.address} closed the connection without an answer")
+            self.link_ended(
+                link, f"{self.settings.address} closed the connection without an answer: {NO_ROOM}"
+            )
             return
 
         def ask() -> None:

@@ -15,6 +15,8 @@ from fl_shared.mqtt.events import ConnectionSettings
 from fl_shared.system.mosquitto import accepts_connect
 
 PROBE_TIMEOUT: Final = 1.0
+NO_ROOM: Final = "it may have as many clients as it allows (Mosquitto: max_connections of the listener)"
+"""Mosquitto closes a connection that is one too many without an answer; other brokers send a reason code."""
 _ROTATE: Final = "get a new one (fl-aggregator provision rotate)"
 _NOT_TLS: Final = frozenset(
     {
@@ -95,7 +97,9 @@ def diagnose_no_answer(settings: ConnectionSettings) -> Diagnosis:
     if not address.is_encrypted and _accepts_tls(address):
         return _tls_required(address)
     hint = ", and does it accept our certificate" if address.is_encrypted else ""
-    return Diagnosis(f"{address} closed the connection without an answer: is it an MQTT 5 broker{hint}?")
+    return Diagnosis(
+        f"{address} closed the connection without an answer: is it an MQTT 5 broker{hint}? If so, {NO_ROOM}"
+    )
 
 
 def _accepts_tls(address: BrokerAddress) -> bool:
@@ -160,7 +164,8 @@ def _diagnose_disconnect(error: OSError, address: BrokerAddress) -> Diagnosis:
         return Diagnosis(_no_tls_message(address), is_permanent=True)
     if not address.is_websocket or isinstance(error, ssl.SSLEOFError):
         return Diagnosis(
-            f"{address}: the connection was closed during the TLS handshake: is a broker with TLS listening there?"
+            f"{address}: the connection was closed during the TLS handshake: is a broker with TLS listening there? "
+            f"If so, {NO_ROOM}"
         )
     return _diagnose_other(error, address)
 

@@ -22,7 +22,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from fl_shared.errors import ServerRequiresTls
 from fl_shared.mqtt.connection import Connection
-from fl_shared.mqtt.diagnosis import diagnose
+from fl_shared.mqtt.diagnosis import NO_ROOM, diagnose
 from fl_shared.mqtt.event_loop import NetworkThread
 from fl_shared.mqtt.events import (
     MAX_MQTT_PACKET,
@@ -45,6 +45,8 @@ FINAL_REFUSALS: Final = frozenset(
 )
 """Reason codes of CONNACK that would come again. The others mean "busy", "quota" or nothing."""
 _ACCOUNT_REFUSALS: Final = frozenset({0x86, 0x87, 0x8A, 0x8C})
+_NO_ROOM_REFUSALS: Final = frozenset({0x89, 0x97})
+"""Server busy, quota exceeded (MQTT 5, 3.2.2.2)."""
 _PROTOCOL_ERROR: Final = 0x82
 _KEEPALIVE_TIMEOUT: Final = 0x8D
 
@@ -268,6 +270,8 @@ class PahoLink:
                 self._reason += (
                     f"; {hint} (mqtt://USER@host) and the password (FL_PASSWORD or --password-file)"
                 )
+            if code.value in _NO_ROOM_REFUSALS:
+                self._reason += f"; {NO_ROOM}"
             if code.value in FINAL_REFUSALS:
                 self._refusal = ConnectRefused(self._reason, code.value)
             return
