@@ -202,6 +202,19 @@ def test_first_weights_that_find_no_room_end_the_command(
     assert not run_dir.exists()
 
 
+def test_a_disk_that_is_full_at_the_start_ends_the_command(
+    tmp_path: Path, disk: SmallDisk, mosquitto: Mosquitto
+) -> None:
+    """And no run is to be resumed that has not begun."""
+    disk.leave(0)
+    run_dir = disk.path / "run"
+    with aggregator(tmp_path, mosquitto, "--run-dir", str(run_dir)) as run:
+        assert run.wait(30) == 1
+    reason = f"{run_dir}: No space left on device; when this is fixed, start again: no run has begun"
+    assert run.err.splitlines() == [f"fl-aggregator: {reason}"]
+    assert not run_dir.exists()
+
+
 def test_a_journal_that_cannot_grow_pauses_the_run(
     tmp_path: Path, disk: SmallDisk, mosquitto: Mosquitto
 ) -> None:

@@ -39,6 +39,7 @@ from fl_aggregator.server.interpreter import Interpreter
 from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.resume import RecoveredRun
 from fl_aggregator.storage.disk_space import DiskFull
+from fl_aggregator.storage.run_directory import RUN_FILE
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
@@ -170,8 +171,11 @@ class Aggregator:
         if isinstance(error, DiskFull):
             return RunFailed(str(error))
         directory = self._directory.path
-        advice = f"; when this is fixed, continue with --resume {directory}" if self.running else ""
-        return RunFailed(f"{error.filename or directory}: {error.strerror or error}{advice}")
+        has_begun = (directory / RUN_FILE).exists()
+        advice = f"continue with --resume {directory}" if has_begun else "start again: no run has begun"
+        return RunFailed(
+            f"{error.filename or directory}: {error.strerror or error}; when this is fixed, {advice}"
+        )
 
     def _resume(self, recovered: RecoveredRun) -> None:
         """Continues the run where its journal ends; run time did not pass in the meantime."""
