@@ -13,6 +13,7 @@ from fl_edge.session.work import EvaluationScores
 from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.workers import protocol
 from fl_edge.workers.pool import Pool
+from fl_shared.protocol.messages import Partition
 from fl_shared.tensors.sections import DELTA, ModelSection
 from fl_shared.transfer.upload import FinishedUpdate
 
@@ -90,9 +91,17 @@ class Dispatcher:
         )
         self._track(JobOwner(client, effect.job), pool_id)
 
-    def predict(self, client: str, task: str, model: FetchedModel, payload: bytes, asker: str | None) -> int:
+    def predict(
+        self,
+        client: str,
+        task: str,
+        model: FetchedModel,
+        payload: bytes,
+        asker: str | None,
+        partition: Partition | None,
+    ) -> int:
         """Starts a prediction for the predictor of ``client``; returns the id of its `PredictionResult`."""
-        pool_id = self._pool.predict(task, _cache_frame(model), payload, asker)
+        pool_id = self._pool.predict(task, _cache_frame(model), payload, asker, client, partition)
         self._owners[pool_id] = JobOwner(client, None)
         return pool_id
 

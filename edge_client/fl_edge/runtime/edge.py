@@ -9,9 +9,10 @@ from pathlib import Path
 from fl_edge.messaging.authenticity import MessageAuthenticator
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.prediction.predictor import Predictor
-from fl_edge.session.state import SessionState
+from fl_edge.session.state import LoadedPartition, Session, SessionState
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
+from fl_shared.protocol.messages import Partition
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +43,14 @@ class Edge:
     def client(self) -> str:
         """The edge's id."""
         return self.state.identity.client
+
+    def partition_of(self, task: str) -> Partition | None:
+        """Returns the partition of the data of ``task`` that the edge has loaded, or ``None``."""
+        match self.state:
+            case Session(partition_state=LoadedPartition(task=loaded, partition=partition)) if loaded == task:
+                return partition
+            case _:
+                return None
 
     @property
     def is_connected(self) -> bool:

@@ -73,11 +73,12 @@ def _size(event: EdgeConnectionEvent | mqtt.ConnectionEvent) -> int | None:
 
 
 class _EdgePredictionBackend:
-    def __init__(self, dispatcher: Dispatcher, client: str) -> None:
-        self._dispatcher, self._client = dispatcher, client
+    def __init__(self, dispatcher: Dispatcher, edge: Edge) -> None:
+        self._dispatcher, self._edge = dispatcher, edge
 
     def predict(self, task: str, model: FetchedModel, payload: bytes, asker: str | None) -> int:
-        return self._dispatcher.predict(self._client, task, model, payload, asker)
+        partition = self._edge.partition_of(task)
+        return self._dispatcher.predict(self._edge.client, task, model, payload, asker, partition)
 
 
 class Runtime:
@@ -132,7 +133,7 @@ class Runtime:
             client,
             self._prefix,
             self._store,
-            _EdgePredictionBackend(self._dispatcher, client),
+            _EdgePredictionBackend(self._dispatcher, edge),
             lambda: edge.connect_predictor(partial(self._enqueue_for_predictions, client)),
             first_seq,
             self._rate_limiter,

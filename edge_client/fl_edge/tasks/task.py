@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -202,6 +203,18 @@ class Task(ABC):
         Any names and values will do. Programs show ``label`` and ``probabilities`` (by label) as a class, ``value`` and
         ``unit`` as a number, ``values`` and ``unit`` as a series (`answers`).
         """
+
+    def predictor(
+        self,
+        model: nn.Module,
+        context: LoadContext | None,  # noqa: ARG002
+    ) -> Callable[[bytes], Mapping[str, Any]]:
+        """Returns the function that answers requests with ``model``: `predict`.
+
+        ``context``: whose data the edge has that answers; None if it has none. A task whose answers depend on them
+        reads them here, once for each version.
+        """
+        return partial(self.predict, model)
 
     def example_request(self) -> Any:
         """Returns a request in JSON as an example of what ``predict`` reads; None if a request cannot be in JSON."""

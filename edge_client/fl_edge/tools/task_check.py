@@ -210,7 +210,7 @@ class TaskCheck:
 
     def _answer(self, payload: bytes) -> Any:
         model = local_training.model_from(self._task, self._weights.copy(), self._need_model())
-        return task_results.checked_answer(self._task, self._task.predict(model, payload))
+        return task_results.checked_answer(self._task, self._task.predictor(model, self._context())(payload))
 
     def _context(self) -> LoadContext:
         partition = Partition(index=0, count=1, scheme="own", seed=0, holdout=0.2)

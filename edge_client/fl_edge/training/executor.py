@@ -77,8 +77,17 @@ class Executor(Protocol):
     ) -> Scores:
         """Returns the scores of ``model`` on the test split, or on the holdout of the partition of ``client``."""
 
-    def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, Any]]:
-        """Returns a function from a request to its answer, which JSON can express."""
+    def make_predictor(
+        self,
+        model: Vector,
+        manifest: Manifest,
+        client: str = "",
+        partition: Partition | None = None,
+    ) -> Callable[[bytes], dict[str, Any]]:
+        """Returns a function from a request to its answer, which JSON can express.
+
+        ``partition`` is that of ``client``, which answers.
+        """
 
     def example_request(self) -> Any:
         """Returns an example of a request, which JSON can express, or None."""

@@ -74,7 +74,13 @@ class SyntheticExecutor:
         self._check(model, manifest)
         return Scores(examples=1, loss=0.0)
 
-    def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, Any]]:
+    def make_predictor(
+        self,
+        model: Vector,
+        manifest: Manifest,
+        client: str = "",  # noqa: ARG002
+        partition: Partition | None = None,  # noqa: ARG002
+    ) -> Callable[[bytes], dict[str, Any]]:
         self._check(model, manifest)
 
         def predict(_payload: bytes) -> dict[str, Any]:

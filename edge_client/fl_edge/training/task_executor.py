@@ -65,9 +65,16 @@ class TaskExecutor(ABC):
         examples = self._examples(split, client, partition)
         return checked_scores(self.task, self.task.evaluate(self.model_from(model, manifest), examples))
 
-    def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, Any]]:
-        model_with_weights = self.model_from(model, manifest)
-        return lambda payload: checked_answer(self.task, self.task.predict(model_with_weights, payload))
+    def make_predictor(
+        self,
+        model: Vector,
+        manifest: Manifest,
+        client: str = "",
+        partition: Partition | None = None,
+    ) -> Callable[[bytes], dict[str, Any]]:
+        context = None if partition is None else LoadContext(client, partition, self._data_dir)
+        predictor = self.task.predictor(self.model_from(model, manifest), context)
+        return lambda payload: checked_answer(self.task, predictor(payload))
 
     def example_request(self) -> Any:
         return checked_example(self.task, self.task.example_request())

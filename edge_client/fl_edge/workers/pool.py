@@ -157,9 +157,13 @@ class Pool:
         """Submits an evaluation of ``model`` on a split: the result is an `EvaluateOutcome`."""
         return self._submit(_PendingJob(EvaluateJob(client, task, split, partition, model.digest), model))
 
-    def predict(self, task: str, model: CacheModel, payload: bytes, asker: str | None = None) -> int:
-        """Submits a prediction of ``model`` for one request of ``asker``: the result is a `PredictOutcome`."""
-        return self._submit(_PendingJob(PredictJob(task, model.digest, payload), model, asker))
+    def predict(
+        self, task: str, model: CacheModel, payload: bytes, asker: str | None = None,
+        client: str = "", partition: Partition | None = None,
+    ) -> int:  # fmt: skip
+        """Submits a request of ``asker``, which ``client`` answers with ``model``: the result is a `PredictOutcome`."""
+        job = PredictJob(task, model.digest, payload, client, partition)
+        return self._submit(_PendingJob(job, model, asker))
 
     def cancel(self, job_id: int) -> None:
         """Cancels a job: its result is ``cancelled``, unless it has already finished. Predictions are not cancelled."""

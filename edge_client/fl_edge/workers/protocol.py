@@ -82,11 +82,16 @@ class EvaluateJob:
 
 @dataclass(frozen=True, slots=True)
 class PredictJob:
-    """Answer the prediction request ``payload`` with the model ``digest``; if it is empty, with an example of one."""
+    """Answer the prediction request ``payload`` with the model ``digest``; if it is empty, with an example of one.
+
+    ``partition`` is that of ``client``, which answers; null if it has none.
+    """
 
     task: str
     digest: str
     payload: bytes
+    client: str = ""
+    partition: Partition | None = None
 
 
 # Jobs name models by their digests; a model is sent once, before the first job that needs it (`CacheModel`).

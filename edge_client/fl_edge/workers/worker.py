@@ -54,7 +54,7 @@ from fl_edge.workers.protocol import (
     read_frame,
     write_frame,
 )
-from fl_shared.protocol.messages import UpdateMetrics
+from fl_shared.protocol.messages import Partition, UpdateMetrics
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.encodings.float32 import FLOAT32
@@ -64,10 +64,12 @@ from fl_shared.tensors.sections import DELTA, ModelSection, model_digest
 
 @dataclass(slots=True)
 class _CachedModel:
-    """A cached model, and its predictors by task, each made with the first request that needs it."""
+    """A cached model, and its predictors by task and edge, each made with the first request that needs it."""
 
     model: CacheModel
-    predictors: dict[str, Callable[[bytes], dict[str, Any]]] = field(default_factory=dict)
+    predictors: dict[tuple[str, str, Partition | None], Callable[[bytes], dict[str, Any]]] = field(
+        default_factory=dict
+    )
 
     def weights(self) -> Vector:
         """Returns a writable copy-on-write view, since torch needs writable arrays."""
@@ -254,9 +256,12 @@ class Worker:
         executor = self._executor(job.task)
         if not job.payload:
             return ExampleOutcome(executor.example_request())
-        if job.task not in model.predictors:
-            model.predictors[job.task] = executor.make_predictor(model.weights(), model.model.manifest)
-        return PredictOutcome(model.predictors[job.task](job.payload))
+        whose = job.task, job.client, job.partition
+        if whose not in model.predictors:
+            model.predictors[whose] = executor.make_predictor(
+                model.weights(), model.model.manifest, job.client, job.partition
+            )
+        return PredictOutcome(model.predictors[whose](job.payload))
 
 
 def _end_after_error() -> NoReturn:

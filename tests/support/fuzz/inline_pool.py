@@ -47,7 +47,7 @@ class InlinePool:
         return self._do(protocol.EvaluateJob(client, task, split, partition, model.digest), model)
 
     def predict(
-        self, task: str, model: protocol.CacheModel, payload: bytes, _asker: str | None = None
+        self, task: str, model: protocol.CacheModel, payload: bytes, _asker: str | None = None, *_: object
     ) -> int:
         return self._do(protocol.PredictJob(task, model.digest, payload), model)
 
