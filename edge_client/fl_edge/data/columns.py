@@ -195,7 +195,7 @@ def schema_of(choices: Choices, tables: Sequence[Table]) -> Schema:
         if more:
             raise DataCorruptError(f"{table.path}: row 1: column {more[0]!r} is not in {first.path}")
     declared = dict(choices.categorical)
-    categories = [n for n in used if n in declared or _is_text([table.columns[n] for table in tables])]
+    categories = [n for n in used if n in declared or is_text([table.columns[n] for table in tables])]
     schema = Schema(
         choices,
         tuple(sorted(set(used) - set(categories))),
@@ -262,8 +262,8 @@ def _check_named(choices: Choices, table: Table) -> None:
                 raise DataCorruptError(f"{table.path}: row 1: column {name!r} ({option}) is missing; {has}")
 
 
-def _is_text(columns: Sequence[Column]) -> bool:
-    """Whether a column is a category: most of its values are no numbers."""
+def is_text(columns: Sequence[Column]) -> bool:
+    """Whether most values of a column are no numbers. ``columns``: those of this name in all tables."""
     texts = numbers = 0
     for column in columns:
         present = column.where(lambda text: not is_missing(text))
@@ -282,7 +282,7 @@ def _classes_of(choices: Choices, tables: Sequence[Table]) -> tuple[str, ...]:
     if choices.kind == "regression" or (
         choices.kind == "auto"
         and not choices.classes
-        and not _is_text(columns)
+        and not is_text(columns)
         and not (whole and len(values) <= MAX_AUTO_CLASSES)
     ):
         LOG.info("target %s: a number, so this is a regression (else: kind=classification)", choices.target)

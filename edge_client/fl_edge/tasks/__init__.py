@@ -7,7 +7,8 @@
 ``dense``      dense models: in NumPy ``dense_network``, in torch ``dense_module``
 ``image``      what image tasks share
 ``classes``    scores of a classifier;  ``pictures``: pictures in requests
-``tabular``    learns from tables;  ``scoring``: metrics of both kinds
+``tabular``    ``series``: tables;  ``recurrent``: a GRU;  ``requests``: their JSON
+``scoring``    metrics of classification and regression
 ``digits``     ``digits_mlp``, ``mnist``, ``cifar10``: the built-in tasks
 ``synthetic``  the names of tasks without data, for measuring
 =============  ==================================================================

@@ -31,9 +31,10 @@ _BUILT_IN: Final = {
     "cifar10": "fl_edge.tasks.cifar10:Cifar10Task",
     "digits-mlp": "fl_edge.tasks.digits_mlp:DigitsMlpTask",
     "tabular": "fl_edge.tasks.tabular:TabularTask",
+    "series": "fl_edge.tasks.series:SeriesTask",
 }
 
-_LIGHT: Final = {"digits-mlp", "tabular"}
+_LIGHT: Final = {"digits-mlp", "tabular", "series"}
 EDGE_PACKAGES: Final = frozenset({"torch", "torchvision", "PIL"})
 """What the extra ``edge`` installs."""
 

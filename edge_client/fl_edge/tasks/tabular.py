@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from fl_edge.data.columns import Choices, Schema, difference, schema_from
 from fl_edge.data.partition import hold_out
-from fl_edge.data.rows import Rows
+from fl_edge.data.rows import Rows, say_it_is_divided
 from fl_edge.data.statistics import ROUNDS, STATISTICS_SHAPE, Floats, SharedStatistics, Statistics
 from fl_edge.errors import DataMissingError, ManifestMismatchError, PayloadError
 from fl_edge.tasks import scoring
 from fl_edge.tasks.answers import class_answer, number_answer
 from fl_edge.tasks.classes import confusion_matrix
 from fl_edge.tasks.dense import DenseLayers, DenseTask
+from fl_edge.tasks.requests import json_object
 from fl_edge.tasks.task import (
     Examples,
     LoadContext,
     LocalData,
     Metric,
+    Names,
     Scores,
     TaskOptions,
     TrainingDefaults,
@@ -35,15 +34,6 @@ from fl_edge.tasks.task import (
 )
 from fl_shared.protocol.messages import TrainingSettings
 from fl_shared.tensors.manifest import Manifest
-
-LOG: Final = logging.getLogger(__name__)
-
-
-def _names(text: object) -> object:
-    return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
 
 class TabularOptions(TaskOptions):
@@ -149,7 +139,7 @@ class TabularTask(DenseTask):
     def load(self, context: LoadContext) -> LocalData:
         rows = self._own_rows()
         if context.client:  # else the edge only tries whether its data is there
-            _say_it_is_divided(rows.path, len(rows.train[1]), context.parts, context.partition.scheme)
+            say_it_is_divided(rows.path, len(rows.train[1]), context.parts, context.partition.scheme)
         train, holdout = hold_out(rows.part(context.partition), context.partition)
         inputs, labels = rows.train
         own = self._statistics_of(inputs[train], labels[train])
@@ -202,7 +192,7 @@ class TabularTask(DenseTask):
 
     def predict(self, model: Any, payload: bytes) -> Mapping[str, Any]:
         assert self._schema is not None
-        inputs = self._schema.input_of(_request(payload))
+        inputs = self._schema.input_of(json_object(payload, '{"age": 63, "sex": "male"}'))
         own = None if self._rows is None else self._statistics_of(*self._rows.train)
         statistics = self._statistics(model, own)
         network, features = model.network(), self._features(inputs, statistics)
@@ -296,29 +286,6 @@ class TabularTask(DenseTask):
         return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
-@lru_cache(maxsize=64)
-def _say_it_is_divided(path: Path, examples: int, parts: int, scheme: str) -> None:
-    """Says once what would surprise an edge that has tables of its own."""
-    if parts > 1 and scheme not in ("own", "natural"):
-        LOG.warning(
-            "%s: its %d examples are divided among %d edges (--partition %s); "
-            "if each edge has tables of its own, the run needs --partition own",
-            *(path, examples, parts, scheme),
-        )
-
-
 def _own(examples: Examples) -> Statistics:
     assert isinstance(examples, TableExamples)
     return examples.own
-
-
-def _request(payload: bytes) -> dict[str, Any]:
-    try:
-        request = json.loads(payload)
-    except (ValueError, RecursionError):
-        request = None
-    if not isinstance(request, dict):
-        raise PayloadError(
-            f'{payload[:40]!r} is no JSON object, expected one such as {{"age": 63, "sex": "male"}}'
-        )
-    return request

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from fl_shared.protocol.messages import Confusion, Partition, TrainingSettings
 
@@ -124,6 +124,14 @@ class TaskOptions(BaseModel):
     """The options of a task: a field each, with its default. They are the same on all edges of a run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _names(text: object) -> object:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""An option that is a list, separated by commas."""
 
 
 class Task(ABC):

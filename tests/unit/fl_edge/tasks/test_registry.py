@@ -81,7 +81,7 @@ def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("plug_in")
 def test_other_distributions_add_tasks() -> None:
-    assert names()[4:] == ("digits-mlp", "tabular", "broken", "gone", "good", "odd")
+    assert names()[4:] == ("digits-mlp", "tabular", "series", "broken", "gone", "good", "odd")
     assert light_names() == names()[4:]
     assert load_task("good").name == "good"
     # What is built in cannot be replaced.
