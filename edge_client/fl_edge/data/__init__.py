@@ -8,6 +8,6 @@
 ``partition``        divides a data set among edges;  ``parts``: an edge's part
 ``tables``           reads CSV and Parquet;  ``columns``: what their columns mean
 ``rows``             an edge's examples in tables;  ``statistics``: of columns
-``series``           cuts tables of measurements into windows
+``series``           cuts tables of measurements into windows;  ``folders``: of pictures
 ===================  ============================================================
 """

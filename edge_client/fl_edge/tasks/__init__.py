@@ -5,7 +5,7 @@
 ``task``       what a task must provide;  ``sklearn_task``: scikit-learn's models
 ``sgd``        local training by SGD;  ``epochs``: what does not need torch of it
 ``dense``      dense models: in NumPy ``dense_network``, in torch ``dense_module``
-``image``      what image tasks share
+``image``      what image tasks share;  ``images``: pictures in folders
 ``classes``    scores of a classifier;  ``pictures``: pictures in requests
 ``tabular``    ``series``: tables;  ``recurrent``: a GRU;  ``requests``: their JSON
 ``scoring``    metrics of classification and regression

@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from fl_edge.data.parts import part_of
 from fl_edge.tasks import classes
 from fl_edge.tasks.answers import class_answer
 from fl_edge.tasks.pictures import decode_picture
-from fl_edge.tasks.sgd import sgd
+from fl_edge.tasks.sgd import batches, sgd
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Metric, Scores, Task, TrainReport
 from fl_shared.protocol.messages import TrainingSettings
 
@@ -31,14 +31,15 @@ EVALUATION_BATCH: Final = 128
 class ImageTask(Task):
     """A task on one of the sets of ``fl_edge.data.datasets``. Inputs: float32, (examples, channels, height, width)."""
 
-    data_set: ClassVar[datasets.DataSetName]
+    data_set: datasets.DataSetName
     metrics = (Metric("accuracy", unit="%", minimum=0.0, maximum=1.0),)
-    mean: ClassVar[tuple[float, ...]]
+    mean: tuple[float, ...]
     """The mean of the training pixels for each channel, in the scale of the data set."""
-    deviation: ClassVar[tuple[float, ...]]
+    deviation: tuple[float, ...]
     """Their standard deviation."""
-    side: ClassVar[int]
+    side: int
     """Height and width of a picture, in pixels."""
+    evaluation_batch = EVALUATION_BATCH
 
     @abstractmethod
     def network(self) -> nn.Module:
@@ -84,8 +85,7 @@ class ImageTask(Task):
         inputs, labels = examples.tensors()
         loss, predictions = 0.0, []
         with torch.inference_mode():
-            for start in range(0, len(examples), EVALUATION_BATCH):
-                batch = slice(start, start + EVALUATION_BATCH)
+            for batch in batches(len(examples), self.evaluation_batch):
                 logits = model(inputs[batch].to(device))
                 loss += float(functional.cross_entropy(logits, labels[batch].to(device), reduction="sum"))
                 predictions.append(logits.argmax(1).cpu())

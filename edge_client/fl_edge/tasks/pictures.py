@@ -12,6 +12,7 @@ import struct
 import warnings
 import zlib
 from io import BytesIO
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import ValidationError
 
-from fl_edge.errors import PayloadError
+from fl_edge.errors import DataCorruptError, PayloadError
 from fl_shared.protocol.limits import MAX_REQUEST
 from fl_shared.protocol.messages import ImageRequest
 
@@ -58,6 +59,23 @@ def decode_picture(payload: bytes) -> Picture:
     if payload.startswith((_PNG, _JPEG)):
         return _decode_file(payload)
     return _decode_json(payload)
+
+
+def read_picture(path: Path) -> Picture:
+    """Returns the picture in a file. Raises ``DataCorruptError``, which names the file."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_REQUEST:
+            raise DataCorruptError(f"{path}: has {size} bytes, expected at most {MAX_REQUEST}")
+        payload = path.read_bytes()
+    except OSError as error:
+        raise DataCorruptError(f"{path}: cannot be read: {error.strerror}") from error
+    if not payload.startswith((_PNG, _JPEG)):
+        raise DataCorruptError(f"{path}: is {'no PNG or JPEG' if payload else 'empty'}")
+    try:
+        return _decode_file(payload)
+    except PayloadError as error:
+        raise DataCorruptError(f"{path}: {error}") from None
 
 
 def _decode_file(payload: bytes) -> Picture:
@@ -230,6 +248,12 @@ def preprocess_colour(picture: Picture, side: int) -> Picture:
     if colour.shape[:2] == (side, side):
         return colour
     return np.stack([_resize(colour[:, :, channel], side, side) for channel in range(3)], axis=2)
+
+
+def preprocess_grey(picture: Picture, side: int) -> Picture:
+    """Returns the whole picture in grey, scaled to the shape (side, side)."""
+    grey = to_grey(picture)
+    return grey if grey.shape == (side, side) else _resize(grey, side, side)
 
 
 def to_grey(picture: Picture) -> Picture:

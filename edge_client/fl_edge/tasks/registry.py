@@ -31,6 +31,7 @@ _BUILT_IN: Final = {
     "cifar10": "fl_edge.tasks.cifar10:Cifar10Task",
     "digits-mlp": "fl_edge.tasks.digits_mlp:DigitsMlpTask",
     "tabular": "fl_edge.tasks.tabular:TabularTask",
+    "images": "fl_edge.tasks.images:ImagesTask",
     "series": "fl_edge.tasks.series:SeriesTask",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -27,7 +28,7 @@ def sgd(
     loss_of: LossFunction = functional.cross_entropy,
     orders: EpochOrders | None = None,
 ) -> TrainReport:
-    """Trains ``model`` in place. The last minibatch of an epoch may be smaller. Momentum starts at zero.
+    """Trains ``model`` in place. The last minibatch of an epoch may be smaller (`batches`). Momentum starts at zero.
 
     ``loss_of`` maps the model's output and the labels to a scalar, the mean over the minibatch. ``orders``: the order
     of the examples in each epoch; None: torch draws it from ``seed``. The same seed, number of threads and version of
@@ -38,16 +39,17 @@ def sgd(
     all_inputs, all_labels = examples.tensors(device)
     orders = _torch_orders(seed) if orders is None else orders
     optimizer = _SgdOptimizer(model, settings.lr, settings.momentum)
+    minibatches = _minibatches(model, len(examples), settings.batch_size)
     steps, loss = 0, math.nan
     for epoch in range(settings.epochs):
         order = torch.as_tensor(orders(len(examples)), device=device)
         # One gather for each epoch; each minibatch is then a view.
         inputs, labels = all_inputs[order], all_labels[order]
         total = torch.zeros((), dtype=torch.float64, device=device)
-        for start in range(0, len(order), settings.batch_size):
+        for batch in minibatches:
             if cancelled():
                 raise CancelledError("training was cancelled")
-            x, y = inputs[start : start + settings.batch_size], labels[start : start + settings.batch_size]
+            x, y = inputs[batch], labels[batch]
             step_loss = loss_of(model(x), y)
             step_loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -56,6 +58,27 @@ def sgd(
         loss = float(total) / len(examples)
         check_loss(loss, epoch, settings)
     return TrainReport(steps, loss)
+
+
+def batches(examples: int, size: int, *, least: int = 1) -> list[slice]:
+    """Returns the minibatches of ``size`` examples; a last one with fewer than ``least`` joins the one before it."""
+    starts = list(range(0, examples, size))
+    if len(starts) > 1 and examples - starts[-1] < least:
+        starts.pop()
+    return list(itertools.starmap(slice, itertools.pairwise([*starts, examples])))
+
+
+def _minibatches(model: nn.Module, examples: int, size: int) -> list[slice]:
+    """Returns the minibatches. None of a model with BatchNorm has a single example, whose variance is 0.
+
+    If there is but one example, or ``size`` is 1, its BatchNorm uses its running statistics.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    found = batches(examples, size, least=2 if norms else 1)
+    if any(batch.stop - batch.start == 1 for batch in found):
+        for norm in norms:
+            norm.eval()
+    return found
 
 
 def _torch_orders(seed: np.random.SeedSequence) -> EpochOrders:

@@ -110,3 +110,35 @@ def test_training_that_diverges_says_so() -> None:
             np.random.SeedSequence(0),
             never,
         )
+
+
+class Normed(nn.Module):
+    """A BatchNorm over vectors, which cannot take a single example in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.last = nn.BatchNorm1d(3), nn.Linear(3, 2)
+        self.sizes: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(x))
+        result: torch.Tensor = self.last(self.norm(x))
+        return result
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch", "sizes"),
+    [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (1, 4, [1]), (3, 1, [1, 2])],
+)
+def test_batch_norm_gets_no_last_batch_of_a_single_example(
+    examples: int, batch: int, sizes: list[int]
+) -> None:
+    model = Normed()
+    before = model.norm.running_mean.clone()  # type: ignore[union-attr]
+    inputs = torch.randn(examples, 3, generator=torch.Generator().manual_seed(0))
+    data = Examples(inputs, torch.zeros(examples, dtype=torch.int64))
+    settings = training_settings(epochs=1, batch_size=batch)
+    sgd(model, data, settings, np.random.SeedSequence(0), never)
+    assert model.sizes == sizes
+    # With single examples it normalises by its running statistics, which then stay.
+    assert torch.equal(before, model.norm.running_mean) == (1 in sizes)  # type: ignore[arg-type]

@@ -94,7 +94,7 @@ def task_of(model: Callable[[], Any], shared: tuple[str, ...] | None = None) -> 
     return Made() if shared is None else Choosing()
 
 
-@pytest.mark.parametrize("name", [name for name in names() if name not in ("tabular", "series")])
+@pytest.mark.parametrize("name", [name for name in names() if name not in ("tabular", "images", "series")])
 def test_the_built_in_models_are_good(name: str) -> None:
     examine_model(load_task(name))
 
