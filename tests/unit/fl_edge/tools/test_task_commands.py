@@ -40,7 +40,7 @@ class Moody(DigitsTask):
 
 
 class Alone(nn.Module):
-    # Has a layer that cannot take a single example, a tied layer, a frozen one, and other types.
+    # Cannot take a single example, and has a tied layer, a frozen one, and other types.
     def __init__(self):
         super().__init__()
         self.norm = nn.BatchNorm1d(64)
@@ -50,7 +50,7 @@ class Alone(nn.Module):
         self.last = nn.Linear(64, 10)
 
     def forward(self, images):
-        return self.last(self.second(self.norm(images.flatten(1)).double()).float())
+        return self.last(self.second(self.norm(images.flatten(1)).double()).float()).squeeze()
 
 
 class Rare(DigitsTask):
