@@ -17,7 +17,7 @@ from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.browser import CheckedPage, websocket_broker
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(960)]
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.long, pytest.mark.timeout(960)]
 LONG = 60_000.0
 """Milliseconds for what needs training; the machine may be busy."""
 # So many epochs that a round takes seconds: the page learns the edges' states once a second.

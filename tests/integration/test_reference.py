@@ -15,7 +15,7 @@ from tests.support import programs
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge]
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,6 @@ def test_twenty_edges_learn_fashion_mnist(tmp_path: Path, fashion_mnist: None) -
     assert run.result["metrics"]["accuracy"] > 0.6
 
 
-@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_as_good_as_a_plain_loop(fashion_mnist: None) -> None:
     """Within half a point of a plain PyTorch FedAvg loop with the same seed, partition and cohorts."""
@@ -66,7 +65,6 @@ def test_as_good_as_a_plain_loop(fashion_mnist: None) -> None:
     assert abs(found["points"]) <= 0.5, found
 
 
-@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_model_of_half_a_gigabyte() -> None:
     """130 million parameters, two edges, two rounds, a broker with default limits; memory of a few models."""
