@@ -15,10 +15,9 @@ from typing import Final
 import numpy as np
 
 from fl_edge.data.partition import Indices, partition_index, partitions
-from fl_edge.data.rows import say_it_is_divided
 from fl_edge.errors import DataCorruptError, DataMissingError
 from fl_shared.protocol.messages import Partition
-from fl_shared.protocol.partition_scheme import Natural, OwnData, parse_scheme
+from fl_shared.protocol.partition_scheme import Natural, parse_scheme
 
 TRAIN, TEST = "train", "test"
 MAX_CLASSES: Final = 1_000
@@ -84,14 +83,10 @@ class PictureFolders:
 
         Raises ``ValueError`` naming the member of ``partition`` that does not fit.
         """
-        scheme = parse_scheme(partition.scheme)
-        if isinstance(scheme, Natural):
+        if isinstance(parse_scheme(partition.scheme), Natural):
             return self._site_number(partition.index)
         labels = np.array([file.label for file in self.train], np.int64)
-        if not isinstance(scheme, OwnData) and partition.count > 1:
-            say_it_is_divided(self.path, len(labels), partition.count, partition.scheme)
-        common = partition.model_copy(update={"index": 0, "holdout": 0.0})
-        return partitions(labels, common)[partition_index(partition)]
+        return partitions(labels, partition)[partition_index(partition)]
 
     def _site_number(self, index: int) -> Indices:
         sites = len(self._sites) if self._has_sites else 0

@@ -16,6 +16,7 @@ from torch import nn
 
 from fl_edge.data.folders import LabelledFile, PictureFolders, difference
 from fl_edge.data.partition import Indices, hold_out
+from fl_edge.data.rows import say_it_is_divided
 from fl_edge.errors import DataCorruptError, DataMissingError, ManifestMismatchError
 from fl_edge.tasks.image import EVALUATION_BATCH, ImageTask
 from fl_edge.tasks.pictures import Picture, preprocess_colour, preprocess_grey, read_picture
@@ -127,6 +128,8 @@ class ImagesTask(ImageTask):
 
     def load(self, context: LoadContext) -> LocalData:
         folders = self._own_folders()
+        if context.client:  # else the edge only tries whether its data is there
+            say_it_is_divided(folders.path, len(folders.train), context.parts, context.partition.scheme)
         train, holdout = hold_out(folders.part(context.partition), context.partition)
         return LocalData(
             self._read(folders.train, train), self._read(folders.train, holdout) if len(holdout) else None

@@ -1,4 +1,4 @@
-"""The programs under ``examples`` do what they promise."""
+"""``examples/four-hospitals``."""
 
 from __future__ import annotations
 
