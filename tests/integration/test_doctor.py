@@ -151,7 +151,7 @@ def test_short_queues_lose_what_was_acknowledged(tmp_path: Path, broker: Mosquit
     assert bursts["bursts"] == 3, "it goes on no longer than it takes to know"
     assert seen.measured("model windows") == {"asked": 8, "came": 7}
     assert "max_queued_messages" in seen.findings["bursts"]["remedy"]
-    assert seen.code == 0
+    assert seen.code == 0, seen.output
 
 
 @configured("retain_available false")
