@@ -25,7 +25,7 @@ setup-dev: ## The same, and what the tests need
 	@sh scripts/setup.sh --dev
 
 demo: setup ## Train 20 edges for 10 rounds through a real broker, then ask them for a prediction
-	$(BIN)/fl-aggregator simulate --task digits --predict examples/seven.png $(SIMULATE)
+	$(BIN)/fl-mqtt demo $(SIMULATE)
 
 lint: setup-dev ## Style, types, which package may import what, and what bandit finds
 	$(BIN)/ruff check .

@@ -316,12 +316,12 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def main() -> NoReturn:
-    """Runs the command ``fl-edge``, and ends the process with its exit code."""
+def main(program: str = "fl-edge") -> NoReturn:
+    """Runs the command, which calls itself ``program``, and ends the process with its exit code."""
     if sys.argv[1:2] and sys.argv[1] in COMMANDS_OF_AUTHORS:  # the command itself takes no arguments
         from fl_edge.tools import task_commands
 
         name = sys.argv.pop(1)
         chosen = {"new-task": task_commands.new_task, "check-task": task_commands.check_task}[name]
-        run_program(chosen, f"fl-edge {name}")
-    run_program(command, "fl-edge")
+        run_program(chosen, f"{program} {name}")
+    run_program(command, program)

@@ -26,7 +26,11 @@ PACKAGES = {
     "fl_mqtt": "fl_mqtt",
 }
 
-COMMANDS = [("fl-aggregator", "fl_aggregator.cli.main"), ("fl-edge", "fl_edge.cli")]
+COMMANDS = [
+    ("fl-aggregator", "fl_aggregator.cli.main"),
+    ("fl-edge", "fl_edge.cli"),
+    ("fl-mqtt", "fl_mqtt.cli.main"),
+]
 SLOW_TO_IMPORT = {"torch", "torchvision", "PIL", "numpy", "pydantic", "rich", "paho"}
 EDGE_ONLY = {"torch", "torchvision", "PIL"}
 
@@ -217,6 +221,7 @@ def test_the_wheel_names_its_commands_licence_and_requirements(wheel: Path) -> N
     for entry in ("simulate = fl_mqtt.simulation.cli:simulate", "export = fl_mqtt.export.cli:export"):
         assert entry in commands
     assert "Apache License" in licence
+    wanted.add("fl_mqtt/cli/seven.png")
     requirements = metadata.get_all("Requires-Dist", [])
     for machine, extra, torch in (
         ("x86_64", "edge", "2.99"),
