@@ -80,6 +80,18 @@ def test_a_command_answers_without_importing_what_is_slow(command: str, module: 
     assert (version("fl-mqtt") if option == "--version" else "Usage:") in stdout
 
 
+def test_the_library_imports_a_name_when_it_is_used() -> None:
+    _, modules = imported_by("-c", "import fl_mqtt")
+    assert "fl_mqtt" in modules
+    assert top_level(modules) & SLOW_TO_IMPORT == set()
+    use_all = (
+        "import fl_mqtt, sys; [getattr(fl_mqtt, name) for name in fl_mqtt._MODULES]; print(*sys.modules)"
+    )
+    modules = set(run(sys.executable, "-c", use_all).stdout.split())
+    assert "fl_mqtt.library.run" in modules
+    assert top_level(modules) & EDGE_ONLY == set()
+
+
 @pytest.mark.parametrize("package", ["fl_aggregator", "fl_shared"])
 def test_the_whole_package_loads_nothing_that_only_edges_have(package: str) -> None:
     done = run(sys.executable, "-c", IMPORT_EVERYTHING, package)
@@ -96,6 +108,7 @@ PLANTED = {
     "aggregator/fl_aggregator/tools/report/page.py": "import fl_aggregator.tools.remote.status",
     "aggregator/fl_aggregator/cli/main.py": "import fl_mqtt.simulation.cli",
     "aggregator/fl_aggregator/aggregation/worker.py": "import torch",
+    "fl_mqtt/fl_mqtt/simulation/local.py": "import fl_mqtt.library.run",
     "edge_client/fl_edge/session/events.py": "import fl_edge.tasks.task",
     "edge_client/fl_edge/runtime/loop.py": "import fl_aggregator.settings",
     "shared/fl_shared/tensors/manifest.py": "import fl_shared.protocol.topics",
@@ -107,6 +120,7 @@ BROKEN_BY_THEM = {
     "The machines are pure: no broker, torch, clock, thread or chance",
     "Tools do not import each other",
     "The programs do not import fl_mqtt",
+    "What composes the programs has layers, too",
     "The aggregator needs no torch",
     "The edge's layers import only layers below",
     "The two programs do not import each other",
@@ -156,9 +170,14 @@ def test_a_new_subpackage_must_be_given_its_layer(copy: Path) -> None:
 
 
 def test_the_docstring_of_a_subpackage_is_its_map() -> None:
-    """At most 15 lines, and nothing but the docstring: an import would run with its first module."""
+    """At most 15 lines, and nothing but the docstring: an import would run with its first module.
+
+    Only `fl_mqtt` itself has names, for programs that use it as a library.
+    """
     for package, folder in PACKAGES.items():
         for file in (ROOT / folder / package).rglob("__init__.py"):
+            if file == ROOT / "fl_mqtt" / "fl_mqtt" / "__init__.py":
+                continue
             (only,) = ast.parse(file.read_text()).body
             assert isinstance(only, ast.Expr), file
             assert len(file.read_text().splitlines()) <= 15, file
@@ -202,6 +221,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         assert (package == "fl_aggregator") == bool(pages)
         wanted |= sources | pages | {f"{package}/py.typed"}
     wanted |= {f"fl_edge/data/digits.{suffix}" for suffix in ("csv.gz", "LICENSE.md")}
+    wanted.add("fl_mqtt/cli/seven.png")
     wanted |= {f"fl_edge/tools/template/{name}.txt" for name in ("pyproject.toml", "README.md", "task.py")}
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -221,7 +241,6 @@ def test_the_wheel_names_its_commands_licence_and_requirements(wheel: Path) -> N
     for entry in ("simulate = fl_mqtt.simulation.cli:simulate", "export = fl_mqtt.export.cli:export"):
         assert entry in commands
     assert "Apache License" in licence
-    wanted.add("fl_mqtt/cli/seven.png")
     requirements = metadata.get_all("Requires-Dist", [])
     for machine, extra, torch in (
         ("x86_64", "edge", "2.99"),

@@ -8,6 +8,8 @@ parameters, no data, no torch, and training that returns at once.
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from fl_edge.tasks.task import Task
 
 ENTRY_POINT_GROUP: Final = "fl_mqtt.tasks"
+TASK_PATH: Final = "FL_TASK_PATH"
+"""The environment variable with more directories of ``package.module:Class``, as a list in JSON."""
 
 _BUILT_IN: Final = {
     "digits": "fl_edge.tasks.digits:DigitsTask",
@@ -112,9 +116,10 @@ def task_class(name: str) -> type[Task]:
 
 
 def _by_path(path: str) -> EntryPoint:
-    """Returns the class of ``package.module:Class``, which may also lie in the current directory."""
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # at the end, so that no file there replaces a module of another package
+    """Returns the class of ``package.module:Class``, which may also lie in the current directory or in `TASK_PATH`."""
+    for place in (str(Path.cwd()), *json.loads(os.environ.get(TASK_PATH, "[]"))):
+        if place not in sys.path:
+            sys.path.append(place)  # at the end, so that no file there replaces a module of another package
     return EntryPoint(path, path, ENTRY_POINT_GROUP)
 
 

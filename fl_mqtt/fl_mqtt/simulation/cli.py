@@ -22,9 +22,11 @@ from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from fl_aggregator.server.aggregator import Aggregator, Outcome
-    from fl_shared.cli.broker_access import BrokerAccess, BrokerOptions
+    from fl_shared.cli.broker_access import BrokerOptions
 
 
+GRACE: Final = 0.0
+"""Seconds, instead of the default of `Settings`: an edge of a simulation that is lost does not return."""
 OF_EDGES: Final = ("data", "device", "workers")
 """The options of ``fl-edge`` that ``simulate`` has too, and passes on to its edges."""
 
@@ -32,8 +34,7 @@ OF_EDGES: Final = ("data", "device", "workers")
 def _more_options() -> list[click.Parameter]:
     from fl_edge.cli import command
 
-    # Sealing needs a kit. An edge of the simulation that is lost does not return, so grace is of no use.
-    settings = settings_options(without=("require_sealed",), grace=0.0)
+    settings = settings_options(without=("require_sealed",), grace=GRACE)  # sealing needs a kit
     return [*settings, *(option for option in command.params if option.name in OF_EDGES)]
 
 
@@ -84,16 +85,12 @@ def simulate(
     from fl_shared.cli.broker_access import DEFAULT_PREFIX
 
     start_logging(verbose, log_format, quiet=quiet)
-    if broker.kit is not None:
-        raise UserError(
-            "--kit: a kit is for one account, but simulate runs a fleet; expected --ca, --cert, --key"
-        )
     question = None if picture is None else picture.read_bytes()
     of_edges = {name: values.pop(name) for name in OF_EDGES}
     if resume is None:
         settings = parse_settings(**values, prefix=broker.prefix or DEFAULT_PREFIX)
         address = None if broker.broker is None else str(broker.broker)
-        _broker_of_fleet(broker, address)
+        simulation.broker_of_fleet(broker, address)
         given = {name: value for name, value in of_edges.items() if value is not None}
         launch = launches.new(settings, run_dir, init, FleetRecord(broker=address, options=given))
     else:
@@ -114,7 +111,7 @@ def simulate(
     with (
         closing(launch),
         simulation.Simulation(
-            directory, settings.task, _broker_of_fleet(broker, fleet.broker), broker
+            directory, settings.task, simulation.broker_of_fleet(broker, fleet.broker), broker
         ) as sim,
     ):
         page = sim.serve_dashboard(settings)
@@ -142,20 +139,6 @@ def simulate(
             click.echo("the broker, the edges and the dashboard keep running until Ctrl-C", err=True)
             sim.stay()
     return code
-
-
-def _broker_of_fleet(broker: BrokerOptions, address: str | None) -> BrokerAccess | None:
-    """How a simulation reaches the broker at ``address``; null if it starts its own broker.
-
-    Raises ``UserError`` if credentials are given for a simulation with its own broker.
-    """
-    from fl_shared.mqtt.address import BrokerAddress
-
-    if address is not None:
-        return broker.access(recorded_address=BrokerAddress.parse(address))
-    if keys := broker.credential_arguments():
-        raise UserError(f"{keys[0]} needs --broker: a simulation's own broker has no certificates")
-    return None
 
 
 def _result(aggregator: Aggregator, outcome: Outcome, directory: Path) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -17,7 +19,7 @@ from fl_aggregator.storage.run_directory import LABEL_COUNTS_FILE, RUN_FILE, Fle
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import DashboardServer
 from fl_aggregator.tools.remote import predict
-from fl_edge.tasks.registry import EDGE_PACKAGES, is_path, light_names
+from fl_edge.tasks.registry import EDGE_PACKAGES, TASK_PATH, is_path, light_names
 from fl_shared.cli import signals
 from fl_shared.cli.broker_access import BrokerAccess, BrokerOptions
 from fl_shared.errors import RunFailed, UserError
@@ -31,8 +33,41 @@ EVALUATOR: Final = "evaluator"
 PREDICT_TIMEOUT: Final = 60.0
 STOP_TIMEOUT: Final = 10.0
 _POLL: Final = 0.2
+PASSED_TASKS: Final = "local_task"
+"""The module of a class that a Python program passes to its edges. It is never part of a run directory, from which a
+resume must not take code."""
 _BROKER: Final = "broker"
 _EDGES: Final = "edges"
+
+
+def broker_of_fleet(options: BrokerOptions, address: str | None) -> BrokerAccess | None:
+    """How a simulation reaches the broker at ``address``; null if it starts its own broker.
+
+    Raises ``UserError`` for a kit, and if credentials are given for a simulation with its own broker.
+    """
+    if options.kit is not None:
+        raise UserError(
+            "--kit: a kit is for one account, but simulate runs a fleet; expected --ca, --cert, --key"
+        )
+    if address is not None:
+        return options.access(recorded_address=BrokerAddress.parse(address))
+    if keys := options.credential_arguments():
+        raise UserError(f"{keys[0]} needs --broker: a simulation's own broker has no certificates")
+    return None
+
+
+def edge_environment(password: str | None, task_path: Sequence[str]) -> dict[str, str]:
+    """The environment of edges that this program starts: the broker's password, and where tasks are found."""
+    environment = {**os.environ, TASK_PATH: json.dumps(list(task_path))}
+    environment.pop("FL_PASSWORD", None)  # it may be the password of another broker
+    if password is not None:
+        environment["FL_PASSWORD"] = password
+    return environment
+
+
+def mistake_in(log_tail: str) -> str:
+    """The text of the error in the last line of an edge's log."""
+    return log_tail.rpartition(" error: ")[2].removeprefix("fl-edge: ")
 
 
 def check_fleet_possible(task: str) -> None:
@@ -59,8 +94,8 @@ class Simulation:
         self._stack = ExitStack()
         self._fleet: ChildProcess | None = None
         self._websockets: str | None = None
-        written = (directory / _BROKER, directory / _EDGES, directory / LABEL_COUNTS_FILE, self.fleet_log)
-        self._written = tuple(path for path in written if not path.exists())
+        written = (_BROKER, _EDGES, LABEL_COUNTS_FILE, self.fleet_log.name)
+        self._written = tuple(path for name in written if not (path := directory / name).exists())
         self.broker: BrokerAccess
 
     def __enter__(self) -> Simulation:
@@ -114,8 +149,18 @@ class Simulation:
             if (code := self._fleet.poll()) is not None:
                 raise RunFailed(f"the edges exited (status {code}): {self._fleet.log_tail(3)}")
 
-    def start_fleet(self, settings: Settings, fleet: FleetRecord) -> None:
-        """Starts ``--clients`` edges, and one more that only evaluates, in one process tree."""
+    def start_fleet(self, settings: Settings, fleet: FleetRecord, task_path: Sequence[str] = ()) -> None:
+        """Starts ``--clients`` edges, and one more that only evaluates, in one process tree.
+
+        ``task_path``: directories of a task's module, besides the current one. Raises ``UserError`` for a task that a
+        Python program must pass on.
+        """
+        module, _, name = settings.task.partition(":")
+        if module == PASSED_TASKS and not task_path:
+            raise UserError(
+                f"the run's task is the class {name} of a Python program: "
+                f"resume it there, with fl_mqtt.simulate({name}, resume={str(self._directory)!r})"
+            )
         command = [
             sys.executable,
             "-m",
@@ -133,10 +178,7 @@ class Simulation:
         command += self._options.credential_arguments()
         for name, value in fleet.options.items():
             command += [f"--{name.replace('_', '-')}", str(value)]
-        environment = dict(os.environ)
-        environment.pop("FL_PASSWORD", None)  # it may be the password of another broker
-        if self.broker.password is not None:
-            environment["FL_PASSWORD"] = self.broker.password
+        environment = edge_environment(self.broker.password, task_path)
         self._fleet = ChildProcess(command, self.fleet_log, environment)
 
     @property
@@ -182,8 +224,7 @@ class Simulation:
         if outcome is not None and not outcome.state.begun and aggregator.scope.incarnation == 1:
             (self._directory / RUN_FILE).unlink(missing_ok=True)
         # Every edge of the fleet has reported the same mistake; show it once.
-        said = self._fleet.log_tail(1)
-        raise UserError(f"the edges exited: {said.rpartition(' error: ')[2].removeprefix('fl-edge: ')}")
+        raise UserError(f"the edges exited: {mistake_in(self._fleet.log_tail(1))}")
 
     def predict(self, settings: Settings, payload: bytes) -> m.Prediction:
         """Asks the edges for a prediction, as any MQTT client may.

@@ -1,0 +1,147 @@
+"""What a run gives back, as plain Python and NumPy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from numpy.typing import NDArray
+
+from fl_aggregator.round import effects as do
+from fl_aggregator.round.events import UpdateMetadata
+from fl_aggregator.round.state import Failed, Finished
+from fl_aggregator.server.aggregator import Outcome
+from fl_aggregator.storage.checkpoint import read_arrays
+from fl_aggregator.storage.run_directory import RunDirectory
+from fl_shared.errors import RunFailed, UserError
+from fl_shared.protocol import messages as m
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeResult:
+    """An edge's part in a run. All but ``rounds`` is of the last round whose version has its update.
+
+    ``rounds``: how many versions have an update of this edge. ``examples``: it trained on. ``seconds``: of training.
+    ``before``, ``after``: metrics on its holdout of the model that it received, and of the one that it trained.
+    """
+
+    rounds: int
+    examples: int
+    steps: int
+    seconds: float
+    before: dict[str, float]
+    after: dict[str, float]
+    train: dict[str, float]
+
+
+@dataclass(slots=True, eq=False)
+class Result:
+    """A run that has ended.
+
+    ``outcome``: ``stopped`` if somebody stopped it. ``metrics``: of the newest version that was evaluated, on ``split``
+    (``test`` or ``holdout``); versions are compared by ``primary``. ``history``: a dictionary for each round, as in
+    ``history.jsonl``. ``model``: the newest version, arrays by name; empty without one. ``edges``: by their ids,
+    since the start or the resume.
+    """
+
+    outcome: Literal["finished", "stopped"]
+    version: int
+    seconds: float
+    metrics: dict[str, float]
+    primary: str
+    split: str | None
+    run_dir: Path
+    history: list[dict[str, Any]] = field(repr=False)
+    model: dict[str, NDArray[Any]] = field(repr=False)
+    edges: dict[str, EdgeResult] = field(repr=False)
+    ask: Callable[[bytes], m.Prediction] | None = field(default=None, repr=False)
+    alive: ExitStack = field(default_factory=ExitStack, repr=False)
+    """The broker and the edges of a simulation that stays, and ``ask`` is how to ask them."""
+
+    def predict(self, request: Any) -> dict[str, Any]:
+        """Asks the edges of a simulation that stays for a prediction, and returns their answer.
+
+        ``request``: bytes or the ``Path`` of a file, which are sent as they are, or anything that JSON can express.
+        Raises ``RunFailed`` if no edge can answer, and ``UserError`` after the edges have ended.
+        """
+        if self.ask is None:
+            raise UserError(
+                "the edges have ended: with simulate(…, stay=True) they stay until the result is closed"
+            )
+        match request:
+            case bytes():
+                payload = request
+            case Path():
+                payload = request.read_bytes()
+            case _:
+                payload = json.dumps(request).encode()
+        answer = self.ask(payload)
+        if answer.error is not None:
+            raise RunFailed(f"edge {answer.client} could not answer: {answer.error}")
+        classes = {"label": answer.label, "probabilities": answer.probabilities}
+        return {name: value for name, value in classes.items() if value is not None} | (answer.output or {})
+
+    def close(self) -> None:
+        """Ends the edges and the broker, if they still run. May be called more than once."""
+        self.ask = None
+        self.alive.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class EdgeResults:
+    """Collects the results of edges from the effects of a run."""
+
+    def __init__(self) -> None:
+        self.by_client: dict[str, EdgeResult] = {}
+
+    def observe(self, effects: tuple[do.Effect, ...]) -> None:
+        """Takes the updates of which a version is made. The initial weights are no update."""
+        for effect in effects:
+            if isinstance(effect, do.Average) and effect.base is not None:
+                for update in effect.contributors:
+                    self.by_client[update.client] = self._with(update)
+
+    def _with(self, update: UpdateMetadata) -> EdgeResult:
+        earlier = self.by_client.get(update.client)
+        return EdgeResult(
+            rounds=1 if earlier is None else earlier.rounds + 1,
+            examples=update.examples,
+            steps=update.steps,
+            seconds=update.seconds,
+            before=dict(update.before),
+            after=dict(update.after),
+            train=dict(update.train),
+        )
+
+
+def result_of(outcome: Outcome, directory: RunDirectory, edges: Mapping[str, EdgeResult]) -> Result:
+    """Returns the result of a run. Raises ``RunFailed`` or ``UserError`` for one that has failed."""
+    state = outcome.state
+    if isinstance(state.phase, Failed):
+        if state.phase.reason == "unknown-target":
+            raise UserError(state.phase.detail)
+        error = RunFailed(state.phase.detail)
+        error.add_note(f"the run is in {directory.path}")
+        raise error
+    model = directory.checkpoints.model_path
+    return Result(
+        outcome="finished" if isinstance(state.phase, Finished) else "stopped",
+        version=state.version,
+        seconds=outcome.seconds,
+        metrics=dict(state.metrics),
+        primary=state.primary.name,
+        split=state.split,
+        run_dir=directory.path,
+        history=list(directory.history()),
+        model=read_arrays(model)[1] if model.exists() else {},
+        edges=dict(edges),
+    )
