@@ -15,6 +15,7 @@ from fl_edge.data.parts import part_of
 from fl_edge.tasks.answers import class_answer
 from fl_edge.tasks.classes import DIGITS
 from fl_edge.tasks.dense import DenseLayers, DenseTask
+from fl_edge.tasks.pictures import decode_picture, preprocess_coarse_digit
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Metric, TaskOptions
 
 MEAN, DEVIATION = np.float32(4.8767), np.float32(6.0111)
@@ -52,9 +53,6 @@ class DigitsMlpTask(DenseTask):
         return Examples(_inputs(data.images), data.labels)
 
     def predict(self, model: Any, payload: bytes) -> Mapping[str, Any]:
-        # Pillow takes memory, which an edge that only trains does not need.
-        from fl_edge.tasks.pictures import decode_picture, preprocess_coarse_digit
-
         pixels = preprocess_coarse_digit(decode_picture(payload))
         return class_answer(self.labels, model.network().probabilities(_inputs(pixels[np.newaxis]))[0])
 

@@ -1,28 +1,32 @@
 """Decodes the pictures in prediction requests, and makes them look like a data set's. Imports no torch.
 
-`decode_picture` reads a PNG, a JPEG or JSON (``messages.ImageRequest``). The ``preprocess_…`` functions treat a
+`decode_picture` reads a PNG, a JPEG or JSON (``messages.ImageRequest``). Only JSON of 8 × 8 or 28 × 28 pixels needs no
+Pillow. The ``preprocess_…`` functions treat a
 picture as the makers of a data set treated theirs, so that the photograph of a pencilled 7 looks like one of its
 sevens.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import struct
 import warnings
 import zlib
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from fl_edge.errors import DataCorruptError, PayloadError
 from fl_shared.protocol.limits import MAX_REQUEST
 from fl_shared.protocol.messages import ImageRequest
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Picture = NDArray[np.float32]
 """Values of 0 to 255, shape (height, width) if grey, or (height, width, 3)."""
@@ -78,8 +82,18 @@ def read_picture(path: Path) -> Picture:
         raise DataCorruptError(f"{path}: {error}") from None
 
 
+def _need_pillow(form: str) -> None:
+    if importlib.util.find_spec("PIL") is None:
+        raise PayloadError(
+            f"{form} needs Pillow, which this edge has not installed: pip install 'fl-mqtt[lite]'"
+        )
+
+
 def _decode_file(payload: bytes) -> Picture:
     kind = "PNG" if payload.startswith(_PNG) else "JPEG"
+    _need_pillow(f"a {kind}")
+    from PIL import Image, ImageOps
+
     try:
         with warnings.catch_warnings():
             # Pillow only warns of sizes that are refused below.
@@ -108,6 +122,8 @@ def _decode_file(payload: bytes) -> Picture:
 
 
 def _pixels(image: Image.Image) -> Picture:
+    from PIL import Image
+
     image.load()
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion to 8 would clip the values
         return _shrink(Image.fromarray(np.asarray(image, dtype=np.float32) / 257))
@@ -299,6 +315,9 @@ def _crop(picture: Picture) -> Picture:
 
 
 def _resize(grey: Picture, height: int, width: int) -> Picture:
+    _need_pillow("a picture of this size")
+    from PIL import Image
+
     shrinks = height <= grey.shape[0] and width <= grey.shape[1]
     resampling = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
     image = Image.fromarray(np.ascontiguousarray(grey)).resize((width, height), resampling)

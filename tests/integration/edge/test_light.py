@@ -85,6 +85,17 @@ def test_without_torch_a_task_that_needs_it_is_refused_in_one_line(
         assert "Traceback" not in ended.stderr
 
 
+def test_without_torch_and_pillow_the_demo_trains_and_its_picture_is_recognized(tmp_path: Path) -> None:
+    environment = without_packages(tmp_path / "site", *NOT_IN_LITE, "torchvision", "PIL")
+    ended = subprocess.run(
+        [sys.executable, "-m", "fl_mqtt", "demo", "--run-dir", str(tmp_path / "run")],
+        env=environment, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "prediction: 7 (9" in ended.stdout
+    assert "Traceback" not in ended.stderr
+
+
 def test_without_torch_simulate_runs_what_a_light_edge_can(tmp_path: Path) -> None:
     environment = without_packages(tmp_path / "site", *NOT_IN_LITE)
     arguments = ("--clients", "2", "--per-round", "2", "--rounds", "1")

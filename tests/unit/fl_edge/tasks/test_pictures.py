@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import struct
 import zlib
@@ -33,6 +34,17 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 # --- decoding
+
+
+def test_without_pillow_only_json_of_the_data_sets_size_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    digit = p.decode_picture(b'{"pixels": [%s]}' % b",".join([b"16"] * 64))
+    assert p.preprocess_coarse_digit(digit).shape == (8, 8)
+    said = r"needs Pillow, .* pip install 'fl-mqtt\[lite\]'$"
+    with pytest.raises(PayloadError, match=said):
+        p.decode_picture(encoded(Image.fromarray(GREY)))
+    with pytest.raises(PayloadError, match=said):
+        p.preprocess_digit(digit)
 
 
 def test_a_grey_png_is_itself() -> None:
