@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
+
+NOT_IN_LITE: Final = ("torch", "torchvision", "sklearn", "scipy")
+"""What an environment with the extra ``lite`` alone does not have, and the test environment has."""
 
 _SITECUSTOMIZE = """
 import sys

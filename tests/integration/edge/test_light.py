@@ -13,11 +13,10 @@ import pytest
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.wait import wait_until
-from tests.support.without_packages import without_packages
+from tests.support.without_packages import NOT_IN_LITE, without_packages
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(480)]
 
-NOT_IN_LITE = ("torch", "torchvision", "sklearn", "scipy")
 RUN = ("--task", "digits-mlp", "--clients", "4", "--rounds", "4", "--epochs", "5", "--lr", "0.05")
 
 
@@ -86,7 +85,7 @@ def test_without_torch_a_task_that_needs_it_is_refused_in_one_line(
 
 
 def test_without_torch_and_pillow_the_demo_trains_and_its_picture_is_recognized(tmp_path: Path) -> None:
-    environment = without_packages(tmp_path / "site", *NOT_IN_LITE, "torchvision", "PIL")
+    environment = without_packages(tmp_path / "site", *NOT_IN_LITE, "PIL")
     ended = subprocess.run(
         [sys.executable, "-m", "fl_mqtt", "demo", "--run-dir", str(tmp_path / "run")],
         env=environment, capture_output=True, text=True, timeout=100,

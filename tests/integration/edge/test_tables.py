@@ -1,4 +1,4 @@
-"""Sites that each have a table of their own train one model: a process for each, on a real Mosquitto."""
+"""Sites that each have a table of their own train one model: a process for each, without torch, on a real Mosquitto."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.tables import HOUSES, houses, write_csv
 from tests.support.wait import wait_until
+from tests.support.without_packages import NOT_IN_LITE, without_packages
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -23,8 +24,11 @@ RUN = (
 
 def site(stack: ExitStack, directory: Path, url: str, name: str, *arguments: str) -> programs.Program:
     data = ("--data", str(directory / name / "data"))
+    environment = without_packages(directory / name / "site", *NOT_IN_LITE)
     return stack.enter_context(
-        programs.edges(directory / name, url, name, "--light", "--keepalive", "2", *data, *arguments)
+        programs.edges(
+            directory / name, url, name, "--keepalive", "2", *data, *arguments, environment=environment
+        )
     )
 
 
