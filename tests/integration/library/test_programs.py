@@ -1,4 +1,4 @@
-"""Programs that use the library: a script with a class of its own, the notebook, the README, and Ctrl-C."""
+"""Programs that use the library: a script with a class of its own, the README, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -94,26 +94,6 @@ def test_ctrl_c_stops_the_run_cleanly_and_the_program_resumes_it(tmp_path: Path,
         "fl-mqtt: the run's task is the class Mine of a Python program: "
         f"resume it there, with fl_mqtt.simulate(Mine, resume='{run}')"
     )
-
-
-def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
-    notebook = json.loads((ROOT / "examples" / "notebook.ipynb").read_text(encoding="utf-8"))
-    assert notebook["nbformat"] == 4
-    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
-    # As a kernel does: one cell after the other, all in __main__.
-    run_cells = (
-        "import json, sys\nfor cell in json.load(sys.stdin): exec(compile(cell, '<cell>', 'exec'), globals())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", run_cells],
-        input=json.dumps(["".join(cell["source"]) for cell in cells]),
-        cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "round 5: version 5 of 5, 3 of 3 in, mae 0." in done.stdout
-    assert re.search(r"^0\.\d+ kWh on the test split$", done.stdout, re.MULTILINE)
-    assert re.search(r"^{'value': \d\.\d+, 'unit': 'kWh'}$", done.stdout, re.MULTILINE)
 
 
 def test_the_program_in_the_readme_runs(tmp_path: Path) -> None:
