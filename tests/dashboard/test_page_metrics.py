@@ -45,6 +45,11 @@ def test_an_error_in_its_unit_is_no_percentage(federation: SimulatedFederation, 
     )
     page.wait_text("#events", "Round 2: version 2 from 2 updates in 2.5 s, mae 23.0 kWh (holdout)")
     page.wait_text("#edges-grid", "21.5 kWh")
+    page.wait(
+        "document.querySelector('#edges-grid .value').scrollWidth"
+        " <= document.querySelector('#edges-grid .value').clientWidth"
+    )
+    assert page.text("#metric-title") == "mae (kWh)"
     page.page.locator("#edges-as-table").click()
     page.wait_text("[data-column=primary]", "mae")
     assert "%" not in page.text("body")
@@ -106,6 +111,19 @@ def test_any_other_request_is_json(federation: SimulatedFederation, opened: Open
     assert json.loads(request.payload) == {"values": [[3, 4]]}
     federation.answer(request, label=None, probabilities=None, output={"values": [1, 2.25], "unit": "°C"})
     page.wait_text("#answer-label", "1, 2.25 °C")
+
+
+def test_a_task_without_an_example_has_a_field_for_json(
+    federation: SimulatedFederation, opened: Open
+) -> None:
+    show(federation, MAE)
+    federation.requests()
+    page = opened()
+    federation.answer(federation.request(empty=True), label=None, probabilities=None, error="-", example=None)
+    page.page.locator("#predict-form textarea").fill("[1]")
+    assert not page.page.locator("#predict-board").is_visible()
+    page.page.locator("#predict-ask").click()
+    assert json.loads(federation.request().payload) == [1]
 
 
 def test_a_task_of_pictures_has_the_board(federation: SimulatedFederation, opened: Open) -> None:

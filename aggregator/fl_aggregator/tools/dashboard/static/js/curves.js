@@ -69,7 +69,7 @@ const Curves = (() => {
       this.wanted = wanted(metric);
       this.plot?.destroy();
       this.plot = null;
-      say(this.title, metric.name);
+      say(this.title, metric.name + (metric.unit && metric.unit !== "%" ? ` (${metric.unit})` : ""));
     }
 
     /** @param {?Record<string, any>} columns @param {object[]} declared */

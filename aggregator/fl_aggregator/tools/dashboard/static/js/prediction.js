@@ -2,7 +2,8 @@
 
 /**
  * Asks the edges over the broker, as any client may (protocol, section 7): what a drawing or a picture shows, or with a
- * form, whose fields are those of the example with which an edge answers an empty request.
+ * form, whose fields are those of the example with which an edge answers an empty request. A task without an example has a
+ * field for JSON.
  */
 const Prediction = (() => {
   const { byId, make } = Elements;
@@ -76,14 +77,14 @@ const Prediction = (() => {
   /** Shows the board if the example is a picture, or else a form. */
   function offer(example) {
     known = { run: learning.version.split(" ")[0], example };
-    const picture = example === null || (typeof example === "object" && "pixels" in example);
+    const picture = example !== null && typeof example === "object" && "pixels" in example;
     form.hidden = picture;
     for (const id of ["predict-board", "predict-picture", "sketch-clear", "sketch-help"]) byId(id).hidden = !picture;
     const fields = Object.entries(example ?? {});
-    const flat = !Array.isArray(example) && fields.length <= MOST_FIELDS && fields.every(([, value]) => ["string", "number"].includes(typeof value));
+    const flat = example !== null && !Array.isArray(example) && fields.length <= MOST_FIELDS && fields.every(([, value]) => ["string", "number"].includes(typeof value));
     form.replaceChildren(...(picture ? [] : flat
       ? fields.map(([name, value]) => make("label", {}, make("span", {}, name), make("input", { name, value, autocomplete: "off" })))
-      : [make("label", {}, make("span", {}, "Request (JSON)"), make("textarea", { name: "json", rows: 6 }, JSON.stringify(example, null, 1)))]));
+      : [make("label", {}, make("span", {}, "Request (JSON)"), make("textarea", { name: "json", rows: 6 }, JSON.stringify(example ?? {}, null, 1)))]));
   }
 
   function askForm() {
