@@ -18,7 +18,7 @@ from fl_aggregator.tools.report.comparison import (
 from fl_aggregator.tools.report.drawing import SERIES_COLOURS
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.reading import RunReport
-from fl_aggregator.tools.report.sections import format_value, newest_version, section
+from fl_aggregator.tools.report.sections import newest_version, section, setting_text
 from fl_aggregator.tools.report.style import STYLE
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import duration_text, number_text, quantity_text, size_text
@@ -213,6 +213,9 @@ def _differences(runs: Sequence[RunReport]) -> Markup:
     differences = settings_that_differ(runs)
     if not differences:
         return section("Settings", note="All settings are the same.")
-    rows = [[name.replace("_", "-"), *map(format_value, values)] for name, values in differences]
+    rows = [
+        [name.replace("_", "-"), *(setting_text(name, value) for value in values)]
+        for name, values in differences
+    ]
     headings = ["setting", *(_legend_entry(run, index) for index, run in enumerate(runs))]
     return section("Settings that differ", table(headings, rows, caption="Settings that differ"))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from fl_aggregator.monitoring.views.round_record import ConfusionMatrix, RoundRecord
+from fl_aggregator.settings import options_of_run
 from fl_aggregator.tools.report import figures
 from fl_aggregator.tools.report.comparison import settings_of, versions_to_reach
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
@@ -336,14 +337,14 @@ def rejections(run: RunReport) -> Markup | None:
 def settings(run: RunReport) -> Markup:
     """All settings of the run, and the versions of packages."""
     entries = (
-        tag("div", tag("dt", name.replace("_", "-")), tag("dd", format_value(value)))
+        tag("div", tag("dt", name.replace("_", "-")), tag("dd", setting_text(name, value)))
         for name, value in settings_of(run).items()
     )
     return section("Settings", tag("dl", *entries, class_="settings"))
 
 
-def format_value(value: Any) -> str:
-    """A setting as text: strings unchanged, other values as JSON, a dash for null."""
-    if value is None:
-        return "–"
+def setting_text(name: str, value: Any) -> str:
+    """A setting as text: strings unchanged, other values as JSON; for null what it means, or a dash, as for nothing."""
+    if value in (None, {}, [], ""):
+        return getattr(options_of_run().get(name), "default", None) or "–"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -146,6 +146,14 @@ def test_a_run_without_rounds_says_so(tmp_path: Path) -> None:
     assert "shards" in page, "its settings are told"
 
 
+def test_a_setting_that_is_not_set_says_what_it_means(tmp_path: Path) -> None:
+    record = {"settings": {**SETTINGS, "lr": None, "train_examples": None, "target": None, "task_option": {}}}
+    page = Outline(page_of(tmp_path, write(tmp_path / "run", [line(1)], record=record))).text
+    words = [part.strip() for part in page.splitlines() if part.strip()]
+    shown = {name: words[words.index(name) + 1] for name in ("lr", "train-examples", "target", "task-option")}
+    assert shown == {"lr": "the task's", "train-examples": "all", "target": "–", "task-option": "–"}
+
+
 def test_a_run_in_which_nothing_was_measured(tmp_path: Path) -> None:
     lines = [line(n, metrics={}, confusion=None, participants=[], cohort=[]) for n in (1, 2)]
     page = Outline(page_of(tmp_path, write(tmp_path / "run", lines))).text
