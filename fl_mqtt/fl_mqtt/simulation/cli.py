@@ -43,9 +43,9 @@ def _more_options() -> list[click.Parameter]:
 @option_under(
     RUN,
     "--predict",
-    "picture",
+    "request",
     type=EXISTING_FILE,
-    help="At the end, ask the edges to classify this picture.",
+    help="At the end, ask the edges for a prediction from this file: a picture or JSON, as the task reads it.",
 )
 @option_under(
     RUN,
@@ -63,7 +63,7 @@ def _more_options() -> list[click.Parameter]:
 @shared.config_option
 def simulate(
     broker: BrokerOptions,
-    picture: Path | None,
+    request: Path | None,
     as_json: bool,
     stay: bool,
     verbose: int,
@@ -85,7 +85,7 @@ def simulate(
     from fl_shared.cli.broker_access import DEFAULT_PREFIX
 
     start_logging(verbose, log_format, quiet=quiet)
-    question = None if picture is None else picture.read_bytes()
+    question = None if request is None else request.read_bytes()
     of_edges = {name: values.pop(name) for name in OF_EDGES}
     if resume is None:
         settings = parse_settings(**values, prefix=broker.prefix or DEFAULT_PREFIX)

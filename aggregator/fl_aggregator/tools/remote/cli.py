@@ -97,7 +97,10 @@ def predict(
     as_json: bool,
     broker: BrokerOptions,
 ) -> int:
-    """Ask the edges to classify FILE: a PNG or JPEG picture, or JSON ({"pixels": …}); - is standard input."""
+    """Ask the edges for a prediction from FILE; - is standard input.
+
+    FILE is a request as the run's task reads it: a PNG or JPEG picture, or JSON.
+    """
     from fl_aggregator.tools.remote.predict import Request, prediction_line, request_prediction
     from fl_shared.protocol.topics import valid_client
 
