@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from fl_edge.errors import DataMissingError
 from fl_shared.protocol.messages import Confusion, Partition, TrainingSettings
 
 if TYPE_CHECKING:
@@ -175,9 +176,12 @@ class Task(ABC):
         so.
         """
 
-    @abstractmethod
-    def load_test(self, data_dir: Path | None) -> Examples:
-        """Returns the test split, which no partition contains. Raises ``DataMissingError``."""
+    def load_test(self, data_dir: Path | None) -> Examples:  # noqa: ARG002  it may be left out
+        """Returns the test split, which no partition contains. Raises ``DataMissingError`` if there is none.
+
+        Versions are then evaluated on the holdouts of the edges alone.
+        """
+        raise DataMissingError("the task has no test split")
 
     @abstractmethod
     def train(

@@ -16,7 +16,7 @@ from fl_edge.tasks.task import Examples, LoadContext, LocalData, Task
 from fl_edge.training import local_training, task_results
 from fl_edge.training.model_check import examine_model
 from fl_shared.protocol.messages import Partition, TrainingSettings
-from fl_shared.system.text import names_text, one_line, size_text
+from fl_shared.system.text import names_text, one_line, quantity_text, size_text
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Manifest, Vector
 
@@ -180,10 +180,14 @@ class TaskCheck:
         chosen = data.train if data.holdout is None else data.holdout
         chosen = chosen if examples is None else _first(chosen, examples)
         scores = local_training.evaluate(self._task, self._weights.copy(), manifest, chosen)
+        units = {metric.name: metric.unit for metric in self._task.metrics}
         values = {"loss": scores.loss, **scores.metrics}
         undefined = [m.name for m in self._task.metrics if m.name not in scores.metrics]
         note = f"; undefined: {names_text(undefined)}" if undefined else ""
-        return ", ".join(f"{name} {value:.4g}" for name, value in values.items()) + note
+        return (
+            ", ".join(f"{name} {quantity_text(value, units.get(name, ''))}" for name, value in values.items())
+            + note
+        )
 
     def _test_split(self) -> str:
         try:
@@ -197,7 +201,7 @@ class TaskCheck:
         self._need_model()
         example = task_results.checked_example(self._task, self._task.example_request())
         if example is None:
-            raise _NotTriedError("example_request() gives none")
+            raise _NotTriedError("example_request() gives none, so the dashboard has no form")
         return json.dumps(self._answer(json.dumps(example).encode()), ensure_ascii=False)
 
     def _predict_nonsense(self) -> str:
@@ -206,6 +210,8 @@ class TaskCheck:
             answer = self._answer(b"\x00nonsense")
         except PayloadError as error:
             return f"is refused: {one_line(str(error))}"
+        except Exception as error:  # a task may raise any error
+            raise DivergedError(f"{type(error).__name__}: {error}: expected a PayloadError") from error
         raise DivergedError(f"is answered with {answer}: expected a PayloadError")
 
     def _answer(self, payload: bytes) -> Any:

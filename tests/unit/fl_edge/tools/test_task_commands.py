@@ -17,12 +17,14 @@ from tests.support import programs
 pytestmark = pytest.mark.edge
 
 MISTAKES = """
+import json
+
 import numpy as np
 import torch
 from torch import nn
 
 from fl_edge.tasks.digits import DigitsTask
-from fl_edge.tasks.task import Examples, LocalData
+from fl_edge.tasks.task import Examples, LocalData, Metric, Scores, Task
 
 
 class Good(DigitsTask):
@@ -68,6 +70,21 @@ class Lazy(DigitsTask):
 
     def predict(self, *_):
         return {"value": float("nan")}
+
+
+class Measured(DigitsTask):
+    metrics = (Metric("wrong", higher_is_better=False, unit="kg"),)
+
+    def evaluate(self, model, examples):
+        return Scores(len(examples), 0.5, {"wrong": 21.5})
+
+    load_test = Task.load_test
+
+    def example_request(self):
+        return None
+
+    def predict(self, model, payload):
+        return json.loads(payload)
 """
 
 
@@ -124,6 +141,19 @@ def test_a_task_that_learns_nothing_and_answers_with_nonsense(mistakes: str) -> 
     assert found["prediction"] == ("FAILED", "the model's output is not finite")
     assert found["prediction of nonsense"][0] == "FAILED"
     assert str(result.exception) == f"task {mistakes}:Lazy: 3 checks failed"
+
+
+def test_what_is_measured_has_its_unit_and_any_other_error_than_a_payloads_is_named(mistakes: str) -> None:
+    found = table(run(f"{mistakes}:Measured"))
+    assert found["evaluation"] == ("ok", "loss 0.5000, wrong 21.50 kg")
+    assert found["test split"] == ("–", "not tried: the task has no test split")
+    assert found["prediction"] == (
+        "–",
+        "not tried: example_request() gives none, so the dashboard has no form",
+    )
+    sign, detail = found["prediction of nonsense"]
+    assert (sign, detail.split(":")[0]) == ("FAILED", "UnicodeDecodeError")
+    assert detail.endswith("expected a PayloadError")
 
 
 def test_what_cannot_be_tried_is_said(tmp_path: Path, mistakes: str) -> None:
