@@ -46,6 +46,7 @@ from fl_edge.session.transitions import (
 from fl_edge.session.work import Idle, Reporting
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.task_spec import task_name
 
 PARTITION_RETRY_DELAY = 10.0
 """Seconds, or up to twice as many, before an edge without a partition first asks for it again."""
@@ -143,8 +144,13 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
     if membership and reply.run == membership.run and reply.incarnation < membership.incarnation:
         return transition(session)
     if not identity.has_task(reply.task):
-        has = ", ".join((*identity.tasks, *(f"{family}N" for family in identity.task_prefixes)))
-        return decline(session, reply, f"no task {reply.task!r} here; it has: {has}", now)
+        if ":" in (name := task_name(reply.task)):
+            why = f"it is a class, which only the edge's user may name: --task {name}"
+        else:
+            why = "it has: " + ", ".join(
+                (*identity.tasks, *(f"{family}N" for family in identity.task_prefixes))
+            )
+        return decline(session, reply, f"no task {reply.task!r} here; {why}", now)
     if identity.requires_other_task(reply.task):
         return decline(session, reply, f"its --task is {identity.task!r}, not {reply.task!r}", now)
     step = transition(session)

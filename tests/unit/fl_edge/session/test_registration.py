@@ -216,6 +216,14 @@ def test_4_9_an_edge_without_the_task_tells_the_aggregator_and_waits_for_another
     assert "load job=0 digits part=7/20" in script.texts("admitted part=7/20 incarnation=2")
 
 
+def test_an_edge_says_how_to_name_a_task_that_is_a_class() -> None:
+    script = SessionScript()
+    told = script.texts("connected s1", "admitted part=7/20 task=mine:Heat?window=5")[-1]
+    assert told.endswith(
+        "no task 'mine:Heat?window=5' here; it is a class, which only the edge's user may name: --task mine:Heat"
+    )
+
+
 def test_an_edge_without_the_task_of_a_run_hears_of_the_run_after_it() -> None:
     script = SessionScript()
     script.do("connected s1", "admitted part=7/20 task=cifar10")
