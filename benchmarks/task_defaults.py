@@ -1,16 +1,18 @@
 """Compares learning rates for a task on three divisions of its data: what its `TrainingDefaults` are chosen by.
 
 FedAvg in one process, without a broker: 20 edges, 10 a round. Prints one JSON line: the accuracy on the test split
-after the last round, by division and learning rate (momentum 0.9).
+after the last round, by division and learning rate (momentum 0.9), for each seed; null if training diverged.
 
-    python benchmarks/task_defaults.py --task cifar10 --data DIR --train-examples 10000
+    python benchmarks/task_defaults.py --task cifar10 --data DIR --train-examples 10000 --seeds 0 1 2
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -28,20 +30,18 @@ PER_ROUND: Final = 10
 SCHEMES: Final = ("iid", "dirichlet:0.1", "shards")
 
 
-def accuracy(arguments: argparse.Namespace, scheme: str, lr: float) -> float | None:
+def accuracy(arguments: argparse.Namespace, scheme: str, lr: float, seed: int) -> float | None:
     """Trains, and returns the accuracy on the test split; null if the training of an edge diverges."""
     local_training.configure_torch()
     task = load_task(arguments.task)
     parts = [
-        task.load(LoadContext(str(index), Partition(index=index, count=EDGES, scheme=scheme, seed=arguments.seed,
+        task.load(LoadContext(str(index), Partition(index=index, count=EDGES, scheme=scheme, seed=seed,
                                                     holdout=0.0, examples=arguments.train_examples), arguments.data))
         for index in range(EDGES)
     ]  # fmt: skip
-    manifest, weights = local_training.initial_weights(task, arguments.seed)
-    settings = TrainingSettings(
-        epochs=arguments.epochs, batch_size=32, lr=lr, momentum=0.9, seed=arguments.seed
-    )
-    cohorts = np.random.default_rng(arguments.seed)
+    manifest, weights = local_training.initial_weights(task, seed)
+    settings = TrainingSettings(epochs=arguments.epochs, batch_size=32, lr=lr, momentum=0.9, seed=seed)
+    cohorts = np.random.default_rng(seed)
     for number in range(1, arguments.rounds + 1):
         total, examples = np.zeros(len(weights)), 0
         for edge in cohorts.choice(EDGES, PER_ROUND, replace=False):
@@ -66,14 +66,17 @@ def main() -> None:
     parser.add_argument("--train-examples", type=int)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--lr", type=float, nargs="+", default=[0.005, 0.01, 0.02, 0.05])
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
-    cells = [(scheme, lr) for scheme in SCHEMES for lr in arguments.lr]
+    cells = list(itertools.product(SCHEMES, arguments.lr, arguments.seeds))
+    result: dict[str, list[float | None]] = {}
     with ProcessPoolExecutor(arguments.workers) as pool:
         found = pool.map(accuracy, [arguments] * len(cells), *zip(*cells, strict=True))
-        result = {f"{scheme} {lr:g}": value for (scheme, lr), value in zip(cells, found, strict=True)}
+        for (scheme, lr, seed), value in zip(cells, found, strict=True):
+            result.setdefault(f"{scheme} {lr:g}", []).append(value)
+            print(f"{scheme}, lr {lr:g}, seed {seed}: {value}", file=sys.stderr, flush=True)
     print(json.dumps({"benchmark": "task_defaults", **vars(arguments) | {"data": None}, "accuracy": result}))
 
 
