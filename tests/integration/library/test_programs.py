@@ -7,10 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from fl_aggregator.round.state import Stopped
+from fl_aggregator.server import launch
 from fl_mqtt import UserError, simulate
 from tests.support import programs
 from tests.support.wait import wait_until
@@ -84,6 +87,8 @@ def test_ctrl_c_stops_the_run_cleanly_and_the_program_resumes_it(tmp_path: Path,
             assert program.out.endswith("\ninterrupted\n")
             wait_until(lambda pids=children: not programs.alive(pids), 10, "broker and edges have ended")  # type: ignore[misc]
         rounds = len((run / "history.jsonl").read_text().splitlines())
+        with closing(launch.resume(run, simulated=True)) as resumed:
+            assert isinstance(resumed.snapshot.state.phase, Stopped), "the run was not only torn down"
     assert not list(run.rglob("*.py")), "no code is taken from a run directory"
     assert not list(run.rglob("*.pickle"))
     with pytest.raises(UserError, match=r"^task 'digits': the run in .* trains 'local_task:Mine'"):
