@@ -320,5 +320,5 @@ fi
 if [ $did = nothing ]; then
     say "already set up"
 else
-    say "ready: .venv/bin/fl-aggregator and .venv/bin/fl-edge"
+    say "ready: fl-mqtt, fl-aggregator and fl-edge in .venv/bin"
 fi
