@@ -82,7 +82,7 @@ def check_task(task: str, data: Path | None, task_options: dict[str, str]) -> No
     try:
         from fl_edge.tools.task_check import TaskCheck
     except ImportError as error:
-        raise UserError(f"check-task: {error}: pip install 'fl-mqtt[edge]'") from None
+        raise UserError(f"{error}: pip install 'fl-mqtt[edge]'") from None
 
     failed = 0
     for finding in TaskCheck(found, data).run():
