@@ -35,8 +35,8 @@ NO_TERM = {
         "sha256", "shape", "size", "unit",
     },
     "plain English, with its usual meaning": {
-        "after", "awaited", "before", "better", "detail", "down", "higher", "is", "have", "left", "need", "newest",
-        "out", "outcome", "reason", "received", "seconds", "started", "state", "up", "written",
+        "after", "awaited", "awaits", "before", "better", "delayed", "detail", "down", "higher", "is", "have", "left",
+        "need", "newest", "out", "outcome", "reason", "received", "seconds", "started", "state", "up", "written",
     },
     "the format of all messages: which version, which kind": {"kind", "v"},
 }  # fmt: skip

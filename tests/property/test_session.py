@@ -179,7 +179,7 @@ class Edge(CheckedEdge):
             del self.jobs[job]
             event = events.JobFailed(now, job, "it failed", user_error=users and choice.randrange(10) == 0)
         elif isinstance(begun, effects.Fetch):
-            event = events.Fetched(now, job)
+            event = events.ModelOverdue(now) if choice.randrange(5) == 0 else events.Fetched(now, job)
         else:
             del self.jobs[job]
             event = self.ended(begun, job)

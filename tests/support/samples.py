@@ -278,6 +278,10 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             run=RUN, incarnation=1, seq=4, client="7", session="c3d4", round=3, detail="the worker was killed"
         ),
     ),
+    "delayed": (
+        t.UpdatesTopic("7"),
+        m.Delayed(run=RUN, incarnation=1, seq=5, client="7", session="c3d4", round=3, awaits="answer"),
+    ),
     "evaluation": (
         t.EvaluationsTopic("evaluator"),
         m.Evaluation(

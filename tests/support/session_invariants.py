@@ -121,7 +121,7 @@ class CheckedEdge(RuleBasedStateMachine):
         if seq is not None:
             assert seq > self.last_seq
             self.last_seq = seq
-        if isinstance(message, m.Update | m.Offer | m.TrainingFailed | m.Evaluation):
+        if isinstance(message, m.Update | m.Offer | m.TrainingFailed | m.Delayed | m.Evaluation):
             member = self.script.session.membership
             assert member is not None
             assert (message.run, message.incarnation) == (member.run, member.incarnation), (

@@ -95,6 +95,8 @@ class SessionScript:
         if what == "connected":
             largest = int(named["largest"]) if "largest" in named else None
             return events.ConnectionEstablished(self.now, rest[0], largest)
+        if what == "overdue":
+            return events.ModelOverdue(self.now)
         if what in ("loaded", "fetched", "trained", "evaluated", "failed"):
             return self._of_job(what, int(rest[0]), " ".join(rest[1:]), named)
         return self._of_wire(what, rest, named)
@@ -299,6 +301,8 @@ def _content(message: m.Message) -> str:
             return f"offer session={o.session} incarnation={o.incarnation} round={o.round} digest={o.digest[:6]} {cut}"
         case m.TrainingFailed() as f:
             return f"failed session={f.session} incarnation={f.incarnation} round={f.round}: {f.detail}"
+        case m.Delayed() as d:
+            return f"delayed session={d.session} incarnation={d.incarnation} round={d.round} {d.awaits}"
         case m.Evaluation() as e:
             found = f"accuracy={e.metrics['accuracy']}" if e.examples else "nothing"
             return f"evaluation incarnation={e.incarnation} version={e.version} {e.split} {found}"

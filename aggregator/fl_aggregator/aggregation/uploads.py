@@ -13,6 +13,7 @@ from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.storage.spool import PartialUpdate, Spool
 from fl_aggregator.storage.spool_format import UpdateDescription
 from fl_aggregator.storage.update_content import UpdateContent
+from fl_shared.mqtt.diagnosis import MESSAGES_MISSING
 from fl_shared.protocol import messages as m
 from fl_shared.system.flood_control import is_worth_logging
 from fl_shared.system.text import names_text, natural_order
@@ -307,10 +308,10 @@ class Uploads:
         if self._uploads and overdue > before and is_worth_logging(before, overdue):
             LOG.warning(
                 "chunks that edges may send have not arrived within %g s (%d times so far), and are asked for again: "
-                "a slow link, or the broker drops messages (max_queued_messages, max_queued_bytes or "
-                "message_size_limit in mosquitto.conf; fl-aggregator doctor measures them); uploading: %s",
+                "%s; uploading: %s",
                 GRANT_TIMEOUT,
                 overdue,
+                MESSAGES_MISSING,
                 names_text(natural_order(self._uploads)),
             )
 

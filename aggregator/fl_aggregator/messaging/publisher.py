@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from fl_aggregator.messaging.connections import Connections
@@ -21,6 +21,7 @@ from fl_aggregator.storage.checkpoint import Model
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import EnvelopeSource
+from fl_shared.system.backoff import backoff
 from fl_shared.tensors import sections
 from fl_shared.transfer import publication as pub
 
@@ -31,6 +32,10 @@ MODEL_CHUNK_OVERHEAD: Final = 2**10
 MODELS_RETAINED: Final = 2
 """Versions that stay retained: the newest, which is the base of the open round, and the one before it, which
 may still be under evaluation."""
+
+FIRST_REPEAT_DELAY: Final = 10.0
+"""Seconds until an open round is published again; the pause doubles each time, up to `MAX_REPEAT_INTERVAL`."""
+MAX_REPEAT_INTERVAL: Final = 60.0
 
 
 class ModelPublisher:
@@ -43,6 +48,9 @@ class ModelPublisher:
         self._chunk_size = chunk_size
         self._models: dict[str, pub.ModelPublication] = {}
         self._selected_clients: Sequence[str] = ()
+        self._open_round: m.Selected | None = None
+        self._opened_at = self._repeat_at = 0.0
+        self._repeats = 0
 
     def publish(
         self,
@@ -103,19 +111,39 @@ class ModelPublisher:
             min(self._chunk_size, self._connections.maximum_packet_size - MODEL_CHUNK_OVERHEAD),
         )
 
-    def announce(self, selected: m.Selected, cohort: Sequence[str]) -> None:
-        """Publishes an open round; again, when its cohort has grown.
+    def announce(self, selected: m.Selected, cohort: Sequence[str], now: float) -> None:
+        """Publishes an open round; again, when its cohort has grown. ``now`` is run time in seconds.
 
         A cohort that is too large to be named is notified edge by edge.
         """
+        self._open_round, self._opened_at, self._repeats = selected, now, 0
+        self._repeat_at = now + FIRST_REPEAT_DELAY
         self._connections.retain(t.SelectedTopic(selected.round), selected)
         if selected.cohort is None:
             for client in cohort[len(self._selected_clients) :]:
                 self._connections.retain(t.WorkTopic(client), selected)
             self._selected_clients = cohort
 
+    def repeat(self, awaited: Collection[str], now: float) -> None:
+        """Publishes the open round again now and then, as long as updates of the edges ``awaited`` are missing.
+
+        The broker may have dropped it on its way to an edge, which would never begin.
+        """
+        selected = self._open_round
+        if selected is None or not awaited or now < self._repeat_at:
+            return
+        self._repeats += 1
+        self._repeat_at = now + backoff(self._repeats, FIRST_REPEAT_DELAY, MAX_REPEAT_INTERVAL)
+        left = max(0.0, selected.seconds_left - (now - self._opened_at))
+        again = selected.model_copy(update={**self._scope.envelope(), "seconds_left": left})
+        self._connections.retain(t.SelectedTopic(again.round), again)
+        if again.cohort is None:
+            for client in awaited:
+                self._connections.retain(t.WorkTopic(client), again)
+
     def withdraw(self, round_number: int) -> None:
         """Clears the retained messages of a round that has ended, except its result."""
+        self._open_round = None
         self._connections.clear(t.SelectedTopic(round_number))
         self._connections.clear(t.MissingTopic(round_number))
         for client in self._selected_clients:
@@ -178,12 +206,15 @@ class StatusPublisher:
         self._bytes_at_start = {number: (self._connections.bytes_up, self._connections.bytes_down)}
         return True
 
-    def publish_result(self, summary: Summary) -> None:
-        """Publishes the result of a round, and clears the oldest one that is retained."""
+    def publish_result(self, summary: Summary, delayed: Collection[str]) -> None:
+        """Publishes the result of a round, and clears the oldest one that is retained.
+
+        ``delayed``: the edges that have reported a delay in the round.
+        """
         number = summary.round
         if number not in self._round_bytes:
             self._round_bytes[number] = self._bytes_since_start(number)
-        record = RoundRecord.of(summary, *self._round_bytes[number])
+        record = RoundRecord.of(summary, *self._round_bytes[number], delayed=delayed)
         self._observer_feed.round_ended(summary, record)
         self._connections.retain(t.ResultTopic(number), record.result_message(self._scope.envelope()))
         if number not in self._retained_results:

@@ -8,6 +8,7 @@ from typing import Final
 
 from fl_aggregator.messaging import translate
 from fl_aggregator.messaging.connections import Connections
+from fl_aggregator.messaging.delays import Delays
 from fl_aggregator.messaging.ended_sessions import EndedSessions
 from fl_aggregator.messaging.inbox import AdmittedMessage
 from fl_aggregator.messaging.rate_limiter import RateLimiter, Throttled
@@ -53,6 +54,7 @@ class Router:
         rate_limiter: RateLimiter,
         channels: Channels = CHANNELS,
     ) -> None:
+        self.delays = Delays()
         self._rate_limiter = rate_limiter
         self._connections = connections
         self._channels = channels
@@ -113,6 +115,11 @@ class Router:
             return self._refuse(topic, payload, error, state)
         except MessageRejected as error:
             return self.drop(state, error.client, error.reason, str(error))
+        if isinstance(message, m.Delayed):
+            client_state = state.roster.get(message.client)
+            if client_state is not None and client_state.session == message.session:
+                self.delays.add(message, getattr(state.phase, "round", None))
+            return EMPTY_INBOUND
         match event:
             case on.EdgeLost(client=name, session=session):
                 self._ended_sessions.add(name, session, now)

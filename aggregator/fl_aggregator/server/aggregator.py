@@ -101,6 +101,7 @@ class Aggregator:
             self.inbox,
             rate_limiter=self._rate_limiter,
             rejections=self.rejections,
+            delays=self._router.delays,
             disk_pause=self._disk_pause,
             trackers=self._trackers,
             add_event=self._events.append,
@@ -244,6 +245,7 @@ class Aggregator:
             self._router.record_throttled(self._state)
             self._connections.run_due_repairs()
             self._handle(on.TimePassed(now=self._ticked_at))
+            self._interpreter.repeat_round(self._state)
         while self._events:
             self._handle(self._events.popleft())
         self._worker.uploads.renew_grants(self._now())

@@ -10,13 +10,14 @@ from fl_aggregator.aggregation.validation import InvalidUpdate
 from fl_aggregator.aggregation.worker import AggregationWorker
 from fl_aggregator.messaging import translate
 from fl_aggregator.messaging.connections import Connections
+from fl_aggregator.messaging.delays import Delays
 from fl_aggregator.messaging.inbox import Inbox
 from fl_aggregator.messaging.publisher import ModelPublisher, StatusPublisher
 from fl_aggregator.messaging.rate_limiter import RateLimiter
 from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.watcher_feed import ObserverFeed
 from fl_aggregator.monitoring.tracking.trackers import Trackers
-from fl_aggregator.monitoring.views import notices
+from fl_aggregator.monitoring.views import notices, status
 from fl_aggregator.monitoring.views.round_record import RoundRecord, read_records
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
@@ -55,6 +56,7 @@ class Interpreter:
         *,
         rate_limiter: RateLimiter,
         rejections: Rejections,
+        delays: Delays,
         disk_pause: DiskPause,
         trackers: Trackers,
         add_event: Callable[[on.Event], None],
@@ -66,6 +68,7 @@ class Interpreter:
         self._connections = connections
         self._rate_limiter = rate_limiter
         self._rejections = rejections
+        self._delays = delays
         self._disk_pause = disk_pause
         self._trackers = trackers
         self._post = add_event
@@ -157,7 +160,7 @@ class Interpreter:
             case do.PublishResult(summary=summary):
                 notices.log_single_class(summary)
                 self._rejections.close_round(summary.round)
-                self.status_publisher.publish_result(summary)
+                self.status_publisher.publish_result(summary, self._delays.clients(summary.round))
             case do.WriteHistory():
                 self._write_history(effect)
             case do.StoreBest():
@@ -183,7 +186,11 @@ class Interpreter:
         message = translate.selected_message(
             effect, self._settings, self._scope, self._clock(), self._connections.maximum_packet_size
         )
-        self._model_publisher.announce(message, effect.cohort)
+        self._model_publisher.announce(message, effect.cohort, self._clock())
+
+    def repeat_round(self, state: Run) -> None:
+        """Publishes the open round again if that is due, for the edges that it waits for."""
+        self._model_publisher.repeat(status.awaited_clients(state), self._clock())
 
     def _withdraw(self, number: int) -> None:
         self._model_publisher.withdraw(number)
@@ -232,7 +239,9 @@ class Interpreter:
     def _write_history(self, effect: do.WriteHistory) -> None:
         number = effect.summary.round
         up, down = self.status_publisher.pop_round_bytes(number)
-        record = RoundRecord.of(effect.summary, up, down, self._rejections.pop_round(number))
+        record = RoundRecord.of(
+            effect.summary, up, down, self._rejections.pop_round(number), self._delays.clients(number)
+        )
         self.write(lambda: self._directory.append_history(record.history_fields()))
         self._trackers.log_round(record)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from fl_shared.mqtt.diagnosis import MESSAGES_MISSING
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -103,13 +104,19 @@ class _Entry:
 class ModelStore:
     """Shares fetched models among the users in one process. Only the loop's thread may call it.
 
-    ``transport_of`` returns the connection of a client, or ``None`` while it has none. All times are in
-    seconds.
+    ``transport_of`` returns the connection of a client, or ``None`` while it has none. ``on_overdue`` is called with
+    the client over whose connection parts of a model have not arrived in time. All times are in seconds.
     """
 
-    def __init__(self, transport_of: Callable[[str], Transport | None], on_fetched: FetchCallback) -> None:
+    def __init__(
+        self,
+        transport_of: Callable[[str], Transport | None],
+        on_fetched: FetchCallback,
+        on_overdue: Callable[[str], None],
+    ) -> None:
         self._transport_of = transport_of
         self._on_fetched = on_fetched
+        self._on_overdue = on_overdue
         self._entries: dict[str, _Entry] = {}
         self._retry_at = 0.0
         self._overdue_topics = 0
@@ -205,12 +212,11 @@ class ModelStore:
 
     def _warn_of_overdue(self, count: int) -> None:
         before, self._overdue_topics = self._overdue_topics, self._overdue_topics + count
-        if count and is_worth_logging(before, self._overdue_topics):
+        if is_worth_logging(before, self._overdue_topics):
             LOG.warning(
-                "parts of the model have not arrived after their subscription (%d so far), and are asked for again: "
-                "a slow link, or the broker drops messages (max_queued_messages, max_queued_bytes or "
-                "message_size_limit in mosquitto.conf; fl-aggregator doctor measures them)",
+                "parts of the model have not arrived after their subscription (%d so far), and are asked for again: %s",
                 self._overdue_topics,
+                MESSAGES_MISSING,
             )
 
     def due(self) -> float | None:
@@ -250,7 +256,9 @@ class ModelStore:
                 return
         overdue_before = entry.download.overdue_topics
         change = entry.download.subscription_changes(now)
-        self._warn_of_overdue(entry.download.overdue_topics - overdue_before)
+        if (overdue := entry.download.overdue_topics - overdue_before) and entry.transport_client is not None:
+            self._warn_of_overdue(overdue)
+            self._on_overdue(entry.transport_client)
         if change.subscribe or change.unsubscribe:
             transport.change_subscriptions(change.subscribe, change.unsubscribe)
 

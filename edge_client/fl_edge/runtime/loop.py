@@ -112,7 +112,7 @@ class Runtime:
         self._heartbeat = heartbeat
         self._clock = clock
         self._dispatcher = Dispatcher(pool, label_counts)
-        self._store = ModelStore(self._transport, self._model_fetched)
+        self._store = ModelStore(self._transport, self._model_fetched, self._model_overdue)
         self._events: deque[tuple[Edge, events.Event]] = deque()
         self._timers: list[tuple[float, int, Edge]] = []
         self._order = itertools.count()
@@ -269,6 +269,9 @@ class Runtime:
     def _transport(self, client: str) -> Transport | None:
         connection = self._edges[client].connection
         return connection if connection is not None and connection.is_connected else None
+
+    def _model_overdue(self, client: str) -> None:
+        self._add_event(self._edges[client], events.ModelOverdue(self._clock()))
 
     def _model_fetched(self, user: ModelUser, digest: str, model: FetchedModel | None, reason: str) -> None:
         edge, now = self._edges[user.client], self._clock()

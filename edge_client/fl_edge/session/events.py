@@ -72,6 +72,13 @@ class PresenceSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelOverdue:
+    """Parts of a model that the edge fetches have not arrived in time, and were asked for again."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
 class Replied:
     """A reply to this client was received, perhaps for an earlier session of it."""
 
@@ -182,6 +189,7 @@ Event = (
     | ConnectionRefused
     | AggregatorSeen
     | PresenceSeen
+    | ModelOverdue
     | Replied
     | SelectionSeen
     | SelectionCleared

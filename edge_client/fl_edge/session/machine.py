@@ -28,6 +28,7 @@ from fl_edge.session.events import (
     JobFailed,
     ModelAnnounced,
     ModelEvaluated,
+    ModelOverdue,
     PartitionLoaded,
     PresenceSeen,
     Replied,
@@ -137,6 +138,8 @@ def _react(session: Session, event: Event) -> Transition:
                 lambda s: rounds.start_round(s, now),
                 evaluation.start_evaluation,
             )
+        case ModelOverdue():
+            return reporting.report_delay(session, "model")
         case Fetched():
             return then(rounds.fetched(session, event), lambda s: evaluation.fetched(s, event))
         case Trained():

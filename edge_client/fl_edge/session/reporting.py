@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import assert_never
+from typing import Literal, assert_never
 
 from fl_edge.session.effects import LogNotice, Send, SendChunks
 from fl_edge.session.state import Session
@@ -59,9 +59,33 @@ def repeat(session: Session, now: float) -> Transition:
         case Reporting(attempt=attempt, due=due) | ReportingFailure(attempt=attempt, due=due) if (
             now >= due and not is_aggregator_offline
         ):
-            return _send(session, now, attempt + 1)
+            step = (
+                report_delay(session, "answer")
+                if isinstance(session.work, Reporting)
+                else transition(session)
+            )
+            return then(step, lambda s: _send(s, now, attempt + 1))
         case _:
             return transition(session)
+
+
+def report_delay(session: Session, awaits: Literal["model", "answer"]) -> Transition:
+    """Tells the aggregator that parts of a model, or the answer to the update, have not come in time."""
+    recipient, work = session.recipient(), session.work
+    if recipient is None or not session.identity.trains:
+        return transition(session)
+    session, seq = with_next_seq(session)
+    client = session.identity.client
+    delayed = m.Delayed(
+        run=recipient.run,
+        incarnation=recipient.incarnation,
+        seq=seq,
+        client=client,
+        session=recipient.session,
+        round=None if isinstance(work, Idle) else work.selected.round,
+        awaits=awaits,
+    )
+    return transition(session, Send(t.UpdatesTopic(client), delayed))
 
 
 def _send(session: Session, now: float, attempt: int) -> Transition:
@@ -94,17 +118,24 @@ def _send(session: Session, now: float, attempt: int) -> Transition:
 def _send_update(
     session: Session, work: Reporting, recipient: Recipient, now: float, attempt: int
 ) -> Transition:
-    """Sends the update whole if that is allowed (protocol, 6.1), and otherwise offers it."""
+    """Sends the update whole if that is allowed (protocol, 6.1), and otherwise offers it.
+
+    It is sent whole only once: what did not arrive may be too large for the broker, which need not say so.
+    """
     identity, connection, update = session.identity, session.connection, work.update
     assert connection is not None
     session, seq = with_next_seq(session)
     sender = _sender(session, recipient, work)
     message: m.Update | m.Offer
     phase: UploadPhase
-    if update.size <= work.selected.inline_limit and (
-        connection.maximum_packet_size is None
-        or upload.update_message_size(sender, seq, update) + upload.PACKET_OVERHEAD
-        <= connection.maximum_packet_size
+    if (
+        not attempt
+        and update.size <= work.selected.inline_limit
+        and (
+            connection.maximum_packet_size is None
+            or upload.update_message_size(sender, seq, update) + upload.PACKET_OVERHEAD
+            <= connection.maximum_packet_size
+        )
     ):
         message, phase = upload.update_message(sender, seq, update), InlineUpload()
     else:

@@ -235,7 +235,7 @@ ROWS: Final = (
             retained=True, note="An empty message means that it is superseded."),
     Channel(t.ChunkTopic, (m.ModelChunk,), "aggregator", ("edge",), encoding="msgpack", largest=m.MAX_PACKET,
             retained=True, note="Edges subscribe to at most eight at a time, receive them, unsubscribe, and continue."),
-    Channel(t.UpdatesTopic, (m.Update, m.Offer, m.UpdateChunk, m.TrainingFailed), "edge", ("aggregator",),
+    Channel(t.UpdatesTopic, (m.Update, m.Offer, m.UpdateChunk, m.TrainingFailed, m.Delayed), "edge", ("aggregator",),
             encoding="msgpack", largest=m.MAX_PACKET, limit="other", roles=("train",),
             answers=(m.Grant, m.Accepted, m.Rejected, m.Limited),
             note=f"The edge keeps an update, and repeats it, until it is answered. {_BARE}"),

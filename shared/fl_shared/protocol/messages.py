@@ -85,6 +85,7 @@ from fl_shared.protocol.kinds.run import (
 )
 from fl_shared.protocol.kinds.update import (
     Accepted,
+    Delayed,
     Grant,
     Offer,
     OfferedSection,
@@ -124,6 +125,7 @@ __all__ = [
     "Control",
     "Count",
     "DeclaredMetrics",
+    "Delayed",
     "Digest",
     "EdgeStateName",
     "EdgeView",

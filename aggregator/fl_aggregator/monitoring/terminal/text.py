@@ -8,7 +8,7 @@ from typing import Final
 from fl_aggregator.monitoring.terminal.snapshot import Snapshot, names_of
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_shared.protocol import messages as m
-from fl_shared.system.text import duration_text, one_line, quantity_text, size_text
+from fl_shared.system.text import duration_text, names_text, one_line, quantity_text, size_text
 
 BAR_CHARACTERS: Final = "▁▂▃▄▅▆▇█"
 ASCII_BAR_CHARACTERS: Final = "_.-=+*#@"
@@ -56,6 +56,8 @@ def round_line(record: RoundRecord, rounds: int) -> str:
         f"{scores_text(record.primary, row.metrics, row.split)}, {duration_text(row.seconds)}, "
         f"{size_text(row.bytes_up)} up, {size_text(row.bytes_down)} down"
     )
+    if record.delayed:
+        line += f"; messages to or from {names_text(record.delayed)} were late or lost"
     return f"{line}; missing: {missing_text(record)}" if record.missing else line
 
 

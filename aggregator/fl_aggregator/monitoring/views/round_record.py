@@ -6,7 +6,7 @@ and the dashboard's history are made of records. `HistoryRow` holds the part of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -62,9 +62,9 @@ class Traffic(_Lenient):
 class RoundRecord(_Lenient):
     """A round that has ended. ``version`` and ``digest`` are null if it was abandoned for ``reason``.
 
-    ``missing``: reasons by client. ``refused``: numbers of messages by client and reason. ``declared``: the metrics
-    that the task declares. ``split``: on which the version was evaluated, null if it was not. ``seconds``: durations by
-    phase.
+    ``missing``: reasons by client. ``delayed``: the edges that waited for messages that did not arrive. ``refused``:
+    numbers of messages by client and reason. ``declared``: the metrics that the task declares. ``split``: on which the
+    version was evaluated, null if it was not. ``seconds``: durations by phase.
     """
 
     round: m.Count
@@ -75,6 +75,7 @@ class RoundRecord(_Lenient):
     cohort: Names = []
     participants: Names = []
     missing: Annotated[dict[Name, Reason], Field(max_length=100_000)] = {}
+    delayed: Names = []
     refused: Annotated[dict[Name, Counts], Field(max_length=100_000)] = {}
     examples: m.Count = 0
     metrics: FiniteMetrics = {}
@@ -86,7 +87,12 @@ class RoundRecord(_Lenient):
 
     @classmethod
     def of(
-        cls, summary: Summary, up: int, down: int, refused: Mapping[str, Mapping[str, int]] | None = None
+        cls,
+        summary: Summary,
+        up: int,
+        down: int,
+        refused: Mapping[str, Mapping[str, int]] | None = None,
+        delayed: Collection[str] = (),
     ) -> RoundRecord:
         """Makes the record of a summary.
 
@@ -102,6 +108,7 @@ class RoundRecord(_Lenient):
             cohort=list(summary.cohort),
             participants=natural_order(summary.participants),
             missing={name: summary.missing[name] for name in natural_order(summary.missing)},
+            delayed=natural_order(delayed),
             refused={client: dict(reasons) for client, reasons in (refused or {}).items()},
             examples=summary.examples,
             metrics=dict(summary.metrics),
@@ -132,6 +139,7 @@ class RoundRecord(_Lenient):
             cohort=[*result.participants, *result.missing],
             participants=list(result.participants),
             missing=dict(result.missing),
+            delayed=[],
             refused={},
             examples=result.examples,
             metrics=dict(result.metrics),

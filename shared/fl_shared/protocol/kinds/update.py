@@ -138,6 +138,19 @@ class TrainingFailed(Scoped):
     detail: Text
 
 
+class Delayed(Scoped):
+    """An edge waits for parts of a model, or for the answer to its update, that have not come in time.
+
+    On ``fl/updates/<client>`` (msgpack). It is not answered. ``round`` is that of its work, and null if it has none.
+    """
+
+    kind: Literal["delayed"] = "delayed"
+    client: ClientId
+    session: Token
+    round: Count | None
+    awaits: Literal["model", "answer"]
+
+
 class Accepted(Reply):
     """The aggregator has accepted the update with this digest. The edge may delete it."""
 

@@ -109,7 +109,11 @@ class EdgeUnderTest:
         self.told: list[events.Event] = []
         notices = ConnectionNotices([self.edge], "mqtt://x", None, 0.0)
         self.reception = Router(
-            "fl", ModelStore(lambda _: None, lambda *_: None), notices, self._tell, lambda: None
+            "fl",
+            ModelStore(lambda _: None, lambda *_: None, lambda _: None),
+            notices,
+            self._tell,
+            lambda: None,
         )
         self.edge.connection = _Wire()  # type: ignore[assignment]
         self.connect("session-1")

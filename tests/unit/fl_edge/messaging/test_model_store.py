@@ -31,7 +31,8 @@ class Fixture:
     def __init__(self, *online: str) -> None:
         self.connections = {client: FakeConnection() for client in online}
         self.done: list[tuple[ModelUser, bool, str]] = []
-        self.store = ModelStore(self.connections.get, self._done)
+        self.overdue: list[str] = []
+        self.store = ModelStore(self.connections.get, self._done, self.overdue.append)
 
     def _done(self, holder: ModelUser, digest: str, model: FetchedModel | None, why: str) -> None:
         assert digest == MODEL.digest
@@ -145,3 +146,13 @@ def test_garbage_is_counted_and_told() -> None:
         assert fleet.done == []
         assert "not msgpack" in str(fleet.store.receive(t.ManifestTopic(MODEL.digest[:12]), b"\xc1", 1.0))
     assert fleet.done[0][:2] == (A, False)
+
+
+def test_the_edge_whose_connection_delivers_nothing_is_named() -> None:
+    fleet = Fixture("a", "b")
+    fleet.fetch(A)
+    fleet.fetch(B)
+    fleet.store.advance(4.9)
+    assert fleet.overdue == []
+    fleet.store.advance(5.0)
+    assert fleet.overdue == ["a"]

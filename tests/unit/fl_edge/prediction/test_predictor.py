@@ -63,7 +63,7 @@ class Setup:
         self.now = 0.0
         self.jobs = 0
         self.work = 0.0
-        self.store = ModelStore(lambda _: self.connection, self._fetched)
+        self.store = ModelStore(lambda _: self.connection, self._fetched, lambda _: None)
         connect = cast(Any, lambda: self.connection)
         self.predictor = Predictor(
             "7", "fl", self.store, self, connect, 0, PredictionRateLimiter(0.0), "predictors"

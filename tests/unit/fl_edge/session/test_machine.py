@@ -27,7 +27,7 @@ def test_seq_grows_with_each_message() -> None:
         if hasattr(message, "seq")
     ]
     assert numbers == sorted(set(numbers))
-    assert len(numbers) == 5
+    assert len(numbers) == 7
 
 
 def test_effects_can_be_shown() -> None:

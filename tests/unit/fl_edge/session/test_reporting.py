@@ -26,8 +26,10 @@ def test_5_5_an_update_is_repeated_after_pauses_of_5_to_30_seconds() -> None:
         assert 5 <= wait <= 30
         assert attempt == 0 or wait >= 10
         assert script.texts(f"time {wait - 0.01}") == []
-        [message] = sent(script.do("time 0.02"))
-        assert isinstance(message, m.Update)
+        delayed, message = sent(script.do("time 0.02"))
+        assert isinstance(delayed, m.Delayed)
+        assert (delayed.round, delayed.awaits) == (1, "answer")
+        assert isinstance(message, m.Offer), "a broker may drop what is large without a word"
 
 
 def test_5_5_an_update_is_kept_offline_and_sent_again_under_the_new_envelope() -> None:
@@ -111,3 +113,18 @@ def test_pauses_differ_between_edges_and_repeat_for_one() -> None:
     pauses = {retry_delay(str(client), 3, 1.0) for client in range(100)}
     assert len(pauses) == 100
     assert retry_delay("7", 3, 1.0) == retry_delay("7", 3, 1.0)
+
+
+def test_5_5_parts_of_the_base_that_do_not_arrive_are_told_of() -> None:
+    script = SessionScript()
+    script.do(*TRAINS[:-1])
+    assert isinstance(script.session.work, Fetching)
+    [delayed] = sent(script.do("overdue"))
+    assert isinstance(delayed, m.Delayed)
+    assert (delayed.round, delayed.awaits, delayed.session) == (1, "model", "s1")
+    script.do("result 1")
+    [delayed] = sent(script.do("overdue"))
+    assert isinstance(delayed, m.Delayed)
+    assert delayed.round is None, "of the model that it predicts with"
+    script.do("lost")
+    assert script.do("overdue") == ()

@@ -88,7 +88,7 @@ def test_6_2_an_offer_is_repeated_like_an_update_while_nobody_answers() -> None:
         due = next_due(script.state)
         assert due is not None
         assert 5 <= due - script.now <= 30
-        [message] = sent(script.do(f"time {due - script.now}"))
+        _, message = sent(script.do(f"time {due - script.now}"))
         assert isinstance(message, m.Offer)
         assert message.chunk_size == 1024
 
@@ -152,7 +152,7 @@ def test_6_4_while_grants_come_the_offer_is_not_repeated() -> None:
         due = next_due(script.state)
         assert due is not None
         waits.append(due - script.now)
-        [message] = sent(script.do(f"time {waits[-1]}"))
+        _, message = sent(script.do(f"time {waits[-1]}"))
         assert isinstance(message, m.Offer)
     assert waits[0] + 9.9 >= 10
     assert all(10 <= wait <= 30 for wait in waits[1:])

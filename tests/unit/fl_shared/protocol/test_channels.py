@@ -167,8 +167,9 @@ def test_messages_exports_every_kind() -> None:
 
 
 def test_the_aggregator_has_a_case_for_each_message_to_it() -> None:
-    """A chunk of an update goes on beside its event, and a birth says less than the registration that follows it."""
-    silent = {m.UpdateChunk, m.ClientPresence}
+    """A chunk of an update goes on beside its event, a birth says less than the registration that follows it, and of a
+    delay only people are told."""
+    silent = {m.UpdateChunk, m.ClientPresence, m.Delayed}
     heard = set()
     for topic, message in MESSAGES.values():
         if "aggregator" in CHANNELS.of(topic).receivers and type(message) not in silent:
