@@ -74,6 +74,16 @@ MISTAKES = {
     "edge: no data": edge(
         "--id", "1", "--task", "mnist", "--data", "{HERE}/empty", says=("mnist", "train-images", "{HERE}/empty")
     ),
+    "edge: no test data for one that only evaluates": edge(
+        "--id", "1", "--role", "evaluate", "--task", "mnist", "--data", "{HERE}/empty",
+        says=("mnist", "t10k-images", "{HERE}/empty")
+    ),
+    "edge: file of parts nowhere": edge(
+        "--id", "1", "--parts-file", "{HERE}/no/parts", says=("--parts-file {HERE}/no/parts", "No such file")
+    ),
+    "edge: file of beats nowhere": edge(
+        "--id", "1", "--heartbeat", "{HERE}/no/beat", says=("--heartbeat {HERE}/no/beat", "No such file")
+    ),
     "edge: no such task": edge("--id", "1", "--task", "chess", says=("'chess'", "digits")),
     "edge: environment": edge(FL_ID="a/b", says=("--id", "'a/b'", "FL_ID")),
 }  # fmt: skip

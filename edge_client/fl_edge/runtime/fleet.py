@@ -113,6 +113,7 @@ def run(settings: FleetSettings) -> int:
     )
     with contextlib.ExitStack() as stack:
         heartbeat = None if settings.heartbeat is None else Heartbeat(settings.heartbeat, time.monotonic())
+        label_counts = LabelCountsFile(settings.label_counts_file)
         inbox = RuntimeInbox()
         check_threads = stack.enter_context(_thread_failures())
         stack.enter_context(_stop_on_signals(lambda: inbox.put(Interrupted())))
@@ -126,9 +127,7 @@ def run(settings: FleetSettings) -> int:
         )
         stack.callback(pool.close)
         if settings.task is not None and not _is_synthetic(settings.task):
-            _check_task(
-                pool, inbox, settings.task, trains=any("train" in edge.roles for edge in settings.edges)
-            )
+            _check_task(pool, inbox, settings.task, {edge.roles for edge in settings.edges})
         # From here on, something is left behind on the disk.
         states = [stack.enter_context(StateDir.open(edge.state_dir)) for edge in settings.edges]
         update_writer = update_store.UpdateWriter()
@@ -145,7 +144,7 @@ def run(settings: FleetSettings) -> int:
             pool,
             inbox,
             update_writer,
-            LabelCountsFile(settings.label_counts_file),
+            label_counts,
             prefix=settings.broker_access.prefix,
             broker=f"{settings.broker_access.address}, prefix {settings.broker_access.prefix}",
             broker_timeout=settings.broker_timeout,
@@ -227,12 +226,14 @@ CHECKED_PARTITION: Final = m.Partition(index=0, count=100, scheme="iid", seed=0,
 """A small partition, whose loading shows whether the data is there."""
 
 
-def _check_task(pool: Pool, inbox: RuntimeInbox, task: str, *, trains: bool) -> None:
-    """Lets a worker load the task, and its data if an edge trains, before there is a connection.
+def _check_task(pool: Pool, inbox: RuntimeInbox, task: str, roles: set[tuple[m.ClientRole, ...]]) -> None:
+    """Lets a worker load the task, and the data that edges with these ``roles`` need, before there is a connection.
 
-    Raises ``UserError`` for what the user must fix. A signal ends the check.
+    The test split is needed by edges that only evaluate; others take part without it. Raises ``UserError`` for what
+    the user must fix. A signal ends the check.
     """
-    job = pool.load("", task, CHECKED_PARTITION if trains else None)
+    trains = any("train" in each for each in roles)
+    job = pool.load("", task, CHECKED_PARTITION if trains else None, test=("evaluate",) in roles)
     while True:
         try:
             item = inbox.get(timeout=1.0)

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from fl_shared.errors import UserError
+
 LOG = logging.getLogger(__name__)
 
 
@@ -22,9 +24,19 @@ class LabelCountsFile:
     """
 
     def __init__(self, path: Path | None) -> None:
+        """Checks that the file can be written. Raises ``UserError`` if it cannot."""
         self._path = path
         self._written: dict[str, str] = {}
         self._failed = False
+        if path is not None:
+            existed = path.exists()
+            try:
+                with path.open("ab"):
+                    pass
+                if not existed:
+                    path.unlink()
+            except OSError as error:
+                raise UserError(f"--parts-file {path}: cannot be written to: {error.strerror}") from None
 
     def append(self, client: str, examples: int, holdout_examples: int, labels: Mapping[str, int]) -> None:
         """Appends a line for ``client``, unless it is the same as the client's last one.

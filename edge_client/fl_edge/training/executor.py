@@ -56,6 +56,9 @@ class Executor(Protocol):
     def summarize(self, client: str, partition: Partition | None) -> DataSummary:
         """Returns the numbers of examples in the partition of ``client``, and the manifest of the weights."""
 
+    def load_test(self) -> None:
+        """Loads the test split, and raises what an evaluation on it would raise for its data."""
+
     def initial_weights(self, seed: int, allocate: VectorAllocator) -> Manifest:
         """Writes the first weights, which depend on ``seed`` alone, into a vector of ``allocate``."""
 

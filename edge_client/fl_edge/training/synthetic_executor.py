@@ -36,6 +36,9 @@ class SyntheticExecutor:
     def summarize(self, client: str, partition: Partition | None) -> DataSummary:  # noqa: ARG002
         return DataSummary(0 if partition is None else 1, 0, self._manifest)
 
+    def load_test(self) -> None:
+        """Does nothing: there is no data."""
+
     def initial_weights(self, seed: int, allocate: VectorAllocator) -> Manifest:
         _fill(allocate(self._manifest.values), np.random.SeedSequence(seed))
         return self._manifest

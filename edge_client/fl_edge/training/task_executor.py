@@ -59,6 +59,9 @@ class TaskExecutor(ABC):
         labels = classes.count_labels(self.task.labels, data)
         return DataSummary(len(data.train), holdout_examples, manifest, labels)
 
+    def load_test(self) -> None:
+        self._examples("test", "", None)
+
     def evaluate(
         self, model: Vector, manifest: Manifest, split: Split, client: str, partition: Partition | None
     ) -> Scores:

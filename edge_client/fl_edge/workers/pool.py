@@ -131,9 +131,9 @@ class Pool:
 
     # --- jobs that can be submitted; each method returns the job's id
 
-    def load(self, client: str, task: str, partition: Partition | None) -> int:
-        """Submits a job that summarizes a partition: the result is a `LoadOutcome`."""
-        return self._submit(_PendingJob(LoadJob(client, task, partition)))
+    def load(self, client: str, task: str, partition: Partition | None, *, test: bool = False) -> int:
+        """Submits a job that summarizes a partition: the result is a `LoadOutcome`. ``test``: see `LoadJob`."""
+        return self._submit(_PendingJob(LoadJob(client, task, partition, test)))
 
     def train(
         self,

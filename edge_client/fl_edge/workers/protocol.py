@@ -46,11 +46,12 @@ FailureKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class LoadJob:
-    """Summarize the partition of ``client``; if it is None, only the task."""
+    """Summarize the partition of ``client``; if it is None, only the task. ``test``: load the test split as well."""
 
     client: str
     task: str
     partition: Partition | None
+    test: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,8 +189,10 @@ class Worker:
             raise CancelledError("cancelled before it started")
         executor = self._executor(job.task)
         match job:
-            case LoadJob(client=client, partition=partition):
+            case LoadJob(client=client, partition=partition, test=test):
                 found = executor.summarize(client, partition)
+                if test:
+                    executor.load_test()
                 return LoadOutcome(
                     found.examples,
                     found.holdout_examples,

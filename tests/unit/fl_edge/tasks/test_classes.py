@@ -26,6 +26,7 @@ from fl_edge.tasks.task import Examples, LocalData
 from fl_edge.training.torch_executor import TorchExecutor
 from fl_edge.workers.protocol import EvaluateOutcome as Done
 from fl_edge.workers.protocol import LoadOutcome
+from fl_shared.errors import UserError
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -171,8 +172,15 @@ def test_parts_are_written_once_each(tmp_path: Path, caplog: pytest.LogCaptureFi
     ]
     LabelCountsFile(None).append("0", 1, 0, {"a": 1})
     with caplog.at_level(logging.WARNING):
-        nowhere = LabelCountsFile(tmp_path / "none" / "parts.jsonl")
-        nowhere.append("0", 1, 0, {"a": 1})
-        nowhere.append("1", 1, 0, {"a": 1})
+        lost = LabelCountsFile(tmp_path / "lost.jsonl")
+        assert not (tmp_path / "lost.jsonl").exists()
+        (tmp_path / "lost.jsonl").mkdir()
+        lost.append("0", 1, 0, {"a": 1})
+        lost.append("1", 1, 0, {"a": 1})
     assert len(caplog.records) == 1
-    assert "No such file" in caplog.text
+    assert "Is a directory" in caplog.text
+
+
+def test_a_file_of_parts_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^--parts-file .*/none/parts: cannot be written to: No such file"):
+        LabelCountsFile(tmp_path / "none" / "parts")
