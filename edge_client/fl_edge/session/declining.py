@@ -63,9 +63,11 @@ def decline(session: Session, run: m.Reply | Membership, reason: str, now: float
     )
 
 
-def leave(session: Session, run: m.Reply | Membership, reason: str) -> Transition:
-    """Leaves the run and ends all work for it."""
-    notice = f"does not take part in run {run.run}: {reason}; waiting for another run"
+def leave(
+    session: Session, run: m.Reply | Membership, reason: str, awaits: str = "another run"
+) -> Transition:
+    """Leaves the run and ends all work for it; ``awaits`` is for people."""
+    notice = f"does not take part in run {run.run}: {reason}; waiting for {awaits}"
     loading = session.partition_state
     effects = (Cancel(loading.job),) if isinstance(loading, LoadingPartition) else ()
     phase = session.registration

@@ -41,6 +41,7 @@ from fl_edge.session.events import (
 )
 from fl_edge.session.state import (
     AwaitingPartition,
+    AwaitingPlace,
     Confirming,
     Declined,
     Identity,
@@ -175,7 +176,7 @@ def _replied(session: Session, reply: m.Reply, now: float) -> Transition:
                 evaluation.start_evaluation,
             )
         case m.Refused():
-            return registration.refused(session, reply)
+            return registration.refused(session, reply, now)
         case m.Accepted():
             return then(reporting.accepted(session, reply), lambda s: rounds.start_round(s, now))
         case m.Grant():
@@ -207,7 +208,9 @@ def next_due(state: SessionState) -> float | None:
     if isinstance(state, Stopped) or isinstance(state.registration, Offline):
         return None
     dues = []
-    if isinstance(state.registration, Registering | AwaitingPartition | Confirming | Declined):
+    if isinstance(
+        state.registration, Registering | AwaitingPartition | AwaitingPlace | Confirming | Declined
+    ):
         dues = [state.registration.due] if state.registration.due is not None else []
     is_aggregator_offline = state.aggregator is not None and state.aggregator.state == "offline"
     if (

@@ -22,6 +22,7 @@ from fl_edge.session.events import (
 from fl_edge.session.state import (
     ActiveConnection,
     AwaitingPartition,
+    AwaitingPlace,
     Confirming,
     Declined,
     LoadedPartition,
@@ -49,13 +50,11 @@ from fl_shared.protocol import topics as t
 from fl_shared.protocol.task_spec import task_name
 
 PARTITION_RETRY_DELAY = 10.0
-"""Seconds, or up to twice as many, before an edge without a partition first asks for it again."""
+"""Seconds, or up to twice as many, before an edge without a partition or a place first asks for it again."""
 MAX_LOAD_ATTEMPTS = 3
 """Attempts to load a partition before the edge declines; one may fail because a worker died."""
-FINAL_REFUSALS: Final[frozenset[m.RefusalReason]] = frozenset(
-    {"id-in-use", "wrong-role", "kit-expired", "no-partition-left"}
-)
-"""The refusals after which the edge stops, since there are others in its place."""
+FINAL_REFUSALS: Final[frozenset[m.RefusalReason]] = frozenset({"id-in-use", "wrong-role", "kit-expired"})
+"""The refusals after which the edge stops, since only a person can change their cause."""
 
 
 def connected(session: Session, event: ConnectionEstablished) -> Transition:
@@ -122,6 +121,8 @@ def repeat(session: Session, now: float) -> Transition:
             return send_decline(session, now, attempt + 1)
         case AwaitingPartition(attempt=attempt, due=due) if now >= due:
             return then(register(session, now, 0), lambda s: await_partition(s, now, attempt + 1))
+        case AwaitingPlace(attempt=attempt, due=due) if now >= due:
+            return then(register(session, now, 0), lambda s: _await_place(s, now, attempt + 1))
         case _:
             return transition(session)
 
@@ -314,8 +315,14 @@ def partition_load_failed(session: Session, event: JobFailed) -> Transition:
     )
 
 
-def refused(session: Session, reply: m.Refused) -> Transition:
-    """Lets the edge wait for another run, unless a foreign run refuses it.
+def _await_place(session: Session, now: float, attempt: int) -> Transition:
+    assert session.connection is not None
+    due = now + retry_delay(session.identity.client, attempt, PARTITION_RETRY_DELAY)
+    return transition(replace(session, registration=AwaitingPlace(session.connection, attempt, due)))
+
+
+def refused(session: Session, reply: m.Refused, now: float) -> Transition:
+    """Lets the edge wait for another run, unless a foreign run refuses it, or for a place in this one.
 
     After one of the `FINAL_REFUSALS` it stops with exit code 2.
     """
@@ -326,4 +333,9 @@ def refused(session: Session, reply: m.Refused) -> Transition:
     phase = session.registration
     if isinstance(phase, Declined) and has_declined(session, reply):
         return transition(replace(session, registration=replace(phase, due=None)))
+    if reply.reason == "no-partition-left":
+        if isinstance(phase, AwaitingPlace):
+            return transition(session)
+        step = leave(session, reply, f"{reply.reason}: {reply.detail}", "a place in it")
+        return then(step, lambda s: _await_place(s, now, 0))
     return leave(session, reply, f"{reply.reason}: {reply.detail}")

@@ -142,9 +142,18 @@ class Declined:
     due: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class AwaitingPlace:
+    """The run has no partition left; the edge asks again at ``due``, since another edge may give its own back."""
+
+    connection: ActiveConnection
+    attempt: int
+    due: float
+
+
 AdmittedPhase = AwaitingPartition | Loading | Confirming | RegistrationComplete
 """The phases in which the aggregator has admitted this session."""
-RegistrationPhase = Offline | Registering | Declined | AdmittedPhase
+RegistrationPhase = Offline | Registering | Declined | AwaitingPlace | AdmittedPhase
 """How far the edge is with the broker and the aggregator."""
 
 

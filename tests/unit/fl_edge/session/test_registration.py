@@ -177,7 +177,22 @@ def test_a_part_that_is_loaded_while_offline_is_confirmed_after_the_reconnect() 
     assert len(sent(script.do("admitted part=7/20"))) == 1
 
 
-@pytest.mark.parametrize("reason", ["id-in-use", "no-partition-left"])
+def test_4_6_an_edge_without_a_place_asks_for_one_now_and_then() -> None:
+    script = SessionScript()
+    script.do("connected s1")
+    assert script.texts("refused no-partition-left") == [
+        "say error: does not take part in run R: no-partition-left: because; waiting for a place in it"
+    ]
+    for _ in range(5):
+        due = next_due(script.state)
+        assert due is not None
+        assert 10 <= due - script.now <= 30
+        assert script.texts(f"time {due - script.now}") == ["send fl/register/7: register session=s1"]
+        assert script.do("refused no-partition-left") == (), "said once"
+    assert "load job=0 digits part=7/20" in script.texts("admitted part=7/20")
+
+
+@pytest.mark.parametrize("reason", ["id-in-use", "wrong-role"])
 def test_4_6_where_others_are_in_its_place_an_edge_exits_with_2(reason: str) -> None:
     script = SessionScript()
     script.do("connected s1")
