@@ -193,6 +193,7 @@ def test_edges_without_the_data(tmp_path: Path, shared_mosquitto: Mosquitto) -> 
         programs.edges(tmp_path / "edge", url, *edge) as fleet,
     ):
         wait_until(lambda: "edge 0 does not take part: " in ours.err, 60, "the aggregator is told")
+        wait_for_line(ours, "all edges that have registered decline: 0 (mnist: the data set was not found in")
         (said,) = (line for line in fleet.err.splitlines() if "waiting for another run" in line)
         assert "train-images-idx3-ubyte.gz" in said
         assert str(tmp_path / "empty") in said

@@ -100,6 +100,8 @@ class Display:
             self._has_begun = True
             if absence := absence_text(state):
                 LOG.warning("the run goes on without all edges: %s", absence)
+        if declined := self.waiting_notices.observe_declined(state, now):
+            LOG.warning("%s", declined)
         waiting_line = self.waiting_notices.observe(state, effects, now)
         if self._live is not None:
             if state.ended or time.monotonic() - self._snapshot_at >= SNAPSHOT_INTERVAL:

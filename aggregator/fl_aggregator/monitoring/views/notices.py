@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -22,6 +23,7 @@ MIN_NOTICE_INTERVAL: Final = 3.0
 """Seconds between two lines, at least, if the number of ready edges has changed."""
 MAX_NAMED_IN_NOTICE: Final = 10
 MAX_REFUSED: Final = 100
+MAX_NAMED_REASONS: Final = 5
 
 
 class WaitingNotices:
@@ -33,6 +35,36 @@ class WaitingNotices:
         self._repeats = 0
         self._logged_progress: tuple[int, int] | None = None
         self._refused: dict[str, str] = {}
+        self._declined: dict[str, str] = {}
+        self._declined_logged_at = -math.inf
+
+    def observe_declined(self, state: Run, now: float) -> str | None:
+        """Must be called after every step. Returns a line when all edges that have registered to train have declined.
+
+        It returns another one when there are more of them, but not within `MIN_NOTICE_INTERVAL`.
+        """
+        trainers = {name: client for name, client in state.roster.clients.items() if "train" in client.roles}
+        declined = {name: client.unable for name, client in trainers.items() if client.unable is not None}
+        if (
+            not isinstance(state.phase, Selecting)
+            or len(declined) < len(trainers)
+            or declined == self._declined
+        ):
+            return None
+        if now - self._declined_logged_at < MIN_NOTICE_INTERVAL:
+            return None
+        self._declined, self._declined_logged_at = declined, now
+        if not declined:
+            return None
+        reasons: dict[str, list[str]] = {}
+        for name in natural_order(declined):
+            reasons.setdefault(declined[name], []).append(name)
+        groups = [f"{names_text(names)} ({reason})" for reason, names in reasons.items()]
+        have, need = status.progress(state)
+        return (
+            f"all edges that have registered decline: {names_text(groups, MAX_NAMED_REASONS)}; waiting for "
+            f"{need - have} that have the task and its data; {status.seconds_left(state, now):.0f} s left (--wait)"
+        )
 
     def observe(self, state: Run, effects: Iterable[do.Effect], now: float) -> str | None:
         """Must be called after every step. Returns a line for a person if one is due, else null."""

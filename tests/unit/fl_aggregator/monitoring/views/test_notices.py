@@ -54,3 +54,29 @@ def test_a_model_that_knows_one_class_only_is_named(
     notices.log_single_class(round_summary(3, confusion=ConfusionCounts(("cat", "dog"), counts)))
     line = "version 3 predicts the class 'dog' for all test examples: training may have diverged; try a smaller --lr"
     assert caplog.messages == ([line] if said else [])
+
+
+def test_it_is_said_at_once_that_all_edges_have_declined_and_why() -> None:
+    playbook, waiting = Playbook(clients=3, per_round=2, wait=100), notices.WaitingNotices()
+    playbook.play("start", "join 0", "join 10", "join 2")
+    playbook.play("join 10 unable=no-data", "join 2 unable=no-data")
+    assert waiting.observe_declined(playbook.state, 5.0) is None, "one may still take part"
+    playbook.play("join 0 unable=no-task")
+    assert waiting.observe_declined(playbook.state, 5.0) == (
+        "all edges that have registered decline: 0 (no-task), 2, 10 (no-data); waiting for 3 that have the task and "
+        "its data; 95 s left (--wait)"
+    )
+    assert waiting.observe_declined(playbook.state, 50.0) is None, "once"
+    playbook.play("join x unable=no-data")
+    assert waiting.observe_declined(playbook.state, 51.0) is not None, "there are more"
+    playbook.play("join y unable=no-data")
+    assert waiting.observe_declined(playbook.state, 52.0) is None, "a little later"
+    assert "2, 10, x, y (no-data)" in (waiting.observe_declined(playbook.state, 54.0) or "")
+
+
+def test_nothing_is_said_while_no_edge_has_declined() -> None:
+    playbook, waiting = Playbook(clients=2, per_round=2, wait=100), notices.WaitingNotices()
+    playbook.play("start")
+    assert waiting.observe_declined(playbook.state, 5.0) is None
+    playbook.play("join 0", "join 1", "load 0", "load 1")
+    assert waiting.observe_declined(playbook.state, 50.0) is None
