@@ -46,6 +46,7 @@ def test_the_best_version_has_the_lowest_error_and_all_numbers_their_unit(tmp_pa
         pytest.approx(6.0),
     )
     assert "mae 6.0000 kWh (test)" in run.out
+    assert "the version with the best mae (1.0000 kWh)" in run.out
     assert re.search(r"round 1: version 1 of 4, 2 of 2 in, mae 13\.00 kWh, loss 169\.\d\d \(test\)", run.err)
     log = (directory / "fleet.log").read_text()
     assert "task consumption: the metric r2 is not finite on this edge's examples: leaving it out" in log

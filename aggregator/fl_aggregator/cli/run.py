@@ -75,7 +75,7 @@ def run_aggregator(
         if refused := aggregator.rejections.total:
             click.echo(summary.refused_line(refused))
         click.echo(result_line)
-        for line in summary.written_files(directory, outcome.state.primary.name):
+        for line in summary.written_files(directory, outcome.state):
             click.echo(line)
         if resume is not None:
             click.echo(f"resume with: {resume}")

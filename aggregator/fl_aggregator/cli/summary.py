@@ -9,14 +9,14 @@ from typing import Final
 
 from fl_aggregator.messaging.rejections import RejectionCounts
 from fl_aggregator.monitoring.views.notices import absence_text
-from fl_aggregator.round.state import Failed, Finished, Stopped
+from fl_aggregator.round.state import Failed, Finished, Run, Stopped
 from fl_aggregator.server.aggregator import Outcome
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RUN_FILE
 from fl_shared.system.text import duration_text, natural_key, quantity_text, size_text
 
 WRITTEN_FILES: Final = (
     ("model.safetensors", "the newest version"),
-    ("best.safetensors", "the version with the best {primary}"),
+    ("best.safetensors", "the version with the best {best}"),
     (HISTORY_FILE, "one line of JSON per round"),
     (RUN_FILE, "the run's settings"),
 )
@@ -45,14 +45,12 @@ def outcome_line(outcome: Outcome, refused: str) -> str:
             return versions
 
 
-def written_files(directory: Path, primary: str) -> Iterator[str]:
-    """Yields lines that name the files in a run directory that a user may want, with their sizes.
-
-    ``primary``: the name of the metric by which versions are compared.
-    """
+def written_files(directory: Path, state: Run) -> Iterator[str]:
+    """Yields lines that name the files in a run directory that a user may want, with their sizes."""
+    best = f"{state.primary.name} ({quantity_text(state.best, state.primary.unit)})"
     yield f"written to {directory}:"
     existing = [
-        (directory / name, label.format(primary=primary))
+        (directory / name, label.format(best=best))
         for name, label in WRITTEN_FILES
         if (directory / name).exists()
     ]
