@@ -138,7 +138,9 @@ class Settings(BaseModel):
     max_examples: Annotated[int, Field(ge=1, le=2**40),
         Option(SECURITY, "Reject an update that reports more examples.")] = 1_000_000
     max_delta: Annotated[float, Field(gt=0, le=1e12),
-        Option(SECURITY, "Reject an update that contains a larger value.")] = 100.0
+        Option(SECURITY, "Reject an update that changes a parameter of the model by more.")] = 100.0
+    max_buffer: Annotated[float, Field(gt=0, le=1e30),
+        Option(SECURITY, "Reject an update that changes a buffer (a running mean or variance) by more.")] = 1e12
     max_clients: Annotated[int | None, Field(ge=1, le=2_000_000),
         Option(SECURITY, "Maximum number of known edges, in all roles; idle ones are forgotten to make room.",
                default=f"{EXTRA_CLIENTS:,} beyond --clients")] = None
@@ -241,7 +243,10 @@ class Settings(BaseModel):
     def fold_settings(self) -> m.FoldSettings:
         """The caps and the scale bits, as ``selected`` announces them."""
         return m.FoldSettings(
-            max_examples=self.max_examples, max_delta=self.max_delta, scale_bits=self.scale_bits
+            max_examples=self.max_examples,
+            max_delta=self.max_delta,
+            max_buffer=self.max_buffer,
+            scale_bits=self.scale_bits,
         )
 
     @property

@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_aggregator.aggregation.exact_sum import ExactSum
+from fl_aggregator.aggregation.exact_sum import BLOCK, ExactSum
 from fl_aggregator.aggregation.strategies.fedavg import FedAvg
 from fl_aggregator.settings import Settings
 from fl_shared.tensors.manifest import Vector
@@ -29,7 +29,7 @@ class Updates:
     examples: tuple[int, ...]
 
     def folded(self, order: list[int] | range) -> ExactSum:
-        total = ExactSum(len(self.deltas[0]), self.settings.scale_bits, self.slots)
+        total = ExactSum(len(self.deltas[0]), self.settings.scale_bits, self.slots, self.settings.max_delta)
         for index in order:
             total.add(self.deltas[index], self.examples[index])
         return total
@@ -175,3 +175,43 @@ def test_the_next_model_is_the_float64_average_within_one_float32_step(
     scale = np.abs(np.stack(some.deltas)).max(axis=0).astype(np.float64)
     step = np.spacing(np.maximum(np.abs(actual), np.abs(expected.astype(np.float32)))).astype(np.float64)
     assert (np.abs(actual - expected) <= step + quantum + scale * 2**-50).all()
+
+
+@st.composite
+def updates_of_buffers(draw: st.DrawFn) -> Updates:
+    """Updates with values above max_delta, which only buffers can have, among smaller ones."""
+    some = draw(updates())
+    value = float32_within(some.settings.max_delta) | float32_within(some.settings.max_buffer)
+    one = st.lists(value, min_size=len(some.deltas[0]), max_size=len(some.deltas[0]))
+    deltas = tuple(np.array(draw(one), dtype="<f4") for _ in some.deltas)
+    return Updates(some.settings, some.slots, deltas, some.examples)
+
+
+@quick
+@given(updates_of_buffers(), st.data())
+def test_large_buffers_are_averaged_as_exactly_in_any_order(some: Updates, data: st.DataObject) -> None:
+    total, examples = some.folded(some.all), sum(some.examples)
+    order = data.draw(st.permutations(some.all))
+    assert some.folded(order).mean().tobytes() == total.mean().tobytes()
+    quantum = Fraction(1, int(2**some.settings.scale_bits))
+    for index, mean in enumerate(total.mean()):
+        weighted = [Fraction(float(d[index])) * n for d, n in zip(some.deltas, some.examples, strict=True)]
+        lost = quantum * len(weighted) + sum((abs(one) for one in weighted), Fraction(0)) * Fraction(1, 2**50)
+        assert abs(Fraction(float(mean)) - sum(weighted, Fraction()) / examples) <= lost / examples
+
+
+def test_a_large_buffer_leaves_its_neighbours_as_they_are() -> None:
+    """Also in the second block, and in a piece of the mean that does not begin with a block."""
+    run = Settings(clients=2, per_round=2)
+    small = np.linspace(-100, 100, BLOCK + 9, dtype="<f4")
+    large = small.copy()
+    large[[3, BLOCK + 4]] = 206152.25, -1e12
+    means = []
+    for delta in (small, large):
+        total = ExactSum(len(delta), run.scale_bits, 2, run.max_delta)
+        total.add(delta, 7)
+        means.append(total.mean())
+        assert np.array_equal(total.mean(BLOCK + 2, BLOCK + 6), means[-1][BLOCK + 2 : BLOCK + 6])
+    changed = np.flatnonzero(means[0] != means[1])
+    assert changed.tolist() == [3, BLOCK + 4]
+    assert means[1][changed].tolist() == [206152.25, float(np.float32(-1e12))]

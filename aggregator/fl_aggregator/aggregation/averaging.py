@@ -61,9 +61,9 @@ class Averager:
     def expected(self, base: m.ModelReference | None, encoding: str) -> ExpectedUpdate:
         """Returns what each update of a round with this base must contain; a null base means round 0."""
         if base is None:  # initial weights: with any strategy one section, without a cap
-            return ExpectedUpdate((DELTA,), encoding, None, math.inf)
-        manifest = self.newest.manifest
-        return ExpectedUpdate(self._strategy.sections, encoding, manifest, self._settings.max_delta)
+            return ExpectedUpdate((DELTA,), encoding, None, math.inf, math.inf)
+        caps = self._settings.max_delta, self._settings.max_buffer
+        return ExpectedUpdate(self._strategy.sections, encoding, self.newest.manifest, *caps)
 
     def begin_round(self, base: m.ModelReference | None, expected: ExpectedUpdate) -> None:
         """Empties the sum for a new round, and remembers its base, which must be the newest version."""
@@ -76,7 +76,9 @@ class Averager:
         self._sum = (
             None
             if self._base is None
-            else ExactSum(self._base.manifest.values, self._settings.scale_bits, slots)
+            else ExactSum(
+                self._base.manifest.values, self._settings.scale_bits, slots, self._settings.max_delta
+            )
         )
 
     def check(self, update: UpdateContent) -> CheckedUpdate:

@@ -4,10 +4,16 @@
 24 bits of float32) or correctly rounded; scaling by a power of two is exact; rounding is to the nearest
 integer, halves to even. The caps on examples and deltas make an overflow impossible for the number of updates
 that ``scale_bits`` was computed for.
+
+Buffers have a greater cap than parameters (a variance may be 10^9). A value above the cap of parameters is split into
+a multiple of a power of two, counted in Python's integers of any size, and the rest, which is within that cap. So the
+sum is as precise as it is for small values, and the splitting changes nothing for models without such values.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter, defaultdict
 from typing import Final
 
 import numpy as np
@@ -28,13 +34,20 @@ BLOCK: Final = 32_768
 
 
 class ExactSum:
-    """Adds updates of ``values`` float32 values each, at most ``slots`` of them."""
+    """Adds updates of ``values`` float32 values each, at most ``slots`` of them.
 
-    def __init__(self, values: int, scale_bits: int, slots: int) -> None:
+    ``max_delta`` is the cap that ``scale_bits`` was computed for. Values above it are split.
+    """
+
+    def __init__(self, values: int, scale_bits: int, slots: int, max_delta: float = math.inf) -> None:
         self._shifted = np.zeros(values, dtype=np.int64)
         self._shift_count = 0
         self._scale_bits = scale_bits
         self._slots = slots
+        self._max_delta = max_delta
+        self._step = 0.0 if math.isinf(max_delta) else 2.0 ** math.floor(math.log2(max_delta))
+        self._multiples: defaultdict[int, Counter[int]] = defaultdict(Counter)
+        """By the number of a block: Σ examples × (large value ÷ step, rounded), by index."""
         self._scratch = np.empty(min(values, BLOCK), dtype=np.float64)
         self.examples = 0
         self.update_count = 0
@@ -52,9 +65,13 @@ class ExactSum:
         factor = float(examples) * 2.0**self._scale_bits
         if max_magnitude is None:
             max_magnitude = magnitude(delta)
+        split = max_magnitude > self._max_delta
+        max_magnitude = min(max_magnitude, self._max_delta)
         use_shift = max_magnitude * factor < _MAX_SHIFTABLE
         for start in range(0, len(delta), BLOCK):
             block = delta[start : start + BLOCK]
+            if split:
+                block = self._rest(block, start, examples)
             scaled = self._scratch[: len(block)]
             scaled[:] = block
             scaled *= factor
@@ -68,8 +85,22 @@ class ExactSum:
         self.examples += examples
         self.update_count += 1
 
+    def _rest(self, block: Vector, start: int, examples: int) -> Vector:
+        """Adds up the multiples of the step in the large values of a block; returns the block without them."""
+        large = np.flatnonzero(np.abs(block, dtype=np.float64) > self._max_delta)
+        multiples = np.rint(block[large].astype(np.float64) / self._step)
+        sums = self._multiples[start // BLOCK]
+        for index, multiple in zip((large + start).tolist(), multiples.tolist(), strict=True):
+            sums[index] += examples * int(multiple)
+        rest = block.copy()
+        rest[large] = block[large] - multiples * self._step  # exact
+        return rest
+
     def integers(self, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
-        """Returns Σ round(examples × delta × 2^scale_bits) of the values from ``start`` to ``stop``."""
+        """Returns Σ round(examples × delta × 2^scale_bits) of the values from ``start`` to ``stop``.
+
+        Of values that were split, it is the sum of the rests.
+        """
         # Modulo 2^64, as the shifts were added: the difference fits into int64.
         shift = (self._shift_count * _SHIFT_BITS) % 2**64
         return self._shifted[start:stop] - np.uint64(shift).astype(np.int64)
@@ -77,11 +108,17 @@ class ExactSum:
     def mean(self, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
         """Returns the weighted mean of the values from ``start`` to ``stop``, as float64.
 
-        It is the sum ÷ (2^scale_bits × Σ examples). Raises ``ValueError`` if nothing was added.
+        It is the sum, with that of the multiples, ÷ (2^scale_bits × Σ examples). Raises ``ValueError`` if nothing was
+        added.
         """
         if self.examples == 0:
             raise ValueError("nothing was folded")
         mean = self.integers(start, stop).astype(np.float64)
+        stop = start + len(mean)
+        for block in range(start // BLOCK, -(-stop // BLOCK)):
+            for index, multiple in self._multiples.get(block, {}).items():
+                if start <= index < stop:
+                    mean[index - start] += multiple * self._step * 2.0**self._scale_bits
         # The divisor is exact, so that one division rounds once.
         mean /= float(self.examples) * 2.0**self._scale_bits
         return mean

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.protocol.messages import RejectionReason
 from fl_shared.tensors.encodings import registry
-from fl_shared.tensors.encodings.interface import ContentError, NotFiniteError
-from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest
+from fl_shared.tensors.encodings.interface import NotFiniteError, TooLargeError
+from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest, magnitude
 from fl_shared.tensors.sections import DELTA
 from fl_shared.transfer.publication import MAX_MODEL_BYTES
 
@@ -86,13 +86,15 @@ class ExpectedUpdate:
     """What each update of a round must contain: these sections, in ascending order, all in one encoding.
 
     ``manifest`` is that of each section; it is null in round 0, where the update says which arrays the model
-    has. ``max_delta`` is the largest magnitude of a value; infinity allows any finite one.
+    has. ``max_delta`` is the largest magnitude of a parameter's value, ``max_buffer`` that of a buffer's; infinity
+    allows any finite one.
     """
 
     sections: tuple[str, ...]
     encoding: str
     manifest: Manifest | None
     max_delta: float
+    max_buffer: float
 
     def check_description(self, sections: Sequence[Described]) -> Manifest:
         """Checks all of an update except data and digest; returns the manifest of its sections.
@@ -133,18 +135,31 @@ class ExpectedUpdate:
         checked = {}
         for section in update.sections:
             try:
-                magnitude = encoding.check(section.data, self.max_delta)
+                largest = encoding.check(section.data, min(self.max_delta, self.max_buffer))
             except NotFiniteError as error:
                 place = _place(manifest, error.index)
                 detail = f"{section.name}: {place} is {error.value}, expected a finite number"
                 raise InvalidUpdate("not-finite", detail) from None
-            except ContentError as error:
-                largest = int(np.abs(encoding.decode(section.data)).argmax())
-                detail = f"{section.name}: {_place(manifest, largest)}: {error}"
-                limit = f"expected at most {self.max_delta:g} (--max-delta)"
-                raise InvalidUpdate("too-large", f"{detail}, {limit}") from None
-            checked[section.name] = CheckedSection(encoding.decode(section.data), magnitude)
+            except TooLargeError as error:
+                largest = error.magnitude
+                self._check_arrays(section.name, encoding.decode(section.data), manifest)
+            checked[section.name] = CheckedSection(encoding.decode(section.data), largest)
         return CheckedUpdate(manifest, checked)
+
+    def _check_arrays(self, section: str, vector: Vector, manifest: Manifest) -> None:
+        """Compares the values of each array with the cap of its role. Raises `InvalidUpdate`."""
+        for spec in manifest.arrays:
+            values, vector = vector[: spec.values], vector[spec.values :]
+            cap, option = (
+                (self.max_buffer, "--max-buffer")
+                if spec.role == "buffer"
+                else (self.max_delta, "--max-delta")
+            )
+            largest = magnitude(values)
+            if largest > cap:
+                place = f"element {np.abs(values).argmax()} of {spec.name!r}"
+                detail = f"{section}: {place}: a value of magnitude {largest:g}, expected at most {cap:g} ({option})"
+                raise InvalidUpdate("too-large", detail)
 
 
 def _described_by(section: Described) -> Manifest:

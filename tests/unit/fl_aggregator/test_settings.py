@@ -47,6 +47,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "prefix": "fl",
         "max_examples": 1_000_000,
         "max_delta": 100.0,
+        "max_buffer": 1e12,
         "max_clients": None,
     }
 
@@ -97,6 +98,7 @@ def test_what_was_not_given_has_its_default() -> None:
         ({"chunk": 100}, "--chunk", "100", "greater than or equal to 1024"),
         ({"durability": "always"}, "--durability", "'always'", "'process', 'power' or 'memory'"),
         ({"max_delta": 0}, "--max-delta", "0", "greater than 0"),
+        ({"max_buffer": 0}, "--max-buffer", "0", "greater than 0"),
         ({"partition": "dirichlet"}, "--partition", "'dirichlet'", "ALPHA is missing"),
         ({"partition": "dirichlet:-1"}, "--partition", "'dirichlet:-1'", "expected 0.001"),
         ({"partition": "by-name"}, "--partition", "'by-name'", "--partition 'by-name': expected iid, shards"),

@@ -59,11 +59,13 @@ class TrainingSettings(Fragment):
 class FoldSettings(Fragment):
     """How updates are added exactly: examples × delta × 2^scale_bits, in int64.
 
-    An update with more than ``max_examples``, or with a value of greater magnitude than ``max_delta``, is rejected.
+    An update with more than ``max_examples`` is rejected, and one with a value of greater magnitude than ``max_delta``
+    in a parameter, or than ``max_buffer`` in a buffer. Buffers' values above ``max_delta`` are split (protocol, 5.10).
     """
 
     max_examples: Annotated[int, Field(ge=1, le=2**53)]
     max_delta: Annotated[float, Field(gt=0, le=1e30)]
+    max_buffer: Annotated[float, Field(gt=0, le=1e30)] = 1e12
     scale_bits: Annotated[int, Field(ge=-200, le=62)]
 
 

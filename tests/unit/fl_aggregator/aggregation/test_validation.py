@@ -27,9 +27,9 @@ MANIFEST = Manifest(
         ArraySpec(name="norm.mean", shape=(1,), role="buffer"),
     )
 )
-EXPECTED = ExpectedUpdate((DELTA,), "f32", MANIFEST, 100.0)
-FIRST = ExpectedUpdate((DELTA,), "f32", None, math.inf)
-TWO = ExpectedUpdate(("control", DELTA), "f32", MANIFEST, 100.0)
+EXPECTED = ExpectedUpdate((DELTA,), "f32", MANIFEST, 100.0, 1e12)
+FIRST = ExpectedUpdate((DELTA,), "f32", None, math.inf, math.inf)
+TWO = ExpectedUpdate(("control", DELTA), "f32", MANIFEST, 100.0, 1e12)
 quick = settings(deadline=None, max_examples=100)
 finite = st.floats(-100, 100, width=32)
 vectors = st.lists(finite, min_size=9, max_size=9).map(lambda values: np.array(values, dtype="<f4"))
@@ -72,7 +72,7 @@ def test_what_may_be_folded_comes_back_bit_for_bit(vector: Vector) -> None:
 
 def test_a_model_without_values_may_be_folded() -> None:
     empty = Manifest(arrays=(ArraySpec(name="a", shape=(0,)),))
-    found = checked(update(section(b"", empty.digest)), ExpectedUpdate((DELTA,), "f32", empty, 100.0))
+    found = checked(update(section(b"", empty.digest)), ExpectedUpdate((DELTA,), "f32", empty, 100.0, 1e12))
     assert found.delta.values.shape == (0,)
 
 
@@ -134,7 +134,7 @@ def test_not_finite_says_where(index: int, value: float, too_large_elsewhere: bo
 
 @quick
 @given(
-    st.integers(0, 8),
+    st.integers(0, 7),
     st.floats(float(np.nextafter(np.float32(100), np.float32(200))), float(np.float32(3e38)), width=32),
 )
 def test_too_large(index: int, value: float) -> None:
@@ -144,6 +144,30 @@ def test_too_large(index: int, value: float) -> None:
         assert detail == (
             f"delta: {place(index)}: a value of magnitude {value:g}, expected at most 100 (--max-delta)"
         )
+
+
+@pytest.mark.parametrize("value", [206152.0, -1e12])
+def test_a_buffer_may_be_larger_than_a_parameter(value: float) -> None:
+    found = checked(update(section(values((8, value)).tobytes(), MANIFEST))).delta
+    assert (found.values[8], found.magnitude) == (float(np.float32(value)), abs(float(np.float32(value))))
+
+
+def test_a_buffer_has_a_cap_too() -> None:
+    assert refused(update(section(values((8, -2e12)).tobytes(), MANIFEST))) == (
+        "too-large",
+        f"delta: {place(8)}: a value of magnitude 2e+12, expected at most 1e+12 (--max-buffer)",
+    )
+    narrow = ExpectedUpdate((DELTA,), "f32", MANIFEST, 100.0, 2.0)
+    assert refused(update(section(values((8, 3.0)).tobytes(), MANIFEST)), narrow) == (
+        "too-large",
+        f"delta: {place(8)}: a value of magnitude 3, expected at most 2 (--max-buffer)",
+    )
+    assert checked(update(section(values((0, 3.0)).tobytes(), MANIFEST)), narrow).delta.magnitude == 3.0
+
+
+def test_a_parameter_beside_a_large_buffer_is_named() -> None:
+    reason, detail = refused(update(section(values((6, 101.0), (8, 206152.0)).tobytes(), MANIFEST)))
+    assert (reason, place(6) in detail, "--max-delta" in detail) == ("too-large", True, True)
 
 
 @pytest.mark.parametrize("value", [100.0, -100.0])
@@ -220,7 +244,7 @@ def test_5_12_an_update_in_another_encoding_than_selected(float16: Float16) -> N
 
 
 def test_what_is_expected_in_another_encoding_has_its_length_and_its_values(float16: Float16) -> None:
-    expected = ExpectedUpdate((DELTA,), "f16", MANIFEST, 100.0)
+    expected = ExpectedUpdate((DELTA,), "f16", MANIFEST, 100.0, 1e12)
     vector = np.arange(9, dtype=np.float32) / np.float32(4)
     data = bytes(float16.encode(vector, seed=0))
     good = update(section(data, MANIFEST).model_copy(update={"encoding": "f16"}))
