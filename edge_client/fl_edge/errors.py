@@ -23,6 +23,13 @@ class DataCorruptError(DataMissingError):
     """Files of the data set were found, but their content is not what their format requires."""
 
 
+class DataMismatchError(DataCorruptError):
+    """The edge's data can be read, but do not fit the task's options, or the model of the run.
+
+    Either they or the options may be wrong. The message names the file, and the row, the column or the class.
+    """
+
+
 class TaskError(EdgeError):
     """The task's own code has a mistake; the message names what it returned and what was expected."""
 

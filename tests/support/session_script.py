@@ -117,7 +117,8 @@ class SessionScript:
             return events.ModelEvaluated(
                 self.now, job, EvaluationScores(10, 0.5, {"accuracy": 0.75}, declared=(ACCURACY,))
             )
-        return events.JobFailed(self.now, job, text, user_error="user" in named)
+        fault: Any = named.get("fault", "run")
+        return events.JobFailed(self.now, job, text, user_error="user" in named, fault=fault)
 
     def _of_wire(self, what: str, rest: list[str], named: dict[str, str]) -> Event:
         scope: dict[str, Any] = {
@@ -215,7 +216,8 @@ class SessionScript:
             return m.Grant(**scope, **to, round=int(rest[0]), digest=digest, chunks=chunks)
         reason: Any = rest[-1]
         if what == "refused":
-            return m.Refused(**scope, **to, reason=reason, detail="because")
+            weights = MANIFEST if "explained" in rest else None
+            return m.Refused(**scope, **to, reason=reason, detail="because", weights=weights)
         digest = named.get("digest", update(data=self.data).digest)
         if what == "accepted":
             return m.Accepted(**scope, **to, round=int(rest[0]), digest=digest)
@@ -263,8 +265,9 @@ def shown(effect: Effect) -> str:
             return f"keep the update of round {kept.selected.round}"
         case effects.DeleteUpdate():
             return "forget the update that was kept"
-        case effects.Load(job=job, task=task, partition=part):
-            return f"load job={job} {task} part={part.index}/{part.count}"
+        case effects.Load(job=job, task=task, partition=part, run_weights=weights):
+            compared = "" if weights is None else f" compared with {weights.digest[:6]}"
+            return f"load job={job} {task} part={part.index}/{part.count}{compared}"
         case effects.Fetch(job=job, digest=digest, timeout=patience):
             return f"fetch job={job} {digest[:12]} within {patience:g} s"
         case effects.Train(job=job, selected=selected, partition=part):

@@ -44,6 +44,11 @@ class Averager:
         assert self._newest is not None
         return self._newest[1]
 
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest of the models of the run, if there is one."""
+        return None if self._newest is None else self._newest[1].manifest
+
     def add(self, version: int, model: Model) -> None:
         """Writes a version to disk and keeps it in memory; the version before it is read from its file.
 

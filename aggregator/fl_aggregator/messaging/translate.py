@@ -9,6 +9,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import Envelope, EnvelopeSource
 from fl_shared.protocol.limits import INLINE_COHORT, INLINE_LIMIT, INLINE_OVERHEAD
+from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import DELTA
 
 
@@ -172,8 +173,13 @@ class _ReplyEnvelope(Envelope):
     session: str
 
 
-def reply_message(effect: do.SendReply, settings: Settings, scope: EnvelopeSource) -> m.Reply:
-    """Returns the message that a reply is sent as, on ``fl/replies/<client>``."""
+def reply_message(
+    effect: do.SendReply, settings: Settings, scope: EnvelopeSource, weights: Manifest | None
+) -> m.Reply:
+    """Returns the message that a reply is sent as, on ``fl/replies/<client>``.
+
+    ``weights``: the arrays of the run's model, if there is one, for an edge that has another.
+    """
     envelope = _ReplyEnvelope(**scope.envelope(), client=effect.client, session=effect.session)
     match effect.body:
         case do.Admit(partition=index) as body:
@@ -188,7 +194,14 @@ def reply_message(effect: do.SendReply, settings: Settings, scope: EnvelopeSourc
                 awaited=body.awaited,
             )
         case do.Refuse(reason=reason, detail=detail):
-            return m.Refused(**envelope, reason=reason, detail=detail[:1000])
+            explains = (
+                reason == "wrong-manifest"
+                and weights is not None
+                and len(weights.model_dump_json()) <= m.MAX_WEIGHTS_JSON
+            )
+            return m.Refused(
+                **envelope, reason=reason, detail=detail[:1000], weights=weights if explains else None
+            )
         case do.Accept(round=number, digest=digest):
             return m.Accepted(**envelope, round=number, digest=digest)
         case do.Reject(round=number, digest=digest, reason=reason, detail=detail):

@@ -176,7 +176,7 @@ class Interpreter:
             entry = state.roster.get(effect.client)
             known = entry is not None and not entry.unable
             self._rejections.count(effect.client, effect.body.reason, effect.body.detail, known=known)
-        answer = translate.reply_message(effect, self._settings, self._scope)
+        answer = translate.reply_message(effect, self._settings, self._scope, self.worker.averager.manifest)
         self._connections.send(t.RepliesTopic(effect.client), answer)
 
     def _announce(self, effect: do.AnnounceRound) -> None:

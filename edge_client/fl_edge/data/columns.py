@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_edge.data.tables import Column, Table, is_missing, number_of
-from fl_edge.errors import DataCorruptError, PayloadError
+from fl_edge.errors import DataMismatchError, PayloadError
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -182,18 +182,18 @@ def schema_of(choices: Choices, tables: Sequence[Table]) -> Schema:
         and name in (choices.columns or first.columns)
     ]
     if not used:
-        raise DataCorruptError(
+        raise DataMismatchError(
             f"{first.path}: row 1: has no column but the target {choices.target!r} to learn from"
         )
     for table in others:
         lacking = [name for name in (*used, choices.target) if name not in table.columns]
         more = [name for name in table.columns if name not in first.columns and not choices.columns]
         if lacking:
-            raise DataCorruptError(
+            raise DataMismatchError(
                 f"{table.path}: row 1: column {lacking[0]!r} is missing, which {first.path} has"
             )
         if more:
-            raise DataCorruptError(f"{table.path}: row 1: column {more[0]!r} is not in {first.path}")
+            raise DataMismatchError(f"{table.path}: row 1: column {more[0]!r} is not in {first.path}")
     declared = dict(choices.categorical)
     categories = [n for n in used if n in declared or is_text([table.columns[n] for table in tables])]
     schema = Schema(
@@ -226,10 +226,12 @@ def difference(run: Schema, here: Schema) -> str | None:
     hint = f"--task-option columns={','.join(run.columns)}"
     for name in run.columns:
         if name not in here.columns:
-            return f"column {name!r} is missing; the run has: {', '.join(run.columns)}"
+            return f"row 1: column {name!r} is missing; the run has: {', '.join(run.columns)}"
     for name in here.columns:
         if name not in run.columns:
-            return f"column {name!r} is not in the run, which has: {', '.join(run.columns)} (or {hint})"
+            return (
+                f"row 1: column {name!r} is not in the run, which has: {', '.join(run.columns)} (or {hint})"
+            )
     for name in run.columns:
         if (name in run.categories) != (name in here.categories):
             kinds = ("text", "numbers") if name in here.categories else ("numbers", "text")
@@ -242,24 +244,26 @@ def difference(run: Schema, here: Schema) -> str | None:
         if not (run.classes and here.classes):
             kinds = ("classes", "a number") if here.classes else ("a number", "classes")
             return f"the target {target!r} is {kinds[0]}, but in the run {kinds[1]} (--task-option kind=…)"
-        odd = sorted(set(run.classes) ^ set(here.classes))
-        state = "does not occur" if odd[0] in run.classes else "is unknown to the run"
+        unknown, lacking = (
+            sorted(set(a) - set(b)) for a, b in ((here.classes, run.classes), (run.classes, here.classes))
+        )
+        problem = f"{unknown[0]!r} is unknown to the run" if unknown else f"{lacking[0]!r} does not occur"
         every = ",".join(sorted({*run.classes, *here.classes}))
-        return f"class {odd[0]!r} of {target!r} {state} (--task-option classes={every})"
+        return f"column {target!r}: the class {problem} (--task-option classes={every})"
     return None
 
 
 def _check_named(choices: Choices, table: Table) -> None:
     has = f"the file has: {', '.join(table.columns)}"
     if choices.target not in table.columns:
-        raise DataCorruptError(f"{table.path}: row 1: column {choices.target!r} (target) is missing; {has}")
+        raise DataMismatchError(f"{table.path}: row 1: column {choices.target!r} (target) is missing; {has}")
     for option, names in (
         ("columns", choices.columns),
         ("categorical", tuple(name for name, _ in choices.categorical)),
     ):
         for name in names:
             if name not in table.columns:
-                raise DataCorruptError(f"{table.path}: row 1: column {name!r} ({option}) is missing; {has}")
+                raise DataMismatchError(f"{table.path}: row 1: column {name!r} ({option}) is missing; {has}")
 
 
 def is_text(columns: Sequence[Column]) -> bool:
@@ -290,12 +294,12 @@ def _classes_of(choices: Choices, tables: Sequence[Table]) -> tuple[str, ...]:
     classes = choices.classes or tuple(values)
     where = f"{tables[0].path}: column {choices.target!r}"
     if not 2 <= len(classes) <= MAX_CLASSES:
-        raise DataCorruptError(
+        raise DataMismatchError(
             f"{where}: has {len(classes)} classes, expected 2 to {MAX_CLASSES} (name them: --task-option classes=A,B)"
         )
     odd = [name for name in classes if len(name) > MAX_CLASS_NAME or not name.isprintable()]
     if odd:
-        raise DataCorruptError(
+        raise DataMismatchError(
             f"{where}: the class {odd[0][:40]!r}, expected at most {MAX_CLASS_NAME} printable characters"
         )
     LOG.info(

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from fl_edge.data.partition import Indices, partition_index, partitions
-from fl_edge.errors import DataCorruptError, DataMissingError
+from fl_edge.errors import DataMismatchError, DataMissingError
 from fl_shared.protocol.messages import Partition
 from fl_shared.protocol.partition_scheme import Natural, parse_scheme
 
@@ -56,13 +56,13 @@ class PictureFolders:
             raise DataMissingError(f"{base}: has no folders of pictures, {_EXPECTED}")
         self.classes = classes or tuple(found)
         if not 2 <= len(self.classes) <= MAX_CLASSES:
-            raise DataCorruptError(
+            raise DataMismatchError(
                 f"{base}: has {len(self.classes)} classes ({', '.join(self.classes)[:200]}), expected 2 to "
                 f"{MAX_CLASSES} (name all of the run: --task-option classes=A,B)"
             )
         for name in self.classes:
             if len(name) > MAX_CLASS_NAME or not name.isprintable():
-                raise DataCorruptError(
+                raise DataMismatchError(
                     f"{base}: the class {name[:40]!r}, expected at most {MAX_CLASS_NAME} printable characters"
                 )
 
@@ -106,7 +106,7 @@ class PictureFolders:
         for number, root in enumerate(roots):
             for folder in self._of_classes(root):
                 if folder.name not in labels:
-                    raise DataCorruptError(
+                    raise DataMismatchError(
                         f"{folder}: is no folder of a class, expected one of: {', '.join(self.classes)}"
                     )
                 files += [LabelledFile(path, labels[folder.name], number) for path in _pictures(folder)]

@@ -11,11 +11,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_edge.data.columns import Choices, Schema, schema_of
+from fl_edge.data.columns import Choices, Schema, difference, schema_of
 from fl_edge.data.partition import Indices, partition_index, partitions
 from fl_edge.data.statistics import Floats
 from fl_edge.data.tables import Table, find_tables, read_table
-from fl_edge.errors import DataCorruptError, DataMissingError
+from fl_edge.errors import DataMismatchError, DataMissingError
 from fl_shared.protocol.messages import Partition
 from fl_shared.protocol.partition_scheme import Dirichlet, Natural, Shards, parse_scheme
 
@@ -48,6 +48,20 @@ class Rows:
     def test(self) -> Labelled:
         """The test split."""
         return self._labelled(read_table(self._test_file()))
+
+    def difference(self, run: Schema) -> str | None:
+        """Returns how the tables differ from those of the run, in one line; None if they do not."""
+        problem = difference(run, self.schema)
+        if problem is None:
+            return None
+        unknown = sorted(set(self.schema.classes) - set(run.classes))
+        if run.columns == self.schema.columns and run.classes and unknown:
+            target = self._choices.target
+            for table in map(read_table, self.files.train):
+                found = table.columns[target].where(lambda text: text == unknown[0])
+                if found.any():
+                    return f"{table.path}: row {table.rows[found.argmax()]}: {problem}"
+        return f"{self.files.first}: {problem}"
 
     def part(self, partition: Partition) -> Indices:
         """Returns which examples belong to the partition: with ``natural`` those of the k-th table.
@@ -95,7 +109,7 @@ class Rows:
         schema, target = self.schema, self._choices.target
         lacking = [name for name in (*schema.columns, target) if name not in table.columns]
         if lacking:
-            raise DataCorruptError(f"{table.path}: row 1: column {lacking[0]!r} is missing")
+            raise DataMismatchError(f"{table.path}: row 1: column {lacking[0]!r} is missing")
         inputs, targets = schema.inputs(table), schema.targets(table)
         gaps = np.isnan(targets)[:, None]
         if self._choices.drop_missing:
@@ -106,7 +120,7 @@ class Rows:
             most = int(gaps.sum(axis=0).argmax())
             text = f"column {names[most]!r} has {gaps[:, most].sum()}"
             if not complete.any():
-                raise DataCorruptError(
+                raise DataMismatchError(
                     f"{table.path}: no example is left without the {len(complete)} that have gaps: {text}"
                 )
             LOG.info(

@@ -20,7 +20,7 @@ from fl_edge.data.columns import is_text
 from fl_edge.data.partition import partition_index
 from fl_edge.data.statistics import Floats
 from fl_edge.data.tables import Table, find_tables, is_missing, number_of, read_table
-from fl_edge.errors import DataCorruptError, DataMissingError
+from fl_edge.errors import DataMismatchError, DataMissingError
 from fl_shared.protocol.messages import Partition
 from fl_shared.protocol.partition_scheme import Iid, Natural, OwnData, parse_scheme
 
@@ -74,7 +74,12 @@ class Series:
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The columns that are measured, in the order of the inputs."""
-        return columns_of(self._choices, read_table((self._files.train or (self._test_file,))[0]))
+        return columns_of(self._choices, read_table(self._files.first))
+
+    @property
+    def first_file(self) -> Path:
+        """The table that the columns are those of."""
+        return self._files.first
 
     def part(self, partition: Partition) -> tuple[Windows, Windows]:
         """Returns the windows to train on, and those of the holdout, which is the end of each table of the partition.
@@ -173,7 +178,7 @@ class Series:
         table = read_table(file)
         lacking = [name for name in self.columns if name not in table.columns]
         if lacking:
-            raise DataCorruptError(
+            raise DataMismatchError(
                 f"{file}: row 1: column {lacking[0]!r} is missing; the file has: {', '.join(table.columns)}"
             )
         steps = np.empty((len(table), len(self.columns)), np.float64)
@@ -207,10 +212,10 @@ class Series:
             )
             if partition is not None and isinstance(parse_scheme(partition.scheme), Iid):
                 raise ValueError(f"count: {partition.count} stretches are too short: {problem}")
-            raise DataCorruptError(problem)
+            raise DataMismatchError(problem)
         gaps = np.isnan(longest.steps).sum(axis=0)
         most = int(gaps.argmax())
-        raise DataCorruptError(
+        raise DataMismatchError(
             f"{longest.path}: no window of {length} rows is left without those that have gaps: "
             f"column {self.columns[most]!r} has {gaps[most]} in {rows} rows"
         )
@@ -226,14 +231,14 @@ def columns_of(choices: SeriesChoices, table: Table) -> tuple[str, ...]:
     ):
         for name in filter(None, names):
             if name not in table.columns:
-                raise DataCorruptError(f"{table.path}: row 1: column {name!r} ({option}) is missing; {has}")
+                raise DataMismatchError(f"{table.path}: row 1: column {name!r} ({option}) is missing; {has}")
     if choices.columns:
         return choices.all_columns
     numbers = {
         name for name, column in table.columns.items() if name != choices.time and not is_text([column])
     }
     if not numbers:
-        raise DataCorruptError(f"{table.path}: row 1: no column has numbers; {has}")
+        raise DataMismatchError(f"{table.path}: row 1: no column has numbers; {has}")
     return tuple(sorted(numbers | ({choices.target} if choices.target else set())))
 
 

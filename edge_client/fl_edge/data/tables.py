@@ -19,7 +19,7 @@ from typing import Final, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_edge.errors import DataCorruptError, DataMissingError
+from fl_edge.errors import DataCorruptError, DataMismatchError, DataMissingError
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -65,10 +65,10 @@ class Table:
         return len(self.rows)
 
     def fail_at(self, example: int, column: str, problem: str) -> NoReturn:
-        """Raises ``DataCorruptError`` for one cell."""
+        """Raises ``DataMismatchError`` for one cell."""
         cells = self.columns[column]
         text = cells.texts[cells.codes[example]]
-        raise DataCorruptError(
+        raise DataMismatchError(
             f"{self.path}: row {self.rows[example]}, column {column!r}: {text[:80]!r} {problem}"
         )
 
@@ -94,6 +94,11 @@ class TableFiles:
 
     train: tuple[Path, ...]
     test: Path | None
+
+    @property
+    def first(self) -> Path:
+        """The first of them."""
+        return next(path for path in (*self.train, self.test) if path is not None)
 
 
 def find_tables(data_dir: Path) -> TableFiles:

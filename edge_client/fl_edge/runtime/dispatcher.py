@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, assert_never
 
 from fl_edge.messaging.model_store import FetchedModel
 from fl_edge.prediction.predictor import Answer
 from fl_edge.session import effects, events
+from fl_edge.session.state import Fault
 from fl_edge.session.work import EvaluationScores
 from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.workers import protocol
@@ -17,10 +19,17 @@ from fl_shared.protocol.messages import Partition
 from fl_shared.tensors.sections import DELTA, ModelSection
 from fl_shared.transfer.upload import FinishedUpdate
 
-USER_ERRORS: Final[frozenset[protocol.FailureKind]] = frozenset(
-    {"data-missing", "unknown-task", "task-options", "unusable-model", "no-worker"}
-)
-"""The failures whose cause the user must fix."""
+USER_ERRORS: Final[Mapping[protocol.FailureKind, Fault]] = {
+    "data-missing": "run",  # the edge may have those of another task
+    "data-corrupt": "data",
+    "data-mismatch": "either",
+    "other-model": "run",
+    "unknown-task": "run",
+    "task-options": "run",
+    "unusable-model": "run",
+    "no-worker": "run",
+}
+"""The failures whose cause the user must fix, and what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,10 @@ class Dispatcher:
 
     def load(self, client: str, effect: effects.Load) -> None:
         """Starts to load a partition for the session of ``client``."""
-        self._track(JobOwner(client, effect.job), self._pool.load(client, effect.task, effect.partition))
+        self._track(
+            JobOwner(client, effect.job),
+            self._pool.load(client, effect.task, effect.partition, effect.run_weights),
+        )
 
     def train(self, client: str, effect: effects.Train, base: FetchedModel | None) -> None:
         """Starts to train from ``base``, or to create the initial weights if it is ``None``."""
@@ -185,7 +197,7 @@ def _event(owner: JobOwner, job: int, outcome: protocol.JobOutcome, now: float) 
             )
             return events.ModelEvaluated(now, job, scores)
         case protocol.FailureOutcome(kind=kind, message=message):
-            return events.JobFailed(now, job, message, user_error=kind in USER_ERRORS)
+            return events.JobFailed(now, job, message, kind in USER_ERRORS, USER_ERRORS.get(kind, "run"))
         case protocol.PredictOutcome() | protocol.ExampleOutcome():
             raise AssertionError(f"a session's job has the outcome {type(outcome).__name__}")
         case _:

@@ -1,4 +1,7 @@
-"""An edge that cannot take part in a run tells the aggregator why, and waits for another one (protocol, 4.9)."""
+"""An edge that cannot take part in a run tells the aggregator why (protocol, 4.9).
+
+It waits for another run, unless its own data are wrong: then it ends.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,21 @@ from typing import Any
 
 from fl_edge.session.effects import Cancel, LogNotice, Send
 from fl_edge.session.events import JobFailed
-from fl_edge.session.state import Declined, LoadingPartition, Membership, NoPartition, Offline, Session
+from fl_edge.session.state import (
+    Declined,
+    Fault,
+    LoadingPartition,
+    Membership,
+    NoPartition,
+    Offline,
+    Session,
+)
 from fl_edge.session.transitions import (
     Transition,
     cancel_evaluation,
     cancel_work,
     retry_delay,
+    stop,
     then,
     transition,
     with_next_seq,
@@ -52,27 +64,34 @@ def has_declined(session: Session, reply: m.Reply) -> bool:
 def decline_evaluation(session: Session, event: JobFailed) -> Transition:
     """Leaves the run, since the edge can only evaluate, and cannot do that."""
     assert session.membership is not None
-    return decline(session, session.membership, event.detail, event.now)
+    return decline(session, session.membership, event.detail, event.now, event.fault)
 
 
-def decline(session: Session, run: m.Reply | Membership, reason: str, now: float) -> Transition:
+def decline(
+    session: Session, run: m.Reply | Membership, reason: str, now: float, fault: Fault = "run"
+) -> Transition:
     """Leaves the run, ends all work for it, and tells its aggregator why."""
     return then(
-        leave(session, run, reason),
+        leave(session, run, reason, fault),
         lambda s: transition(s) if isinstance(s.registration, Offline) else send_decline(s, now, 0),
     )
 
 
 def leave(
-    session: Session, run: m.Reply | Membership, reason: str, awaits: str = "another run"
+    session: Session,
+    run: m.Reply | Membership,
+    reason: str,
+    fault: Fault = "run",
+    awaits: str = "another run",
 ) -> Transition:
     """Leaves the run and ends all work for it; ``awaits`` is for people."""
-    notice = f"does not take part in run {run.run}: {reason}; waiting for {awaits}"
+    notice = f"does not take part in run {run.run}: {reason}"
+    notice += "" if fault == "data" else f"; waiting for {awaits}"
     loading = session.partition_state
     effects = (Cancel(loading.job),) if isinstance(loading, LoadingPartition) else ()
     phase = session.registration
     if not isinstance(phase, Offline):
-        phase = Declined(phase.connection, run.run, run.incarnation, reason[: m.MAX_UNABLE], 0, None)
+        phase = Declined(phase.connection, run.run, run.incarnation, reason[: m.MAX_UNABLE], 0, None, fault)
     session = replace(session, registration=phase, membership=None, partition_state=NoPartition())
     return then(transition(session, *effects, LogNotice(notice, "error")), cancel_work, cancel_evaluation)
 
@@ -86,3 +105,21 @@ def send_decline(session: Session, now: float, attempt: int) -> Transition:
     )
     due = now + retry_delay(session.identity.client, attempt, RETRY_DELAY)
     return transition(replace(session, registration=replace(phase, attempt=attempt, due=due)), send)
+
+
+def end_if_data_are_wrong(session: Session) -> Transition:
+    """Stops an edge that has declined because of its own data, once the aggregator knows why.
+
+    If the task's options may be wrong instead, it waits until the run has a model: then other edges' data fit.
+    """
+    phase = session.registration
+    if not isinstance(phase, Declined) or phase.due is not None:
+        return transition(session)
+    has_model = any(kept.run == phase.run and kept.announced for kept in session.retained_messages)
+    if phase.fault == "data":
+        return stop(session, 2, "stopped, since its data cannot be used")
+    if phase.fault == "either" and has_model:
+        return stop(
+            session, 2, f"stopped, since its data do not fit run {phase.run}, and those of other edges do"
+        )
+    return transition(session)

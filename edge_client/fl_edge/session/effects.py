@@ -13,6 +13,7 @@ from typing import Literal
 from fl_edge.session.work import PendingUpdate
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.tensors.manifest import Manifest
 from fl_shared.transfer.upload import FinishedUpdate, Sender
 
 
@@ -53,11 +54,15 @@ class DeleteUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Load a partition of the task's data in job ``job``."""
+    """Load a partition of the task's data in job ``job``.
+
+    ``run_weights``: compare the weights of the task's model with these first, which are those of the run.
+    """
 
     job: int
     task: str
     partition: m.Partition
+    run_weights: Manifest | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,12 +111,13 @@ def evaluated(session: Session, event: ModelEvaluated) -> Transition:
 def failed(session: Session, event: JobFailed) -> Transition:
     """Reports that there are no scores, and continues with the newest model if that is another one.
 
-    After a user's mistake, an edge with no other role leaves the run.
+    After a user's mistake, an edge with no other role leaves the run, and so does one whose data do not fit the model.
     """
     match session.evaluation:
         case Evaluating(job=job, announced=announced, split=split) if job == event.job:
             session = replace(session, evaluation=EvaluationDone(announced, split, NO_SCORES, None))
-            if event.user_error and session.identity.roles == ("evaluate",) and session.membership:
+            leaves = session.identity.roles == ("evaluate",) or event.fault == "either"
+            if event.user_error and leaves and session.membership:
                 return decline_evaluation(session, event)
             notice = LogNotice(f"version {announced.version}: cannot evaluate: {event.detail}", "warning")
             return then(transition(session, notice), send_evaluation, start_evaluation)

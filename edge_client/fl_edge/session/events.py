@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fl_edge.session.state import Fault
 from fl_edge.session.work import EvaluationScores
 from fl_shared.protocol import messages as m
 from fl_shared.transfer.upload import FinishedUpdate
@@ -172,13 +173,14 @@ class JobFailed:
     """Job ``job`` has failed.
 
     ``user_error`` says that the user must fix the cause (missing data, an unknown task), so that another
-    attempt is useless.
+    attempt is useless. ``fault`` says what is wrong then.
     """
 
     now: float
     job: int
     detail: str
     user_error: bool = False
+    fault: Fault = "run"
 
 
 Event = (

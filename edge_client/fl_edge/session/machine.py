@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from fl_edge.session import evaluation, presence, registration, reporting, rounds
+from fl_edge.session import declining, evaluation, presence, registration, reporting, rounds
 from fl_edge.session.effects import DeleteUpdate, Effect, LogNotice, SaveUpdate
 from fl_edge.session.events import (
     AggregatorSeen,
@@ -130,6 +130,7 @@ def _react(session: Session, event: Event) -> Transition:
             return then(
                 transition(_store_announcement(session, announced)),
                 lambda s: presence.detect_restart(s, announced, now),
+                declining.end_if_data_are_wrong,
                 lambda s: evaluation.serve_model(s, announced),
                 evaluation.start_evaluation,
             )

@@ -8,6 +8,7 @@ from typing import Final
 from fl_edge.session.declining import (
     RETRY_DELAY,
     decline,
+    end_if_data_are_wrong,
     has_declined,
     leave,
     send_decline,
@@ -21,6 +22,7 @@ from fl_edge.session.events import (
 )
 from fl_edge.session.state import (
     ActiveConnection,
+    AdmittedPhase,
     AwaitingPartition,
     AwaitingPlace,
     Confirming,
@@ -48,6 +50,7 @@ from fl_edge.session.work import Idle, Reporting
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.task_spec import task_name
+from fl_shared.tensors.manifest import Manifest
 
 PARTITION_RETRY_DELAY = 10.0
 """Seconds, or up to twice as many, before an edge without a partition or a place first asks for it again."""
@@ -266,10 +269,12 @@ def _continue_registration(session: Session, before: Session, reply: m.Admitted,
     return transition(session, LogNotice(f"registered for run {reply.run} with {state.examples} examples"))
 
 
-def load_partition(session: Session, task: str, partition: m.Partition, failures: int) -> Transition:
+def load_partition(
+    session: Session, task: str, partition: m.Partition, failures: int, run_weights: Manifest | None = None
+) -> Transition:
     """Starts to load a partition, in place of the one that is being loaded.
 
-    ``failures`` counts the attempts that have failed before.
+    ``failures`` counts the attempts that have failed before. ``run_weights``: to compare those of the edge with.
     """
     effects = (
         (Cancel(session.partition_state.job),)
@@ -277,8 +282,8 @@ def load_partition(session: Session, task: str, partition: m.Partition, failures
         else ()
     )
     session, job = with_next_job(session)
-    session = replace(session, partition_state=LoadingPartition(job, task, partition, failures))
-    return transition(session, *effects, Load(job, task, partition))
+    session = replace(session, partition_state=LoadingPartition(job, task, partition, failures, run_weights))
+    return transition(session, *effects, Load(job, task, partition, run_weights))
 
 
 def partition_loaded(session: Session, event: PartitionLoaded) -> Transition:
@@ -307,11 +312,11 @@ def partition_load_failed(session: Session, event: JobFailed) -> Transition:
     assert isinstance(state, LoadingPartition)
     session = replace(session, partition_state=NoPartition())
     if membership is not None and (event.user_error or state.failures + 1 >= MAX_LOAD_ATTEMPTS):
-        return decline(session, membership, event.detail, event.now)
+        return decline(session, membership, event.detail, event.now, event.fault)
     notice = LogNotice(f"cannot load the data, trying again: {event.detail}", "warning")
     return then(
         transition(session, notice),
-        lambda s: load_partition(s, state.task, state.partition, state.failures + 1),
+        lambda s: load_partition(s, state.task, state.partition, state.failures + 1, state.run_weights),
     )
 
 
@@ -324,7 +329,8 @@ def _await_place(session: Session, now: float, attempt: int) -> Transition:
 def refused(session: Session, reply: m.Refused, now: float) -> Transition:
     """Lets the edge wait for another run, unless a foreign run refuses it, or for a place in this one.
 
-    After one of the `FINAL_REFUSALS` it stops with exit code 2.
+    After one of the `FINAL_REFUSALS` it stops with exit code 2. If its weights are not those of the run, it first finds
+    out how they differ.
     """
     if _is_foreign_run(session, reply.run):
         return transition(session)
@@ -332,10 +338,33 @@ def refused(session: Session, reply: m.Refused, now: float) -> Transition:
         return stop(session, 2, f"refused by run {reply.run}: {reply.reason}: {reply.detail}")
     phase = session.registration
     if isinstance(phase, Declined) and has_declined(session, reply):
-        return transition(replace(session, registration=replace(phase, due=None)))
+        return end_if_data_are_wrong(replace(session, registration=replace(phase, due=None)))
     if reply.reason == "no-partition-left":
         if isinstance(phase, AwaitingPlace):
             return transition(session)
-        step = leave(session, reply, f"{reply.reason}: {reply.detail}", "a place in it")
+        step = leave(session, reply, f"{reply.reason}: {reply.detail}", awaits="a place in it")
         return then(step, lambda s: _await_place(s, now, 0))
+    if reply.reason == "wrong-manifest" and isinstance(phase, AdmittedPhase):
+        return _compare_weights(session, phase, reply, now)
+    return leave(session, reply, f"{reply.reason}: {reply.detail}")
+
+
+def _compare_weights(session: Session, phase: AdmittedPhase, reply: m.Refused, now: float) -> Transition:
+    """Loads the data again, and compares the edge's weights with those of the run.
+
+    Until the run has a model, nobody knows them. So the edge registers again and again.
+    """
+    state, retained = session.partition_state, session.own_retained_messages()
+    if isinstance(state, LoadingPartition):
+        return transition(session)  # it is comparing them
+    if isinstance(state, LoadedPartition):
+        if reply.weights is not None and state.manifest != reply.weights.digest:
+            session = replace(session, registration=Loading(phase.connection))
+            return load_partition(session, state.task, state.partition, 0, reply.weights)
+        if reply.weights is None and (retained is None or retained.announced is None):
+            if isinstance(phase, Confirming):
+                return transition(session)
+            due = now + retry_delay(session.identity.client, 0, RETRY_DELAY)
+            notice = LogNotice(f"{reply.detail}; asking how they differ", "warning")
+            return transition(replace(session, registration=Confirming(phase.connection, 0, due)), notice)
     return leave(session, reply, f"{reply.reason}: {reply.detail}")

@@ -8,6 +8,7 @@ end of all four.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from fl_edge.session.work import (
     EvaluationState,
@@ -21,6 +22,7 @@ from fl_edge.session.work import (
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.task_spec import task_name
 from fl_shared.tensors.encodings import registry
+from fl_shared.tensors.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +128,16 @@ class RegistrationComplete:
     connection: ActiveConnection
 
 
+Fault = Literal["run", "data", "either"]
+"""Why an edge cannot take part: the run is not for it, its own data cannot be read, or they do not fit each other."""
+
+
 @dataclass(frozen=True, slots=True)
 class Declined:
     """The edge does not take part in this run, and waits for another one or for another start of its aggregator.
 
     The aggregator is told the ``reason`` again at ``due``, after ``attempt`` repetitions, until it answers with a
-    refusal; then ``due`` is ``None``.
+    refusal; then ``due`` is ``None``. The edge may end then, depending on the ``fault``.
     """
 
     connection: ActiveConnection
@@ -140,6 +146,7 @@ class Declined:
     reason: str
     attempt: int
     due: float | None
+    fault: Fault = "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +187,16 @@ class NoPartition:
 
 @dataclass(frozen=True, slots=True)
 class LoadingPartition:
-    """Job ``job`` loads the partition, after ``failures`` attempts that failed."""
+    """Job ``job`` loads the partition, after ``failures`` attempts that failed.
+
+    ``run_weights``: what it compares the weights of the task's model with.
+    """
 
     job: int
     task: str
     partition: m.Partition
     failures: int = 0
+    run_weights: Manifest | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from torch import nn
 from fl_edge.data.folders import LabelledFile, PictureFolders, difference
 from fl_edge.data.partition import Indices, hold_out
 from fl_edge.data.rows import say_it_is_divided
-from fl_edge.errors import DataCorruptError, DataMissingError, ManifestMismatchError
+from fl_edge.errors import DataCorruptError, DataMismatchError, DataMissingError, ManifestMismatchError
 from fl_edge.tasks.image import EVALUATION_BATCH, ImageTask
 from fl_edge.tasks.pictures import Picture, preprocess_colour, preprocess_grey, read_picture
 from fl_edge.tasks.sgd import batches, sgd
@@ -116,7 +116,7 @@ class ImagesTask(ImageTask):
         given = self.options.classes
         run = given if sorted(given) == sorted(run) else run
         if self._folders is not None and (problem := difference(run, self._folders.classes)):
-            raise ManifestMismatchError(f"{self._folders.path}: {problem}")
+            raise DataMismatchError(f"{self._folders.path}: {problem}")
         self.labels = run
         model = self._model(seed, begins=False)
         if self.options.head_only and not set(_digests(names)) == set(_digests(model.state_dict())):

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from fl_edge.data.rows import say_it_is_divided
 from fl_edge.data.series import Series, SeriesChoices, Windows
 from fl_edge.data.statistics import ROUNDS, STATISTICS_SHAPE, Floats, SharedStatistics, Statistics
-from fl_edge.errors import DataMissingError, ManifestMismatchError, PayloadError, UnknownTaskError
+from fl_edge.errors import DataMismatchError, DataMissingError, PayloadError, UnknownTaskError
 from fl_edge.tasks import scoring
 from fl_edge.tasks.answers import series_answer
 from fl_edge.tasks.dense import DenseLayers, DenseTask
@@ -240,8 +240,8 @@ class SeriesTask(DenseTask):
             self._columns = chosen if sorted(chosen) == run else tuple(run)
         elif odd := sorted(set(run) ^ set(self._columns)):
             state = "is missing" if odd[0] in run else "is not in the run"
-            raise ManifestMismatchError(
-                f"{self._series.path}: column {odd[0]!r} {state}; the run has: {', '.join(run)} "
+            raise DataMismatchError(
+                f"{self._series.first_file}: row 1: column {odd[0]!r} {state}; the run has: {', '.join(run)} "
                 f"(--task-option columns={','.join(run)})"
             )
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from fl_edge.data.columns import Choices, Schema, difference, schema_from
+from fl_edge.data.columns import Choices, Schema, schema_from
 from fl_edge.data.partition import hold_out
 from fl_edge.data.rows import Rows, say_it_is_divided
 from fl_edge.data.statistics import ROUNDS, STATISTICS_SHAPE, Floats, SharedStatistics, Statistics
-from fl_edge.errors import DataMissingError, ManifestMismatchError, PayloadError
+from fl_edge.errors import DataMismatchError, DataMissingError, PayloadError
 from fl_edge.tasks import scoring
 from fl_edge.tasks.answers import class_answer, number_answer
 from fl_edge.tasks.classes import confusion_matrix
@@ -131,8 +131,8 @@ class TabularTask(DenseTask):
 
     def layers_for(self, manifest: Manifest) -> DenseLayers:
         run = schema_from(self.options.choices, [array.name for array in manifest.arrays])
-        if self._rows is not None and (problem := difference(run, self._rows.schema)):
-            raise ManifestMismatchError(f"{self._rows.path}: {problem}")
+        if self._rows is not None and (problem := self._rows.difference(run)):
+            raise DataMismatchError(problem)
         self._use(run)
         return self._layers(run)
 

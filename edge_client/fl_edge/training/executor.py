@@ -53,6 +53,9 @@ class Executor(Protocol):
     def declared_metrics(self) -> tuple[MetricDeclaration, ...]:
         """Returns the metrics that the task declares."""
 
+    def compare(self, run: Manifest) -> None:
+        """Raises ``EdgeError``, which says how ``run``, the weights of the run's model, differ from those here."""
+
     def summarize(self, client: str, partition: Partition | None) -> DataSummary:
         """Returns the numbers of examples in the partition of ``client``, and the manifest of the weights."""
 

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fl_edge.tasks import classes
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Scores, Task
 from fl_edge.training.executor import DataSummary
@@ -19,6 +21,7 @@ from fl_edge.training.task_results import (
     checked_scores,
     declared_metrics,
 )
+from fl_edge.training.update import check_manifests_match
 from fl_shared.protocol.messages import MetricDeclaration, Partition, Split
 from fl_shared.tensors.manifest import Manifest, Vector
 
@@ -49,6 +52,10 @@ class TaskExecutor(ABC):
 
     def declared_metrics(self) -> tuple[MetricDeclaration, ...]:
         return declared_metrics(self.task)
+
+    def compare(self, run: Manifest) -> None:
+        self.model_from(np.zeros(run.values, np.float32), run)  # the task may know better what differs
+        check_manifests_match(self.task, run, self._manifest)
 
     def summarize(self, client: str, partition: Partition | None) -> DataSummary:
         manifest = self._manifest

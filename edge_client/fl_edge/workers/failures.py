@@ -7,8 +7,11 @@ from typing import Final
 
 from fl_edge.errors import (
     CancelledError,
+    DataCorruptError,
+    DataMismatchError,
     DataMissingError,
     EdgeError,
+    ManifestMismatchError,
     PayloadError,
     TaskOptionsError,
     UnknownTaskError,
@@ -35,6 +38,12 @@ def failure_of(error: BaseException) -> FailureOutcome:
     match error:
         case CancelledError():
             return FailureOutcome("cancelled", message)
+        case DataMismatchError():
+            return FailureOutcome("data-mismatch", message)
+        case DataCorruptError():
+            return FailureOutcome("data-corrupt", message)
+        case ManifestMismatchError():
+            return FailureOutcome("other-model", message)
         case DataMissingError():
             return FailureOutcome("data-missing", message)
         case PayloadError():

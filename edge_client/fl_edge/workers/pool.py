@@ -43,6 +43,7 @@ from fl_shared.protocol.messages import Partition, Split, TrainingRequest
 from fl_shared.system.backoff import backoff
 from fl_shared.system.flood_control import TurnQueue
 from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.manifest import Manifest
 
 MAX_RESTART_DELAY: Final = 30.0
 """Seconds."""
@@ -131,9 +132,17 @@ class Pool:
 
     # --- jobs that can be submitted; each method returns the job's id
 
-    def load(self, client: str, task: str, partition: Partition | None, *, test: bool = False) -> int:
-        """Submits a job that summarizes a partition: the result is a `LoadOutcome`. ``test``: see `LoadJob`."""
-        return self._submit(_PendingJob(LoadJob(client, task, partition, test)))
+    def load(
+        self,
+        client: str,
+        task: str,
+        partition: Partition | None,
+        run_weights: Manifest | None = None,
+        *,
+        test: bool = False,
+    ) -> int:
+        """Submits a job that summarizes a partition: the result is a `LoadOutcome`. See `LoadJob`."""
+        return self._submit(_PendingJob(LoadJob(client, task, partition, run_weights, test)))
 
     def train(
         self,

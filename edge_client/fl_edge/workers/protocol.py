@@ -35,6 +35,9 @@ _LENGTH: Final = struct.Struct(">I")
 FailureKind = Literal[
     "cancelled",
     "data-missing",
+    "data-corrupt",
+    "data-mismatch",
+    "other-model",
     "bad-payload",
     "unknown-task",
     "task-options",
@@ -46,11 +49,16 @@ FailureKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class LoadJob:
-    """Summarize the partition of ``client``; if it is None, only the task. ``test``: load the test split as well."""
+    """Summarize the partition of ``client``; if it is None, only the task.
+
+    ``run_weights``: find out first how the weights of the task's model differ from these. ``test``: load the test split
+    as well.
+    """
 
     client: str
     task: str
     partition: Partition | None
+    run_weights: Manifest | None = None
     test: bool = False
 
 
@@ -259,6 +267,7 @@ _CLASSES: Final[dict[str, type[Any]]] = {
 _PYDANTIC_FIELDS: Final[dict[str, type[BaseModel]]] = {
     "partition": Partition,
     "manifest": Manifest,
+    "run_weights": Manifest,
     "settings": TrainingRequest,
     "metrics": UpdateMetrics,
     "confusion": Confusion,

@@ -189,7 +189,9 @@ class Worker:
             raise CancelledError("cancelled before it started")
         executor = self._executor(job.task)
         match job:
-            case LoadJob(client=client, partition=partition, test=test):
+            case LoadJob(client=client, partition=partition, run_weights=run_weights, test=test):
+                if run_weights is not None:
+                    executor.compare(run_weights)
                 found = executor.summarize(client, partition)
                 if test:
                     executor.load_test()

@@ -72,6 +72,7 @@ from fl_shared.protocol.kinds.round import (
 )
 from fl_shared.protocol.kinds.run import (
     MAX_UNABLE,
+    MAX_WEIGHTS_JSON,
     Admitted,
     AggregatorPresence,
     ClientPresence,
@@ -114,6 +115,7 @@ __all__ = [
     "MAX_PACKET",
     "MAX_REFUSED_NAMED",
     "MAX_UNABLE",
+    "MAX_WEIGHTS_JSON",
     "PROTOCOL_VERSION",
     "Accepted",
     "Admitted",

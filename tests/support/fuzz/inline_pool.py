@@ -15,6 +15,7 @@ from fl_edge.workers import protocol
 from fl_edge.workers.failures import failure_of
 from fl_edge.workers.worker import Worker, _CachedModel
 from fl_shared.protocol import messages as m
+from fl_shared.tensors.manifest import Manifest
 
 
 class InlinePool:
@@ -26,8 +27,10 @@ class InlinePool:
         self._done = done
         self._jobs = 0
 
-    def load(self, client: str, task: str, partition: m.Partition | None) -> int:
-        return self._do(protocol.LoadJob(client, task, partition), None)
+    def load(
+        self, client: str, task: str, partition: m.Partition | None, run_weights: Manifest | None = None
+    ) -> int:
+        return self._do(protocol.LoadJob(client, task, partition, run_weights), None)
 
     def train(
         self, client: str, task: str, partition: m.Partition, base: protocol.CacheModel | None,

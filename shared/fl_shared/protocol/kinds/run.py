@@ -25,6 +25,7 @@ from fl_shared.protocol.kinds.base import (
 )
 from fl_shared.protocol.kinds.metric import DeclaredMetrics
 from fl_shared.system.text import one_line
+from fl_shared.tensors.manifest import Manifest
 
 RefusalReason = Literal[
     "id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "wrong-encoding", "wrong-role", "kit-expired",
@@ -37,6 +38,8 @@ LimitReason = Literal[
 
 MAX_UNABLE: Final = 200
 """Characters that say why an edge does not take part in a run."""
+MAX_WEIGHTS_JSON: Final = 2**15
+"""Characters of the arrays that a refusal may list."""
 
 
 class AggregatorPresence(Message):
@@ -130,11 +133,15 @@ class Admitted(Reply):
 
 
 class Refused(Reply):
-    """The client does not take part in the run, and why."""
+    """The client does not take part in the run, and why.
+
+    ``weights``: for ``wrong-manifest``, the arrays of the run's model, unless they need more than 32 KiB.
+    """
 
     kind: Literal["refused"] = "refused"
     reason: RefusalReason
     detail: Text
+    weights: Manifest | None = None
 
 
 class Limited(Reply):

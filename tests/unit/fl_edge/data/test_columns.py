@@ -155,11 +155,11 @@ def test_the_names_of_arrays_tell_the_schema(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("run", "here", "message"),
     [
-        (("a,b", "", "n,y"), ("a", "", "n,y"), "column 'b' is missing; the run has: a, b"),
+        (("a,b", "", "n,y"), ("a", "", "n,y"), "row 1: column 'b' is missing; the run has: a, b"),
         (
             ("a", "", "n,y"),
             ("a", "c", "n,y"),
-            "column 'c' is not in the run, which has: a (or --task-option columns=a)",
+            "row 1: column 'c' is not in the run, which has: a (or --task-option columns=a)",
         ),
         (
             ("a", "c", "n,y"),
@@ -179,12 +179,12 @@ def test_the_names_of_arrays_tell_the_schema(tmp_path: Path) -> None:
         (
             ("a", "", "m,n,y"),
             ("a", "", "n,y"),
-            "class 'm' of 't' does not occur (--task-option classes=m,n,y)",
+            "column 't': the class 'm' does not occur (--task-option classes=m,n,y)",
         ),
         (
             ("a", "", "n,y"),
             ("a", "", "n,x,y"),
-            "class 'x' of 't' is unknown to the run (--task-option classes=n,x,y)",
+            "column 't': the class 'x' is unknown to the run (--task-option classes=n,x,y)",
         ),
     ],
 )

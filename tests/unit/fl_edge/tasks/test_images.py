@@ -18,6 +18,7 @@ from torch import nn
 
 from fl_edge.errors import (
     DataCorruptError,
+    DataMismatchError,
     DataMissingError,
     ManifestMismatchError,
     PayloadError,
@@ -193,9 +194,7 @@ def test_a_damaged_picture_is_named(tmp_path: Path, content: bytes, words: str) 
 def test_other_classes_than_the_runs_are_named(data: Path, tmp_path: Path) -> None:
     _, manifest, weights, _ = trained("images", data, 1)
     fill(tmp_path, "blue", "red", count=2)
-    with pytest.raises(
-        ManifestMismatchError, match="class 'green' of the run has no folder; the run has: blue"
-    ):
+    with pytest.raises(DataMismatchError, match="class 'green' of the run has no folder; the run has: blue"):
         executor_for("images", tmp_path, "cpu").make_predictor(weights, manifest)
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from fl_edge.data.statistics import from_digits
 from fl_edge.errors import (
+    DataMismatchError,
     DataMissingError,
-    ManifestMismatchError,
     PayloadError,
     TaskOptionsError,
     UnknownTaskError,
@@ -186,7 +186,7 @@ def test_other_columns_than_the_runs_are_named(data: Path, tmp_path: Path) -> No
     _, manifest, weights = run(tuple(ANOMALY.items()), data, 2, light=True)
     (tmp_path / "a.csv").write_text("power,flow\n" + "1,2\n" * 100)
     with pytest.raises(
-        ManifestMismatchError, match=r"column 'flow' is not in the run; the run has: power, press"
+        DataMismatchError, match=r"a.csv: row 1: column 'flow' is not in the run; the run has: power, press"
     ):
         executor(ANOMALY, tmp_path, light=True).evaluate(weights, manifest, "holdout", "a", NATURAL)
 

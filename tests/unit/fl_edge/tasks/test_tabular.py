@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl_edge.errors import DataMissingError, ManifestMismatchError, PayloadError, TaskOptionsError
+from fl_edge.errors import DataMismatchError, DataMissingError, PayloadError, TaskOptionsError
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.tabular import TabularTask
 from fl_edge.training.executor import Executor
@@ -169,10 +169,23 @@ def test_a_site_with_other_columns_is_told_which(tmp_path: Path) -> None:
     write_csv(tmp_path / "two" / "b.csv", ("age", "sex", "state"), [(1, "x", "ill"), (2, "y", "well")])
     manifest, weights = first_weights(LightExecutor(task(target="state"), tmp_path / "one"))
     other = LightExecutor(task(target="state"), tmp_path / "two")
+    words = "two/b.csv: row 1: column 'pressure' is missing; the run has: age, pressure, sex"
+    for compare in (lambda: other.model_from(weights, manifest), lambda: other.compare(manifest)):
+        with pytest.raises(DataMismatchError, match=words):
+            compare()
+
+
+def test_a_class_that_the_run_does_not_have_is_found_in_the_table(tmp_path: Path) -> None:
+    patients(tmp_path / "one" / "a.csv", 1)
+    patients(tmp_path / "two" / "a.csv", 2, examples=20)
+    with patients(tmp_path / "two" / "b.csv", 3, examples=20).open("a") as table:
+        table.write("50,120,Male,dead\n")
+    manifest, _ = first_weights(LightExecutor(task(target="state"), tmp_path / "one"))
+    other = LightExecutor(task(target="state"), tmp_path / "two")
     with pytest.raises(
-        ManifestMismatchError, match="two: column 'pressure' is missing; the run has: age, pressure, sex"
+        DataMismatchError, match=r"b\.csv: row 22: column 'state': the class 'dead' is unknown"
     ):
-        other.model_from(weights, manifest)
+        other.compare(manifest)
 
 
 def test_a_table_that_is_divided_is_said_once_and_not_while_an_edge_tries_its_data(
