@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from fl_edge.data import tables
 from fl_edge.data.tables import find_tables, is_missing, number_of, read_table
@@ -125,8 +127,6 @@ def test_parquet_without_pyarrow_says_what_to_install(
 
 
 def test_parquet_is_read_as_csv_is(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "site.parquet"
     parquet.write_table(pyarrow.table({"age": [63, None], "smokes": [True, False], "name": ["x", "y"]}), path)
     table = read_table(path)

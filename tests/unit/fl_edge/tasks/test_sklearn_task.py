@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn import linear_model, neural_network
 
 from fl_edge.tasks.sklearn_task import SklearnTask
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Metric
 from fl_edge.training.torch_executor import TorchExecutor
 from fl_shared.protocol.messages import Partition, TrainingRequest
-
-linear_model = pytest.importorskip("sklearn.linear_model")
-neural_network = pytest.importorskip("sklearn.neural_network")
 
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(300, 4)).astype(np.float32)
