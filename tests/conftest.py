@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fl_shared.mqtt.network import Network
 from tests.support.broker import Mosquitto
+
+# How long an example takes is no property of the code: the machine may be busy.
+settings.register_profile("fl-mqtt", deadline=None)
+settings.load_profile("fl-mqtt")
+
+
+def pytest_configure() -> None:
+    """Lets Ctrl-C reach the programs that tests start, even if a shell has started pytest in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

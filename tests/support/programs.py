@@ -125,6 +125,17 @@ def alive(pids: Sequence[int]) -> list[int]:
     return [pid for pid in pids if _state(pid) not in (None, "Z")]
 
 
+class Children:
+    """The processes below this one, without those of fixtures that were there before."""
+
+    def __init__(self) -> None:
+        self._before = descendants(os.getpid())
+
+    def started(self) -> list[int]:
+        """Those that have come since and still run."""
+        return alive([pid for pid in descendants(os.getpid()) if pid not in self._before])
+
+
 def descendants(pid: int) -> list[int]:
     """All processes below ``pid``."""
     children: dict[int, list[int]] = {}

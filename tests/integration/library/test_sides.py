@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,8 @@ class Local(Sum):
 
 
 def test_both_sides_train_a_class_together(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    children = programs.Children()
+
     class Mine(Sum):
         """Cannot be imported: both sides give it the same name."""
 
@@ -43,7 +44,7 @@ def test_both_sides_train_a_class_together(tmp_path: Path, mosquitto: Mosquitto)
             assert "lab" in edge.log
         assert (result.outcome, result.version, set(result.edges)) == ("finished", 2, {"0", "lab"})
         assert edge.log == ""
-    assert not [pid for pid in programs.alive(programs.descendants(os.getpid())) if pid != mosquitto.pid]
+    assert not children.started()
 
 
 def test_a_run_is_stopped_from_another_thread(tmp_path: Path, mosquitto: Mosquitto) -> None:

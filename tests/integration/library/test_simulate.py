@@ -56,6 +56,7 @@ def test_runs_after_each_other_and_two_at_once_leave_the_process_as_it_was(
     class Local(Sum):
         """Cannot be imported by the edges."""
 
+    children = programs.Children()
     monkeypatch.chdir(tmp_path)  # the default directory of runs is below it
     before, threads = state_of_process(), set(threading.enumerate())
     check(simulate(Local, run_dir=tmp_path / "first", **SMALL), tmp_path / "first")
@@ -72,11 +73,12 @@ def test_runs_after_each_other_and_two_at_once_leave_the_process_as_it_was(
     assert len({result.run_dir for result in results}) == 2
     assert state_of_process() == before
     assert set(threading.enumerate()) == threads
-    assert not programs.alive(programs.descendants(os.getpid()))
+    assert not children.started()
     assert capfd.readouterr() == ("", "")
 
 
 def test_the_edges_stay_for_predictions_and_the_log_is_for_people(tmp_path: Path) -> None:
+    children = programs.Children()
     lines: list[str] = []
     with simulate(Sum, run_dir=tmp_path / "run", log=lines.append, stay=True, **SMALL) as result:
         check(result, tmp_path / "run")
@@ -89,10 +91,12 @@ def test_the_edges_stay_for_predictions_and_the_log_is_for_people(tmp_path: Path
         "round 1: version 1 of 2",
         "round 2: version 2 of 2",
     ]
-    assert not programs.alive(programs.descendants(os.getpid()))
+    assert not children.started()
 
 
 def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    children = programs.Children()
+
     class Broken(DigitsMlpTask):
         """Cannot be created."""
 
@@ -119,7 +123,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
         if "target" not in options:
             assert not (tmp_path / "run").exists(), said
-    assert not programs.alive(programs.descendants(os.getpid()))
+    assert not children.started()
 
 
 def test_a_resumed_run_keeps_its_settings(tmp_path: Path) -> None:
