@@ -60,7 +60,13 @@ def check_the_run(directory: Path, printed: str) -> None:
 def test_it_trains_in_a_simulation(simulated: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     directory, ended = simulated
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "warning: edge evaluator does not take part: the task has no test split" in ended.stderr
+    assert (
+        "no edge evaluates on the test split: the task has no test split"
+        in (directory / "run/fleet.log").read_text()
+    )
+    assert [line["split"] for line in programs.history(directory)] == ["holdout"] * 6, (
+        "from the first version on"
+    )
     assert " kW, by edge" in ended.stdout
     check_the_run(directory, ended.stdout + ended.stderr)
 

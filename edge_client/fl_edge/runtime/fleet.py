@@ -127,7 +127,7 @@ def run(settings: FleetSettings) -> int:
         )
         stack.callback(pool.close)
         if settings.task is not None and not _is_synthetic(settings.task):
-            _check_task(pool, inbox, settings.task, {edge.roles for edge in settings.edges})
+            settings = replace(settings, edges=_check_task(pool, inbox, settings.task, settings.edges))
         # From here on, something is left behind on the disk.
         states = [stack.enter_context(StateDir.open(edge.state_dir)) for edge in settings.edges]
         update_writer = update_store.UpdateWriter()
@@ -226,14 +226,32 @@ CHECKED_PARTITION: Final = m.Partition(index=0, count=100, scheme="iid", seed=0,
 """A small partition, whose loading shows whether the data is there."""
 
 
-def _check_task(pool: Pool, inbox: RuntimeInbox, task: str, roles: set[tuple[m.ClientRole, ...]]) -> None:
-    """Lets a worker load the task, and the data that edges with these ``roles`` need, before there is a connection.
+def _check_task(
+    pool: Pool, inbox: RuntimeInbox, task: str, edges: tuple[EdgeSettings, ...]
+) -> tuple[EdgeSettings, ...]:
+    """Lets a worker load the task, and the data that the edges need, before there is a connection.
 
-    The test split is needed by edges that only evaluate; others take part without it. Raises ``UserError`` for what
-    the user must fix. A signal ends the check.
+    The test split is needed by edges that only evaluate. If it is missing and others train, these take part without
+    them. Returns the edges that take part. Raises ``UserError`` for what the user must fix.
     """
-    trains = any("train" in each for each in roles)
-    job = pool.load("", task, CHECKED_PARTITION if trains else None, test=("evaluate",) in roles)
+    trains = any("train" in edge.roles for edge in edges)
+    others = tuple(edge for edge in edges if edge.roles != ("evaluate",))
+    evaluates = len(others) < len(edges)
+    if not trains:
+        _check_load(inbox, task, pool.load("", task, None, test=evaluates))
+        return edges
+    _check_load(inbox, task, pool.load("", task, CHECKED_PARTITION))
+    if evaluates:
+        try:
+            _check_load(inbox, task, pool.load("", task, None, test=True))
+        except UserError as error:
+            LOG.warning("no edge evaluates on the test split: %s", error)
+            return others
+    return edges
+
+
+def _check_load(inbox: RuntimeInbox, task: str, job: int) -> None:
+    """Waits for the result of ``job``. Raises ``UserError`` for what the user must fix. A signal ends the wait."""
     while True:
         try:
             item = inbox.get(timeout=1.0)
