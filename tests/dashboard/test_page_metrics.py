@@ -41,7 +41,7 @@ def test_an_error_in_its_unit_is_no_percentage(federation: SimulatedFederation, 
     assert page.text("#f-primary-name") == "mae (holdout)"
     page.wait_text("#f-primary-more", "best 21.9 kWh")
     page.wait_text(
-        "[data-curve=metric] .readout", "round 2: mae 23.0 kWh · on the edges' holdouts – (holdout)"
+        "[data-curve=metric] .readout", "round 2: mae 23.0 kWh · dashed: on the edges' holdouts – (holdout)"
     )
     page.wait_text("#events", "Round 2: version 2 from 2 updates in 2.5 s, mae 23.0 kWh (holdout)")
     page.wait_text("#edges-grid", "21.5 kWh")

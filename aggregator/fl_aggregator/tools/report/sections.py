@@ -50,14 +50,14 @@ def tiles(run: RunReport) -> Markup:
     """The most important numbers of a run: the primary metric, loss, versions, duration and traffic."""
     primary = run.primary
     newest, best = run.last(primary.name), run.best(primary)
-    label = f"{primary.name} on {run.splits_text}"
+    label, rounds = f"{primary.name} on {run.splits_text}", run.settings.get("rounds", "?")
     entries: list[tuple[str, str]] = [
         (
             quantity_text(newest, primary.unit),
             label if newest == best else f"{label} (best {quantity_text(best, primary.unit)})",
         ),
         *([] if primary == m.LOSS else [(number_text(run.last("loss")), "loss")]),
-        (str(newest_version(run)), f"versions of {run.settings.get('rounds', '?')}"),
+        (str(newest_version(run)), "of 1 version" if rounds == 1 else f"of {rounds} versions"),
         (duration_text(sum(record.duration for record in run.rounds)), "in rounds"),
         (size_text(sum(line.bytes.up for line in run.rounds)), "up, from edges"),
         (size_text(sum(line.bytes.down for line in run.rounds)), "down, published"),

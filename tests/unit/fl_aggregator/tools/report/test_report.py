@@ -160,6 +160,12 @@ def test_a_run_in_which_nothing_was_measured(tmp_path: Path) -> None:
     assert "Nothing was measured" in page
 
 
+@pytest.mark.parametrize(("rounds", "said"), [(1, "of 1 version"), (3, "of 3 versions")])
+def test_versions_are_counted_as_people_count(tmp_path: Path, rounds: int, said: str) -> None:
+    run = write(tmp_path / "run", [line(1)], record={"settings": {**SETTINGS, "rounds": rounds}})
+    assert f">{said}<" in page_of(tmp_path, run)
+
+
 def test_a_run_that_was_taken_up_again(tmp_path: Path) -> None:
     run = write(tmp_path / "run", [line(1), line(2)], record={"incarnation": 3})
     page = Outline(page_of(tmp_path, run)).text

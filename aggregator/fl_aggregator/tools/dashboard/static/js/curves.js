@@ -156,7 +156,7 @@ const Curves = (() => {
       const at = row ?? (known < 0 ? columns.round.length - 1 : known);
       const values = this.wanted.series
         .filter(([name]) => this.#column(name).some((value) => value !== null))
-        .map(([name, label]) => `${label} ${this.wanted.show(this.#column(name)[at])}`);
+        .map(([name, label, , dash]) => `${dash ? "dashed: " : ""}${label} ${this.wanted.show(this.#column(name)[at])}`);
       const split = columns.split[at] === null ? "" : ` (${columns.split[at]})`;
       const what = columns.version[at] === null ? "abandoned" : values.join(" · ") + split;
       return say(this.readout, `round ${columns.round[at]}: ${what}`);

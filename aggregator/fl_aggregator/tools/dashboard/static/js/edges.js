@@ -104,7 +104,9 @@ const Edges = (() => {
     const place = byId("edges-detail");
     const edge = all.get(chosen);
     if (!edge) {
-      say(place, all.size ? "Choose an edge to see its details." : "");
+      const measured = metric !== Federation.LOSS && [...all.values()].some((one) => one.primary !== null);
+      const meaning = measured ? ` The ${metric.name} of an edge is that of its own model on its own holdout, often a few examples.` : "";
+      say(place, all.size ? `Choose an edge to see its details.${meaning}` : "");
       return;
     }
     const pairs = [
