@@ -6,7 +6,6 @@ import contextlib
 import json
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.client import Client
 from tests.support.command_line import (
-    AT_ONCE,
     TINY,
     everything,
     is_one_clear_line,
@@ -71,10 +69,8 @@ def test_a_host_that_drops_what_is_sent_to_it(here: Path) -> None:
             caller.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 caller.connect(full.getsockname())
-        begun = time.monotonic()
         done = start_at(here, f"mqtt://127.0.0.1:{full.getsockname()[1]}")
     is_one_clear_line(done, "did not answer on port")
-    assert time.monotonic() - begun < 5 + AT_ONCE
     assert not (here / "run").exists()
 
 
