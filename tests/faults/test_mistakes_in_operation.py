@@ -9,7 +9,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tests.support import programs
 from tests.support.broker import Mosquitto
@@ -235,3 +237,18 @@ def test_waiting_says_for_whom_and_how_long_and_ends(tmp_path: Path, shared_mosq
     (failure,) = (line for line in ours.out.splitlines() if line.startswith("failed"))
     assert "2 of at least 3 edges were ready after 12 s (--wait)" in failure
     assert "no edge for partition: 1, 2, 4" in failure
+
+
+def test_first_weights_that_the_edges_do_not_have(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+    """The file says its roles, so nobody needs an edge to take it up. The edge names the first array that differs."""
+    url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/init")
+    ours_says, file = {"task": "digits-mlp", "buffers": "[]"}, tmp_path / "first.safetensors"
+    save_file({"0.bias": np.zeros(3, np.float32)}, file, metadata=ours_says)
+    task = ("--task", "digits-mlp", "--clients", "1", "--per-round", "1", "--init", str(file))
+    with (
+        programs.aggregator(tmp_path, url, *prefix, *task) as ours,
+        programs.edges(tmp_path / "edge", url, "0", *prefix, "--light") as edge,
+    ):
+        for program in (edge, ours):
+            wait_for_line(program, "this edge's model: array '0.bias' is ([3], 'parameter'), expected ")
+        assert edge.running(), "the mistake is the aggregator's"
