@@ -4,8 +4,8 @@
 
 Prints medians of seconds: from the start of `fl-aggregator start` to its birth at the broker; from the start
 of `fl-edge --id 7` to its first registration and to its second one (data loaded, model built, ready to be
-selected), compared with `import torch` alone in the same run; and the period of rounds with a model of ten
-parameters and ten edges.
+selected), compared with `import torch` alone in the same run; the same of an edge with `--light`, with the largest
+resident memory of its processes; and the period of rounds with a model of ten parameters and ten edges.
 """
 
 from __future__ import annotations
@@ -72,8 +72,19 @@ def import_torch() -> float:
     return time.perf_counter() - started
 
 
-def once(directory: Path) -> dict[str, float]:
-    """Starts an aggregator and an edge, and measures the seconds until each is ready."""
+def children(pid: int) -> list[int]:
+    """The processes that ``pid`` has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def resident_mb(pid: int) -> float:
+    """The largest resident memory that a process has had, in MB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
+
+
+def once(directory: Path) -> tuple[dict[str, float], float]:
+    """Starts an aggregator and edges; returns the seconds until each is ready, and the memory of the light one."""
     with MosquittoChild(directory / "broker") as broker, Network() as network:
         watch = Watch(network, broker.url)
         started = time.perf_counter()
@@ -90,15 +101,32 @@ def once(directory: Path) -> dict[str, float]:
         )
         first = watch.until(on("fl/register/7")) - started
         second = watch.until(on("fl/register/7", b'"manifest":"')) - started
-        for process in (edge, aggregator):
+        started = time.perf_counter()
+        light = subprocess.Popen(
+            [
+                BIN / "fl-edge",
+                "--id",
+                "6",
+                "--light",
+                "--broker",
+                broker.url,
+                "--state-dir",
+                directory / "light",
+            ],
+            stderr=subprocess.DEVNULL,
+        )
+        light_first = watch.until(on("fl/register/6")) - started
+        light_memory = max(map(resident_mb, (light.pid, *children(light.pid))))
+        for process in (light, edge, aggregator):
             process.terminate()
             process.wait(20)
     return {
         "aggregator_born": born,
         "edge_registered": first,
         "edge_ready": second,
+        "light_edge_registered": light_first,
         "import_torch": import_torch(),
-    }
+    }, light_memory
 
 
 def main() -> None:
@@ -108,15 +136,19 @@ def main() -> None:
     arguments = parser.parse_args()
     import_torch()  # the first one reads the files from the disk
     seen: list[dict[str, float]] = []
+    memory: list[float] = []
     for _ in range(arguments.runs):
         with tempfile.TemporaryDirectory() as scratch:
-            seen.append(once(Path(scratch)))
+            seconds, resident = once(Path(scratch))
+            seen.append(seconds)
+            memory.append(resident)
     found: dict[str, Any] = {"benchmark": "startup", "runs": arguments.runs}
     for name in seen[0]:
         found[f"{name}_seconds"] = round(statistics.median(one[name] for one in seen), 3)
     found["edge_ready_over_import_seconds"] = round(
         statistics.median(one["edge_ready"] - one["import_torch"] for one in seen), 3
     )
+    found["light_edge_resident_mb"] = round(statistics.median(memory), 1)
     overhead = subprocess.run(
         [sys.executable, Path(__file__).parent / "round_overhead.py", "--params", "10", "--rounds", "50"],
         capture_output=True, text=True, check=True,
