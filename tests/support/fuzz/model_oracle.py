@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tests.support.builders import registration
 HONEST: Final = ("honest-a", "honest-b", "honest-c")
 VALUES: Final = 16_640
 """Values of an update that is just long enough for `codec` to decode its data separately."""
+BUFFERS: Final = slice(VALUES - 40, VALUES)
 MANIFEST: Final = Manifest(
     arrays=(ArraySpec(name="body", shape=(VALUES - 40,)), ArraySpec(name="head", shape=(5, 8), role="buffer"))
 )
@@ -91,6 +93,9 @@ class ModelOracle:
     def _average(self, effect: do.Average) -> None:
         """Computes the expected model from the spool, in another way, before the spool is deleted."""
         scale, total, examples = 2.0**self._settings.scale_bits, np.zeros(VALUES, np.int64), 0
+        # Of a buffer, what is above the cap of parameters is added up as multiples of a power of two (protocol, 5.10).
+        cap, step = self._settings.max_delta, 2.0 ** math.floor(math.log2(self._settings.max_delta))
+        multiples = [0] * 40
         for facts in effect.contributors:
             (section,) = self._spool.read(effect.round, facts.client).sections
             what = [(section.name, section.encoding, section.manifest, section.data)]
@@ -108,11 +113,19 @@ class ModelOracle:
             if effect.base is None:
                 self._expected = vector.astype(np.float64)
                 return
-            assert np.abs(vector).max() <= self._settings.max_delta, f"{facts.client}: too large"
-            total += np.rint(vector.astype(np.float64) * (facts.examples * scale)).astype(np.int64)
+            assert np.abs(vector[: BUFFERS.start]).max() <= cap, f"{facts.client}: too large"
+            assert np.abs(vector).max() <= self._settings.max_buffer, f"{facts.client}: too large"
+            values = vector.astype(np.float64)
+            of_step = np.where(np.abs(values) > cap, np.rint(values / step), 0.0)
+            total += np.rint((values - of_step * step) * (facts.examples * scale)).astype(np.int64)
+            multiples = [
+                m + facts.examples * int(n) for m, n in zip(multiples, of_step[BUFFERS], strict=True)
+            ]
             examples += facts.examples
         assert set(HONEST) <= {facts.client for facts in effect.contributors}
-        self._expected = self._base + total / (examples * scale)
+        exact = total.astype(np.float64)
+        exact[BUFFERS] += np.array([float(m) for m in multiples]) * step * scale
+        self._expected = self._base + exact / (examples * scale)
 
     def _check(self, published: do.PublishModel) -> None:
         assert self._expected is not None, "nothing was averaged"
