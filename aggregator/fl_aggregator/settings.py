@@ -34,6 +34,7 @@ EXTRA_CLIENTS: Final = 10_000
 """Clients that may be known in addition to ``--clients``, by default. A flood of made-up names must fill
 neither memory nor time: many operations look at the whole roster."""
 BY_TASK: Final = "the task's"
+SPECIFICATION: Final = "NAME[:FIELD=VALUE,…]"
 PER_ROUND: Final = 10
 """Updates in a round by default, unless there are fewer clients."""
 
@@ -79,6 +80,7 @@ def parse_target(text: str) -> Target:
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Specification = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 OptionValue = Annotated[str, StringConstraints(max_length=1000)]
 Seconds = Annotated[float, Field(gt=0, le=1e8)]
 
@@ -100,7 +102,16 @@ class Settings(BaseModel):
     partition: Annotated[str, Option(DATA, "Split of the data.", metavar="|".join(partition_scheme.SCHEMES))] = "iid"
     train_examples: Annotated[int | None, Field(ge=1, le=2**53),
         Option(DATA, "Use only this many examples of the data set.", default="all")] = None
-    strategy: Annotated[str, Option(TRAINING, "How updates are combined into the next model.")] = "fedavg"
+    strategy: Annotated[Specification, Option(TRAINING, "How updates become the next model "
+        "(fl-aggregator strategies lists them).", metavar=SPECIFICATION)] = "fedavg"
+    combine: Annotated[Specification | None, Option(TRAINING, "How updates are combined, instead of the strategy's.",
+        default="the strategy's", metavar=SPECIFICATION)] = None
+    server_optimizer: Annotated[Specification | None, Option(TRAINING,
+        "How the combined change becomes a model, instead of the strategy's.",
+        default="the strategy's", metavar=SPECIFICATION)] = None
+    transform: Annotated[tuple[Specification, ...], Option(TRAINING,
+        "Scale each update first, for example clip:norm=10; may be given several times.",
+        metavar=SPECIFICATION)] = ()
     encoding: KnownEncoding = FLOAT32.name
     epochs: Annotated[int | None, Field(ge=1, le=1_000_000),
         Option(TRAINING, "Local epochs per round.", default=BY_TASK)] = None

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fl_aggregator.aggregation.strategies import registry
-from fl_aggregator.aggregation.strategies.registry import Strategy
+from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.worker import AggregationWorker, JobDone
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
@@ -40,7 +40,7 @@ class Incarnation:
         self.done: queue.SimpleQueue[JobDone] = queue.SimpleQueue()
         self.granted: list[ChunkGrant] = []
         self.full: list[DiskFull] = []
-        strategy = strategy or registry.load("fedavg")
+        strategy = strategy or registry.load(SETTINGS)
         self.worker = AggregationWorker(
             SETTINGS, strategy, self.directory, self.granted.append, self.done.put
         )

@@ -153,6 +153,15 @@ def facts_of(whole: m.Update, /, **changes: Any) -> UpdateMetadata:
     return UpdateMetadata(**usual | changes)
 
 
+def update_metadata(**changes: Any) -> UpdateMetadata:
+    """Of an update of round 1 on version 0; ``changes`` replace its fields."""
+    usual: dict[str, Any] = {
+        "client": "0", "session": "s1", "round": 1, "base": "a" * 64, "digest": "b" * 64, "manifest": "c" * 64,
+        "examples": 10, "steps": 3, "size": 4,
+    }  # fmt: skip
+    return UpdateMetadata(**usual | changes)
+
+
 def round_summary(number: int, /, **changes: Any) -> Summary:
     """A committed round that edge 0 took part in, and edge 1 did not."""
     usual: dict[str, Any] = {

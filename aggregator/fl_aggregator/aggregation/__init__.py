@@ -1,11 +1,13 @@
 """Makes the next model from updates.
 
-==============  =================================================================
-``worker``      the thread that receives, checks and averages updates
-``uploads``     receives offered updates in chunks
-``validation``  checks an update: sections, sizes, digest, finite values
-``averaging``   makes one round's average, and the next model
-``exact_sum``   a sum of float32 vectors that does not depend on their order
-``strategies``  make the next model from an average
-==============  =================================================================
+==================  =================================================================
+``worker``          the thread that receives, checks and averages updates
+``uploads``         receives offered updates in chunks
+``validation``      checks an update: sections, sizes, digest, finite values
+``averaging``       keeps the newest models, and makes the next one
+``combining``       combines the updates of a round as its strategy says
+``exact_sum``       a sum of float32 vectors that does not depend on their order
+``inner_products``  norms and inner products that do not, either
+``strategies``      the parts of strategies
+==================  =================================================================
 """

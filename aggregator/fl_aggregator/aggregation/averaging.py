@@ -1,66 +1,88 @@
-"""Makes the next model: folds updates on arrival, averages them, and keeps the models that are in use."""
+"""Makes the next model: passes updates on to their combination, and keeps the models that are in use."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from fl_aggregator.aggregation.exact_sum import BLOCK, ExactSum
-from fl_aggregator.aggregation.strategies.registry import Strategy
+from fl_aggregator.aggregation.combining import Combiner, State, first_state
+from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate
+from fl_aggregator.round import effects as do
+from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.initial_weights import PlainWeights
 from fl_aggregator.storage.run_directory import RunDirectory
+from fl_aggregator.storage.spool_format import SpoolFileDamaged
 from fl_aggregator.storage.update_content import UpdateContent
+from fl_shared.errors import RunFailed
 from fl_shared.protocol import messages as m
+from fl_shared.tensors.encodings import registry as encodings
 from fl_shared.tensors.manifest import Manifest, Vector
 from fl_shared.tensors.sections import DELTA
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of the model, and the strategy's state when it was made, which is empty before the first average."""
+
+    model: Model
+    state: State = field(default_factory=dict)
+
+
 class Averager:
-    """Holds the sum of the open round's updates, and the newest two models."""
+    """Holds what has been combined of the open round's updates, and the newest two models."""
 
     def __init__(self, settings: Settings, strategy: Strategy, directory: RunDirectory) -> None:
         self._settings = settings
         self._strategy = strategy
+        self._spool = directory.spool
         self._metadata = {"task": settings.task, "settings": settings.digest}
         self._checkpoints = directory.checkpoints
-        self._newest: tuple[int, Model] | None = None
+        self._newest: tuple[int, Version] | None = None
         self.previous: Model | None = None
         self._base: Model | None = None
         self._expected: ExpectedUpdate | None = None
-        self._sum: ExactSum | None = None
+        self._combiner: Combiner | None = None
         self._first_weights: tuple[Manifest, Vector] | None = None
         self.plain_weights: PlainWeights | None = None
         """What the user gave in place of the values of the initial weights that an edge makes."""
-        self._unwritten_model: Model | None = None
+        self._unwritten: Version | None = None
         """The average that is not on disk yet."""
 
     @property
     def newest(self) -> Model:
         """The model of the newest version. There must be one."""
         assert self._newest is not None
-        return self._newest[1]
+        return self._newest[1].model
 
     @property
     def manifest(self) -> Manifest | None:
         """The manifest of the models of the run, if there is one."""
-        return None if self._newest is None else self._newest[1].manifest
+        return None if self._newest is None else self._newest[1].model.manifest
 
-    def add(self, version: int, model: Model) -> None:
+    def add(self, version: int, model: Model, state: State | None = None) -> str | None:
         """Writes a version to disk and keeps it in memory; the version before it is read from its file.
 
-        Raises ``OSError`` if it cannot be written; nothing has changed then.
+        Returns the digest of the strategy's state, null if it has none. Raises ``OSError`` if it cannot be written;
+        nothing has changed then.
         """
-        self._checkpoints.write(version, model, self._metadata)  # may fail, and is repeated then
-        self.previous = None if self._newest is None else self._checkpoints.memory_mapped(*self._newest)
-        self._newest = (version, model)
+        digest = self._checkpoints.write(
+            version, model, self._metadata, state
+        )  # may fail, and is repeated then
+        if self._newest is not None:
+            number, before = self._newest
+            self.previous = self._checkpoints.memory_mapped(number, before.model)
+        self._newest = (version, Version(model, state or {}))
+        return digest
 
-    def restore(self, version: int, model: Model, previous: Model | None) -> None:
-        """Takes over the newest version and the one before it, which are both on disk already."""
-        self._newest = (version, model)
+    def restore(
+        self, version: int, model: Model, previous: Model | None, state: Mapping[str, Vector]
+    ) -> None:
+        """Takes over the newest version with its state and the one before it, which are all on disk already."""
+        self._newest = (version, Version(model, state))
         self.previous = None if previous is None else self._checkpoints.memory_mapped(version - 1, previous)
 
     def expected(self, base: m.ModelReference | None, encoding: str) -> ExpectedUpdate:
@@ -71,19 +93,14 @@ class Averager:
         return ExpectedUpdate(self._strategy.sections, encoding, self.newest.manifest, *caps)
 
     def begin_round(self, base: m.ModelReference | None, expected: ExpectedUpdate) -> None:
-        """Empties the sum for a new round, and remembers its base, which must be the newest version."""
+        """Prepares for the updates of a new round, and remembers its base, which must be the newest version."""
         self._expected = expected
         self._base = None if base is None else self.newest
-        self._unwritten_model = None
+        self._unwritten = None
         assert base is None or self.newest.digest == base.digest, "rounds build on the newest version"
         self._first_weights = None
-        slots = self._settings.per_round + self._settings.over_select
-        self._sum = (
-            None
-            if self._base is None
-            else ExactSum(
-                self._base.manifest.values, self._settings.scale_bits, slots, self._settings.max_delta
-            )
+        self._combiner = (
+            None if self._base is None else Combiner(self._strategy, self._base.manifest, self._settings)
         )
 
     def check(self, update: UpdateContent) -> CheckedUpdate:
@@ -91,43 +108,55 @@ class Averager:
         assert self._expected is not None, "a round is open"
         return self._expected.check(update)
 
-    def fold(self, update: CheckedUpdate, examples: int) -> None:
-        """Adds an update, weighted by its examples, to the sum; in round 0, copies the initial weights.
+    def fold(self, update: UpdateMetadata, checked: CheckedUpdate) -> None:
+        """Takes a stored update into the round's average; in round 0, copies the initial weights.
 
         Raises ``UserError`` if the weights that the user gave do not fit the edge's model.
         """
-        if self._sum is None:
-            given, manifest = self.plain_weights, update.manifest
+        if self._combiner is None:
+            given, manifest = self.plain_weights, checked.manifest
             self._first_weights = (
                 manifest,
-                update.delta.values.copy() if given is None else given.fit(manifest),
+                checked.delta.values.copy() if given is None else given.fit(manifest),
             )
         else:
-            self._sum.add(update.delta.values, examples, update.delta.magnitude)
+            self._combiner.add(update, checked.delta.values, checked.delta.magnitude)
 
-    def average(self, version: int) -> Model:
-        """Makes the next version and writes it to disk. Initial weights are copied, never folded.
+    def average(self, effect: do.Average) -> tuple[Model, str | None]:
+        """Makes the next version and writes it to disk; returns it with the digest of the strategy's state.
 
-        Raises ``OSError`` if it cannot be written; nothing is lost, and the call may be repeated.
+        Initial weights are copied, never averaged. Raises ``OSError`` if it cannot be written; nothing is lost, and the
+        call may be repeated. Raises ``RunFailed`` if an update that the strategy needs is no longer in the spool.
         """
-        if self._unwritten_model is None:
-            self._unwritten_model = self._compute_model()
-        model = self._unwritten_model
-        self.add(version, model)
-        self._unwritten_model = None
-        return model
+        if self._unwritten is None:
+            self._unwritten = self._next_version(effect)
+        made = self._unwritten
+        digest = self.add(effect.version, made.model, made.state)
+        self._unwritten = None
+        return made.model, digest
 
-    def _compute_model(self) -> Model:
-        if self._base is None or self._sum is None:
+    def _next_version(self, effect: do.Average) -> Version:
+        if self._base is None or self._combiner is None:
             assert self._first_weights is not None
-            model = Model.of(*self._first_weights)
+            made = Version(Model.of(*self._first_weights))
         else:
-            base, total = self._base.weights, self._sum
-            weights = np.empty_like(base)
-            for start in range(0, len(base), BLOCK):
-                stop = start + BLOCK
-                weights[start:stop] = self._strategy.next_weights(base[start:stop], total.mean(start, stop))
-            self._sum = None
-            model = Model.of(self._base.manifest, weights)
-        self._base = self._sum = self._first_weights = None
-        return model
+            assert self._newest is not None
+            base, expected = self._base, self._expected
+            assert expected is not None
+            encoding = encodings.get(expected.encoding)
+
+            def read(client: str) -> Vector:
+                try:
+                    content = self._spool.read(effect.round, client)
+                except (SpoolFileDamaged, FileNotFoundError) as error:
+                    raise RunFailed(
+                        f"round {effect.round}: the accepted update of edge {client} cannot be read again: {error}; "
+                        "the run can be resumed without it"
+                    ) from None
+                return encoding.decode(next(one.data for one in content.sections if one.name == DELTA))
+
+            state = self._newest[1].state or first_state(self._strategy, base.manifest.values)
+            weights, state = self._combiner.next_model(effect.version, base.weights, state, read)
+            made = Version(Model.of(base.manifest, weights), state)
+        self._base = self._combiner = self._first_weights = None
+        return made

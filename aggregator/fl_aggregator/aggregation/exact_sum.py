@@ -1,8 +1,8 @@
 """The exact sum of a round's updates: fixed point in int64, so that order and grouping cannot change a bit.
 
-Σ round(examples × delta × 2^scale_bits). The product is exact in float64 (an integer below 2^29, say, times
+Σ round(weight × delta × 2^scale_bits). The product is exact in float64 (a number of examples below 2^29, say, times
 24 bits of float32) or correctly rounded; scaling by a power of two is exact; rounding is to the nearest
-integer, halves to even. The caps on examples and deltas make an overflow impossible for the number of updates
+integer, halves to even. The caps on weights and deltas make an overflow impossible for the number of updates
 that ``scale_bits`` was computed for.
 
 Buffers have a greater cap than parameters (a variance may be 10^9). A value above the cap of parameters is split into
@@ -33,10 +33,16 @@ BLOCK: Final = 32_768
 """Values that are added at a time: a block and its intermediate stay in the cache."""
 
 
+def scale_bits_of(max_weight: float, max_delta: float, slots: int) -> int:
+    """Returns the binary places of a sum: 62 − ⌈log2(max_weight × max_delta × slots)⌉."""
+    return 62 - math.ceil(math.log2(max_weight * max_delta * slots))
+
+
 class ExactSum:
     """Adds updates of ``values`` float32 values each, at most ``slots`` of them.
 
-    ``max_delta`` is the cap that ``scale_bits`` was computed for. Values above it are split.
+    ``max_delta`` is the cap that ``scale_bits`` was computed for. Values above it are split; weights must be integers
+    then.
     """
 
     def __init__(self, values: int, scale_bits: int, slots: int, max_delta: float = math.inf) -> None:
@@ -47,13 +53,12 @@ class ExactSum:
         self._max_delta = max_delta
         self._step = 0.0 if math.isinf(max_delta) else 2.0 ** math.floor(math.log2(max_delta))
         self._multiples: defaultdict[int, Counter[int]] = defaultdict(Counter)
-        """By the number of a block: Σ examples × (large value ÷ step, rounded), by index."""
+        """By the number of a block: Σ weight × (large value ÷ step, rounded), by index."""
         self._scratch = np.empty(min(values, BLOCK), dtype=np.float64)
-        self.examples = 0
         self.update_count = 0
 
-    def add(self, delta: Vector, examples: int, max_magnitude: float | None = None) -> None:
-        """Adds ``examples`` × ``delta`` (shape (values,)). The caller has checked both against their caps.
+    def add(self, delta: Vector, weight: float, max_magnitude: float | None = None) -> None:
+        """Adds ``weight`` × ``delta`` (shape (values,)). The caller has checked both against their caps.
 
         ``max_magnitude`` is the largest magnitude in ``delta``, if it is already known. Raises ``ValueError`` for
         another shape, or if all slots are used.
@@ -62,7 +67,7 @@ class ExactSum:
             raise ValueError(f"delta has shape {delta.shape}, expected {self._shifted.shape}")
         if self.update_count == self._slots:
             raise ValueError(f"all {self._slots} slots of the sum are used")
-        factor = float(examples) * 2.0**self._scale_bits
+        factor = weight * 2.0**self._scale_bits
         if max_magnitude is None:
             max_magnitude = magnitude(delta)
         split = max_magnitude > self._max_delta
@@ -71,7 +76,7 @@ class ExactSum:
         for start in range(0, len(delta), BLOCK):
             block = delta[start : start + BLOCK]
             if split:
-                block = self._rest(block, start, examples)
+                block = self._rest(block, start, int(weight))
             scaled = self._scratch[: len(block)]
             scaled[:] = block
             scaled *= factor
@@ -82,22 +87,21 @@ class ExactSum:
             else:
                 total += np.rint(scaled, out=scaled).astype(np.int64)
         self._shift_count += use_shift
-        self.examples += examples
         self.update_count += 1
 
-    def _rest(self, block: Vector, start: int, examples: int) -> Vector:
+    def _rest(self, block: Vector, start: int, weight: int) -> Vector:
         """Adds up the multiples of the step in the large values of a block; returns the block without them."""
         large = np.flatnonzero(np.abs(block, dtype=np.float64) > self._max_delta)
         multiples = np.rint(block[large].astype(np.float64) / self._step)
         sums = self._multiples[start // BLOCK]
         for index, multiple in zip((large + start).tolist(), multiples.tolist(), strict=True):
-            sums[index] += examples * int(multiple)
+            sums[index] += weight * int(multiple)
         rest = block.copy()
         rest[large] = block[large] - multiples * self._step  # exact
         return rest
 
     def integers(self, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
-        """Returns Σ round(examples × delta × 2^scale_bits) of the values from ``start`` to ``stop``.
+        """Returns Σ round(weight × delta × 2^scale_bits) of the values from ``start`` to ``stop``.
 
         Of values that were split, it is the sum of the rests.
         """
@@ -105,20 +109,19 @@ class ExactSum:
         shift = (self._shift_count * _SHIFT_BITS) % 2**64
         return self._shifted[start:stop] - np.uint64(shift).astype(np.int64)
 
-    def mean(self, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
-        """Returns the weighted mean of the values from ``start`` to ``stop``, as float64.
+    def over(self, divisor: float, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
+        """Returns the sum of the values from ``start`` to ``stop``, with that of the multiples, as float64.
 
-        It is the sum, with that of the multiples, ÷ (2^scale_bits × Σ examples). Raises ``ValueError`` if nothing was
-        added.
+        It is divided by 2^scale_bits × ``divisor``. Raises ``ValueError`` if nothing was added.
         """
-        if self.examples == 0:
+        if self.update_count == 0:
             raise ValueError("nothing was folded")
-        mean = self.integers(start, stop).astype(np.float64)
-        stop = start + len(mean)
+        total = self.integers(start, stop).astype(np.float64)
+        stop = start + len(total)
         for block in range(start // BLOCK, -(-stop // BLOCK)):
             for index, multiple in self._multiples.get(block, {}).items():
                 if start <= index < stop:
-                    mean[index - start] += multiple * self._step * 2.0**self._scale_bits
-        # The divisor is exact, so that one division rounds once.
-        mean /= float(self.examples) * 2.0**self._scale_bits
-        return mean
+                    total[index - start] += multiple * self._step * 2.0**self._scale_bits
+        # The divisor is rounded at most once, so that one division rounds once.
+        total /= divisor * 2.0**self._scale_bits
+        return total

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from fl_aggregator.aggregation.averaging import Averager
-from fl_aggregator.aggregation.strategies.registry import Strategy
+from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.uploads import GrantSender, ReceivedUpdate, Uploads
 from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate, InvalidUpdate
 from fl_aggregator.round import effects as do
@@ -101,7 +101,7 @@ class AggregationWorker:
             LOG.warning("deleted the damaged update of edge %s from the spool: %s", update.client, error)
             self._spool.delete(round_number, update.client)
             return False
-        self.averager.fold(checked, update.examples)
+        self.averager.fold(update, checked)
         return True
 
     def receive(self, offer: m.Offer, metadata: on.UpdateMetadata, now: float) -> on.UpdateMetadata | None:
@@ -168,7 +168,7 @@ class AggregationWorker:
         self._submit(self._fold, update, self._checked.pop(update.client))
 
     def _fold(self, update: on.UpdateMetadata, checked: CheckedUpdate) -> JobDone:
-        self.averager.fold(checked, update.examples)
+        self.averager.fold(update, checked)
         return JobDone(folded=update)
 
     def average(self, effect: do.Average) -> None:
@@ -176,9 +176,15 @@ class AggregationWorker:
         self._submit(self._average, effect)
 
     def _average(self, effect: do.Average) -> JobDone:
-        model = self.averager.average(effect.version)
+        model, state = self.averager.average(effect)
         return JobDone(
-            on.ModelCreated(now=0.0, round=effect.round, digest=model.digest, manifest=model.manifest.digest)
+            on.ModelCreated(
+                now=0.0,
+                round=effect.round,
+                digest=model.digest,
+                manifest=model.manifest.digest,
+                strategy_state=state,
+            )
         )
 
     def in_progress(self) -> frozenset[str]:

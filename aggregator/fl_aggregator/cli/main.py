@@ -8,6 +8,7 @@ from typing import NoReturn
 import click
 
 from fl_aggregator.cli.start import start
+from fl_aggregator.cli.strategies import strategies
 from fl_aggregator.tools.dashboard.cli import dashboard
 from fl_aggregator.tools.doctor.cli import doctor
 from fl_aggregator.tools.provision.cli import provision
@@ -26,7 +27,7 @@ def cli() -> None:
     """Federated learning over the MQTT broker that you already run."""
 
 
-for command in (start, predict, stop, status, watch, dashboard, report, provision, doctor):
+for command in (start, predict, stop, status, watch, dashboard, report, strategies, provision, doctor):
     cli.add_command(command)
 # Commands that compose both programs lie in a package above this one: found as entry points, not imported.
 for entry in entry_points(group="fl_aggregator.commands"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import click
 from click.core import ParameterSource
@@ -23,10 +23,8 @@ def settings_options(without: Collection[str] = (), **defaults: Any) -> list[cli
 
     ``defaults`` replace those of ``Settings``.
     """
-    from fl_aggregator.aggregation.strategies import registry
     from fl_aggregator.settings import Settings, options_of_run
 
-    choices = {"strategy": registry.names()}
     made: list[click.Parameter] = []
     for name, option in options_of_run().items():
         if name in without:
@@ -36,7 +34,8 @@ def settings_options(without: Collection[str] = (), **defaults: Any) -> list[cli
             pairs = {"metavar": KEY_VALUE, "multiple": True, "callback": key_values}
             made.append(GroupedOption([_flag(name)], heading=option.heading, help=option.help, **pairs))
             continue
-        kind = _type_of(field.annotation) if name not in choices else click.Choice(choices[name])
+        kind = _type_of(field.annotation)
+        several = get_origin(field.annotation) is tuple
         made.append(
             GroupedOption(
                 [_flag(name)],
@@ -45,8 +44,9 @@ def settings_options(without: Collection[str] = (), **defaults: Any) -> list[cli
                 type=kind,
                 is_flag=kind is click.BOOL,
                 metavar=option.metavar,
+                multiple=several,
                 default=defaults.get(name, field.default if option.default is None else None),
-                show_default=option.default or True,
+                show_default=option.default or not several,
             )
         )
     return made
@@ -66,7 +66,14 @@ def _type_of(annotation: Any) -> click.ParamType[Any]:
         float: click.FLOAT,
         str: click.STRING,
     }
-    return next(kinds[kind] for kind in (annotation, *get_args(annotation)) if kind in kinds)
+    if get_origin(annotation) is tuple:
+        return _type_of(get_args(annotation)[0])
+    return next(kinds[kind] for kind in (annotation, *map(_plain, get_args(annotation))) if kind in kinds)
+
+
+def _plain(annotation: Any) -> Any:
+    """Returns the type in ``Annotated[type, …]``, or the annotation itself."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def run_options(command: Command) -> Command:

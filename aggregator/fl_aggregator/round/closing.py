@@ -141,7 +141,7 @@ def commit(state: Run, event: on.ModelCreated) -> Transition:
     )
     state, split = evaluation.request_evaluation(state, model, event.now)
     return state, (
-        do.PublishModel(phase.round, model, split),
+        do.PublishModel(phase.round, model, split, event.strategy_state),
         do.PublishResult(summary),
         do.WithdrawRound(phase.round),
     )

@@ -140,11 +140,15 @@ class Average:
 
 @dataclass(frozen=True, slots=True)
 class PublishModel:
-    """Publish a version; ``evaluate`` is the split on which edges should evaluate it, or null."""
+    """Publish a version; ``evaluate`` is the split on which edges should evaluate it, or null.
+
+    ``strategy_state``: see `ModelCreated`. It is not published.
+    """
 
     round: int
     model: ModelReference
     evaluate: Split | None
+    strategy_state: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

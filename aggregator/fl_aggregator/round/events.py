@@ -179,12 +179,16 @@ class TrainingFailureReported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCreated:
-    """The updates of a round have been averaged, and the new version is on disk."""
+    """The updates of a round have been averaged, and the new version is on disk.
+
+    ``strategy_state`` is the digest of what the strategy keeps for the next one, null if that is nothing.
+    """
 
     now: float
     round: int
     digest: str
     manifest: str
+    strategy_state: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,9 @@ class Interpreter:
         """
         if recovered.state.model is not None:
             version, models = recovered.state.version, recovered.checkpoints
-            self.worker.averager.restore(version, models[version], models.get(version - 1))
+            self.worker.averager.restore(
+                version, models[version], models.get(version - 1), recovered.strategy_state
+            )
         collected = recovered.open_round
         stored = () if collected is None else tuple(collected.updates.values())
         self.observer_feed.restore(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fl_aggregator.aggregation.strategies.registry import Strategy, load
+from fl_aggregator.aggregation.strategies.parts import Strategy
+from fl_aggregator.aggregation.strategies.registry import describe, load
 from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.server.resume import RecoveredRun, first_snapshot, recover
 from fl_aggregator.settings import Settings
@@ -50,7 +51,7 @@ def new(
     fleet: FleetRecord | None = None,
 ) -> Launch:
     """Prepares a new run. Raises ``UserError`` if its strategy, directory or initial weights are unusable."""
-    strategy = load(settings.strategy)
+    strategy = load(settings)
     weights = None if init is None else read_initial_weights(init, settings.task)
     first = plain = None
     if isinstance(weights, PlainWeights):
@@ -60,6 +61,7 @@ def new(
     path = run_dir if run_dir is not None else run_directory.new_run_path(settings.task)
     directory = RunDirectory(path, settings.durability)
     record = run_directory.new_record(settings, first, fleet)
+    record.strategy_parts = describe(strategy)
     if plain is not None:
         record.plain_weights = PlainWeightsRecord(path=plain.path, sha256=plain.sha256)
     return Launch(record, directory, strategy, first_weights=weights, plain_weights=plain)
@@ -79,7 +81,7 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
         if require_sealed:
             settings = record.settings.model_copy(update={"require_sealed": True})
             record = record.model_copy(update={"settings": settings})
-        strategy = load(record.settings.strategy)
+        strategy = load(record.settings)
         recovered = recover(directory, record)
         plain = record.plain_weights if recovered.state.model is None else None
         weights = None if plain is None else read_again(plain.path, record.settings.task, plain.sha256)

@@ -36,6 +36,7 @@ from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RunDirectory, RunRecord, package_versions
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.protocol import messages as m
+from fl_shared.tensors.manifest import Vector
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class RecoveredRun:
 
     ``snapshot``: the run at its end. ``entries``: how many lines it has. ``lines``: the summaries for the history, by
     round. ``checkpoints``: the models that were published last, and of the weights that the user gave, by version.
+    ``strategy_state``: at the newest version.
     """
 
     record: RunRecord
@@ -53,6 +55,7 @@ class RecoveredRun:
     entries: int
     lines: Mapping[int, Summary]
     checkpoints: Mapping[int, Model] = field(default_factory=dict)
+    strategy_state: Mapping[str, Vector] = field(default_factory=dict)
 
     @property
     def state(self) -> Run:
@@ -183,7 +186,9 @@ def _refuse_shortened_journal(directory: RunDirectory, recovered: RecoveredRun) 
 
 
 def _with_checkpoints(directory: RunDirectory, recovered: RecoveredRun) -> RecoveredRun:
-    """Reads the models of the newest version and of the one before it. Raises ``RunFailed`` if the newest is damaged.
+    """Reads the models of the newest version, with the strategy's state, and of the one before it.
+
+    Raises ``RunFailed`` if a file of the newest is damaged.
 
     The version before may still be in evaluation, but the run does not need it.
     """
@@ -197,7 +202,9 @@ def _with_checkpoints(directory: RunDirectory, recovered: RecoveredRun) -> Recov
                 found[earlier] = checkpoints.read(earlier, effect.model.digest)
             except RunFailed as error:
                 LOG.warning("%s; the run does not need this version", error)
-    return replace(recovered, checkpoints=found)
+    published = recovered.snapshot.models.get(version)
+    state = checkpoints.read_state(version, None if published is None else published.strategy_state)
+    return replace(recovered, checkpoints=found, strategy_state=state)
 
 
 def _before_damage(directory: RunDirectory, recovered: RecoveredRun, damage: RunFailed) -> RecoveredRun:

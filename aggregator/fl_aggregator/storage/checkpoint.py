@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from fl_aggregator.storage.disk_space import raising_disk_full
+from fl_aggregator.storage.strategy_state import state_digest, write_state
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.system.files import delete_temporary_files, temporary_path, write_atomically
 from fl_shared.tensors.encodings.float32 import FLOAT32
@@ -87,19 +88,37 @@ class Checkpoints:
         """The file of version ``number``. It exists for the last ``MAX_CHECKPOINTS`` versions."""
         return self._directory / DIRECTORY / f"version-{number:06d}.safetensors"
 
-    def write(self, number: int, model: Model, metadata: Mapping[str, str] | None = None) -> None:
+    def state_path(self, number: int) -> Path:
+        """The file of the strategy's state at version ``number``, if there is any; kept as long as the version."""
+        return self.version_path(number).with_suffix(".state.safetensors")
+
+    def write(
+        self,
+        number: int,
+        model: Model,
+        metadata: Mapping[str, str] | None = None,
+        state: Mapping[str, Vector] | None = None,
+    ) -> str | None:
         """Writes the checkpoint of version ``number``, then replaces ``model.safetensors`` by it atomically.
 
-        ``metadata`` is written beside ``version`` and ``buffers``. Deletes the checkpoints beyond the last
-        ``MAX_CHECKPOINTS``. Raises ``OSError`` (for example ``DiskFull``), after which it may be called again.
+        ``metadata`` is written beside ``version`` and ``buffers``. ``state``: that of the strategy, whose digest is
+        returned; its file is written first. Deletes the checkpoints beyond the last ``MAX_CHECKPOINTS``. Raises
+        ``OSError`` (for example ``DiskFull``), after which it may be called again.
         """
+        if state:
+            write_state(self.state_path(number), state, sync=self._sync)
         path = self.version_path(number)
         with raising_disk_full(len(model.data), path.parent):
             header = safetensors_header(model, {"version": str(number), **(metadata or {})})
             write_atomically(path, header, model.data, sync=self._sync)
             self._link(path, self.model_path)
         for old in self.versions()[:-MAX_CHECKPOINTS]:
-            self.version_path(old).unlink(missing_ok=True)
+            self._delete(old)
+        return state_digest(state) if state else None
+
+    def _delete(self, number: int) -> None:
+        self.version_path(number).unlink(missing_ok=True)
+        self.state_path(number).unlink(missing_ok=True)
 
     def versions(self) -> list[int]:
         """The versions that have a checkpoint, in order."""
@@ -111,7 +130,7 @@ class Checkpoints:
         """Deletes the checkpoints of later versions, and makes version ``number`` the newest. Raises ``OSError``."""
         for later in self.versions():
             if later > number:
-                self.version_path(later).unlink()
+                self._delete(later)
         self._link(self.version_path(number), self.model_path)
 
     def read(self, number: int, digest: str) -> Model:
@@ -131,6 +150,25 @@ class Checkpoints:
                 f"{path}: is not the model in the journal (digest {model.digest[:12]}, expected {digest[:12]})"
             )
         return model
+
+    def read_state(self, number: int, digest: str | None) -> dict[str, Vector]:
+        """The strategy's state at version ``number``, which must have this digest; empty for a null one.
+
+        Raises ``RunFailed`` with the file's name if it is missing or damaged, or is another state.
+        """
+        if digest is None:
+            return {}
+        path = self.state_path(number)
+        try:
+            arrays = read_arrays(path)[1]
+        except UserError as error:
+            raise RunFailed(str(error)) from None
+        state = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+        if state_digest(state) != digest:
+            raise RunFailed(
+                f"{path}: is not the strategy's state in the journal (expected digest {digest[:12]})"
+            )
+        return state
 
     def memory_mapped(self, number: int, model: Model) -> Model:
         """The same model, with its weights mapped from the checkpoint of version ``number``."""

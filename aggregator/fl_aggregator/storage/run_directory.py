@@ -85,6 +85,8 @@ class RunRecord(BaseModel):
     first_weights: FirstWeights | None = None
     plain_weights: PlainWeightsRecord | None = None
     fleet: FleetRecord | None = None
+    strategy_parts: dict[str, Any] = {}
+    """The parts of the run's strategy, with all their fields."""
     machine: int
     """The version of the round machine that wrote the journal, and that must replay it."""
     versions: dict[str, str]

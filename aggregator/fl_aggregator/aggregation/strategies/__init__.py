@@ -1,1 +1,13 @@
-"""Strategies, one file each, and their registry."""
+"""The parts of strategies, and the strategies that have a name.
+
+===============  ===================================================
+``parts``        what a combination, an optimizer, a transform is
+``presets``      the strategies that have a name, as parts
+``registry``     finds parts by name, with the values of their fields
+``sums``         combinations that are one sum
+``coordinates``  by the rank of each coordinate's values
+``distances``    by the distances between updates
+``optimizers``   server optimizers
+``transforms``   what scales single updates
+===============  ===================================================
+"""

@@ -1,49 +1,221 @@
-"""The strategies, by name.
+"""The strategies and their parts, by name or as ``package.module:Class``, with the values of their fields.
 
-A strategy makes the next model from the exact weighted mean of the updates. It does not log, sample, read or
-write. A new strategy is a module with one class, and an entry in ``_STRATEGIES``.
+A specification is ``NAME``, ``NAME:FIELD=VALUE,…`` or the same with ``package.module:Class`` for the name. A new part
+is a frozen dataclass whose fields are its parameters, and a line in `PARTS`, or an entry point of another package.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from collections.abc import Mapping
 from importlib import import_module
-from typing import Final, Protocol, cast
+from importlib.metadata import entry_points
+from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
+from fl_aggregator.aggregation.strategies.parts import (
+    CoordinateCombination,
+    GramCombination,
+    Strategy,
+    WeightedSum,
+)
+from fl_aggregator.aggregation.strategies.presets import PRESETS, Preset
+from fl_aggregator.settings import Settings
 from fl_shared.errors import UserError
-from fl_shared.tensors.manifest import Vector
+
+_HERE: Final = "fl_aggregator.aggregation.strategies"
+PARTS: Final[Mapping[str, Mapping[str, str]]] = {
+    "combine": {
+        "mean": f"{_HERE}.sums:Mean",
+        "normalized": f"{_HERE}.sums:Normalized",
+        "fair": f"{_HERE}.sums:Fair",
+        "median": f"{_HERE}.coordinates:Median",
+        "trimmed-mean": f"{_HERE}.coordinates:TrimmedMean",
+        "krum": f"{_HERE}.distances:Krum",
+        "bulyan": f"{_HERE}.distances:Bulyan",
+        "geometric-median": f"{_HERE}.distances:GeometricMedian",
+        "centered-clip": f"{_HERE}.distances:CenteredClip",
+    },
+    "server-optimizer": {
+        "sgd": f"{_HERE}.optimizers:Sgd",
+        "adam": f"{_HERE}.optimizers:Adam",
+        "yogi": f"{_HERE}.optimizers:Yogi",
+        "adagrad": f"{_HERE}.optimizers:Adagrad",
+        "extrapolation": f"{_HERE}.optimizers:Extrapolation",
+    },
+    "transform": {"clip": f"{_HERE}.transforms:Clip"},
+}
+"""The classes of our own parts by name, for each kind of part, which is named as its option."""
+GROUPS: Final = {
+    "combine": "fl_mqtt.combinations",
+    "server-optimizer": "fl_mqtt.server_optimizers",
+    "transform": "fl_mqtt.transforms",
+}
+"""The groups of entry points with parts of other packages."""
+_METHODS: Final = {
+    "combine": (),
+    "server-optimizer": ("state", "step"),
+    "transform": ("factor",),
+}
+_SPECIFICATION: Final = re.compile(
+    r"(?P<name>[A-Za-z_][\w.]*:[A-Za-z_]\w*|[a-z][a-z0-9-]*)(:(?P<fields>[^:]+))?"
+)
 
 
-class Strategy(Protocol):
-    """Makes the next model from a round's mean.
-
-    ``sections``: what each update contains, in ascending order; all have the manifest of the model's weights.
-    """
-
-    sections: tuple[str, ...]
-
-    def next_weights(self, base: Vector, mean_delta: NDArray[np.float64]) -> Vector:
-        """Returns the next weights, from those of the base and the mean of the deltas weighted by examples.
-
-        All three have the same shape. Called for one block of coordinates after another, so that no second
-        copy of a model is needed.
-        """
-        ...
+def names(kind: str) -> tuple[str, ...]:
+    """Returns the names of all parts of a kind, in alphabetical order."""
+    return tuple(sorted({*PARTS[kind], *(point.name for point in entry_points(group=GROUPS[kind]))}))
 
 
-_STRATEGIES: Final = {"fedavg": ("fl_aggregator.aggregation.strategies.fedavg", "FedAvg")}
+def part_class(kind: str, name: str) -> type[Any]:
+    """Returns the class of a part. Raises ``UserError`` for an unknown name, and if it cannot be imported."""
+    target = PARTS[kind].get(name)
+    if target is None and ":" in name:
+        target = name
+    if target is None:
+        found = [point for point in entry_points(group=GROUPS[kind]) if point.name == name]
+        if not found:
+            raise UserError(
+                f"--{kind} {name!r}: expected one of {', '.join(names(kind))}, or package.module:Class"
+            )
+        target = found[0].value
+    module, _, attribute = target.partition(":")
+    try:
+        found_class = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"--{kind} {name!r}: cannot be imported: {error}") from None
+    if not (isinstance(found_class, type) and dataclasses.is_dataclass(found_class)):
+        raise UserError(f"--{kind} {name!r}: is no dataclass, expected one whose fields are its parameters")
+    return found_class
 
 
-def names() -> tuple[str, ...]:
-    """Returns the names of all strategies, in alphabetical order."""
-    return tuple(sorted(_STRATEGIES))
+def load(settings: Settings) -> Strategy:
+    """Returns the strategy of a run. Raises ``UserError`` that names the option, and what was expected."""
+    preset_name, fields = _split("strategy", settings.strategy)
+    preset = PRESETS.get(preset_name)
+    if preset is None:
+        raise UserError(f"--strategy {preset_name!r}: expected one of {', '.join(sorted(PRESETS))}")
+    combine, optimize = _parts_of(preset_name, preset, fields, settings)
+    if settings.combine is not None:
+        combine = _part("combine", settings.combine)
+    if settings.server_optimizer is not None:
+        optimize = _part("server-optimizer", settings.server_optimizer)
+    transforms = tuple(_part("transform", text) for text in (*preset.transforms, *settings.transform))
+    strategy = Strategy(combine, optimize, transforms)
+    _check(strategy, settings)
+    return strategy
 
 
-def load(name: str) -> Strategy:
-    """Returns the strategy called ``name``. Raises ``UserError`` for an unknown name."""
-    if name not in _STRATEGIES:
-        raise UserError(f"--strategy {name!r}: expected one of {', '.join(names())}")
-    module, attribute = _STRATEGIES[name]
-    return cast(Strategy, getattr(import_module(module), attribute)())
+def describe(strategy: Strategy) -> dict[str, Any]:
+    """Returns the parts of a strategy with the values of all their fields, for ``run.json``."""
+
+    def of(part: Any) -> dict[str, Any]:
+        return {"part": f"{type(part).__module__}:{type(part).__qualname__}", **dataclasses.asdict(part)}
+
+    return {
+        "combine": of(strategy.combine),
+        "server-optimizer": of(strategy.optimize),
+        "transform": [of(part) for part in strategy.transforms],
+    }
+
+
+def fields_of(kind: type[Any]) -> dict[str, Any]:
+    """Returns the fields of a part's class with their defaults; ``…`` for a field that must be given."""
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    return {name: "…" if value is dataclasses.MISSING else value for name, value in defaults.items()}
+
+
+def _split(option: str, text: str) -> tuple[str, dict[str, str]]:
+    """Returns the name in a specification, and the values of fields."""
+    match = _SPECIFICATION.fullmatch(text)
+    fields = {}
+    for pair in (match["fields"] or "").split(",") if match else ():
+        if pair:
+            name, separator, value = pair.partition("=")
+            if not (name and separator and value) or name in fields:
+                match = None
+                break
+            fields[name.strip()] = value.strip()
+    if match is None:
+        raise UserError(f"--{option} {text!r}: expected NAME or NAME:FIELD=VALUE,…, each field once")
+    return match["name"], fields
+
+
+def _parts_of(name: str, preset: Preset, fields: Mapping[str, str], settings: Settings) -> tuple[Any, Any]:
+    """Returns the combination and the optimizer of a preset; a field belongs to the first that has it."""
+    combine, of_combine = _split("combine", preset.combine)
+    optimize, of_optimize = _split("server-optimizer", preset.optimize)
+    known = {field.name for field in dataclasses.fields(part_class("combine", combine))}
+    for field, option in preset.from_training.items():
+        value = getattr(settings, option)
+        if value is None and field not in fields:
+            raise UserError(
+                f"--strategy {name}: needs --{option}, the edges' (or {name}:{field}=…); without it, it is the task's"
+            )
+        of_combine[field] = str(value)
+    kinds: tuple[tuple[str, str, dict[str, str]], ...] = (
+        ("combine", combine, {**of_combine, **{k: v for k, v in fields.items() if k in known}}),
+        (
+            "server-optimizer",
+            optimize,
+            {**of_optimize, **{k: v for k, v in fields.items() if k not in known}},
+        ),
+    )
+    first, second = (_make("strategy", name, part_class(kind, part), values) for kind, part, values in kinds)
+    return first, second
+
+
+def _part(kind: str, text: str) -> Any:
+    name, fields = _split(kind, text)
+    made = _make(kind, name, part_class(kind, name), fields)
+    is_combination = isinstance(made, WeightedSum | GramCombination | CoordinateCombination)
+    if (kind == "combine" and not is_combination) or not all(
+        hasattr(made, method) for method in _METHODS[kind]
+    ):
+        raise UserError(
+            f"--{kind} {name!r}: is no part of this kind (see fl_aggregator.aggregation.strategies.parts)"
+        )
+    return made
+
+
+def _make(option: str, name: str, kind: type[Any], fields: Mapping[str, str]) -> Any:
+    """Returns a part with these values of its fields. Raises ``UserError``, which names the field."""
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = sorted(fields.keys() - known.keys())
+    if unknown:
+        has = ", ".join(known) or "no fields"
+        raise UserError(f"--{option} {name}: field {unknown[0]!r} is unknown; it has: {has}")
+    missing = [n for n, f in known.items() if f.default is dataclasses.MISSING and n not in fields]
+    if missing:
+        raise UserError(f"--{option} {name}: needs {missing[0]}: {name}:{missing[0]}=…")
+    try:
+        return TypeAdapter(kind).validate_python(dict(fields))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        message = str(first["msg"])
+        raise UserError(
+            f"--{option} {name}: {first['loc'][0]}={first['input']}: {message[0].lower()}{message[1:]}"
+        ) from None
+
+
+def _check(strategy: Strategy, settings: Settings) -> None:
+    """Raises ``UserError`` for what does not go together; it names both options."""
+    option = (
+        f"--strategy {settings.strategy}" if settings.combine is None else f"--combine {settings.combine}"
+    )
+    if settings.effective_quorum < strategy.min_updates:
+        raise UserError(
+            f"{option}: needs {strategy.min_updates} updates, but --quorum is {settings.effective_quorum}: "
+            f"raise --quorum (at most --per-round, {settings.per_round})"
+        )
+    bad = getattr(strategy.combine, "bad", 0)
+    if 2 * bad >= settings.per_round:
+        raise UserError(f"{option}: bad={bad} is not less than half of --per-round ({settings.per_round})")
+    if strategy.needs_all_updates and settings.durability == "memory":
+        raise UserError(
+            f"{option}: needs updates on the disk until a round closes, but --durability is memory"
+        )
+    if getattr(strategy.combine, "q", 0) and settings.holdout == 0:
+        raise UserError(f"{option}: needs the edges' loss on their holdout, but --holdout is 0")

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fl_aggregator.aggregation.strategies.fedavg import FedAvg
+from fl_aggregator.aggregation.strategies.optimizers import Sgd
+from fl_aggregator.aggregation.strategies.parts import Strategy
+from fl_aggregator.aggregation.strategies.sums import Mean
 from fl_aggregator.aggregation.validation import InvalidUpdate
 from fl_aggregator.messaging.translate import event_from
 from fl_aggregator.round import events as on
@@ -41,8 +43,7 @@ CHUNKS = 12
 """The sixth has bytes of both sections."""
 
 
-class TwoSections(FedAvg):
-    sections: tuple[str, ...] = NAMES
+TWO_SECTIONS = Strategy(Mean(), Sgd(), sections=NAMES)
 
 
 def finished(names: Sequence[str] = NAMES) -> FinishedUpdate:
@@ -68,7 +69,7 @@ def incarnations(tmp_path: Path) -> Iterator[Incarnations]:
     def following() -> Incarnation:
         if now:
             now.pop().end()
-        now.append(Incarnation(tmp_path / "run", 0, TwoSections()))
+        now.append(Incarnation(tmp_path / "run", 0, TWO_SECTIONS))
         now[0].worker.begin_round(REFERENCE, "f32")
         return now[0]
 
@@ -271,7 +272,7 @@ def test_5_13_other_sections_that_come_whole_are_unusable(
 
 
 def test_5_13_first_weights_are_one_section_whatever_the_strategy(tmp_path: Path) -> None:
-    incarnation = Incarnation(tmp_path / "run", None, TwoSections())
+    incarnation = Incarnation(tmp_path / "run", None, TWO_SECTIONS)
     incarnation.worker.begin_round(None, "f32")
     two = finished_update(*UPDATE.sections, base=None)
     with pytest.raises(InvalidUpdate, match=r"sections: \['control', 'delta'\], expected \['delta'\]"):

@@ -1,18 +1,104 @@
-"""Strategies are found by name."""
+"""Strategies and their parts are found by name, and get the values of their fields."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 
 from fl_aggregator.aggregation.strategies import registry
-from fl_aggregator.aggregation.strategies.fedavg import FedAvg
+from fl_aggregator.aggregation.strategies.distances import Bulyan, Krum
+from fl_aggregator.aggregation.strategies.optimizers import Adam, Sgd, Yogi
+from fl_aggregator.aggregation.strategies.parts import Block, ClosedRound
+from fl_aggregator.aggregation.strategies.presets import PRESETS
+from fl_aggregator.aggregation.strategies.sums import Fair, Mean, Normalized
+from fl_aggregator.aggregation.strategies.transforms import Clip
+from fl_aggregator.settings import Settings
 from fl_shared.errors import UserError
 
 
-def test_a_strategy_is_loaded_by_its_name() -> None:
-    assert isinstance(registry.load("fedavg"), FedAvg)
+@dataclass(frozen=True, slots=True)
+class Lion:
+    """An optimizer of another package."""
+
+    wants_norms: ClassVar[bool] = False
+    lr: float = 0.01
+
+    def state(self) -> dict[str, float]:
+        return {"momentum": 0.0}
+
+    def step(self, block: Block, closed: ClosedRound) -> None: ...
 
 
-def test_an_unknown_strategy_is_the_users_mistake() -> None:
-    with pytest.raises(UserError, match="--strategy 'krum': expected one of fedavg"):
-        registry.load("krum")
+def load(**values: Any) -> Any:
+    return registry.load(Settings(**{"clients": 20, **values}))
+
+
+def test_a_preset_is_its_parts() -> None:
+    assert (load().combine, load().optimize, load().transforms) == (Mean(), Sgd(), ())
+    assert load(strategy="fedavgm").optimize == Sgd(momentum=0.9)
+    assert load(strategy="krum:bad=2", quorum=7).combine == Krum(bad=2, keep=1)
+    assert load(strategy="fednova", momentum=0.9).combine == Normalized(momentum=0.9)
+    assert load(strategy="q-fedavg:q=0.5", lr=0.1).combine == Fair(lr=0.1, q=0.5)
+
+
+def test_a_field_of_a_preset_belongs_to_the_part_that_has_it() -> None:
+    fedadam = load(strategy="fedadam:equal=true,lr=0.1,beta1=0.5")
+    assert (fedadam.combine, fedadam.optimize) == (Mean(equal=True), Adam(lr=0.1, beta1=0.5))
+
+
+def test_single_parts_replace_those_of_a_preset() -> None:
+    mixed = load(
+        combine="bulyan:bad=1", server_optimizer="yogi:lr=0.1", transform=("clip:norm=3",), quorum=10
+    )
+    assert (mixed.combine, mixed.optimize, mixed.transforms) == (Bulyan(bad=1), Yogi(lr=0.1), (Clip(norm=3),))
+
+
+def test_a_part_of_another_package() -> None:
+    assert load(server_optimizer=f"{__name__}:Lion:lr=0.5").optimize == Lion(lr=0.5)
+    assert load(server_optimizer=f"{__name__}:Lion").optimize == Lion()
+
+
+def test_run_json_gets_all_fields() -> None:
+    described = registry.describe(load(strategy="fedavgm"))
+    assert described["server-optimizer"] == {
+        "part": "fl_aggregator.aggregation.strategies.optimizers:Sgd",
+        "lr": 1.0,
+        "momentum": 0.9,
+    }
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_loaded(name: str) -> None:
+    needs = ":bad=1" if "krum" in name or name == "bulyan" else ""
+    load(strategy=name + needs, lr=0.1, momentum=0.0, quorum=10)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"strategy": "fedprx"}, "--strategy 'fedprx': expected one of bulyan, centered-clip"),
+        ({"strategy": "fedavg:"}, "--strategy 'fedavg:': expected NAME or NAME:FIELD=VALUE,…"),
+        ({"strategy": "fedavgm:lr=1,lr=2"}, "each field once"),
+        ({"strategy": "fedadam:rate=1"}, "field 'rate' is unknown; it has: lr, beta1, tau, beta2"),
+        ({"strategy": "krum"}, "--strategy krum: needs bad: krum:bad=…"),
+        ({"strategy": "fedadam:lr=fast"}, "--strategy fedadam: lr=fast: input should be a valid number"),
+        ({"strategy": "trimmed-mean:beta=0.5"}, "beta=0.5: input should be less than 0.5"),
+        ({"strategy": "fednova"}, r"--strategy fednova: needs --momentum, the edges' \(or fednova:momentum=…\)"),
+        ({"strategy": "krum:bad=4"}, "--strategy krum:bad=4: needs 11 updates, but --quorum is 5"),
+        ({"strategy": "multi-krum:bad=1"}, "needs 5 updates, but --quorum is 2: raise --quorum"),
+        ({"strategy": "median", "durability": "memory"}, "needs updates on the disk .*, but --durability is memory"),
+        ({"strategy": "q-fedavg", "lr": 0.1, "holdout": 0.0}, "the edges' loss on their holdout, but --holdout is 0"),
+        ({"combine": "mode"}, "--combine 'mode': expected one of bulyan, .*, or package.module:Class"),
+        ({"combine": "adam"}, "--combine 'adam': expected one of"),
+        ({"combine": f"{__name__}:Lion"}, "is no part of this kind"),
+        ({"server_optimizer": "no.such:Part"}, "--server-optimizer 'no.such:Part': cannot be imported"),
+        ({"server_optimizer": "json:JSONDecoder"}, "is no dataclass"),
+        ({"transform": ("clip",)}, "--transform clip: needs norm: clip:norm=…"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_the_users_mistake(values: dict[str, Any], message: str) -> None:
+    few = {"per_round": 4, "quorum": 2} if "multi-krum" in str(values) else {}
+    with pytest.raises(UserError, match=message):
+        load(**values, **few)

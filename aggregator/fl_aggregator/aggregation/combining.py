@@ -1,0 +1,197 @@
+"""Combines the updates of a round as its strategy says, one block of values after another.
+
+A combination that is a sum is added on arrival. Any other reads the updates from the spool when the round closes. In
+both cases, memory is a few models, however many updates there are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fl_aggregator.aggregation.exact_sum import ExactSum, scale_bits_of
+from fl_aggregator.aggregation.inner_products import Span, blocks, gram, norm, spans
+from fl_aggregator.aggregation.strategies.parts import (
+    LAST_CHANGE,
+    Block,
+    ClosedRound,
+    Contribution,
+    CoordinateCombination,
+    Doubles,
+    GramCombination,
+    Strategy,
+    WeightedSum,
+)
+from fl_aggregator.round.events import UpdateMetadata
+from fl_aggregator.settings import Settings
+from fl_shared.tensors.manifest import Manifest, Vector, magnitude
+
+State = Mapping[str, Vector]
+"""A strategy's vectors by name, each as long as the model. The places of buffers in them are not used."""
+ReadUpdate = Callable[[str], Vector]
+"""Returns the values of a client's accepted update."""
+Change = Callable[[int, int], Doubles]
+"""Returns the combined change of the values from the first index to before the second."""
+
+
+@dataclass(frozen=True, slots=True)
+class _SpanSum:
+    """The sum of consecutive values, all parameters or all buffers."""
+
+    start: int
+    stop: int
+    buffers: bool
+    sum: ExactSum
+
+
+class Combiner:
+    """Takes the updates of one round and makes the next weights of them.
+
+    ``manifest``: of the model. ``slots``: the largest number of updates.
+    """
+
+    def __init__(self, strategy: Strategy, manifest: Manifest, settings: Settings) -> None:
+        self._strategy = strategy
+        self._parameters = spans(manifest, buffers=False)
+        self._buffers = spans(manifest, buffers=True)
+        self._max_delta = settings.max_delta
+        self._slots = settings.per_round + settings.over_select
+        self._factors: dict[str, float] = {}
+        self._contributions: dict[str, Contribution] = {}
+        self._sums: list[_SpanSum] = []
+        combine = strategy.combine
+        if isinstance(combine, WeightedSum):
+            heaviest = combine.max_weight(settings.max_examples)
+            self._sums = [
+                *(self._span_sum(span, heaviest, buffers=False) for span in self._parameters),
+                *(self._span_sum(span, settings.max_examples, buffers=True) for span in self._buffers),
+            ]
+
+    def _span_sum(self, span: Span, max_weight: float, *, buffers: bool) -> _SpanSum:
+        bits = scale_bits_of(max_weight, self._max_delta, self._slots)
+        cap = self._max_delta if buffers else math.inf  # that of parameters has been checked
+        return _SpanSum(*span, buffers, ExactSum(span[1] - span[0], bits, self._slots, cap))
+
+    def add(self, update: UpdateMetadata, values: Vector, largest: float) -> None:
+        """Takes an accepted update. Its values, shape (manifest.values,), have magnitudes of at most ``largest``."""
+        strategy = self._strategy
+        length = norm(values, self._parameters) if strategy.wants_norms else None
+        contribution = Contribution(
+            update.client, update.examples, update.steps, update.before.get("loss"), length
+        )
+        factor, contribution = strategy.transformed(contribution)
+        self._factors[update.client], self._contributions[update.client] = factor, contribution
+        if isinstance(strategy.combine, WeightedSum):
+            weight = strategy.combine.weight(contribution) * factor
+            for some in self._sums:
+                by = float(update.examples) if some.buffers else weight
+                some.sum.add(values[some.start : some.stop], by, largest)
+
+    def next_model(
+        self, version: int, base: Vector, state: State, read: ReadUpdate
+    ) -> tuple[Vector, dict[str, Vector]]:
+        """Returns the weights of ``version`` and the strategy's state then; ``base`` and ``state`` stay as they are."""
+        closed = ClosedRound(
+            version, tuple(self._contributions[name] for name in sorted(self._contributions))
+        )
+        of_parameters, of_buffers, last = self._changes(closed, state, read)
+        if getattr(self._strategy.optimize, "wants_norms", False):
+            closed = replace(closed, mean_norm=self._norm_of(of_parameters))
+        weights = base.copy()
+        next_state = {name: vector.copy() for name, vector in state.items()}
+        for start, stop in blocks(self._parameters):
+            own = {name: vector[start:stop].astype(np.float64) for name, vector in next_state.items()}
+            change = of_parameters(start, stop)
+            if LAST_CHANGE in own:
+                change += last * own[LAST_CHANGE]
+                own[LAST_CHANGE] = change.copy()
+            block = Block(base[start:stop].astype(np.float64), change, own)
+            self._strategy.optimize.step(block, closed)
+            weights[start:stop] = block.weights
+            for name, vector in own.items():
+                next_state[name][start:stop] = vector
+        for start, stop in blocks(self._buffers):
+            weights[start:stop] = base[start:stop] + of_buffers(start, stop)
+        return weights, next_state
+
+    def _norm_of(self, change: Change) -> float:
+        parts = (norm(change(start, stop), [(0, stop - start)]) for start, stop in blocks(self._parameters))
+        return math.sqrt(math.fsum(part**2 for part in parts))
+
+    def _changes(self, closed: ClosedRound, state: State, read: ReadUpdate) -> tuple[Change, Change, float]:
+        """Returns the changes of parameters and of buffers, and how much the last change counts."""
+        combine = self._strategy.combine
+        if isinstance(combine, WeightedSum):
+            divisor = combine.divisor(closed)
+            return self._over(divisor, buffers=False), self._over(float(closed.examples), buffers=True), 0.0
+        rows = [read(update.client) for update in closed.contributions]
+        factors = np.array([self._factors[update.client] for update in closed.contributions])
+        if isinstance(combine, GramCombination):
+            return self._by_gram(combine, rows, factors, closed, state)
+        chosen = np.arange(len(rows))
+        if combine.wants_gram:
+            chosen = combine.choose(gram(rows, self._parameters) * np.outer(factors, factors))
+        kept = [rows[index] for index in chosen]
+        return (
+            _by_coordinates(combine, kept, factors[chosen]),
+            _by_coordinates(combine, kept, np.ones(len(kept))),
+            0.0,
+        )
+
+    def _over(self, divisor: float, *, buffers: bool) -> Change:
+        def change(start: int, stop: int) -> Doubles:
+            some = next(s for s in self._sums if s.start <= start < s.stop and s.buffers == buffers)
+            return some.sum.over(divisor, start - some.start, stop - some.start)
+
+        return change
+
+    def _by_gram(
+        self,
+        combine: GramCombination,
+        rows: Sequence[Vector],
+        factors: Doubles,
+        closed: ClosedRound,
+        state: State,
+    ) -> tuple[Change, Change, float]:
+        last = [state[LAST_CHANGE]] if combine.remembers else []
+        scales = np.append(factors, np.ones(len(last)))
+        products = gram([*rows, *last], self._parameters) * np.outer(scales, scales)
+        found = combine.weights(products, closed)
+        weights = found[: len(rows)]
+        of_last = float(found[-1]) if last else 0.0
+        of_buffers = weights if weights.sum() > 0 else np.ones(len(rows))
+        return (
+            self._weighted(rows, weights * factors, 1.0),
+            self._weighted(rows, of_buffers, math.fsum(of_buffers)),
+            of_last,
+        )
+
+    def _weighted(self, rows: Sequence[Vector], weights: Doubles, divisor: float) -> Change:
+        largest = max(1.0, float(np.abs(weights).max()))
+
+        def change(start: int, stop: int) -> Doubles:
+            most = max(magnitude(row[start:stop]) for row in rows) or 1.0
+            total = ExactSum(stop - start, scale_bits_of(largest, most, len(rows)), len(rows))
+            for row, weight in zip(rows, weights, strict=True):
+                total.add(row[start:stop], float(weight))
+            return total.over(divisor)
+
+        return change
+
+
+def _by_coordinates(combine: CoordinateCombination, rows: Sequence[Vector], factors: Doubles) -> Change:
+    def change(start: int, stop: int) -> Doubles:
+        columns = np.empty((stop - start, len(rows)), np.float32)
+        for index, (row, factor) in enumerate(zip(rows, factors, strict=True)):
+            columns[:, index] = row[start:stop] if factor == 1.0 else row[start:stop] * float(factor)
+        return combine.combine(columns)
+
+    return change
+
+
+def first_state(strategy: Strategy, values: int) -> dict[str, Vector]:
+    """Returns the strategy's vectors before its first version, each of ``values`` values."""
+    return {name: np.full(values, value, np.float32) for name, value in strategy.state.items()}

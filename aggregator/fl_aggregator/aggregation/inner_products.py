@@ -1,0 +1,82 @@
+"""Norms and inner products of updates, the same to the last bit in any order and on any machine.
+
+A sum of floats depends on its order, which is a library's choice. So norms are added in lanes of a fixed order, and
+inner products are sums of integers, which are exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_shared.tensors.manifest import Manifest, Vector
+
+BLOCK: Final = 16_384
+"""Values of each update that are read at a time."""
+_LANES: Final = 64
+_MAX_BITS: Final = 19
+"""Of the integers: a product has 38 bits, and a sum of `BLOCK` products 52, which float64 holds exactly."""
+
+Span = tuple[int, int]
+"""The first of some consecutive values of a vector, and the one after the last."""
+
+
+def spans(manifest: Manifest, *, buffers: bool) -> list[Span]:
+    """Returns where the buffers of a vector are, or where its parameters are, in ascending order."""
+    found: list[Span] = []
+    start = 0
+    for array in manifest.arrays:
+        stop = start + array.values
+        if (array.role == "buffer") == buffers and stop > start:
+            if found and found[-1][1] == start:
+                start = found.pop()[0]
+            found.append((start, stop))
+        start = stop
+    return found
+
+
+def blocks(where: Sequence[Span]) -> Iterator[Span]:
+    """Yields the spans in pieces of at most `BLOCK` values."""
+    for start, stop in where:
+        for first in range(start, stop, BLOCK):
+            yield first, min(first + BLOCK, stop)
+
+
+def norm(vector: NDArray[np.floating], where: Sequence[Span]) -> float:
+    """Returns the L2 norm of the values in ``where``: lanes are added front to back, and then exactly."""
+    parts: list[float] = []
+    for start, stop in blocks(where):
+        squares = np.square(vector[start:stop], dtype=np.float64)
+        whole = len(squares) // _LANES * _LANES
+        parts += np.add.reduce(squares[:whole].reshape(-1, _LANES), axis=0).tolist()
+        parts += squares[whole:].tolist()
+    return math.sqrt(math.fsum(parts))
+
+
+def gram(rows: Sequence[Vector], where: Sequence[Span]) -> NDArray[np.float64]:
+    """Returns the inner products of all pairs of ``rows`` over the values in ``where``, shape (rows, rows).
+
+    Each row is rounded to integers of 19 bits of its own largest magnitude (fewer above 16 million values, 14 at 2^33).
+    """
+    values = sum(stop - start for start, stop in where)
+    bits = min(_MAX_BITS, (62 - math.ceil(math.log2(max(values, 2)))) // 2)
+    exponents = [bits - math.frexp(_magnitude(row, where))[1] for row in rows]
+    total = np.zeros((len(rows), len(rows)), np.int64)
+    for start, stop in blocks(where):
+        block = np.empty((len(rows), stop - start), np.float64)
+        for index, row in enumerate(rows):
+            np.ldexp(row[start:stop], exponents[index], out=block[index], dtype=np.float64)
+        np.rint(block, out=block)
+        total += (block @ block.T).astype(np.int64)
+    scales = np.ldexp(1.0, -np.array(exponents))
+    products: NDArray[np.float64] = total.astype(np.float64) * scales[:, None] * scales[None, :]
+    return products
+
+
+def _magnitude(row: Vector, where: Sequence[Span]) -> float:
+    """Returns the largest magnitude; 1 if all are 0."""
+    return max((float(np.abs(row[start:stop]).max()) for start, stop in blocks(where)), default=0.0) or 1.0

@@ -1,0 +1,70 @@
+"""Combinations coordinate by coordinate. What an edge says about its number of examples plays no role.
+
+Yin et al. 2018, "Byzantine-Robust Distributed Learning", arXiv:1803.01498.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from fl_aggregator.aggregation.strategies.parts import Columns, Doubles
+
+
+@dataclass(frozen=True, slots=True)
+class Median:
+    """The median of each coordinate (definition 1). Of an even number of updates, the mean of the two in the middle."""
+
+    wants_gram: ClassVar[bool] = False
+
+    def min_updates(self) -> int:
+        return 3
+
+    def choose(self, gram: Doubles) -> NDArray[np.intp]:
+        raise NotImplementedError  # it combines all updates
+
+    def combine(self, columns: Columns) -> Doubles:
+        columns.sort(axis=1)
+        return median_of(columns)
+
+
+@dataclass(frozen=True, slots=True)
+class TrimmedMean:
+    """The mean of each coordinate without its ⌈βn⌉ smallest and ⌈βn⌉ largest values (definition 2).
+
+    ``beta``: the part that is cut on each side.
+    """
+
+    wants_gram: ClassVar[bool] = False
+    beta: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
+
+    def min_updates(self) -> int:
+        return 3
+
+    def choose(self, gram: Doubles) -> NDArray[np.intp]:
+        raise NotImplementedError  # it combines all updates
+
+    def combine(self, columns: Columns) -> Doubles:
+        columns.sort(axis=1)
+        count = columns.shape[1]
+        cut = min(math.ceil(self.beta * count), (count - 1) // 2)
+        return mean_of(columns[:, cut : count - cut])
+
+
+def median_of(ascending: Columns) -> Doubles:
+    """Returns the median of each row, which must be sorted."""
+    count = ascending.shape[1]
+    low, high = ascending[:, (count - 1) // 2], ascending[:, count // 2]
+    return 0.5 * (low.astype(np.float64) + high)
+
+
+def mean_of(columns: Columns | Doubles) -> Doubles:
+    """Returns the mean of each row, added from the first column to the last, which no library may reorder."""
+    total: Doubles = np.add.reduce(np.ascontiguousarray(columns.T), axis=0, dtype=np.float64)
+    total /= columns.shape[1]
+    return total

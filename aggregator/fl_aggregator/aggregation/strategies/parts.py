@@ -1,0 +1,191 @@
+"""What a strategy is made of. No part logs, draws, reads, writes, or learns the name of an array.
+
+A strategy is a *combination* (many updates become one change), a *server optimizer* (the change becomes the next model)
+and *transforms* (each scales single updates). None knows the others. Buffers are averaged and reach none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_shared.tensors.sections import DELTA
+
+Doubles = NDArray[np.float64]
+Columns = NDArray[np.float32]
+"""Shape (coordinates, updates), contiguous: a row is what all updates say about one coordinate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """All of an accepted update but its values. It is in the journal, so that a resumed run has the same.
+
+    ``norm``: the L2 norm of its parameters after all transforms; null unless a part wants norms. ``loss``: of the base
+    on the edge's holdout, before training; null without a holdout.
+    """
+
+    client: str
+    examples: int
+    steps: int
+    loss: float | None = None
+    norm: float | None = None
+
+
+@dataclass(frozen=True)
+class ClosedRound:
+    """The updates that become version ``version``, in ascending order of their clients.
+
+    ``mean_norm``: the L2 norm of the combined change; null unless the optimizer wants norms.
+    """
+
+    version: int
+    contributions: tuple[Contribution, ...]
+    mean_norm: float | None = None
+
+    @cached_property
+    def examples(self) -> int:
+        """The examples of all updates."""
+        return sum(update.examples for update in self.contributions)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some consecutive parameters in float64, which a part changes in place; they are rounded to float32 afterwards.
+
+    ``weights``: of the base. ``change``: what the combination made of the updates. ``state``: the part's own vectors.
+    """
+
+    weights: Doubles
+    change: Doubles
+    state: Mapping[str, Doubles] = field(default_factory=dict)
+
+
+class Transform(Protocol):
+    """Scales each update by a factor from 0 to 1, which follows from that update alone."""
+
+    wants_norms: ClassVar[bool]
+
+    def factor(self, update: Contribution) -> float:
+        """Returns the factor."""
+        ...
+
+
+@runtime_checkable
+class WeightedSum(Protocol):
+    """A combination Σ weight(k) Δₖ / divisor. It is folded on arrival, exactly, and nothing is held."""
+
+    wants_norms: ClassVar[bool]
+
+    def max_weight(self, max_examples: int) -> float:
+        """Returns the largest weight that an update can have; it fixes the binary places of the fold."""
+        ...
+
+    def weight(self, update: Contribution) -> float:
+        """Returns the weight of an update, above 0."""
+        ...
+
+    def divisor(self, closed: ClosedRound) -> float:
+        """Returns by what the sum is divided, above 0."""
+        ...
+
+
+@runtime_checkable
+class GramCombination(Protocol):
+    """A combination Σ wₖ Δₖ whose weights follow from the inner products of all updates.
+
+    ``remembers``: the change of the version before is one more row, the last, and gets a weight, too.
+    """
+
+    remembers: ClassVar[bool]
+
+    def min_updates(self) -> int:
+        """Returns the smallest number of updates for which it is defined."""
+        ...
+
+    def weights(self, gram: Doubles, closed: ClosedRound) -> Doubles:
+        """Returns a weight for each row of ``gram``, shape (rows,). ``gram``: inner products, shape (rows, rows)."""
+        ...
+
+
+@runtime_checkable
+class CoordinateCombination(Protocol):
+    """A combination of each coordinate by itself."""
+
+    wants_gram: ClassVar[bool]
+
+    def min_updates(self) -> int:
+        """Returns the smallest number of updates for which it is defined."""
+        ...
+
+    def choose(self, gram: Doubles) -> NDArray[np.intp]:
+        """Returns the indices of the updates to combine, ascending. Called only if it wants the inner products."""
+        ...
+
+    def combine(self, columns: Columns) -> Doubles:
+        """Returns the combined coordinates, shape (coordinates,). ``columns`` may be sorted in place."""
+        ...
+
+
+class Optimizer(Protocol):
+    """Applies the combined change to the model."""
+
+    wants_norms: ClassVar[bool]
+
+    def state(self) -> Mapping[str, float]:
+        """Returns the names of its vectors, which are as long as the parameters, with the value they begin with."""
+        ...
+
+    def step(self, block: Block, closed: ClosedRound) -> None:
+        """Changes ``block.weights``, and its vectors in ``block.state``."""
+        ...
+
+
+Combination = WeightedSum | GramCombination | CoordinateCombination
+LAST_CHANGE = "change"
+"""The state vector of a combination that remembers."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """The parts of a strategy. ``sections``: what each update contains, in ascending order."""
+
+    combine: Combination
+    optimize: Optimizer
+    transforms: tuple[Transform, ...] = ()
+    sections: tuple[str, ...] = (DELTA,)
+
+    @cached_property
+    def wants_norms(self) -> bool:
+        """Whether a part wants the norms of updates."""
+        parts: tuple[Any, ...] = (self.combine, self.optimize, *self.transforms)
+        return any(getattr(part, "wants_norms", False) for part in parts)
+
+    @cached_property
+    def needs_all_updates(self) -> bool:
+        """Whether the updates must be kept until the round closes, as no sum of them will do."""
+        return not isinstance(self.combine, WeightedSum)
+
+    @property
+    def min_updates(self) -> int:
+        """The smallest number of updates in a round."""
+        return 1 if isinstance(self.combine, WeightedSum) else self.combine.min_updates()
+
+    @cached_property
+    def state(self) -> Mapping[str, float]:
+        """The names of all vectors that are kept from version to version, with the value they begin with."""
+        remembers = getattr(self.combine, "remembers", False)
+        return {**({LAST_CHANGE: 0.0} if remembers else {}), **self.optimize.state()}
+
+    def transformed(self, update: Contribution) -> tuple[float, Contribution]:
+        """Returns by what an update is multiplied, and its contribution with the norm that it has then."""
+        product = 1.0
+        for transform in self.transforms:
+            factor = transform.factor(update)
+            product *= factor
+            update = replace(update, norm=None if update.norm is None else update.norm * factor)
+        return product, update

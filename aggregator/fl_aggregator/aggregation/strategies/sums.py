@@ -1,0 +1,94 @@
+"""Combinations that are one exact sum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Final
+
+from pydantic import Field
+
+from fl_aggregator.aggregation.strategies.parts import ClosedRound, Contribution
+
+MIN_LOSS: Final = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """Σ nₖ Δₖ / Σ nₖ, nₖ the examples of an edge (McMahan et al. 2017, arXiv:1602.05629, algorithm 1).
+
+    ``equal``: each edge counts the same.
+    """
+
+    wants_norms: ClassVar[bool] = False
+    equal: bool = False
+
+    def max_weight(self, max_examples: int) -> float:
+        return 1.0 if self.equal else float(max_examples)
+
+    def weight(self, update: Contribution) -> float:
+        return 1.0 if self.equal else float(update.examples)
+
+    def divisor(self, closed: ClosedRound) -> float:
+        return float(len(closed.contributions) if self.equal else closed.examples)
+
+
+@dataclass(frozen=True, slots=True)
+class Normalized:
+    """FedNova: τ Σ pₖ Δₖ / ‖aₖ‖₁, pₖ = nₖ / Σ n, τ = Σ pₖ ‖aₖ‖₁ (Wang et al. 2020, arXiv:2007.07481, equation 7).
+
+    ‖a‖₁ is what τ local steps weigh in the update: τ for plain SGD, (τ − ρ(1 − ρ^τ) / (1 − ρ)) / (1 − ρ) with momentum.
+    ``momentum``: ρ, that of the edges' SGD.
+    """
+
+    wants_norms: ClassVar[bool] = False
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def max_weight(self, max_examples: int) -> float:
+        return float(max_examples)
+
+    def weight(self, update: Contribution) -> float:
+        return update.examples / self._norm_of(update)
+
+    def divisor(self, closed: ClosedRound) -> float:
+        steps = sum(update.examples * self._norm_of(update) for update in closed.contributions)
+        return closed.examples / (steps / closed.examples)
+
+    def _norm_of(self, update: Contribution) -> float:
+        """Returns ‖a‖₁ of an update, at least 1."""
+        rho, steps = self.momentum, max(1, update.steps)
+        return (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho)
+
+
+@dataclass(frozen=True, slots=True)
+class Fair:
+    """q-FedAvg: Σ L Fₖ^q Δₖ / Σ hₖ, hₖ = q Fₖ^(q−1) ‖L Δₖ‖² + L Fₖ^q (Li et al. 2020, algorithm 2).
+
+    "Fair Resource Allocation in Federated Learning", arXiv:1905.10497.
+
+    Edges where the base has a large loss Fₖ count more. ``q``: 0 is the plain mean of edges. ``lr``: the learning rate
+    of the edges, 1 / L. ``max_loss``: a larger loss counts as this.
+    """
+
+    wants_norms: ClassVar[bool] = True
+    lr: Annotated[float, Field(gt=0)]
+    q: Annotated[float, Field(ge=0, le=10)] = 0.1
+    max_loss: Annotated[float, Field(gt=0, le=1e6)] = 100.0
+
+    def max_weight(self, max_examples: int) -> float:  # noqa: ARG002  examples play no role
+        return float(self.max_loss**self.q / self.lr)
+
+    def weight(self, update: Contribution) -> float:
+        return float(self._loss(update) ** self.q / self.lr)
+
+    def divisor(self, closed: ClosedRound) -> float:
+        total = 0.0
+        for update in closed.contributions:
+            loss = self._loss(update)
+            assert update.norm is not None
+            total += self.q * loss ** (self.q - 1) * (update.norm / self.lr) ** 2 + loss**self.q / self.lr
+        return total
+
+    def _loss(self, update: Contribution) -> float:
+        """Returns Fₖ. An edge without a holdout, which has no loss, counts as one whose loss is 1."""
+        loss = 1.0 if update.loss is None else update.loss
+        return min(max(loss, MIN_LOSS), self.max_loss)

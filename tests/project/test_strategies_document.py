@@ -1,0 +1,58 @@
+"""``docs/strategies.md`` names all strategies, and what it shows as a part of one's own is one."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from fl_aggregator.aggregation.strategies import registry
+from fl_aggregator.aggregation.strategies.presets import PRESETS
+from fl_aggregator.settings import Settings
+from tests.support import programs
+from tests.support.broker import Mosquitto
+
+TEXT = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text(encoding="utf-8")
+
+
+def test_the_table_has_all_strategies() -> None:
+    rows = re.findall(r"^\| (`.*?) \| (.*?) \| (.*?) \|", TEXT, re.MULTILINE)
+    names = [name for row, *_ in rows[1:] for name in re.findall(r"`([\w-]+)`", row)]
+    assert sorted(names) == sorted(PRESETS)
+    for row, combine, optimize in rows[1:]:
+        for name in re.findall(r"`([\w-]+)`", row):
+            assert f"`{PRESETS[name].combine.partition(':keep')[0]}`" in (combine, f"`{name}`"), name
+            assert f"`{PRESETS[name].optimize}`" in optimize, name
+
+
+@pytest.mark.broker
+def test_the_part_of_ones_own_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_mosquitto: Mosquitto
+) -> None:
+    (source,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert len(source.splitlines()) < 40
+    (tmp_path / "lion.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", ":".join(map(str, sys.path)))
+    assert registry.load(Settings(server_optimizer="lion:Lion:lr=0.003")).state == {"momentum": 0.0}
+    prefix = ("--prefix", "strategies/lion")
+    own = (
+        "--task",
+        "synthetic-50",
+        "--clients",
+        "2",
+        "--rounds",
+        "2",
+        "--grace",
+        "0",
+        "--server-optimizer",
+        "lion:Lion",
+    )
+    with (
+        programs.edges(tmp_path / "edges", shared_mosquitto.url, "0-1", *prefix),
+        programs.aggregator(tmp_path, shared_mosquitto.url, *prefix, *own) as run,
+    ):
+        run.ends_well()
+    assert [line["version"] for line in programs.history(tmp_path)] == [1, 2]

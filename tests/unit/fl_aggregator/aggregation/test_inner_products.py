@@ -1,0 +1,55 @@
+"""Norms and inner products do not depend on an order, or on how a library adds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fl_aggregator.aggregation.inner_products import BLOCK, blocks, gram, norm, spans
+from fl_shared.tensors.manifest import ArraySpec, Manifest
+
+RANDOM = np.random.default_rng(3)
+
+
+def test_spans_of_parameters_and_of_buffers() -> None:
+    roles = ("parameter", "parameter", "buffer", "parameter", "buffer")
+    arrays = tuple(ArraySpec(name=f"{i}", shape=(i,), role=role) for i, role in enumerate(roles))  # type: ignore[arg-type]
+    manifest = Manifest(arrays=arrays)
+    assert spans(manifest, buffers=False) == [(0, 1), (3, 6)]
+    assert spans(manifest, buffers=True) == [(1, 3), (6, 10)]
+
+
+def test_blocks_cover_the_spans() -> None:
+    assert list(blocks([(0, 3), (5, BLOCK + 7)])) == [(0, 3), (5, BLOCK + 5), (BLOCK + 5, BLOCK + 7)]
+
+
+@pytest.mark.parametrize("values", [1, 63, 64, 1000, 3 * BLOCK + 5])
+def test_the_norm_is_that_of_float64(values: int) -> None:
+    vector = RANDOM.normal(size=values + 2).astype(np.float32)
+    expected = np.linalg.norm(vector[1:-1].astype(np.float64))
+    assert norm(vector, [(1, values + 1)]) == pytest.approx(expected, rel=1e-13)
+
+
+def test_the_inner_products_are_those_of_float64() -> None:
+    rows = RANDOM.normal(size=(5, 2 * BLOCK + 9)) * np.array([[1e-6], [1], [50], [0], [1e-30]])
+    rows = rows.astype(np.float32)
+    where = [(0, 100), (200, 2 * BLOCK + 9)]
+    taken = np.concatenate([rows[:, a:b] for a, b in where], axis=1).astype(np.float64)
+    lengths = np.linalg.norm(taken, axis=1)
+    assert np.abs(gram(list(rows), where) - taken @ taken.T).max() <= 1e-5 * np.outer(lengths, lengths).max()
+    alone = gram([rows[0]], where)
+    assert alone[0, 0] == pytest.approx(lengths[0] ** 2, rel=1e-5)
+
+
+def test_any_order_of_rows_and_of_coordinates_gives_the_same_bits() -> None:
+    rows = RANDOM.normal(size=(7, 3000)).astype(np.float32)
+    order, coordinates = RANDOM.permutation(7), RANDOM.permutation(3000)
+    there = gram(list(rows), [(0, 3000)])
+    other = gram(list(np.ascontiguousarray(rows[order][:, coordinates])), [(0, 3000)])
+    assert other.tobytes() == there[np.ix_(order, order)].tobytes()
+
+
+def test_the_largest_integers_do_not_overflow_float64() -> None:
+    """All values are the largest, so that each product of a block is 2^52 at most, which is exact."""
+    row = np.full(4 * BLOCK, np.nextafter(np.float32(1), np.float32(0)))
+    assert gram([row, -row], [(0, len(row))]).tolist() == [[len(row), -len(row)], [-len(row), len(row)]]
