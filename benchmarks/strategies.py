@@ -1,0 +1,107 @@
+"""What it costs to combine a round's updates, for each combination. One JSON line.
+
+    python benchmarks/strategies.py [UPDATES] [VALUES]
+
+For each: processor seconds of one thread, from the first update to the next model; how many times those of the
+exact sum of the same updates (`fedavg`) that is; and the peak of anonymous memory beyond the base, in MB and in models.
+Updates lie in files, as in the spool. Medians of five for the seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+import numpy as np
+
+from fl_aggregator.aggregation.combining import Combiner, first_state
+from fl_aggregator.aggregation.strategies import registry
+from fl_aggregator.round.events import UpdateMetadata
+from fl_aggregator.settings import Settings
+from fl_shared.tensors.manifest import manifest_of
+
+REPEATS = 5
+STRATEGIES = (
+    "fedavg", "fedadam", "fedexp", "median", "trimmed-mean", "multi-krum:bad=20", "bulyan:bad=20", "geometric-median",
+    "centered-clip",
+)  # fmt: skip
+
+
+def anonymous_bytes() -> int:
+    """The anonymous resident memory of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+class Peak:
+    """The largest `anonymous_bytes` while it is watched, each 5 ms, beyond that at its begin."""
+
+    def __enter__(self) -> Peak:
+        self.first = self.most = anonymous_bytes()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.005):
+            self.most = max(self.most, anonymous_bytes())
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
+def main() -> None:
+    """Measures and prints."""
+    given = [int(text) for text in sys.argv[1:]]
+    updates, values = [*given, *(200, 1_000_000)[len(given) :]]
+    random = np.random.default_rng(0)
+    base = random.normal(size=values).astype(np.float32)
+    manifest = manifest_of({"a": base})
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for k in range(updates):
+            (Path(folder) / f"{k:03}").write_bytes(random.normal(0, 0.01, values).astype("<f4").tobytes())
+
+        def read(client: str) -> np.memmap:
+            return np.memmap(Path(folder) / client, "<f4", "r")
+
+        for name in STRATEGIES:
+            settings = Settings(clients=updates, per_round=updates, quorum=updates, strategy=name)
+            strategy = registry.load(settings)
+            seconds, peaks = [], []
+            for _ in range(REPEATS):
+                state = first_state(strategy, values)
+                with Peak() as peak:
+                    started = time.thread_time()
+                    combiner = Combiner(strategy, manifest, settings)
+                    for k in range(updates):
+                        metadata = UpdateMetadata(
+                            client=f"{k:03}", session="", round=1, base="", digest="", manifest="", examples=100 + k,
+                            steps=1, size=4 * values,
+                        )  # fmt: skip
+                        combiner.add(metadata, np.asarray(read(f"{k:03}")), 1.0)
+                    combiner.next_model(1, base, state, read)
+                    seconds.append(time.thread_time() - started)
+                peaks.append(peak.most - peak.first)
+            found[name] = {
+                "cpu_seconds": round(statistics.median(seconds), 3),
+                "anonymous_mb": round(max(peaks) / 1e6, 1),
+                "models": round(max(peaks) / base.nbytes, 2),
+            }
+    for row in found.values():
+        row["of_fedavg"] = round(row["cpu_seconds"] / found["fedavg"]["cpu_seconds"], 2)
+    print(json.dumps({"updates": updates, "values": values, "strategies": found}))
+
+
+if __name__ == "__main__":
+    main()
