@@ -26,7 +26,8 @@ from fl_aggregator.aggregation.combining import Combiner, first_state
 from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.settings import Settings
-from fl_shared.tensors.manifest import manifest_of
+from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.manifest import Vector, manifest_of
 
 REPEATS = 5
 STRATEGIES = (
@@ -70,10 +71,12 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for k in range(updates):
-            (Path(folder) / f"{k:03}").write_bytes(random.normal(0, 0.01, values).astype("<f4").tobytes())
+            (Path(folder) / f"{k:03}").write_bytes(
+                FLOAT32.encode(random.normal(0, 0.01, values).astype(np.float32), seed=0)
+            )
 
-        def read(client: str) -> np.memmap:
-            return np.memmap(Path(folder) / client, "<f4", "r")
+        def read(client: str) -> Vector:
+            return FLOAT32.decode(np.memmap(Path(folder) / client, np.uint8, "r").data)
 
         for name in STRATEGIES:
             settings = Settings(clients=updates, per_round=updates, quorum=updates, strategy=name)
@@ -87,16 +90,16 @@ def main() -> None:
                     for k in range(updates):
                         metadata = UpdateMetadata(
                             client=f"{k:03}", session="", round=1, base="", digest="", manifest="", examples=100 + k,
-                            steps=1, size=4 * values,
+                            steps=1, size=FLOAT32.size(values),
                         )  # fmt: skip
-                        combiner.add(metadata, np.asarray(read(f"{k:03}")), 1.0)
+                        combiner.add(metadata, read(f"{k:03}"), 1.0)
                     combiner.next_model(1, base, state, read)
                     seconds.append(time.thread_time() - started)
                 peaks.append(peak.most - peak.first)
             found[name] = {
                 "cpu_seconds": round(statistics.median(seconds), 3),
                 "anonymous_mb": round(max(peaks) / 1e6, 1),
-                "models": round(max(peaks) / base.nbytes, 2),
+                "models": round(max(peaks) / FLOAT32.size(values), 2),
             }
     for row in found.values():
         row["of_fedavg"] = round(row["cpu_seconds"] / found["fedavg"]["cpu_seconds"], 2)
