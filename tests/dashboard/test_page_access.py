@@ -158,7 +158,7 @@ def test_narrow_and_wide(federation: SimulatedFederation, opened: Open, width: i
     assert inside[0] <= inside[1], "nothing sticks out sideways"
     board = page.page.locator("#sketch").bounding_box()
     assert board is not None
-    assert 200 <= board["width"] <= 400
+    assert 200 <= board["width"] <= 480
     if width == 360:
         small = page.page.locator("#sketch, #predict-ask, #sketch-clear, .chip, #connection").evaluate_all(
             "all => all.filter(one => one.getBoundingClientRect().height < 24).map(one => one.outerHTML)"

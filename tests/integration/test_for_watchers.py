@@ -23,6 +23,7 @@ from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.builders import session_of
+from tests.support.client import Client
 from tests.support.simulated_edges import SimulatedEdges
 from tests.support.wait import wait_until
 
@@ -47,13 +48,9 @@ def until_states(edges: SimulatedEdges, number: int, wanted: dict[str, str]) -> 
 
 
 def retained(broker: Mosquitto) -> dict[str, Any]:
-    said = subprocess.run(
-        ["mosquitto_sub", "-p", str(broker.port), "-t", "fl/history", "-t", "fl/round/+/edges", "-v", "-W", "1",
-         "--retained-only"],
-        stdout=subprocess.PIPE, text=True, check=False,
-    ).stdout  # fmt: skip
-    lines = (line.split(" ", 1) for line in said.splitlines())
-    return {topic: json.loads(payload) for topic, payload in lines}
+    with Client(broker.endpoint, "fl/history", "fl/round/+/edges") as client:
+        client.catch_up()
+        return {topic: json.loads(payload) for topic, payload in client.retained.items() if payload}
 
 
 def test_a_run_its_resume_and_what_is_left_of_it(
