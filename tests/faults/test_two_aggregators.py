@@ -92,6 +92,34 @@ def test_one_that_stood_still_gives_way_to_the_run_that_was_started_meanwhile(
         wait_for_rounds(again, tmp_path / "one", 2)
 
 
+def test_one_that_stood_still_in_the_midst_of_a_step_does_not_finish_it(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
+    one = programs.Program(
+        tmp_path / "one", "python", "-m", "tests.support.sleeping_aggregator", "start", *ENDLESS,
+        "--broker", broker.url, "--keepalive", "60", "--run-dir", str(tmp_path / "one" / "run"),
+    )  # fmt: skip
+    with one:
+        wait_until(lambda: programs.is_stopped(one.pid), 60, "the first stands still")
+        with programs.aggregator(tmp_path / "two", broker.url, *ENDLESS) as two:
+            wait_for_rounds(two, tmp_path / "two", 1)
+            with Client(broker.endpoint, "fl/#") as seen:
+                seen.catch_up()
+                before = len(seen.received)
+                one.send(signal.SIGCONT)
+                ends_superseded(one, run_id(tmp_path / "two"))
+                seen.catch_up()
+            first_run = run_id(tmp_path / "one").encode()
+            said = [each for each in seen.received[before:] if first_run in each.payload]
+            # What it had queued before it stood still may have left its socket afterwards: the model.
+            after = [
+                each.topic
+                for each in said
+                if b'"offline"' not in each.payload and "/model/" not in each.topic
+            ]
+            assert after == [], said
+
+
 def test_with_kits_it_believes_only_a_signed_birth(tmp_path: Path) -> None:
     """A forged one is replaced, and the run goes on; one that the same kit has signed is believed."""
     made = provisioned(tmp_path / "kits", [("0", ("train",)), ("1", ("train",)), ("forger", ("asker",))])

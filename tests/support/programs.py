@@ -120,6 +120,11 @@ def history(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether the process has been stopped by SIGSTOP."""
+    return _state(pid) == "T"
+
+
 def alive(pids: Sequence[int]) -> list[int]:
     """Which of the processes still run."""
     return [pid for pid in pids if _state(pid) not in (None, "Z")]

@@ -265,6 +265,7 @@ class Aggregator:
             notices.log_presence(event, before, after)
         for effect in effects:
             if not isinstance(effect, do.Record):
+                self._fence.check()  # the machine may have slept in the midst of the effects
                 self._interpreter.perform(effect, after)
         if self._observer is not None:
             self._observer(self._state, effects, self._now())
