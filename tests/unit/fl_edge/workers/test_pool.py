@@ -196,7 +196,7 @@ def test_failures_are_of_a_kind(harness: PoolHarness, first: CacheModel) -> None
             "bad-payload",
             "neither a PNG",
         ),
-        (harness.pool.predict("digits", first_model("mnist", "d1"), SEVEN), "failed", "conv1.bias"),
+        (harness.pool.predict("digits", first_model("mnist", "d1"), SEVEN), "other-model", "conv1.bias"),
         (harness.pool.predict("digits", model("d2", bad, first.manifest), SEVEN), "failed", "not finite"),
         (
             harness.pool.evaluate("e", "digits", "test", None, model("d3", b"abc", first.manifest)),
