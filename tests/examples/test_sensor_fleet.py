@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import programs
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge]
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.long]
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "sensor-fleet" / "run.py"
 

@@ -22,7 +22,9 @@ RATE = SIZE / 4
 """Bytes per second of the edge's upload: the second half takes longer than anybody needs to stop it."""
 
 
-@pytest.mark.parametrize("durability", ["process", "power", "memory"])
+@pytest.mark.parametrize(
+    "durability", ["process", *(pytest.param(more, marks=pytest.mark.long) for more in ("power", "memory"))]
+)
 def test_only_what_had_not_come_travels_again(tmp_path: Path, mosquitto: Mosquitto, durability: str) -> None:
     settings = (
         "--task", f"synthetic-{VALUES}", "--clients", "1", "--per-round", "1", "--rounds", "1", "--epochs", "1",

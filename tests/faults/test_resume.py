@@ -77,7 +77,7 @@ def test_a_run_in_memory_only_begins_its_round_anew(cluster: Cluster) -> None:
     name = "memory"
     directory = cluster.directory / name
     with programs.Program(
-        directory, "fl-aggregator", "start", *RUN, "--epochs", "200", "--durability", "memory",
+        directory, "fl-aggregator", "start", *RUN, "--epochs", "60", "--durability", "memory",
         "--broker", cluster.broker.url, "--keepalive", programs.KEEPALIVE, "--run-dir", str(directory / "run"),
     ) as run:  # fmt: skip
         wait_until(lambda: (1 in contributions(directory)) or not run.running(), 60, "an update of round 1")

@@ -65,7 +65,7 @@ def test_it_is_written_beside_the_models(cluster: Cluster, undisturbed: Referenc
         assert checkpoints.read_state(2, later[-1])
 
 
-@pytest.mark.parametrize("from_the_end", [8, 25])
+@pytest.mark.parametrize("from_the_end", [8, pytest.param(25, marks=pytest.mark.long)])
 def test_killed_before_an_effect_it_makes_the_same_model(
     cluster: Cluster, undisturbed: Reference, from_the_end: int
 ) -> None:

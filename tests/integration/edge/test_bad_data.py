@@ -125,6 +125,7 @@ def test_tables_that_are_wrong(shared_mosquitto: Mosquitto, stack: ExitStack, tm
     )
 
 
+@pytest.mark.long
 def test_series_that_are_wrong(shared_mosquitto: Mosquitto, stack: ExitStack, tmp_path: Path) -> None:
     for name in GOOD:
         (tmp_path / name / "data").mkdir(parents=True)
@@ -136,6 +137,7 @@ def test_series_that_are_wrong(shared_mosquitto: Mosquitto, stack: ExitStack, tm
     )
 
 
+@pytest.mark.long
 def test_pictures_that_are_wrong(shared_mosquitto: Mosquitto, stack: ExitStack, tmp_path: Path) -> None:
     for name in (*GOOD, "picture", "class"):
         fill(tmp_path / name / "data", "red", "green")
