@@ -132,8 +132,8 @@ def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> 
             effects.append(PublishResult(summary))
         summaries.append(summary)
     value = metrics.get(state.primary.name)
-    if value is not None and (state.best is None or state.primary.is_better(value, state.best)):
-        state = replace(state, best=value)
+    if value is not None and _is_best(state, value, evaluation.split):
+        state = replace(state, best=value, best_split=evaluation.split)
         effects.append(StoreBest(evaluation.model))
     newest = evaluation.model.version >= state.metrics.get("version", 0)
     state = replace(
@@ -144,6 +144,18 @@ def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> 
         target_reached=state.target_reached or _reaches_target(state, metrics),
     )
     return state, tuple(effects)
+
+
+def _is_best(state: Run, value: float, split: Split) -> bool:
+    """Whether a version is better than all before it. Values of two splits say nothing about each other.
+
+    The test split is the better judge: once a version has been measured on it, no holdout decides.
+    """
+    if state.best is None or state.best_split is None:
+        return True
+    if split == state.best_split:
+        return state.primary.is_better(value, state.best)
+    return split == "test"
 
 
 def _sum_confusion(reports: list[Evaluated]) -> ConfusionCounts | None:

@@ -197,7 +197,8 @@ class Run:
 
     ``incarnation``: which start of the aggregator this is. ``declared``: the metrics that the task declares, null until
     an edge has said so. ``pending_summaries``: ended rounds whose line in the history is not written yet. ``metrics``:
-    of the newest evaluated version, on ``split``. ``best``: the best value of the primary metric so far.
+    of the newest evaluated version, on ``split``. ``best``: the best value of the primary metric so far, on
+    ``best_split``.
     """
 
     settings: Settings
@@ -215,6 +216,7 @@ class Run:
     metrics: Mapping[str, float] = field(default_factory=dict)
     split: Split | None = None
     best: float | None = None
+    best_split: Split | None = None
     target_reached: bool = False
 
     @property

@@ -123,8 +123,10 @@ class RunReport:
         return " and ".join(self.splits) or "none"
 
     def best(self, metric: m.MetricDeclaration) -> float | None:
-        """The best value of a metric, null if it was never measured."""
-        values = self.series(metric.name)[1]
+        """The best value of a metric on the test split, or else on the holdout; null if it was never measured."""
+        measured = [one for one in self.rounds if metric.name in one.metrics]
+        split = "test" if any(one.split == "test" for one in measured) else None
+        values = [one.metrics[metric.name] for one in measured if split is None or one.split == split]
         return (max if metric.higher_is_better else min)(values, default=None)
 
     @property

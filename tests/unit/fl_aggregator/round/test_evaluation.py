@@ -238,6 +238,25 @@ def test_the_best_version_is_kept() -> None:
     assert playbook.state.best == 0.6
 
 
+def test_versions_that_were_measured_on_two_splits_are_not_compared() -> None:
+    """What an evaluator measures decides, however good a holdout is before it comes or while it is away."""
+    playbook = training(clients=1, per_round=1, holdout=0.2, grace=0)
+    best = []
+    for before, evaluated in (
+        ("tick", "0 1 0.9 split=holdout"),
+        ("join e roles=evaluate", "e 2 0.5"),
+        ("lose e", "0 3 0.95 split=holdout"),
+        ("rejoin e", "e 4 0.6"),
+    ):
+        playbook.play(before)
+        round_done(playbook)
+        playbook.play(f"evaluate {evaluated}")
+        effects = playbook.told[-1][1]
+        best.append([describe(effect) for effect in effects if describe(effect).startswith("best")])
+    assert best == [["best v1"], ["best v2"], [], ["best v4"]]
+    assert (playbook.state.best, playbook.state.best_split) == (0.6, "test")
+
+
 def test_the_target_ends_the_run() -> None:
     """`--target`: every version is waited for, since its metrics decide whether there is a next round."""
     playbook = training(clients=1, per_round=1, rounds=9, target="accuracy=0.7", evaluator=True)
