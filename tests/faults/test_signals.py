@@ -152,7 +152,7 @@ def test_twice_is_at_once(tmp_path: Path, mosquitto: Mosquitto, number: signal.S
     [
         ([signal.SIGINT], 130),
         ([signal.SIGTERM], 130),
-        ([signal.SIGINT, signal.SIGINT], 130),
+        pytest.param([signal.SIGINT, signal.SIGINT], 130, marks=pytest.mark.long),
         ([signal.SIGKILL], -signal.SIGKILL),
     ],
     ids=["SIGINT", "SIGTERM", "SIGINT twice", "SIGKILL"],

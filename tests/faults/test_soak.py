@@ -26,6 +26,7 @@ from tests.support.soak import VALUES, Sample, SoakRun
 pytestmark = pytest.mark.broker
 
 
+@pytest.mark.long
 def test_fifty_rounds(tmp_path: Path) -> None:
     soak = SoakRun(tmp_path, rounds=50, pace=3, seed=1, blackouts=(0.5,))
     soak.run(100)

@@ -14,7 +14,16 @@ from tests.support.wait import wait_until
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
 
-@pytest.mark.parametrize("extra", ["", "max_packet_size 131072", "max_queued_messages 100"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "",
+        *(
+            pytest.param(more, marks=pytest.mark.long)
+            for more in ("max_packet_size 131072", "max_queued_messages 100")
+        ),
+    ],
+)
 def test_a_hundred_edges_of_two_megabytes(tmp_path: Path, extra: str) -> None:
     """No broker's limit costs an update, and none is sent twice by training twice."""
     broker = Mosquitto(tmp_path, extra=[extra] if extra else [])

@@ -53,6 +53,7 @@ def test_an_update_that_is_too_large_in_one_piece_is_said_and_offered_in_chunks(
         broker.stop()
 
 
+@pytest.mark.long
 def test_parts_of_the_model_that_are_too_large_are_said(tmp_path: Path) -> None:
     broker, task = Mosquitto(tmp_path, extra=["message_size_limit 100000"]), ("--task", "synthetic-100000")
     try:
