@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fl_aggregator.aggregation.combining import Combiner, State, first_state
@@ -69,18 +68,15 @@ class Averager:
         Returns the digest of the strategy's state, null if it has none. Raises ``OSError`` if it cannot be written;
         nothing has changed then.
         """
-        digest = self._checkpoints.write(
-            version, model, self._metadata, state
-        )  # may fail, and is repeated then
+        # It may fail, and is repeated then.
+        digest = self._checkpoints.write(version, model, self._metadata, state)
         if self._newest is not None:
             number, before = self._newest
             self.previous = self._checkpoints.memory_mapped(number, before.model)
         self._newest = (version, Version(model, state or {}))
         return digest
 
-    def restore(
-        self, version: int, model: Model, previous: Model | None, state: Mapping[str, Vector]
-    ) -> None:
+    def restore(self, version: int, model: Model, previous: Model | None, state: State) -> None:
         """Takes over the newest version with its state and the one before it, which are all on disk already."""
         self._newest = (version, Version(model, state))
         self.previous = None if previous is None else self._checkpoints.memory_mapped(version - 1, previous)

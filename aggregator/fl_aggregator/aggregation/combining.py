@@ -22,6 +22,7 @@ from fl_aggregator.aggregation.strategies.parts import (
     CoordinateCombination,
     Doubles,
     GramCombination,
+    SelectiveCombination,
     Strategy,
     WeightedSum,
 )
@@ -98,7 +99,7 @@ class Combiner:
             version, tuple(self._contributions[name] for name in sorted(self._contributions))
         )
         of_parameters, of_buffers, last = self._changes(closed, state, read)
-        if getattr(self._strategy.optimize, "wants_norms", False):
+        if self._strategy.optimize.wants_norms:
             closed = replace(closed, mean_norm=self._norm_of(of_parameters))
         weights = base.copy()
         next_state = {name: vector.copy() for name, vector in state.items()}
@@ -132,7 +133,7 @@ class Combiner:
         if isinstance(combine, GramCombination):
             return self._by_gram(combine, rows, factors, closed, state)
         chosen = np.arange(len(rows))
-        if combine.wants_gram:
+        if isinstance(combine, SelectiveCombination):
             chosen = combine.choose(gram(rows, self._parameters) * np.outer(factors, factors))
         kept = [rows[index] for index in chosen]
         return (

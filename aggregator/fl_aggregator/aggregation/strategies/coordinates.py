@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from fl_aggregator.aggregation.strategies.parts import Columns, Doubles
@@ -20,13 +19,8 @@ from fl_aggregator.aggregation.strategies.parts import Columns, Doubles
 class Median:
     """The median of each coordinate (definition 1). Of an even number of updates, the mean of the two in the middle."""
 
-    wants_gram: ClassVar[bool] = False
-
     def min_updates(self) -> int:
         return 3
-
-    def choose(self, gram: Doubles) -> NDArray[np.intp]:
-        raise NotImplementedError  # it combines all updates
 
     def combine(self, columns: Columns) -> Doubles:
         columns.sort(axis=1)
@@ -40,14 +34,10 @@ class TrimmedMean:
     ``beta``: the part that is cut on each side.
     """
 
-    wants_gram: ClassVar[bool] = False
     beta: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
 
     def min_updates(self) -> int:
         return 3
-
-    def choose(self, gram: Doubles) -> NDArray[np.intp]:
-        raise NotImplementedError  # it combines all updates
 
     def combine(self, columns: Columns) -> Doubles:
         columns.sort(axis=1)

@@ -121,7 +121,6 @@ class Bulyan:
     needs n ≥ 4f + 3 updates.
     """
 
-    wants_gram: ClassVar[bool] = True
     bad: Bad
 
     def min_updates(self) -> int:

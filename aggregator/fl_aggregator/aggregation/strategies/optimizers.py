@@ -5,6 +5,7 @@ The adaptive ones: Reddi et al. 2021, "Adaptive Federated Optimization", arXiv:2
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -42,7 +43,7 @@ class Sgd:
 
 
 @dataclass(frozen=True, slots=True)
-class _Adaptive:
+class _Adaptive(ABC):
     """m ← β₁m + (1 − β₁)Δ; x ← x + ηm / (√v + τ), with v by the subclass; v begins as τ²."""
 
     wants_norms: ClassVar[bool] = False
@@ -60,8 +61,9 @@ class _Adaptive:
         self._add_square(second, np.square(block.change))
         block.weights[:] += self.lr * first / (np.sqrt(second) + self.tau)
 
+    @abstractmethod
     def _add_square(self, second: Doubles, square: Doubles) -> None:
-        raise NotImplementedError
+        """Adds Δ² to v, in place."""
 
 
 @dataclass(frozen=True, slots=True)

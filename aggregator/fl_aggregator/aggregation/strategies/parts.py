@@ -116,18 +116,21 @@ class GramCombination(Protocol):
 class CoordinateCombination(Protocol):
     """A combination of each coordinate by itself."""
 
-    wants_gram: ClassVar[bool]
-
     def min_updates(self) -> int:
         """Returns the smallest number of updates for which it is defined."""
         ...
 
-    def choose(self, gram: Doubles) -> NDArray[np.intp]:
-        """Returns the indices of the updates to combine, ascending. Called only if it wants the inner products."""
-        ...
-
     def combine(self, columns: Columns) -> Doubles:
         """Returns the combined coordinates, shape (coordinates,). ``columns`` may be sorted in place."""
+        ...
+
+
+@runtime_checkable
+class SelectiveCombination(CoordinateCombination, Protocol):
+    """One of some of the updates, which it chooses by the inner products of all, shape (updates, updates)."""
+
+    def choose(self, gram: Doubles) -> NDArray[np.intp]:
+        """Returns the indices of the updates to combine, ascending."""
         ...
 
 
