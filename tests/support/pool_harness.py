@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from fl_edge.tasks.registry import load_task
 from fl_edge.training import local_training
+from fl_edge.workers.jobs import JobOutcome, JobResult
 from fl_edge.workers.pool import Pool
-from fl_edge.workers.protocol import CacheModel, JobOutcome, JobResult
+from fl_edge.workers.protocol import CacheModel
 from fl_shared.system.shared_memory import SharedBytes
 from tests.support.builders import partition, training_request
 from tests.support.wait import wait_until

@@ -10,8 +10,9 @@ import sys
 import time
 from queue import SimpleQueue
 
+from fl_edge.workers.jobs import JobResult, TrainOutcome
 from fl_edge.workers.pool import Pool
-from fl_edge.workers.protocol import CacheModel, JobResult, TrainOutcome
+from fl_edge.workers.protocol import CacheModel
 from tests.support.builders import partition, training_request
 
 

@@ -13,13 +13,13 @@ from fl_edge.session import effects, events
 from fl_edge.session.state import Fault
 from fl_edge.session.work import EvaluationScores
 from fl_edge.storage.label_counts_file import LabelCountsFile
-from fl_edge.workers import protocol
+from fl_edge.workers import jobs, protocol
 from fl_edge.workers.pool import Pool
 from fl_shared.protocol.messages import Partition
 from fl_shared.tensors.sections import DELTA, ModelSection
 from fl_shared.transfer.upload import FinishedUpdate
 
-USER_ERRORS: Final[Mapping[protocol.FailureKind, Fault]] = {
+USER_ERRORS: Final[Mapping[jobs.FailureKind, Fault]] = {
     "data-missing": "run",  # the edge may have those of another task
     "data-corrupt": "data",
     "data-mismatch": "either",
@@ -125,7 +125,7 @@ class Dispatcher:
             self._pool.cancel(pool_id)
 
     def job_done(
-        self, result: protocol.JobResult, now: float
+        self, result: jobs.JobResult, now: float
     ) -> tuple[str, events.Event | PredictionResult] | None:
         """Returns the client that a result belongs to, and the result as an event or as a `PredictionResult`.
 
@@ -141,7 +141,7 @@ class Dispatcher:
             )
         self._pool_ids.pop((owner.client, owner.job), None)
         loaded = result.outcome
-        if isinstance(loaded, protocol.LoadOutcome):
+        if isinstance(loaded, jobs.LoadOutcome):
             self._label_counts.append(owner.client, loaded.examples, loaded.holdout_examples, loaded.labels)
         return owner.client, _event(owner, owner.job, result.outcome, now)
 
@@ -156,22 +156,22 @@ def _cache_frame(model: FetchedModel) -> protocol.CacheModel:
     return protocol.CacheModel(model.digest, weights.manifest, model.weights_memory, weights.encoding)
 
 
-def _answer(outcome: protocol.JobOutcome) -> Answer:
+def _answer(outcome: jobs.JobOutcome) -> Answer:
     match outcome:
-        case protocol.PredictOutcome(answer=answer):
+        case jobs.PredictOutcome(answer=answer):
             return Answer(answer)
-        case protocol.ExampleOutcome(example=example):
+        case jobs.ExampleOutcome(example=example):
             hint = "" if example is None else f", for example {json.dumps(example):.200}"
             return Answer(error=f"the request is empty; expected an input of the task{hint}", example=example)
-        case protocol.FailureOutcome(message=message):
+        case jobs.FailureOutcome(message=message):
             return Answer(error=message)
         case _:
             raise AssertionError(f"a prediction has the outcome {type(outcome).__name__}")
 
 
-def _event(owner: JobOwner, job: int, outcome: protocol.JobOutcome, now: float) -> events.Event:
+def _event(owner: JobOwner, job: int, outcome: jobs.JobOutcome, now: float) -> events.Event:
     match outcome:
-        case protocol.LoadOutcome():
+        case jobs.LoadOutcome():
             return events.PartitionLoaded(
                 now,
                 job,
@@ -180,7 +180,7 @@ def _event(owner: JobOwner, job: int, outcome: protocol.JobOutcome, now: float) 
                 outcome.manifest.digest,
                 outcome.declared,
             )
-        case protocol.TrainOutcome():
+        case jobs.TrainOutcome():
             update = FinishedUpdate(
                 base=owner.base,
                 digest=outcome.digest,
@@ -191,14 +191,14 @@ def _event(owner: JobOwner, job: int, outcome: protocol.JobOutcome, now: float) 
                 sections=(ModelSection(DELTA, outcome.manifest, outcome.delta.view, outcome.encoding),),
             )
             return events.Trained(now, job, update)
-        case protocol.EvaluateOutcome():
+        case jobs.EvaluateOutcome():
             scores = EvaluationScores(
                 outcome.examples, outcome.loss, outcome.task_metrics, outcome.confusion, outcome.declared
             )
             return events.ModelEvaluated(now, job, scores)
-        case protocol.FailureOutcome(kind=kind, message=message):
+        case jobs.FailureOutcome(kind=kind, message=message):
             return events.JobFailed(now, job, message, kind in USER_ERRORS, USER_ERRORS.get(kind, "run"))
-        case protocol.PredictOutcome() | protocol.ExampleOutcome():
+        case jobs.PredictOutcome() | jobs.ExampleOutcome():
             raise AssertionError(f"a session's job has the outcome {type(outcome).__name__}")
         case _:
             assert_never(outcome)

@@ -30,8 +30,8 @@ from fl_edge.storage.state_dir import StateDir
 from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import NAME_PREFIX as SYNTHETIC
 from fl_edge.training.factory import has_torch
+from fl_edge.workers.jobs import FailureOutcome, JobResult
 from fl_edge.workers.pool import Pool
-from fl_edge.workers.protocol import FailureOutcome, JobResult
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.cli.signals import end_on_signals
 from fl_shared.errors import UserError

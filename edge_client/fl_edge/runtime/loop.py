@@ -30,8 +30,8 @@ from fl_edge.session import effects, events, machine
 from fl_edge.session.state import Registering
 from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.storage.update_store import UpdateWriter
+from fl_edge.workers.jobs import JobResult
 from fl_edge.workers.pool import Pool
-from fl_edge.workers.protocol import JobResult
 from fl_shared.errors import INTERRUPTED
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import topics as t

@@ -5,11 +5,11 @@
 ``state``         the session and the phases of its registration, as types
 ``work``          the phases of a round's work and of an evaluation
 ``events``        what happens;  ``effects``: what is to be done
-``registration``  becoming a member of a run;  ``declining``: not taking part
+``registration``  becoming a member of a run
+``refusal``       being refused;  ``declining``: not taking part
 ``presence``      reacting to births and wills
 ``rounds``        being selected, fetching the base, training
 ``reporting``     sending an update until it is answered
-``evaluation``    evaluating models that were announced
-``transitions``   builds transitions
+``evaluation``    evaluating models;  ``transitions``: how they are built
 ================  ===============================================================
 """

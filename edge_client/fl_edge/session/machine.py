@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from fl_edge.session import declining, evaluation, presence, registration, reporting, rounds
+from fl_edge.session import declining, evaluation, presence, refusal, registration, reporting, rounds
 from fl_edge.session.effects import DeleteUpdate, Effect, LogNotice, SaveUpdate
 from fl_edge.session.events import (
     AggregatorSeen,
@@ -177,7 +177,7 @@ def _replied(session: Session, reply: m.Reply, now: float) -> Transition:
                 evaluation.start_evaluation,
             )
         case m.Refused():
-            return registration.refused(session, reply, now)
+            return refusal.refused(session, reply, now)
         case m.Accepted():
             return then(reporting.accepted(session, reply), lambda s: rounds.start_round(s, now))
         case m.Grant():

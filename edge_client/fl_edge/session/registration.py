@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
 
 from fl_edge.session.declining import (
     RETRY_DELAY,
     decline,
-    end_if_data_are_wrong,
     has_declined,
-    leave,
     send_decline,
     with_registration,
 )
@@ -22,7 +19,6 @@ from fl_edge.session.events import (
 )
 from fl_edge.session.state import (
     ActiveConnection,
-    AdmittedPhase,
     AwaitingPartition,
     AwaitingPlace,
     Confirming,
@@ -41,7 +37,6 @@ from fl_edge.session.transitions import (
     cancel_evaluation,
     cancel_work,
     retry_delay,
-    stop,
     then,
     transition,
     with_next_job,
@@ -56,8 +51,6 @@ PARTITION_RETRY_DELAY = 10.0
 """Seconds, or up to twice as many, before an edge without a partition or a place first asks for it again."""
 MAX_LOAD_ATTEMPTS = 3
 """Attempts to load a partition before the edge declines; one may fail because a worker died."""
-FINAL_REFUSALS: Final[frozenset[m.RefusalReason]] = frozenset({"id-in-use", "wrong-role", "kit-expired"})
-"""The refusals after which the edge stops, since only a person can change their cause."""
 
 
 def connected(session: Session, event: ConnectionEstablished) -> Transition:
@@ -85,11 +78,13 @@ def register(session: Session, now: float, attempt: int) -> Transition:
     return transition(replace(session, registration=Registering(connection, attempt, due)), send)
 
 
-def await_partition(session: Session, now: float, attempt: int) -> Transition:
-    """Lets an admitted edge wait for a partition, and sets the time at which it registers again."""
+def wait_to_register(
+    session: Session, phase: type[AwaitingPartition] | type[AwaitingPlace], now: float, attempt: int
+) -> Transition:
+    """Lets the edge wait in ``phase``, and sets the time at which it registers again."""
     assert session.connection is not None
     due = now + retry_delay(session.identity.client, attempt, PARTITION_RETRY_DELAY)
-    return transition(replace(session, registration=AwaitingPartition(session.connection, attempt, due)))
+    return transition(replace(session, registration=phase(session.connection, attempt, due)))
 
 
 def confirm(session: Session, now: float, attempt: int) -> Transition:
@@ -122,15 +117,14 @@ def repeat(session: Session, now: float) -> Transition:
             return confirm(session, now, attempt + 1)
         case Declined(attempt=attempt, due=due) if due is not None and now >= due:
             return send_decline(session, now, attempt + 1)
-        case AwaitingPartition(attempt=attempt, due=due) if now >= due:
-            return then(register(session, now, 0), lambda s: await_partition(s, now, attempt + 1))
-        case AwaitingPlace(attempt=attempt, due=due) if now >= due:
-            return then(register(session, now, 0), lambda s: _await_place(s, now, attempt + 1))
+        case AwaitingPartition() | AwaitingPlace() as phase if now >= phase.due:
+            again = phase.attempt + 1
+            return then(register(session, now, 0), lambda s: wait_to_register(s, type(phase), now, again))
         case _:
             return transition(session)
 
 
-def _is_foreign_run(session: Session, run: str) -> bool:
+def is_foreign_run(session: Session, run: str) -> bool:
     """Whether the edge belongs to another run, and has not seen the birth of this one (protocol, 4.3)."""
     membership, aggregator = session.membership, session.aggregator
     return membership is not None and run != membership.run and (aggregator is None or aggregator.run != run)
@@ -143,7 +137,7 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
     cannot or must not train the run's task, it declines.
     """
     membership, identity = session.membership, session.identity
-    if _is_foreign_run(session, reply.run) or has_declined(session, reply):
+    if is_foreign_run(session, reply.run) or has_declined(session, reply):
         return transition(session)
     if membership and reply.run == membership.run and reply.incarnation < membership.incarnation:
         return transition(session)
@@ -245,9 +239,9 @@ def _continue_registration(session: Session, before: Session, reply: m.Admitted,
         )
     if partition is None:
         if isinstance(previous_phase, AwaitingPartition):
-            return await_partition(session, now, previous_phase.attempt)
+            return wait_to_register(session, AwaitingPartition, now, previous_phase.attempt)
         notice = LogNotice(f"{prefix}; data will be assigned when the run starts")
-        return then(transition(session, notice), lambda s: await_partition(s, now, 0))
+        return then(transition(session, notice), lambda s: wait_to_register(s, AwaitingPartition, now, 0))
     if isinstance(state, NoPartition) or (state.task, state.partition) != (reply.task, partition):
         notice = LogNotice(f"{prefix} with partition {partition.index} of {partition.count}")
         return then(
@@ -318,53 +312,3 @@ def partition_load_failed(session: Session, event: JobFailed) -> Transition:
         transition(session, notice),
         lambda s: load_partition(s, state.task, state.partition, state.failures + 1, state.run_weights),
     )
-
-
-def _await_place(session: Session, now: float, attempt: int) -> Transition:
-    assert session.connection is not None
-    due = now + retry_delay(session.identity.client, attempt, PARTITION_RETRY_DELAY)
-    return transition(replace(session, registration=AwaitingPlace(session.connection, attempt, due)))
-
-
-def refused(session: Session, reply: m.Refused, now: float) -> Transition:
-    """Lets the edge wait for another run, unless a foreign run refuses it, or for a place in this one.
-
-    After one of the `FINAL_REFUSALS` it stops with exit code 2. If its weights are not those of the run, it first finds
-    out how they differ.
-    """
-    if _is_foreign_run(session, reply.run):
-        return transition(session)
-    if reply.reason in FINAL_REFUSALS:
-        return stop(session, 2, f"refused by run {reply.run}: {reply.reason}: {reply.detail}")
-    phase = session.registration
-    if isinstance(phase, Declined) and has_declined(session, reply):
-        return end_if_data_are_wrong(replace(session, registration=replace(phase, due=None)))
-    if reply.reason == "no-partition-left":
-        if isinstance(phase, AwaitingPlace):
-            return transition(session)
-        step = leave(session, reply, f"{reply.reason}: {reply.detail}", awaits="a place in it")
-        return then(step, lambda s: _await_place(s, now, 0))
-    if reply.reason == "wrong-manifest" and isinstance(phase, AdmittedPhase):
-        return _compare_weights(session, phase, reply, now)
-    return leave(session, reply, f"{reply.reason}: {reply.detail}")
-
-
-def _compare_weights(session: Session, phase: AdmittedPhase, reply: m.Refused, now: float) -> Transition:
-    """Loads the data again, and compares the edge's weights with those of the run.
-
-    Until the run has a model, nobody knows them. So the edge registers again and again.
-    """
-    state, retained = session.partition_state, session.own_retained_messages()
-    if isinstance(state, LoadingPartition):
-        return transition(session)  # it is comparing them
-    if isinstance(state, LoadedPartition):
-        if reply.weights is not None and state.manifest != reply.weights.digest:
-            session = replace(session, registration=Loading(phase.connection))
-            return load_partition(session, state.task, state.partition, 0, reply.weights)
-        if reply.weights is None and (retained is None or retained.announced is None):
-            if isinstance(phase, Confirming):
-                return transition(session)
-            due = now + retry_delay(session.identity.client, 0, RETRY_DELAY)
-            notice = LogNotice(f"{reply.detail}; asking how they differ", "warning")
-            return transition(replace(session, registration=Confirming(phase.connection, 0, due)), notice)
-    return leave(session, reply, f"{reply.reason}: {reply.detail}")

@@ -5,7 +5,8 @@
 ``failures``  what a job that failed is answered with
 ``limits``    how long a pool waits for its workers, and how much they keep
 ``process``   one worker process, seen from outside
-``protocol``  jobs and results between the two
+``jobs``      what a worker is asked, and what it answers
+``protocol``  the frames that carry jobs
 ``worker``    the program that runs in the process
 ============  ===================================================================
 """

@@ -17,7 +17,7 @@ from fl_edge.errors import (
     UnknownTaskError,
     UnusableModelError,
 )
-from fl_edge.workers.protocol import FailureOutcome
+from fl_edge.workers.jobs import FailureOutcome
 from fl_shared.system.text import one_line
 
 MAX_MESSAGE: Final = 1000

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-from fl_edge.workers.protocol import EvaluateJob, Job, LoadJob, PredictJob, TrainJob
+from fl_edge.workers.jobs import EvaluateJob, Job, LoadJob, PredictJob, TrainJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

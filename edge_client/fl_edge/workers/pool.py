@@ -18,25 +18,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final, assert_never
 
+from fl_edge.workers.jobs import (
+    EvaluateJob,
+    FailureKind,
+    FailureOutcome,
+    Job,
+    JobResult,
+    LoadJob,
+    PredictJob,
+    TrainJob,
+)
 from fl_edge.workers.limits import DEFAULT_LIMITS, Limits
 from fl_edge.workers.process import WorkerProcess
 from fl_edge.workers.protocol import (
     CacheModel,
     CancelJob,
-    EvaluateJob,
     EvictModel,
-    FailureKind,
-    FailureOutcome,
     FromWorker,
-    Job,
     JobFinished,
-    JobResult,
-    LoadJob,
-    PredictJob,
     Ready,
     RunJob,
     ToWorker,
-    TrainJob,
     WorkerUnavailable,
 )
 from fl_shared.protocol.messages import Partition, Split, TrainingRequest

@@ -30,26 +30,28 @@ from fl_edge.errors import CancelledError
 from fl_edge.training.executor import Executor, encoding_seed
 from fl_edge.training.factory import executor_for
 from fl_edge.workers.failures import failure_of
-from fl_edge.workers.protocol import (
-    CacheModel,
-    CancelJob,
+from fl_edge.workers.jobs import (
     EvaluateJob,
     EvaluateOutcome,
-    EvictModel,
     ExampleOutcome,
-    FromWorker,
     Job,
-    JobFinished,
     JobOutcome,
     LoadJob,
     LoadOutcome,
     PredictJob,
     PredictOutcome,
+    TrainJob,
+    TrainOutcome,
+)
+from fl_edge.workers.protocol import (
+    CacheModel,
+    CancelJob,
+    EvictModel,
+    FromWorker,
+    JobFinished,
     Ready,
     RunJob,
     ToWorker,
-    TrainJob,
-    TrainOutcome,
     WorkerUnavailable,
     read_frame,
     write_frame,

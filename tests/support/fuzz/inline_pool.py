@@ -11,7 +11,7 @@ from PIL import Image
 
 from fl_edge.errors import EdgeError
 from fl_edge.tasks import pictures
-from fl_edge.workers import protocol
+from fl_edge.workers import jobs, protocol
 from fl_edge.workers.failures import failure_of
 from fl_edge.workers.worker import Worker, _CachedModel
 from fl_shared.protocol import messages as m
@@ -21,7 +21,7 @@ from fl_shared.tensors.manifest import Manifest
 class InlinePool:
     """Stands in for ``pool.Pool``: the worker's own code does each job at once."""
 
-    def __init__(self, done: Callable[[protocol.JobResult], None]) -> None:
+    def __init__(self, done: Callable[[jobs.JobResult], None]) -> None:
         self._ends = socket.socketpair()
         self._worker = Worker(self._ends[0], None, "cpu", light=False, cold=True)
         self._done = done
@@ -30,14 +30,14 @@ class InlinePool:
     def load(
         self, client: str, task: str, partition: m.Partition | None, run_weights: Manifest | None = None
     ) -> int:
-        return self._do(protocol.LoadJob(client, task, partition, run_weights), None)
+        return self._do(jobs.LoadJob(client, task, partition, run_weights), None)
 
     def train(
         self, client: str, task: str, partition: m.Partition, base: protocol.CacheModel | None,
         settings: m.TrainingRequest, round: int, encoding: str,  # noqa: A002
     ) -> int:  # fmt: skip
         digest = None if base is None else base.digest
-        return self._do(protocol.TrainJob(client, task, partition, digest, settings, round, encoding), base)
+        return self._do(jobs.TrainJob(client, task, partition, digest, settings, round, encoding), base)
 
     def evaluate(
         self,
@@ -47,12 +47,12 @@ class InlinePool:
         partition: m.Partition | None,
         model: protocol.CacheModel,
     ) -> int:
-        return self._do(protocol.EvaluateJob(client, task, split, partition, model.digest), model)
+        return self._do(jobs.EvaluateJob(client, task, split, partition, model.digest), model)
 
     def predict(
         self, task: str, model: protocol.CacheModel, payload: bytes, _asker: str | None = None, *_: object
     ) -> int:
-        return self._do(protocol.PredictJob(task, model.digest, payload), model)
+        return self._do(jobs.PredictJob(task, model.digest, payload), model)
 
     def cancel(self, job_id: int) -> None:
         pass
@@ -61,22 +61,22 @@ class InlinePool:
         for end in self._ends:
             end.close()
 
-    def _do(self, job: protocol.Job, model: protocol.CacheModel | None) -> int:
+    def _do(self, job: jobs.Job, model: protocol.CacheModel | None) -> int:
         self._jobs += 1
         given = None if model is None else _CachedModel(model)
-        outcome: protocol.JobOutcome
+        outcome: jobs.JobOutcome
         try:
-            if isinstance(job, protocol.PredictJob):
+            if isinstance(job, jobs.PredictJob):
                 outcome = _look_at(job.payload)
             else:
                 outcome = self._worker._perform(job, given, lambda: False)
         except (EdgeError, ValueError) as error:  # others are ours
             outcome = failure_of(error)
-        self._done(protocol.JobResult(self._jobs, job, outcome, 0.0))
+        self._done(jobs.JobResult(self._jobs, job, outcome, 0.0))
         return self._jobs
 
 
-def _look_at(payload: bytes) -> protocol.PredictOutcome:
+def _look_at(payload: bytes) -> jobs.PredictOutcome:
     """Does what every task does with a request before the model: reads the picture and scales it."""
     picture = pictures.decode_picture(payload)
     fitted = [
@@ -86,7 +86,7 @@ def _look_at(payload: bytes) -> protocol.PredictOutcome:
     ]
     assert [grey.shape for grey in fitted] == [(28, 28), (8, 8), (28, 28)]
     assert pictures.preprocess_colour(picture, 32).shape == (32, 32, 3)
-    return protocol.PredictOutcome({"label": "0", "probabilities": {"0": 1.0}})
+    return jobs.PredictOutcome({"label": "0", "probabilities": {"0": 1.0}})
 
 
 def requests() -> tuple[bytes, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fl_edge.runtime.dispatcher import JobOwner, _event
 from fl_edge.session import events
-from fl_edge.workers.protocol import EvaluateOutcome
+from fl_edge.workers.jobs import EvaluateOutcome
 from tests.support.session_script import SessionScript, identity
 from tests.support.session_steps import sent
 

@@ -24,8 +24,8 @@ from fl_edge.tasks import classes
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.task import Examples, LocalData
 from fl_edge.training.torch_executor import TorchExecutor
-from fl_edge.workers.protocol import EvaluateOutcome as Done
-from fl_edge.workers.protocol import LoadOutcome
+from fl_edge.workers.jobs import EvaluateOutcome as Done
+from fl_edge.workers.jobs import LoadOutcome
 from fl_shared.errors import UserError
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from fl_edge.training.factory import executor_for
-from fl_edge.workers.protocol import CacheModel, PredictOutcome
+from fl_edge.workers.jobs import PredictOutcome
+from fl_edge.workers.protocol import CacheModel
 from fl_shared.system.shared_memory import SharedBytes
 from tests.support.builders import partition
 from tests.support.pool_harness import PoolHarness

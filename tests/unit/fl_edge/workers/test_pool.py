@@ -17,10 +17,7 @@ from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.task import LoadContext
 from fl_edge.training import local_training
 from fl_edge.workers import limits, pool, protocol
-from fl_edge.workers.pool import MAX_PREDICTIONS_PER_WORKER
-from fl_edge.workers.process import WorkerProcess
-from fl_edge.workers.protocol import (
-    CacheModel,
+from fl_edge.workers.jobs import (
     EvaluateOutcome,
     ExampleOutcome,
     FailureOutcome,
@@ -28,6 +25,9 @@ from fl_edge.workers.protocol import (
     PredictOutcome,
     TrainOutcome,
 )
+from fl_edge.workers.pool import MAX_PREDICTIONS_PER_WORKER
+from fl_edge.workers.process import WorkerProcess
+from fl_edge.workers.protocol import CacheModel
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest

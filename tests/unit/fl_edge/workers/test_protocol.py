@@ -12,13 +12,9 @@ pytest.importorskip("torch")
 
 from fl_edge.tasks.registry import load_task
 from fl_edge.training import local_training
-from fl_edge.workers import protocol
-from fl_edge.workers.protocol import (
-    CacheModel,
-    FailureOutcome,
-    PredictOutcome,
-    TrainOutcome,
-)
+from fl_edge.workers import jobs, protocol
+from fl_edge.workers.jobs import FailureOutcome, PredictOutcome, TrainOutcome
+from fl_edge.workers.protocol import CacheModel
 from fl_shared.protocol.messages import UpdateMetrics
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import Manifest
@@ -40,9 +36,9 @@ def line() -> Iterator[tuple[socket.socket, socket.socket]]:
 def test_frames_come_out_as_they_went_in(line: tuple[socket.socket, socket.socket]) -> None:
     manifest: Manifest = local_training.initial_weights(load_task("digits"), 0)[0]
     frames: list[protocol.ToWorker | protocol.FromWorker] = [
-        protocol.RunJob(1, protocol.LoadJob("e", "digits", None)),
-        protocol.RunJob(2, protocol.TrainJob("e", "digits", partition(), "d0", training_request(), 7, "f16")),
-        protocol.RunJob(3, protocol.EvaluateJob("e", "digits", "holdout", partition(), "d0")),
+        protocol.RunJob(1, jobs.LoadJob("e", "digits", None)),
+        protocol.RunJob(2, jobs.TrainJob("e", "digits", partition(), "d0", training_request(), 7, "f16")),
+        protocol.RunJob(3, jobs.EvaluateJob("e", "digits", "holdout", partition(), "d0")),
         CacheModel("d", manifest, SharedBytes.copy_of(bytes(range(256))), "f16"),
         protocol.CancelJob(4),
         protocol.Ready(),

@@ -15,9 +15,9 @@ import pytest
 
 pytest.importorskip("torch")
 
+from fl_edge.workers.jobs import FailureOutcome, LoadOutcome, TrainOutcome
 from fl_edge.workers.limits import Limits
 from fl_edge.workers.pool import Pool
-from fl_edge.workers.protocol import FailureOutcome, LoadOutcome, TrainOutcome
 from tests.support import rogue_tasks
 from tests.support.builders import partition, training_request
 from tests.support.edge_process import children

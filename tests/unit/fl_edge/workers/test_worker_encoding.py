@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fl_edge.workers.protocol import JobResult, TrainOutcome
+from fl_edge.workers.jobs import JobResult, TrainOutcome
 from fl_edge.workers.worker import _ResultBuffer
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.registry import ENCODINGS
