@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -136,14 +136,3 @@ class Rows:
 
 def _joined(tables: Sequence[Labelled]) -> Labelled:
     return np.concatenate([inputs for inputs, _ in tables]), np.concatenate([labels for _, labels in tables])
-
-
-@lru_cache(maxsize=64)
-def say_it_is_divided(path: Path, examples: int, parts: int, scheme: str) -> None:
-    """Says once what would surprise an edge that has tables of its own."""
-    if parts > 1 and scheme not in ("own", "natural"):
-        LOG.warning(
-            "%s: its %d examples are divided among %d edges (--partition %s); "
-            "if each edge has tables of its own, the run needs --partition own",
-            *(path, examples, parts, scheme),
-        )

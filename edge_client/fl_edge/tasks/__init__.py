@@ -8,7 +8,7 @@
 ``image``      what image tasks share;  ``images``: pictures in folders
 ``classes``    scores of a classifier;  ``pictures``: pictures in requests
 ``tabular``    ``series``: tables;  ``recurrent``: a GRU;  ``requests``: their JSON
-``scoring``    metrics of classification and regression
+``scoring``    metrics of both kinds;  ``buffers``: buffers of any name
 ``digits``     ``digits_mlp``, ``mnist``, ``cifar10``: the built-in tasks
 ``synthetic``  the names of tasks without data, for measuring
 =============  ==================================================================

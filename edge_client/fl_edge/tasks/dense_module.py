@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fl_edge.tasks.buffers import BufferedModule, add_buffers
 from fl_edge.tasks.dense import DenseLayers
 from fl_edge.tasks.dense_network import DenseNetwork
 from fl_edge.tasks.epochs import numpy_orders
@@ -19,7 +20,7 @@ from fl_shared.protocol.messages import TrainingSettings
 from fl_shared.tensors.manifest import Vector
 
 
-class DenseModule(nn.Module):
+class DenseModule(BufferedModule):
     """A dense model with the weights ``arrays``."""
 
     def __init__(self, layers: DenseLayers, arrays: Mapping[str, Vector]) -> None:
@@ -30,8 +31,7 @@ class DenseModule(nn.Module):
             self.add_module(f"fc{number}", nn.Linear(inputs, outputs, device="meta"))
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         self.load_state_dict(tensors, strict=False, assign=True)
-        # Not with register_buffer(), which takes no name with a dot, or that of an attribute.
-        self._buffers |= {name: tensors[name] for name, _ in layers.buffers}
+        add_buffers(self, {name: tensors[name] for name, _ in layers.buffers})
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         values = inputs
@@ -42,13 +42,8 @@ class DenseModule(nn.Module):
         return values
 
     def network(self) -> DenseNetwork:
-        """Returns the same model in NumPy. Its arrays are views if this model is in the CPU's memory."""
-        arrays = {name: value.detach().cpu().numpy() for name, value in self.state_dict().items()}
-        return DenseNetwork(self.layers, arrays)
-
-    def set_buffers(self, buffers: Mapping[str, Vector]) -> None:
-        """Replaces the values of buffers."""
-        self.load_state_dict({n: torch.from_numpy(value) for n, value in buffers.items()}, strict=False)
+        """Returns the same model in NumPy, with the same `arrays`."""
+        return DenseNetwork(self.layers, self.arrays)
 
     def fit(
         self,

@@ -1,4 +1,4 @@
-"""The base class of image classification tasks."""
+"""The base classes of image classification tasks: of pictures from anywhere, and of one of the data sets."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ EVALUATION_BATCH: Final = 128
 """Examples. Larger batches do not fit the cache: 10,000 images take 0.60 s at 128, 0.85 s at 1,000 (LeNet)."""
 
 
-class ImageTask(Task):
-    """A task on one of the sets of ``fl_edge.data.datasets``. Inputs: float32, (examples, channels, height, width)."""
+class PictureTask(Task):
+    """A task that classifies pictures. Inputs: (examples, channels, height, width)."""
 
-    data_set: datasets.DataSetName
     metrics = (Metric("accuracy", unit="%", minimum=0.0, maximum=1.0),)
     mean: tuple[float, ...]
     """The mean of the training pixels for each channel, in the scale of the data set."""
@@ -42,32 +41,8 @@ class ImageTask(Task):
     evaluation_batch = EVALUATION_BATCH
 
     @abstractmethod
-    def network(self) -> nn.Module:
-        """Returns the model, of convolutional and linear layers. Its weights are drawn afterwards."""
-
-    @abstractmethod
     def preprocess(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns a picture of any size (`pictures.Picture`) in the size and style of the data set."""
-
-    def model(self, seed: int) -> nn.Module:
-        with torch.device("meta"):
-            network = self.network()
-        network.to_empty(device="cpu")
-        initialize_weights(network, torch.Generator().manual_seed(seed))
-        # Convolutions on a CPU are much faster so (LeNet, batch 32: 6.7 instead of 11.1 ms for a step).
-        return network.to(memory_format=torch.channels_last)
-
-    def load(self, context: LoadContext) -> LocalData:
-        data = datasets.read(self.data_set, "train", context.data_dir)
-        train, holdout = part_of(self.data_set, context.data_dir, context.partition)
-        return LocalData(
-            train=self._examples(data, train),
-            holdout=self._examples(data, holdout) if len(holdout) else None,
-        )
-
-    def load_test(self, data_dir: Path | None) -> Examples:
-        data = datasets.read(self.data_set, "test", data_dir)
-        return self._examples(data, np.arange(len(data.labels), dtype=np.int64))
 
     def train(
         self,
@@ -114,14 +89,44 @@ class ImageTask(Task):
         blank = self.preprocess(np.zeros((32, 32), np.float32))
         return self._standardise(blank.reshape(1, *blank.shape[:2], -1))
 
-    def _examples(self, data: datasets.DataSet, selected: Indices) -> Examples:
-        return Examples(self._standardise(data.images[selected]), torch.from_numpy(data.labels[selected]))
-
     def _standardise(self, images: NDArray[np.uint8] | NDArray[np.float32]) -> torch.Tensor:
         """Returns images of the shape (examples, height, width, channels) as inputs, in channels-last memory format."""
         mean, deviation = np.array(self.mean, np.float32), np.array(self.deviation, np.float32)
         scaled: NDArray[np.float32] = (images.astype(np.float32) - mean) / deviation
         return torch.from_numpy(scaled).permute(0, 3, 1, 2)
+
+
+class ImageTask(PictureTask):
+    """A task on one of the sets of ``fl_edge.data.datasets``. Inputs: float32."""
+
+    data_set: datasets.DataSetName
+
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """Returns the model, of convolutional and linear layers. Its weights are drawn afterwards."""
+
+    def model(self, seed: int) -> nn.Module:
+        with torch.device("meta"):
+            network = self.network()
+        network.to_empty(device="cpu")
+        initialize_weights(network, torch.Generator().manual_seed(seed))
+        # Convolutions on a CPU are much faster so (LeNet, batch 32: 6.7 instead of 11.1 ms for a step).
+        return network.to(memory_format=torch.channels_last)
+
+    def load(self, context: LoadContext) -> LocalData:
+        data = datasets.read(self.data_set, "train", context.data_dir)
+        train, holdout = part_of(self.data_set, context.data_dir, context.partition)
+        return LocalData(
+            train=self._examples(data, train),
+            holdout=self._examples(data, holdout) if len(holdout) else None,
+        )
+
+    def load_test(self, data_dir: Path | None) -> Examples:
+        data = datasets.read(self.data_set, "test", data_dir)
+        return self._examples(data, np.arange(len(data.labels), dtype=np.int64))
+
+    def _examples(self, data: datasets.DataSet, selected: Indices) -> Examples:
+        return Examples(self._standardise(data.images[selected]), torch.from_numpy(data.labels[selected]))
 
 
 def initialize_weights(network: nn.Module, generator: torch.Generator) -> None:

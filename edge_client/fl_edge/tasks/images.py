@@ -16,9 +16,9 @@ from torch import nn
 
 from fl_edge.data.folders import LabelledFile, PictureFolders, difference
 from fl_edge.data.partition import Indices, hold_out
-from fl_edge.data.rows import say_it_is_divided
 from fl_edge.errors import DataCorruptError, DataMismatchError, DataMissingError, ManifestMismatchError
-from fl_edge.tasks.image import EVALUATION_BATCH, ImageTask
+from fl_edge.tasks.buffers import add_buffers
+from fl_edge.tasks.image import EVALUATION_BATCH, PictureTask
 from fl_edge.tasks.pictures import Picture, preprocess_colour, preprocess_grey, read_picture
 from fl_edge.tasks.sgd import batches, sgd
 from fl_edge.tasks.task import (
@@ -76,7 +76,7 @@ class ImagesOptions(TaskOptions):
         return self
 
 
-class ImagesTask(ImageTask):
+class ImagesTask(PictureTask):
     """Pictures in a folder for each class, for each edge; a small CNN, ResNet-18, or its head alone."""
 
     name = "images"
@@ -98,9 +98,6 @@ class ImagesTask(ImageTask):
         if data_dir is not None:
             self._folders = PictureFolders(data_dir, self.options.classes)
             self.labels = self._folders.classes
-
-    def network(self) -> nn.Module:
-        raise NotImplementedError  # see model
 
     def preprocess(self, pixels: Picture) -> Picture:
         scaled = preprocess_grey if self.options.grey else preprocess_colour
@@ -128,8 +125,7 @@ class ImagesTask(ImageTask):
 
     def load(self, context: LoadContext) -> LocalData:
         folders = self._own_folders()
-        if context.client:  # else the edge only tries whether its data is there
-            say_it_is_divided(folders.path, len(folders.train), context.parts, context.partition.scheme)
+        context.warn_if_divided(folders.path, len(folders.train), "pictures")
         train, holdout = hold_out(folders.part(context.partition), context.partition)
         return LocalData(
             self._read(folders.train, train), self._read(folders.train, holdout) if len(holdout) else None
@@ -208,9 +204,8 @@ class ImagesTask(ImageTask):
                 OrderedDict(standardize=standardize, trunk=trunk, fc=nn.Linear(512, len(self.labels)))
             )
             if digest:
-                model._buffers[FROZEN + digest] = torch.zeros(0)
-        # Not with register_buffer(), which takes no name with a dot.
-        model._buffers |= {CLASS + name: torch.zeros(0) for name in self.labels}
+                add_buffers(model, {FROZEN + digest: torch.zeros(0)})
+        add_buffers(model, {CLASS + name: torch.zeros(0) for name in self.labels})
         return model.to(memory_format=torch.channels_last)
 
     def _trunk(self, seed: int, *, begins: bool) -> tuple[nn.Module, str]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fl_edge.tasks.buffers import BufferedModule, add_buffers
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples, TrainReport
 from fl_shared.protocol.messages import TrainingSettings
@@ -19,7 +20,7 @@ EVALUATION_BATCH: Final = 256
 """Windows."""
 
 
-class GruModule(nn.Module):
+class GruModule(BufferedModule):
     """A GRU that reads a window, and a linear layer that makes ``outputs`` values of its last state.
 
     Inputs: float32, shape (windows, steps × columns). ``buffers``: the names and shapes of further buffers, which are 0
@@ -32,8 +33,7 @@ class GruModule(nn.Module):
         super().__init__()
         self.gru = nn.GRU(columns, hidden, batch_first=True)
         self.out = nn.Linear(hidden, outputs)
-        # Not with register_buffer(), which takes no name with a dot.
-        self._buffers |= {name: torch.zeros(shape) for name, shape in buffers.items()}
+        add_buffers(self, {name: torch.zeros(shape) for name, shape in buffers.items()})
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         states, _ = self.gru(inputs.reshape(len(inputs), -1, self.gru.input_size))
@@ -43,15 +43,6 @@ class GruModule(nn.Module):
     def network(self) -> GruModule:
         """Returns itself."""
         return self
-
-    @property
-    def arrays(self) -> dict[str, Vector]:
-        """The weights and buffers; views if this model is in the CPU's memory."""
-        return {name: value.detach().cpu().numpy() for name, value in self.state_dict().items()}
-
-    def set_buffers(self, buffers: Mapping[str, Vector]) -> None:
-        """Replaces the values of buffers."""
-        self.load_state_dict({n: torch.from_numpy(value) for n, value in buffers.items()}, strict=False)
 
     def fit(
         self,

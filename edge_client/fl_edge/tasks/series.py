@@ -14,7 +14,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from fl_edge.data.rows import say_it_is_divided
 from fl_edge.data.series import Series, SeriesChoices, Windows
 from fl_edge.data.statistics import ROUNDS, STATISTICS_SHAPE, Floats, SharedStatistics, Statistics
 from fl_edge.errors import DataMismatchError, DataMissingError, PayloadError, UnknownTaskError
@@ -152,8 +151,7 @@ class SeriesTask(DenseTask):
     def load(self, context: LoadContext) -> LocalData:
         series = self._own_series()
         train, holdout = series.part(context.partition)
-        if context.client:  # else the edge only tries whether its data is there
-            say_it_is_divided(series.path, series.steps, context.parts, context.partition.scheme)
+        context.warn_if_divided(series.path, series.steps, "tables")
         size = 4 * len(train) * self._choices.length * len(self._columns)
         if size > MAX_WINDOW_BYTES:
             raise DataMissingError(

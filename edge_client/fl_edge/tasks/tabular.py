@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from fl_edge.data.columns import Choices, Schema, schema_from
 from fl_edge.data.partition import hold_out
-from fl_edge.data.rows import Rows, say_it_is_divided
+from fl_edge.data.rows import Rows
 from fl_edge.data.statistics import ROUNDS, STATISTICS_SHAPE, Floats, SharedStatistics, Statistics
 from fl_edge.errors import DataMismatchError, DataMissingError, PayloadError
 from fl_edge.tasks import scoring
@@ -138,8 +138,7 @@ class TabularTask(DenseTask):
 
     def load(self, context: LoadContext) -> LocalData:
         rows = self._own_rows()
-        if context.client:  # else the edge only tries whether its data is there
-            say_it_is_divided(rows.path, len(rows.train[1]), context.parts, context.partition.scheme)
+        context.warn_if_divided(rows.path, len(rows.train[1]), "tables")
         train, holdout = hold_out(rows.part(context.partition), context.partition)
         inputs, labels = rows.train
         own = self._statistics_of(inputs[train], labels[train])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from fl_shared.tensors.manifest import Manifest
 
+LOG: Final = logging.getLogger(__name__)
 
 Array = Any
 """A ``torch.Tensor``, or an array of NumPy. Each task knows which of them it has."""
@@ -119,6 +121,24 @@ class LoadContext:
     def parts(self) -> int:
         """The number of parts."""
         return self.partition.count
+
+    def warn_if_divided(self, path: Path, examples: int, kind: str) -> None:
+        """Says once that the examples in ``path`` are divided, which surprises an edge that has its own.
+
+        ``kind``: of files, in the plural. It says nothing without a client: then the edge only tries whether its data
+        is there.
+        """
+        if self.client and self.parts > 1 and self.partition.scheme not in ("own", "natural"):
+            _warn_once(path, examples, self.parts, self.partition.scheme, kind)
+
+
+@lru_cache(maxsize=64)
+def _warn_once(path: Path, examples: int, parts: int, scheme: str, kind: str) -> None:
+    LOG.warning(
+        "%s: its %d examples are divided among %d edges (--partition %s); "
+        "if each edge has %s of its own, the run needs --partition own",
+        *(path, examples, parts, scheme, kind),
+    )
 
 
 class TaskOptions(BaseModel):
