@@ -77,7 +77,8 @@ def test_a_broker_that_dies_in_every_phase(
     way, the average is made, and the last version is evaluated."""
     with contextlib.ExitStack() as stack:
         observer = stack.enter_context(Client(broker.endpoint, "fl/#", reconnect=True))
-        two = stack.enter_context(edges(tmp_path, broker, "1-2", "--evaluator", "judge"))
+        two = stack.enter_context(edges(tmp_path, broker, "1-2"))
+        judge = stack.enter_context(edges(tmp_path, broker, "judge", "--role", "evaluate"))
         run = stack.enter_context(programs.aggregator(tmp_path, broker.url, *settings(5)))
 
         def struck(done: threading.Event) -> None:
@@ -102,6 +103,8 @@ def test_a_broker_that_dies_in_every_phase(
             return len(set(answers)) == 3
 
         averaging = observer.when(third_answer, broker.freeze)
+        # It evaluates at once: its worker stands still before, so that the run cannot end before the broker dies.
+        held = observer.when_message(lambda: freeze(*workers(judge)), m.Selected, round=5)
         judging = observer.when_message(broker.freeze, m.ModelAnnouncement, version=5)
 
         struck(fetching)
@@ -124,8 +127,10 @@ def test_a_broker_that_dies_in_every_phase(
         assert not observer.all(m.ModelAnnouncement, version=4)
         die_and_come_back(broker)
 
+        struck(held)
         struck(judging)
         die_and_come_back(broker)
+        thaw(*workers(judge))
         run.ends_well()
 
         history = programs.history(tmp_path)

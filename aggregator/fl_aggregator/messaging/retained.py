@@ -18,8 +18,6 @@ PayloadFactory = Callable[[], bytes]
 
 REPAIR_INTERVAL: Final = 1.0
 """Seconds between two repairs of the same topic."""
-MAX_CLEARED_TOPICS: Final = 1_000
-"""Topics that are cleared again at a reconnect: the newest that were cleared."""
 MAX_REPAIRED_TOPICS: Final = 10_000
 """Topics for which the time of the last repair is remembered; if there are more, all are forgotten."""
 
@@ -30,23 +28,18 @@ class RetainedMessages:
     def __init__(self, publish: Callable[[str, bytes], None]) -> None:
         self._publish = publish
         self._payloads: dict[str, PayloadFactory] = {}
-        self._cleared: dict[str, None] = {}
         self._repaired_at: dict[str, float] = {}
         self._pending_repairs: set[str] = set()
 
     def retain(self, topic: str, payload: bytes, make_payload: PayloadFactory) -> None:
         """Publishes a message, and remembers how to make its payload again."""
         self._payloads[topic] = make_payload
-        self._cleared.pop(topic, None)
         self._publish(topic, payload)
 
     def clear(self, topic: str) -> bool:
         """Clears a message that is remembered; returns False if there is none on the topic."""
         if self._payloads.pop(topic, None) is None:
             return False
-        self._cleared[topic] = None
-        if len(self._cleared) > MAX_CLEARED_TOPICS:
-            del self._cleared[next(iter(self._cleared))]
         self._publish(topic, b"")
         return True
 
@@ -56,12 +49,7 @@ class RetainedMessages:
         return b"" if make_payload is None else make_payload()
 
     def publish_all(self, *, but: str) -> None:
-        """Publishes everything again, except on the topic ``but``.
-
-        Clears again what was cleared lately: a broker that died may have restored it from its disk.
-        """
-        for topic in self._cleared:
-            self._publish(topic, b"")
+        """Publishes everything again, except on the topic ``but``."""
         for topic, make_payload in list(self._payloads.items()):
             if topic != but:
                 self._publish(topic, make_payload())
