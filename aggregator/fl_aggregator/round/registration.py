@@ -42,9 +42,7 @@ def register(state: Run, event: Registered) -> Transition:
         partition=partition,
         # A first registration does not say what the edge has loaded, but its partition is the same.
         manifest=event.manifest or (previous.manifest if previous is not None and same_device else None),
-        examples=previous.examples
-        if previous is not None and same_device and event.examples is None
-        else event.examples,
+        examples=_examples_known(previous, event) if same_device else event.examples,
     )
     if previous != client:
         state = replace(state, roster=state.roster.with_client(event.client, client))
@@ -63,6 +61,15 @@ def register(state: Run, event: Registered) -> Transition:
             ),
         ),
     )
+
+
+def _examples_known(previous: r.Client | None, event: Registered) -> int | None:
+    """Returns how many examples the same device has loaded; an edge that had none may have some after a restart."""
+    if event.examples is not None or previous is None:
+        return event.examples
+    if previous.examples == 0 and previous.session != event.session:
+        return None
+    return previous.examples
 
 
 def _refusal(state: Run, event: Registered) -> Refuse | None:

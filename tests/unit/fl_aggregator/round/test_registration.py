@@ -297,3 +297,17 @@ def test_who_only_borrows_a_session_gets_no_answer_that_would_reach_its_owner() 
     before = playbook.state
     assert playbook >> "join 0 device=evil session=0.1"
     assert playbook.state is before
+
+
+def test_a_restarted_edge_that_had_no_examples_is_waited_for_once_more() -> None:
+    """Its data may have come meanwhile. So a run that was resumed after its wait does not fail before it has loaded."""
+    playbook = Playbook(clients=1, per_round=1, wait=20, holdout=0.0).play("start", "load 0 examples=0")
+    playbook.play("wait 15", *["resume"] * 8, "wait 5", "rejoin 0")
+    assert isinstance(playbook.state.phase, Selecting)
+    assert playbook.state.roster["0"].examples is None
+    assert playbook >> "load 0" << "admit 0" << "announce 0"
+
+
+def test_an_edge_that_repeats_its_registration_still_has_no_examples() -> None:
+    playbook = Playbook(clients=2, per_round=1).play("start", "join 0", "load 0 examples=0", "join 0")
+    assert playbook.state.roster["0"].examples == 0
