@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
 from fl_shared.protocol.kinds.base import ClientId, Count, Digest, Fragment, Scoped, Text
 from fl_shared.system.text import one_line
+
+
+def _finite(value: object) -> object:
+    """Raises ``ValueError`` for NaN and infinities, which a JSON parser takes and no JSON can express."""
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+FiniteJson = Annotated[JsonValue, AfterValidator(_finite)]
 
 
 class Prediction(Scoped):
@@ -24,9 +34,9 @@ class Prediction(Scoped):
     version: Count
     label: Annotated[str, StringConstraints(max_length=256), AfterValidator(one_line)] | None = None
     probabilities: Annotated[dict[str, float], Field(max_length=100_000)] | None = None
-    output: dict[str, JsonValue] | None = None
+    output: dict[str, FiniteJson] | None = None
     error: Text | None = None
-    example: JsonValue = None
+    example: FiniteJson = None
 
 
 class ImageRequest(Fragment):

@@ -194,3 +194,20 @@ def test_no_mutation_of_a_large_message_escapes(data: st.DataObject) -> None:
         codec.decode(topic, bytes(payload))
     except codec.DecodeError:
         return
+
+
+@pytest.mark.parametrize("member", ["output", "example"])
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN"])
+def test_an_answer_has_no_numbers_that_json_lacks(member: str, number: str) -> None:
+    """A parser takes them, but they could not be said again."""
+    topic, message = MESSAGES["prediction"]
+    for found in ("1.5", number):
+        fields = {**json.loads(codec.encode(message)), member: {"value": ["HERE"]}}
+        payload = json.dumps(fields).replace('"HERE"', found).encode()
+        if found == "1.5":
+            assert codec.decode(topic, codec.encode(codec.decode(topic, payload))) == codec.decode(
+                topic, payload
+            )
+        else:
+            with pytest.raises(codec.DecodeError, match=member):
+                codec.decode(topic, payload)
