@@ -16,6 +16,7 @@ from fl_aggregator.tools.dashboard.server import STATIC
 from fl_shared.system.mosquitto import LOOPBACK, Listener
 from tests.support.broker import Mosquitto
 from tests.support.ports import free_port
+from tests.support.wait import wait_until
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
@@ -72,6 +73,15 @@ class CheckedPage:
     def pause_clock(self) -> None:
         """Stops the page's clock, which is installed: it would go on by itself while a slow machine works."""
         self.page.clock.pause_at(self.page.evaluate("Date.now()") / 1000 + 1)
+
+    def go_on_until_text(self, selector: str, part: str, *, step: int) -> None:
+        """Lets the page's clock, which is paused, go on by ``step`` milliseconds until the text is there."""
+
+        def there() -> bool:
+            self.page.clock.run_for(step)
+            return part in self.text(selector)
+
+        wait_until(there, TIMEOUT / 1000, f"{part!r} in {selector}")
 
     def wait(self, expression: str, timeout: float = TIMEOUT) -> None:
         """Waits until a JavaScript expression is true in the page."""
