@@ -170,13 +170,18 @@ class Cluster:
         self.observer.when(lambda one: one.topic == "fl/updates/1", lambda: freeze(*self._frozen))
 
     def _is_held(self) -> bool:
-        for one in reversed(self.observer.received):
-            if one.topic == "fl/status" and one.payload:
-                status = json.loads(one.payload)
-                return (status["phase"], status["have"]) == ("collecting", 2) and int(
-                    status["round"]
-                ) >= FIRST_HELD_ROUND
-        return False
+        """Whether two statuses in turn say that all but edge 1 are in: the first may precede what edge 1 had finished
+        when it was frozen."""
+        statuses = [
+            json.loads(one.payload)
+            for one in self.observer.received
+            if one.topic == "fl/status" and one.payload
+        ]
+        held = [
+            status["round"] if (status["phase"], status["missing"]) == ("collecting", ["1", BAD]) else 0
+            for status in statuses[-2:]
+        ]
+        return len(held) == 2 and held[0] == held[1] >= FIRST_HELD_ROUND
 
     def _last(self, topic: str) -> Received:
         """The newest message on ``topic`` that the observer receives, now or later."""
