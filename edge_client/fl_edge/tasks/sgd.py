@@ -60,8 +60,11 @@ def sgd(
     return TrainReport(steps, loss)
 
 
-def batches(examples: int, size: int, *, least: int = 1) -> list[slice]:
-    """Returns the minibatches of ``size`` examples; a last one with fewer than ``least`` joins the one before it."""
+def batches(examples: int, size: int, *, least: int = 2) -> list[slice]:
+    """Returns the minibatches of ``size`` examples; a last one with fewer than ``least`` joins the one before it.
+
+    So BatchNorm, which cannot train on a single example, gets none, unless there is but one or ``size`` is 1.
+    """
     starts = list(range(0, examples, size))
     if len(starts) > 1 and examples - starts[-1] < least:
         starts.pop()

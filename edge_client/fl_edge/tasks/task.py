@@ -190,7 +190,7 @@ class Task(ABC):
 
     @abstractmethod
     def load(self, context: LoadContext) -> LocalData:
-        """Returns the data of ``context.partition``.
+        """Returns the data of ``context.partition``, which may have no examples: then the edge is not selected.
 
         Raises ``DataMissingError``, which says what to put where, and ``ValueError`` if the data cannot be divided
         so.
@@ -212,7 +212,7 @@ class Task(ABC):
         seed: np.random.SeedSequence,
         cancelled: Callable[[], bool],
     ) -> TrainReport:
-        """Trains ``model`` in place on ``data.train``, on the model's device.
+        """Trains ``model`` in place on ``data.train`` (at least one example), on the model's device.
 
         All random numbers come from ``seed`` (torch's global generator has been seeded from it, too). Call
         ``cancelled`` at every step, and raise ``CancelledError`` when it returns true.

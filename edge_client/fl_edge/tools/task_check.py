@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from fl_edge.errors import DataMissingError, DivergedError, EdgeError, PayloadError
+from fl_edge.tasks import classes
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Task
 from fl_edge.training import local_training, task_results
 from fl_edge.training.model_check import examine_model
@@ -23,6 +24,8 @@ from fl_shared.tensors.manifest import Manifest, Vector
 CLIENT: Final = "check"
 BATCH: Final = 32
 """Examples of a minibatch in the trial."""
+MAX_PARTS: Final = 1_000_000
+"""The most that a data set can be divided into (``messages.Partition``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class TaskCheck:
             ("training, one epoch", lambda: self._train(None)),
             ("training repeats", self._training_repeats),
             *((f"training on {n} example{'s' * (n != 1)}", lambda n=n: self._train(n)) for n in (1, BATCH, BATCH + 1)),
+            ("a part with 0 examples", self._empty_part),
             ("evaluation", lambda: self._evaluate(None)),
             ("evaluation of 1 example", lambda: self._evaluate(1)),
             ("test split", self._test_split),
@@ -169,6 +173,24 @@ class TaskCheck:
             )
         return "the same bits twice"
 
+    def _empty_part(self) -> str:
+        """Does what an edge with such a part does in a run: it loads, counts its classes and answers requests."""
+        self._need_model()
+        data = self._need_data()
+        parts = min(len(data.train) + len(data.holdout or ()) + 1, MAX_PARTS)
+        # Without a client, so that no task warns that it divides an edge's own data.
+        context = LoadContext("", _partition(scheme="iid", index=parts - 1, count=parts), self._data_dir)
+        try:
+            part = self._task.load(context)
+        except (EdgeError, ValueError) as error:
+            return f"load() refuses it: {one_line(str(error))}; such an edge takes no part, nothing travels"
+        part = task_results.checked_data(self._task, part)
+        given = f", though load() gives part {parts} of {parts} {len(part.train)}" if len(part.train) else ""
+        classes.count_labels(self._task.labels, LocalData(_first(part.train, 0), None))
+        if not given and (example := self._task.example_request()) is not None:
+            self._answer(json.dumps(example).encode(), context)
+        return f"is possible{given}; such an edge registers with 0 examples, and no update travels"
+
     def _update(self, data: LocalData) -> Vector:
         settings = TrainingSettings(epochs=1, batch_size=BATCH, lr=0.01, momentum=0.9, seed=0)
         return local_training.train_update(
@@ -214,13 +236,13 @@ class TaskCheck:
             raise DivergedError(f"{type(error).__name__}: {error}: expected a PayloadError") from error
         raise DivergedError(f"is answered with {answer}: expected a PayloadError")
 
-    def _answer(self, payload: bytes) -> Any:
+    def _answer(self, payload: bytes, context: LoadContext | None = None) -> Any:
         model = local_training.model_from(self._task, self._weights.copy(), self._need_model())
-        return task_results.checked_answer(self._task, self._task.predictor(model, self._context())(payload))
+        predictor = self._task.predictor(model, context or self._context())
+        return task_results.checked_answer(self._task, predictor(payload))
 
     def _context(self) -> LoadContext:
-        partition = Partition(index=0, count=1, scheme="own", seed=0, holdout=0.2)
-        return LoadContext(CLIENT, partition, self._data_dir)
+        return LoadContext(CLIENT, _partition(scheme="own", index=0, count=1), self._data_dir)
 
     def _need_model(self) -> Manifest:
         if self._manifest is None:
@@ -231,6 +253,10 @@ class TaskCheck:
         if self._data is None:
             raise _NotTriedError("there are no data")
         return self._data
+
+
+def _partition(scheme: str, index: int, count: int) -> Partition:
+    return Partition(index=index, count=count, scheme=scheme, seed=0, holdout=0.2)
 
 
 def _first(examples: Examples, count: int) -> Examples:

@@ -31,13 +31,13 @@ MAX_ANSWER: Final = 2**20
 
 
 def checked_data(task: Task, data: object) -> LocalData:
-    """Checks the result of ``Task.load``."""
+    """Checks the result of ``Task.load``; a holdout without examples becomes None."""
     if not isinstance(data, LocalData):
         _fail(task, "load()", data, "a LocalData")
     checked_examples(task, "load()", data.train)
     if data.holdout is not None:
         checked_examples(task, "load()", data.holdout)
-    return data
+    return data if data.holdout is None or len(data.holdout) else replace(data, holdout=None)
 
 
 def checked_examples(task: Task, method: str, examples: object) -> Examples:

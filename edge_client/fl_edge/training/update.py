@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fl_edge.errors import DivergedError, ManifestMismatchError
+from fl_edge.errors import DataMissingError, DivergedError, ManifestMismatchError
 from fl_edge.tasks.task import Examples, LocalData, Task, TrainReport
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator
 from fl_edge.training.task_results import checked_report, checked_scores
@@ -41,8 +41,12 @@ def make_update(
     """Calls ``train``, which trains ``model`` in place, and returns the update.
 
     ``vector_of`` returns the weights of a model. The metrics are those before and after on the holdout, if there is
-    one, and ``train.loss`` of the last epoch. Raises ``DivergedError`` and ``TaskError``.
+    one, and ``train.loss`` of the last epoch. Raises ``DataMissingError``, ``DivergedError`` and ``TaskError``.
     """
+    if not len(data.train):
+        raise DataMissingError(
+            f"task {task.name}: this edge has no examples to train on, expected at least one"
+        )
     started = time.perf_counter()
     before = _metrics(task, model, data.holdout)
     report = checked_report(task, train())

@@ -13,7 +13,7 @@ from torch import nn
 
 from fl_edge.errors import CancelledError, DivergedError
 from fl_edge.tasks.registry import load_task
-from fl_edge.tasks.sgd import sgd
+from fl_edge.tasks.sgd import batches, sgd
 from fl_edge.tasks.task import Examples, LoadContext
 from fl_edge.training import local_training
 from tests.support.builders import never
@@ -142,3 +142,13 @@ def test_batch_norm_gets_no_last_batch_of_a_single_example(
     assert model.sizes == sizes
     # With single examples it normalises by its running statistics, which then stay.
     assert torch.equal(before, model.norm.running_mean) == (1 in sizes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("examples", range(60))
+@pytest.mark.parametrize("size", [2, 3, 8, 32])
+def test_batches_have_every_example_once_and_never_a_last_one_alone(examples: int, size: int) -> None:
+    found = batches(examples, size)
+    assert [k for batch in found for k in range(examples)[batch]] == list(range(examples))
+    sizes = [batch.stop - batch.start for batch in found]
+    assert 1 not in sizes or examples == 1
+    assert max(sizes, default=0) <= size + 1

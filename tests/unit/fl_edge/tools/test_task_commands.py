@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from fl_edge.tasks.digits import DigitsTask
-from fl_edge.tasks.task import Examples, LocalData, Metric, Scores, Task
+from fl_edge.tasks.task import Examples, LoadContext, LocalData, Metric, Scores, Task
 
 
 class Good(DigitsTask):
@@ -70,6 +70,21 @@ class Lazy(DigitsTask):
 
     def predict(self, *_):
         return {"value": float("nan")}
+
+
+class Alternate(DigitsTask):
+    # Divides so that a part may be empty.
+    def load(self, context):
+        data = super().load(LoadContext("", context.partition.model_copy(update={"count": 1, "index": 0}), None))
+        part = slice(context.part, None, context.parts)
+        return LocalData(Examples(data.train.inputs[part], data.train.labels[part]), None)
+
+
+class Stumbling(Alternate):
+    def load(self, context):
+        data = super().load(context)
+        data.train.labels[0]
+        return data
 
 
 class Measured(DigitsTask):
@@ -134,6 +149,20 @@ def test_rare_arrays_are_listed_and_a_single_example_is_tried(mistakes: str) -> 
     assert found["training on 32 examples"][0] == "ok"
 
 
+@pytest.mark.parametrize(
+    ("task", "sign", "detail"),
+    [
+        ("{}:Alternate", "ok", "is possible; such an edge registers with 0 examples, and no update travels"),
+        ("{}:Stumbling", "FAILED", "IndexError: "),
+        ("digits", "ok", "load() refuses it: count: "),
+    ],
+)
+def test_a_part_with_0_examples_is_tried(mistakes: str, task: str, sign: str, detail: str) -> None:
+    found = table(run(task.format(mistakes)))["a part with 0 examples"]
+    assert found[0] == sign
+    assert found[1].startswith(detail)
+
+
 def test_a_task_that_learns_nothing_and_answers_with_nonsense(mistakes: str) -> None:
     result = run(f"{mistakes}:Lazy")
     found = table(result)
@@ -187,6 +216,9 @@ def test_a_new_task_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     result = run("power_use:PowerUseTask", "--data", "data", "--task-option", "window=5")
     assert result.exit_code == 0, result.output
     assert table(result)["metrics"] == ("ok", "mae in kWh")
+    assert table(result)["a part with 0 examples"][1].startswith(
+        "is possible, though load() gives part 196 of 196 156; "
+    )
     again = CliRunner().invoke(new_task, [str(tmp_path / "power-use")])
     assert "exists, expected a new directory" in str(again.exception)
 

@@ -16,13 +16,14 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from fl_edge.errors import CancelledError, DivergedError, ManifestMismatchError
+from fl_edge.errors import CancelledError, DataMissingError, DivergedError, ManifestMismatchError
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Metric, Scores, Task, TrainReport
 from fl_edge.training import local_training
 from fl_edge.training.executor import TrainedUpdate, edge_seed
 from fl_edge.training.local_training import train_update
+from fl_edge.training.task_results import checked_data
 from fl_shared.protocol.messages import TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector, unflatten
 
@@ -116,6 +117,13 @@ def test_without_a_holdout_nothing_is_claimed_about_it() -> None:
     metrics = train(data=digits(holdout=0.0)).metrics
     assert metrics.before is metrics.after is None
     assert metrics.train is not None
+
+
+def test_nothing_is_trained_on_no_examples_and_no_holdout_is_measured_without_any() -> None:
+    data, none = digits(), Examples(torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(DataMissingError, match="task digits: this edge has no examples to train on"):
+        train(data=LocalData(none, data.holdout))
+    assert checked_data(load_task("digits"), LocalData(data.train, none)).holdout is None
 
 
 def test_a_cancel_ends_it() -> None:
