@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,14 @@ def count_labels(names: Sequence[str], data: LocalData) -> dict[str, int]:
     if not names:
         return {}
     labels = [data.train.labels] if data.holdout is None else [data.train.labels, data.holdout.labels]
-    counts = sum(np.bincount(np.asarray(one), minlength=len(names)) for one in labels)
+    counts = sum(occurrences(one, len(names)) for one in labels)
     return {name: int(number) for name, number in zip(names, np.asarray(counts), strict=True)}
+
+
+def occurrences(numbers: torch.Tensor | NDArray[Any], least: int) -> NDArray[np.int64]:
+    """Returns how often each number from 0 on occurs in ``numbers``, shape (at least ``least``,)."""
+    # NumPy counts only what is an index of the machine without a loss: on 32 bits no int64.
+    return np.bincount(np.asarray(numbers).astype(np.intp), minlength=least).astype(np.int64)
 
 
 def confusion_matrix(
@@ -43,6 +49,6 @@ def confusion_matrix(
         return None
     classes = len(names)
     pairs = np.asarray(labels) * classes + np.asarray(predictions)
-    counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    counts = occurrences(pairs, classes**2).reshape(classes, classes)
     matrix = Confusion(labels=tuple(names), counts=tuple(tuple(row) for row in counts.tolist()))
     return matrix if len(matrix.model_dump_json()) <= MAX_CONFUSION_BYTES else None

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_edge.tasks.classes import occurrences
+
 Labels = NDArray[np.int64]
 Floats = NDArray[np.floating[Any]]
 
 
 def macro_f1(labels: Labels, predicted: Labels, classes: int) -> float:
     """Returns the mean of the F1 scores of the classes that occur in ``labels`` or ``predicted``, shape (examples,)."""
-    hits = np.bincount(labels[labels == predicted], minlength=classes)
-    both = np.bincount(labels, minlength=classes) + np.bincount(predicted, minlength=classes)
+    hits = occurrences(labels[labels == predicted], classes)
+    both = occurrences(labels, classes) + occurrences(predicted, classes)
     return float((2 * hits[both > 0] / both[both > 0]).mean())
 
 

@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -20,7 +21,7 @@ from fl_aggregator.round.events import ConfusionCounts, Evaluated
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage import journal
 from fl_edge.storage.label_counts_file import LabelCountsFile
-from fl_edge.tasks import classes
+from fl_edge.tasks import classes, scoring
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.task import Examples, LocalData
 from fl_edge.training.torch_executor import TorchExecutor
@@ -41,6 +42,24 @@ pytestmark = pytest.mark.edge
 
 def some(*labels: int) -> Examples:
     return Examples(torch.zeros(len(labels), 1), torch.tensor(labels))
+
+
+def test_numpy_is_given_numbers_to_count_as_indices_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    # NumPy 1 refuses what it must cast with a possible loss: on 32 bits int64. Here another type stands for that.
+    count = np.bincount
+
+    def counted(numbers: Any, minlength: int) -> Any:
+        assert numbers.dtype == np.intp
+        return count(numbers, minlength=minlength)
+
+    monkeypatch.setattr(np, "bincount", counted)
+    labels: Any = np.array([0, 2, 2], np.int16)
+    data = LocalData(Examples(np.zeros((3, 1)), labels), None)
+    assert classes.count_labels("abc", data) == {"a": 1, "b": 0, "c": 2}
+    matrix = classes.confusion_matrix("abc", labels, labels)
+    assert matrix is not None
+    assert matrix.counts == ((1, 0, 0), (0, 0, 0), (0, 0, 2))
+    assert scoring.macro_f1(labels, labels, 3) == 1.0
 
 
 def test_a_matrix_has_true_classes_by_row() -> None:
