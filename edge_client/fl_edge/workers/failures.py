@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
+from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 from fl_edge.errors import (
@@ -20,8 +23,12 @@ from fl_edge.errors import (
 from fl_edge.workers.jobs import FailureOutcome
 from fl_shared.system.text import one_line
 
+LOG: Final = logging.getLogger(__name__)
+
 MAX_MESSAGE: Final = 1000
 """Characters, as many as a message may have (``messages.Text``)."""
+MAX_TRACE: Final = 20_000
+"""Characters of a traceback that are kept: the last ones."""
 
 
 def _text_of(error: BaseException) -> str:
@@ -33,7 +40,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def failure_of(error: BaseException) -> FailureOutcome:
-    """Returns the outcome of a job that has raised ``error``; prints the traceback of an unexpected one."""
+    """Returns the outcome of a job that has raised ``error``; an unexpected one with its traceback."""
     message = _text_of(error)
     match error:
         case CancelledError():
@@ -57,6 +64,14 @@ def failure_of(error: BaseException) -> FailureOutcome:
         case EdgeError() | ValueError():
             return FailureOutcome("failed", message)
         case _:
-            # An unexpected error, so the traceback is needed.
-            traceback.print_exception(error)
-            return FailureOutcome("failed", f"{type(error).__name__}: {message}"[:MAX_MESSAGE])
+            place = traceback.extract_tb(error.__traceback__)[-1:]
+            where = f" ({Path(place[0].filename).name}, line {place[0].lineno})" if place else ""
+            kept = f"{type(error).__name__}: {message}"[: MAX_MESSAGE - len(where)]
+            trace = "".join(traceback.format_exception(error))[-MAX_TRACE:]
+            return FailureOutcome("failed", kept + where, trace.rstrip())
+
+
+@lru_cache(maxsize=64)
+def log_trace(trace: str) -> None:
+    """Logs the traceback of an unexpected error once, though a job that fails is done again and by each edge."""
+    LOG.error("a task's code failed unexpectedly (this traceback is shown once):", extra={"exception": trace})

@@ -152,10 +152,11 @@ class ExampleOutcome:
 
 @dataclass(frozen=True, slots=True)
 class FailureOutcome:
-    """A job that failed or was cancelled. ``message`` is for people."""
+    """A job that failed or was cancelled. ``message`` is for people, ``trace`` the traceback of an unexpected error."""
 
     kind: FailureKind
     message: str
+    trace: str = ""
 
 
 JobOutcome = LoadOutcome | TrainOutcome | EvaluateOutcome | PredictOutcome | ExampleOutcome | FailureOutcome

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final, assert_never
 
+from fl_edge.workers.failures import log_trace
 from fl_edge.workers.jobs import (
     EvaluateJob,
     FailureKind,
@@ -326,6 +327,8 @@ class Pool:
                     if slot.job == job_id:
                         slot.job = None
                     pending = self._pending.pop(job_id)
+                    if isinstance(outcome, FailureOutcome) and outcome.trace:
+                        log_trace(outcome.trace)
                     results.append(JobResult(job_id, pending.job, outcome, seconds))
                 case _:
                     assert_never(frame)

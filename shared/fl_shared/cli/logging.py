@@ -26,8 +26,8 @@ class _JsonFormatter(logging.Formatter):
         if client is not None:
             fields["client"] = client
         fields |= getattr(record, "facts", {})
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
+        if exception := _exception(self, record):
+            fields["exception"] = exception
         return json.dumps(fields, ensure_ascii=False)
 
 
@@ -39,14 +39,23 @@ class _TextFormatter(logging.Formatter):
         text = (
             f"{self.formatTime(record, '%H:%M:%S')} {client_text}{level_text}{one_line(record.getMessage())}"
         )
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        exception = _exception(self, record)
+        return f"{text}\n{exception}" if exception else text
+
+
+def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    """Returns the traceback of the record's error, or of that of another process (``exception``)."""
+    if record.exc_info:
+        return formatter.formatException(record.exc_info)
+    return str(getattr(record, "exception", ""))
 
 
 def start_logging(verbose: int, log_format: str, *, quiet: bool = False) -> None:
     """Makes all loggers write to standard error. Raises ``UserError`` for ``quiet`` with ``verbose``.
 
     ``extra={"client": …}`` of a record names the edge that it is about. ``extra={"facts": {…}}``: the values
-    in the message, as members of the JSON. ``verbose``: above 0, also debug messages. ``quiet``: only errors.
+    in the message, as members of the JSON. ``extra={"exception": …}``: the traceback of another process.
+    ``verbose``: above 0, also debug messages. ``quiet``: only errors.
     """
     if quiet and verbose:
         raise UserError("--quiet cannot be combined with --verbose")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from fl_edge.workers.failures import log_trace
 from fl_edge.workers.jobs import FailureOutcome, LoadOutcome, TrainOutcome
 from fl_edge.workers.limits import Limits
 from fl_edge.workers.pool import Pool
@@ -140,6 +142,23 @@ def test_whatever_a_task_does_its_job_alone_fails(start: Callable[..., PoolHarne
             assert words in failed.message, failed
             # Its result comes once, though two processes return.
             harness.expect(TrainOutcome, train(harness, "forks"), timeout=60)
+
+
+@pytest.mark.usefixtures("rogues")
+def test_the_traceback_of_an_error_is_logged_once_and_its_place_is_in_each_message(
+    start: Callable[..., PoolHarness], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_trace.cache_clear()
+    with (tmp_path / "said").open("wb") as said:
+        harness = start(2, stderr=said)
+        for _ in range(3):
+            failed = harness.expect(FailureOutcome, train(harness, "exits"), timeout=60)
+            assert re.fullmatch(r"SystemExit: 3 \(rogue_tasks\.py, line \d+\)", failed.message)
+        harness.pool.close()
+    (trace,) = [record.exception for record in caplog.records if hasattr(record, "exception")]
+    assert trace.startswith("Traceback (most recent call last):\n")
+    assert trace.endswith("SystemExit: 3")
+    assert "Traceback" not in (tmp_path / "said").read_text()
 
 
 @pytest.mark.usefixtures("rogues")
