@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 
 from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics
 from fl_aggregator.monitoring.views import edge_states, status
-from fl_aggregator.monitoring.views.round_record import RoundRecord
+from fl_aggregator.monitoring.views.round_record import EDGES_METRICS, RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import PHASES, ROUND_PHASES, Run
 from fl_aggregator.storage.run_directory import RunRecord
@@ -66,6 +66,7 @@ class Prometheus(Collector):
     def __init__(self, host: str, port: int, failures: Mapping[str, int]) -> None:
         self._failures = failures
         self._state: Run | None = None
+        self._newest_round: RoundRecord | None = None
         self._runtime_metrics: Callable[[], RuntimeMetrics] | None = None
         client.disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = client.CollectorRegistry()
@@ -115,7 +116,8 @@ class Prometheus(Collector):
                     pass
 
     def log_round(self, record: RoundRecord) -> None:
-        """Counts the round and the durations of its phases."""
+        """Counts the round and the durations of its phases, and keeps its metrics for the next scrape."""
+        self._newest_round = record
         self._rounds.labels(record.outcome).inc()
         for phase in ROUND_PHASES:
             if phase.name in record.seconds:
@@ -139,6 +141,8 @@ class Prometheus(Collector):
             yield from _runtime_families(self._runtime_metrics())
         if self._state is not None:
             yield from _state_families(self._state)
+        if self._newest_round is not None:
+            yield edges_family(self._newest_round)
 
 
 def _runtime_families(metrics: RuntimeMetrics) -> Iterator[Metric]:
@@ -197,6 +201,18 @@ def metric_families(state: Run) -> Iterator[Metric]:
         )
         best.add_metric([state.primary.name, state.primary.unit], state.best)
         yield best
+
+
+def edges_family(record: RoundRecord) -> GaugeMetricFamily:
+    """The means over the edges of the loss and of the declared metrics in a round."""
+    family = GaugeMetricFamily(
+        "fl_edges_metric", "The newest round's means over its edges.", labels=["metric", "unit", "when"]
+    )
+    for metric in (m.LOSS, *record.declared):
+        for when in EDGES_METRICS:
+            if (value := record.metrics.get(f"{when}_{metric.name}")) is not None:
+                family.add_metric([metric.name, metric.unit, when], value)
+    return family
 
 
 def _labelled(family: Metric, values: Mapping[str, float]) -> Metric:

@@ -28,6 +28,8 @@ Names = Annotated[list[Name], Field(max_length=100_000)]
 Counts = Annotated[dict[Name, m.Count], Field(max_length=1000)]
 FiniteMetrics = Annotated[dict[Name, Annotated[float, Field(ge=-1e300, le=1e300)]], Field(max_length=256)]
 """Metrics in a range that can be drawn. The aggregator writes finite numbers only."""
+EDGES_METRICS: Final = ("before", "after", "train")
+"""Before ``_`` and a metric's name: of the base and the trained model on the edges' holdouts, and of the training."""
 Reason = Annotated[str, StringConstraints(max_length=10_000)]
 
 
@@ -178,6 +180,12 @@ class RoundRecord(_Lenient):
     def primary(self) -> m.MetricDeclaration:
         """The metric by which versions are compared."""
         return m.primary_of(self.declared)
+
+    def unit_of(self, name: str) -> str:
+        """Returns the unit of a member of ``metrics``; empty if it has none, as all that the task does not declare."""
+        units = {metric.name: metric.unit for metric in self.declared}
+        when, _, metric = name.partition("_")
+        return units.get(name, units.get(metric, "") if when in EDGES_METRICS else "")
 
     @property
     def duration(self) -> float:

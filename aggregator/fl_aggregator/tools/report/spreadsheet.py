@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Final
 
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.tools.report.reading import RunReport
 from fl_shared.system.text import one_line
 
@@ -15,16 +16,21 @@ _FORMULA_STARTS: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 
 def csv_text(runs: Sequence[RunReport]) -> str:
-    """The CSV text. Each metric and phase that any round has gets a column; lists are separated by spaces."""
+    """The CSV text. Each metric and phase that any round has gets a column; lists are separated by spaces.
+
+    A metric's column is named with its unit: ``mae [kWh]``. Fractions, which are shown as percentages elsewhere, are
+    numbers from 0 to 1 and have none. A metric that has different units in several runs has as many columns.
+    """
     rounds = [(run, record) for run in runs for record in run.rounds]
-    metrics = sorted({name for _, line in rounds for name in line.metrics})
+    metrics = sorted({(name, _unit(line, name)) for _, line in rounds for name in line.metrics})
     phases = list(dict.fromkeys(name for _, line in rounds for name in line.seconds))
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
     writer.writerow(
         ["run", "round", "outcome", "reason", "version", "selected", "participants", "missing", "refused", "examples",
          "split",
-         *map(_escape_formula, metrics), *(f"seconds_{one_line(phase)}" for phase in phases), "bytes_up", "bytes_down",
+         *(_escape_formula(f"{name} [{unit}]" if unit else name) for name, unit in metrics),
+         *(f"seconds_{one_line(phase)}" for phase in phases), "bytes_up", "bytes_down",
          "participant_ids", "missing_ids"]
     )  # fmt: skip
     for run, line in rounds:
@@ -33,11 +39,17 @@ def csv_text(runs: Sequence[RunReport]) -> str:
              "" if line.version is None else line.version, len(line.cohort), len(line.participants),
              len(line.missing), sum(sum(reasons.values()) for reasons in line.refused.values()), line.examples,
              line.split or "",
-             *(line.metrics.get(name, "") for name in metrics), *(line.seconds.get(name, "") for name in phases),
+             *(line.metrics.get(name, "") if _unit(line, name) == unit else "" for name, unit in metrics),
+             *(line.seconds.get(name, "") for name in phases),
              line.bytes.up, line.bytes.down,
              _escape_formula(" ".join(line.participants)), _escape_formula(" ".join(line.missing))]
         )  # fmt: skip
     return buffer.getvalue()
+
+
+def _unit(line: RoundRecord, name: str) -> str:
+    unit = line.unit_of(name)
+    return "" if unit == "%" else unit
 
 
 def _escape_formula(text: str) -> str:

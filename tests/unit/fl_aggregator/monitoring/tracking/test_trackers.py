@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from fl_aggregator.monitoring.tracking import tensorboard
 from fl_aggregator.monitoring.tracking.event_file import EventFile, steps
 from fl_aggregator.monitoring.tracking.mlflow import allowed_name
-from fl_aggregator.monitoring.tracking.prometheus import metric_families
+from fl_aggregator.monitoring.tracking.prometheus import edges_family, metric_families
 from fl_aggregator.monitoring.tracking.tensorboard import TensorBoard
 from fl_aggregator.monitoring.tracking.trackers import CLOSE_TIMEOUT, RuntimeMetrics, Tracker, Trackers
 from fl_aggregator.monitoring.views.round_record import RoundRecord, Traffic
@@ -286,3 +287,17 @@ def test_prometheus_has_every_metric_with_its_unit_and_split() -> None:
         ("fl_metric", ("metric", "loss"), ("split", "test"), ("unit", "")): 0.5,
         ("fl_metric_best", ("metric", "mae"), ("unit", "kWh")): 21.5,
     }
+
+
+def test_the_primary_metric_of_each_split_is_everywhere() -> None:
+    measured = {"mae": 21.5, "before_mae": 23.5, "after_mae": 20.5, "train_loss": 0.25}
+    record = line(1, **measured).model_copy(update={"declared": [MAE]})
+    assert tensorboard.scalars(record).items() >= {
+        "test/mae": 21.5, "edges/before_mae": 23.5, "edges/after_mae": 20.5, "edges/train_loss": 0.25,
+    }.items()  # fmt: skip
+    assert [(*sample.labels.values(), sample.value) for sample in edges_family(record).samples] == [
+        ("loss", "", "train", 0.25), ("mae", "kWh", "before", 23.5), ("mae", "kWh", "after", 20.5),
+    ]  # fmt: skip
+    assert [record.unit_of(name) for name in ("mae", "after_mae", "train_loss", "loss", "mae_after")] == [
+        "kWh", "kWh", "", "", "",
+    ]  # fmt: skip

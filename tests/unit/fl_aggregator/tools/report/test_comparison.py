@@ -116,3 +116,25 @@ def test_csv_has_a_row_a_round(tmp_path: Path) -> None:
     assert rows[2]["missing_ids"] == "3"
     assert rows[0]["seconds_collecting"] == "1.5"
     assert not (tmp_path / "-").exists()
+
+
+def test_the_heads_of_csv_have_the_units_of_metrics(tmp_path: Path) -> None:
+    def declared(unit: str) -> list[dict[str, object]]:
+        return [
+            {"name": "mae", "higher_is_better": False, "unit": unit},
+            {"name": "accuracy", "higher_is_better": True, "unit": "%"},
+        ]
+
+    measured = {"mae": 2.5, "before_mae": 3.5, "accuracy": 0.9, "after_accuracy": 0.8, "loss": 0.1}
+    runs = [
+        write(tmp_path / unit, [line(1, declared=declared(unit), metrics=measured)])
+        for unit in ("kWh", "=1+1")
+    ]
+    done = report(*runs, "--out", "-", "--csv", tmp_path / "out.csv")
+    assert done.exit_code == 0, done.output
+    first, second = csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text()))
+    assert (first["mae [kWh]"], first["before_mae [kWh]"], first["mae [=1+1]"]) == ("2.5", "3.5", "")
+    assert (second["mae [kWh]"], second["mae [=1+1]"]) == ("", "2.5")
+    assert first["accuracy"] == "0.9", "a fraction, not a percentage"
+    assert (first["after_accuracy"], first["loss"]) == ("0.8", "0.1")
+    assert "mae" not in first
