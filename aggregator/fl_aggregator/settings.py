@@ -27,6 +27,7 @@ from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import partition_scheme, topics
 from fl_shared.protocol.task_spec import format_task
+from fl_shared.system.invocation import aggregator_command
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.registry import KnownEncoding
 
@@ -95,7 +96,7 @@ class Settings(BaseModel):
         Option(RUN, "Task to train: digits, mnist, fashion-mnist, cifar10, or another that the edges have.")] = "digits"
     task_option: Annotated[dict[OptionName, OptionValue],
         Option(RUN, "An option of the task, for example target=price; may be given several times "
-               "(fl-aggregator tasks NAME lists them).")] = Field(default={})
+               f"({aggregator_command('tasks', 'NAME')} lists them).")] = Field(default={})
     clients: Annotated[Count, Option(RUN, "Number of training edges, and of partitions of the data.")] = 20
     rounds: Annotated[Count, Option(RUN, "Versions of the model to make.")] = 10
     seed: Annotated[int, Field(ge=0, lt=2**53), Option(RUN, "Seed of all random choices.")] = 0
@@ -103,7 +104,7 @@ class Settings(BaseModel):
     train_examples: Annotated[int | None, Field(ge=1, le=2**53),
         Option(DATA, "Use only this many examples of the data set.", default="all")] = None
     strategy: Annotated[Specification, Option(TRAINING, "How updates become the next model "
-        "(fl-aggregator strategies lists them).", metavar=SPECIFICATION)] = "fedavg"
+        f"({aggregator_command('strategies')} lists them).", metavar=SPECIFICATION)] = "fedavg"
     combine: Annotated[Specification | None, Option(TRAINING, "How updates are combined, instead of the strategy's.",
         default="the strategy's", metavar=SPECIFICATION)] = None
     server_optimizer: Annotated[Specification | None, Option(TRAINING,

@@ -22,6 +22,7 @@ from fl_shared.cli.logging import start_logging
 from fl_shared.cli.main import run_program
 from fl_shared.errors import UserError
 from fl_shared.protocol.topics import valid_client
+from fl_shared.system.invocation import edge_command
 from fl_shared.system.text import natural_order
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
 
 
 @options.command(
-    epilog=f"{options.EPILOG} Who writes a task has two more commands: fl-edge new-task DIR, fl-edge check-task NAME."
+    epilog=f"{options.EPILOG} Who writes a task has two more commands: {edge_command('new-task', 'DIR')}, "
+    f"{edge_command('check-task', 'NAME')}."
 )
 @option_under(
     EDGE,

@@ -27,6 +27,7 @@ class Program:
         directory.mkdir(parents=True, exist_ok=True)
         self._out, self._err = directory / "stdout.txt", directory / "stderr.txt"
         self.command = [str(BIN / name), *arguments]
+        given = os.environ if environment is None else environment
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
                 self.command,
@@ -34,7 +35,8 @@ class Program:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                env=environment,
+                # Then the commands that they print name programs, not files.
+                env={**given, "PATH": f"{BIN}:{given.get('PATH', os.defpath)}"},
             )
 
     @property

@@ -59,7 +59,7 @@ def run_aggregator(
         display.stop()
         directory = launch.directory.path
         resume = summary.resume_command(
-            click.get_current_context().command_path, outcome, directory, resume_arguments
+            click.get_current_context().command.name or "", outcome, directory, resume_arguments
         )
         result_line = summary.outcome_line(outcome, display.waiting_notices.refused_text)
         if quiet:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from fl_shared.errors import UserError
+from fl_shared.system.invocation import aggregator_command
 
 
 @click.command()
@@ -27,7 +28,9 @@ def strategies(name: str | None, as_json: bool) -> None:
     if name is not None:
         listed = {kind: {name: members[name]} for kind, members in listed.items() if name in members}
         if not listed:
-            raise UserError(f"{name!r}: is no strategy and no part (fl-aggregator strategies lists them)")
+            raise UserError(
+                f"{name!r}: is no strategy and no part ({aggregator_command('strategies')} lists them)"
+            )
         if name in PRESETS:  # with the fields of its parts, which are the strategy's
             for kind, text in (
                 ("combine", PRESETS[name].combine),

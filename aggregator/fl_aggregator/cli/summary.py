@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -12,6 +12,7 @@ from fl_aggregator.monitoring.views.notices import absence_text
 from fl_aggregator.round.state import Failed, Finished, Run, Stopped
 from fl_aggregator.server.aggregator import Outcome
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RUN_FILE
+from fl_shared.system.invocation import aggregator_command, install_command
 from fl_shared.system.text import duration_text, natural_key, quantity_text, size_text
 
 WRITTEN_FILES: Final = (
@@ -57,7 +58,10 @@ def written_files(directory: Path, state: Run) -> Iterator[str]:
     width = max((len(str(path)) for path, _ in existing), default=0)
     for path, what in existing:
         yield f"  {path!s:{width}}  {what}, {size_text(path.stat().st_size)}"
-    yield f"look at it: fl-aggregator report {shlex.quote(str(directory))}"
+    look = aggregator_command("report", directory)
+    if importlib.util.find_spec("matplotlib") is None:
+        look += f" (first: {install_command('report')})"
+    yield f"look at it: {look}"
 
 
 def resume_command(command: str, outcome: Outcome, directory: Path, arguments: Sequence[str]) -> str | None:
@@ -65,7 +69,7 @@ def resume_command(command: str, outcome: Outcome, directory: Path, arguments: S
     match outcome.state.phase:
         case Finished() | Failed(reason="unknown-target"):
             return None
-    return f"{command} --resume {shlex.join([str(directory), *arguments])}"
+    return aggregator_command(command, "--resume", directory, *arguments)
 
 
 def refused_line(refused: RejectionCounts, limit: int = 10) -> str:

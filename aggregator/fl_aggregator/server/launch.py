@@ -21,6 +21,7 @@ from fl_aggregator.storage.run_directory import (
     RunRecord,
 )
 from fl_shared.errors import UserError
+from fl_shared.system.invocation import aggregator_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,6 @@ def _read_record(path: Path, simulated: bool) -> RunRecord:
         command = "start" if simulated else "simulate"
         raise UserError(
             f"--resume {path}: was started by fl-aggregator {command}; resume it with: "
-            f"fl-aggregator {command} --resume {path}"
+            f"{aggregator_command(command, '--resume', path)}"
         )
     return record

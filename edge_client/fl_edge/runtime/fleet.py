@@ -42,6 +42,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.task_spec import task_name
 from fl_shared.system.file_limit import raise_file_limit
+from fl_shared.system.invocation import install_command
 
 LOG = logging.getLogger(__name__)
 
@@ -216,7 +217,7 @@ def _check(settings: FleetSettings) -> None:
         names = ", ".join((*registry.names(), f"{SYNTHETIC}N"))
         raise UserError(f"--task: {settings.task!r} is unknown here; expected one of: {names}")
     if settings.light and settings.device == "cuda":
-        reason = "with --light" if has_torch() else "without torch: pip install 'fl-mqtt[edge]'"
+        reason = "with --light" if has_torch() else f"without torch: {install_command('edge')}"
         raise UserError(f"--device {settings.device} cannot be used {reason}")
     if settings.light:
         LOG.info("training without torch, which these tasks allow: %s", ", ".join(registry.light_names()))

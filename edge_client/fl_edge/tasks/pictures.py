@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from fl_edge.errors import DataCorruptError, PayloadError
 from fl_shared.protocol.limits import MAX_REQUEST
 from fl_shared.protocol.messages import ImageRequest
+from fl_shared.system.invocation import install_command
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -85,7 +86,7 @@ def read_picture(path: Path) -> Picture:
 def _need_pillow(form: str) -> None:
     if importlib.util.find_spec("PIL") is None:
         raise PayloadError(
-            f"{form} needs Pillow, which this edge has not installed: pip install 'fl-mqtt[lite]'"
+            f"{form} needs Pillow, which this edge has not installed: {install_command('lite')}"
         )
 
 

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from fl_edge.errors import EdgeError, TaskOptionsError, UnknownTaskError
 from fl_edge.tasks.synthetic import parameter_count
 from fl_shared.protocol.task_spec import parse_task
+from fl_shared.system.invocation import install_command
 
 if TYPE_CHECKING:
     from fl_edge.tasks.task import Task
@@ -56,7 +57,7 @@ def light_names() -> tuple[str, ...]:
 
 def needs_package(name: str, package: str) -> str:
     """Returns what to say of a task that needs a package of the extra ``edge``."""
-    return f"task {name!r} needs {package}, which is not installed: pip install 'fl-mqtt[edge]'"
+    return f"task {name!r} needs {package}, which is not installed: {install_command('edge')}"
 
 
 def has_task(name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import math
 import re
+import shlex
 from pathlib import Path
 from string import Template
 from typing import Final
@@ -13,6 +14,7 @@ import click
 
 from fl_shared.cli import options
 from fl_shared.errors import RunFailed, UserError
+from fl_shared.system.invocation import edge_command, install_command
 
 FILES: Final = {
     "pyproject.toml.txt": "pyproject.toml",
@@ -51,7 +53,8 @@ def new_task(directory: Path) -> None:
     except OSError as error:
         raise UserError(f"{error.filename or directory}: {error.strerror}") from None
     click.echo(f"written: {directory}")
-    click.echo(f"try it:  cd {directory} && fl-edge check-task {module}:{class_name} --data data")
+    there, check = shlex.quote(str(directory)), f"{module}:{class_name}"
+    click.echo(f"try it:  cd {there} && {edge_command('check-task', check, '--data', 'data')}")
 
 
 @options.command(epilog=None)
@@ -82,7 +85,7 @@ def check_task(task: str, data: Path | None, task_options: dict[str, str]) -> No
     try:
         from fl_edge.tools.task_check import TaskCheck
     except ImportError as error:
-        raise UserError(f"{error}: pip install 'fl-mqtt[edge]'") from None
+        raise UserError(f"{error}: {install_command('edge')}") from None
 
     failed = 0
     for finding in TaskCheck(found, data).run():

@@ -57,6 +57,7 @@ from fl_edge.workers.protocol import (
     write_frame,
 )
 from fl_shared.protocol.messages import Partition, UpdateMetrics
+from fl_shared.system.invocation import install_command
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.encodings.float32 import FLOAT32
@@ -142,7 +143,7 @@ class Worker:
             configure_torch()
             torch.zeros(1, device=self._device)
         except ImportError as error:
-            return f"torch cannot be imported ({error}): pip install 'fl-mqtt[edge]'"
+            return f"torch cannot be imported ({error}): {install_command('edge')}"
         except Exception as error:  # torch raises errors of several types for a missing device
             return f"--device {self._device} cannot be used: {error}"
         return None

@@ -27,6 +27,7 @@ from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.task_spec import task_name
 from fl_shared.system.child_process import ChildProcess
+from fl_shared.system.invocation import install_command
 from fl_shared.system.mosquitto import LOOPBACK, MosquittoChild
 
 EVALUATOR: Final = "evaluator"
@@ -74,7 +75,7 @@ def check_fleet_possible(task: str) -> None:
     """Raises ``UserError`` if a package is missing that edges need for ``task`` and the aggregator does not."""
     missing = [name for name in sorted(EDGE_PACKAGES) if importlib.util.find_spec(name) is None]
     if missing and task_name(task) not in light_names() and not is_path(task_name(task)):
-        raise UserError(f"simulate needs {', '.join(missing)} for its edges: pip install 'fl-mqtt[edge]'")
+        raise UserError(f"simulate needs {', '.join(missing)} for its edges: {install_command('edge')}")
 
 
 class Simulation:

@@ -94,6 +94,7 @@ class BrokerOptions:
     key: Path | None = None
     kit: Path | None = None
     password: str | None = field(default=None, repr=False)
+    password_file: Path | None = None
     prefix: str | None = None
     keepalive: int = 30
 
@@ -142,11 +143,16 @@ class BrokerOptions:
             argument for name, path in present.items() if path is not None for argument in (name, str(path))
         ]
 
+    def all_credential_arguments(self) -> list[str]:
+        """`credential_arguments`, and the password's file, for commands that a user starts."""
+        file = [] if self.password_file is None else ["--password-file", str(self.password_file)]
+        return [*self.credential_arguments(), *file]
+
     def resume_arguments(self) -> list[str]:
-        """The arguments with which a run can be resumed: `credential_arguments`, and the broker they are for."""
+        """The arguments with which a run can be resumed: all credentials, and the broker they are for."""
         is_secret = self.kit is not None or self.password is not None
         address = ["--broker", str(self.broker)] if is_secret and self.broker is not None else []
-        return [*address, *self.credential_arguments()]
+        return [*address, *self.all_credential_arguments()]
 
     def _from_kit(
         self,

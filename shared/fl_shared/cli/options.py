@@ -136,7 +136,9 @@ def _broker_options(command: Command, shown_default: str) -> Command:
         from fl_shared.cli.broker_access import BrokerOptions
 
         broker_values = {name: values.pop(name) for name in _BROKER_OPTION_NAMES}
-        broker = BrokerOptions(**broker_values, password=read_password(password_file))
+        broker = BrokerOptions(
+            **broker_values, password=read_password(password_file), password_file=password_file
+        )
         return command(*args, broker=broker, **values)
 
     decorated: Command = gathering

@@ -12,6 +12,7 @@ from typing import Final
 from fl_shared.errors import ServerRequiresTls, WebSocketRefused, WrongBrokerKey
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import ConnectionSettings
+from fl_shared.system.invocation import aggregator_command
 from fl_shared.system.mosquitto import accepts_connect
 
 PROBE_TIMEOUT: Final = 1.0
@@ -19,7 +20,7 @@ NO_ROOM: Final = "it may have as many clients as it allows (Mosquitto: max_conne
 """Mosquitto closes a connection that is one too many without an answer; other brokers send a reason code."""
 MESSAGES_MISSING: Final = (
     "a slow link, or the broker drops messages (max_queued_messages, max_queued_bytes or message_size_limit in "
-    "mosquitto.conf; fl-aggregator doctor measures them)"
+    f"mosquitto.conf; {aggregator_command('doctor')} measures them)"
 )
 """Why messages may not arrive though all are connected."""
 _ROTATE: Final = "get a new one (fl-aggregator provision rotate)"

@@ -14,6 +14,7 @@ from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run
 from fl_aggregator.storage.run_directory import RunRecord
 from fl_shared.errors import UserError
+from fl_shared.system.invocation import install_command
 
 EXPERIMENT, RUN_TAG = "fl-mqtt", "fl-mqtt.run"
 
@@ -42,7 +43,7 @@ class MLflow:
 
             self._client, self._metric, self._run_id = MlflowClient(uri), Metric, ""
         except ImportError:
-            raise UserError("--mlflow: mlflow is not installed: pip install 'fl-mqtt[mlflow]'") from None
+            raise UserError(f"--mlflow: mlflow is not installed: {install_command('mlflow')}") from None
         except Exception as error:  # of a type that MLflow defines
             raise UserError(f"--mlflow {uri}: {str(error).splitlines()[0]}") from None
 

@@ -14,6 +14,7 @@ import click
 
 from fl_shared.cli.headings import OUTPUT, option_under
 from fl_shared.errors import UserError
+from fl_shared.system.invocation import install_command
 
 if TYPE_CHECKING:
     from fl_aggregator.monitoring.tracking.trackers import Tracker, Trackers
@@ -79,7 +80,7 @@ def tracking_options(command: Command) -> Command:
         option_under(OUTPUT, "--metrics-host", metavar="ADDRESS", default="127.0.0.1",
                      help="Address to serve metrics on; no authentication."),
         option_under(OUTPUT, "--mlflow", metavar="URI", default=None,
-                     help="Log to this MLflow server (pip install 'fl-mqtt[mlflow]')."),
+                     help=f"Log to this MLflow server ({install_command('mlflow')})."),
     ]  # fmt: skip
     wrapped: Command = with_tracking
     for option in reversed(options):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from fl_shared.cli import options as shared
+from fl_shared.cli.broker_access import DEFAULT_PREFIX
 from fl_shared.cli.logging import start_logging
 from fl_shared.errors import RunFailed, UserError
+from fl_shared.system.invocation import aggregator_command
 
 if TYPE_CHECKING:
     from fl_shared.cli.broker_access import BrokerAccess, BrokerOptions
@@ -25,11 +26,12 @@ def watch_command(access: BrokerAccess, prefix: str, options: BrokerOptions) -> 
     if options.kit is not None:
         kit = options.kit.with_name("operator.zip")
         if kit.exists():
-            return f"fl-aggregator watch --kit {shlex.quote(str(kit))}"
-        return "fl-aggregator watch --kit with the operator's kit"
-    prefix_option = "" if prefix == "fl" else f" --prefix {shlex.quote(prefix)}"
-    ca_option = "" if options.ca is None else f" --ca {shlex.quote(str(options.ca))}"
-    return f"fl-aggregator watch --broker {shlex.quote(str(access.address))}{ca_option}{prefix_option}"
+            return aggregator_command("watch", "--kit", kit)
+        return f"{aggregator_command('watch', '--kit')} with the operator's kit"
+    under = [] if prefix == DEFAULT_PREFIX else ["--prefix", prefix]
+    return aggregator_command(
+        "watch", "--broker", access.address, *options.all_credential_arguments(), *under
+    )
 
 
 @shared.command()

@@ -9,6 +9,7 @@ from fl_aggregator.monitoring.terminal.snapshot import Snapshot
 from fl_aggregator.monitoring.views.round_record import columns_of
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.limits import MAX_STATUS_AGE
+from fl_shared.system.invocation import aggregator_command
 from fl_shared.system.text import duration_text
 
 
@@ -52,7 +53,7 @@ class ObservedRun:
             )
         return (
             f"the aggregator is offline, its last status was at {status.written}{age_text}: edges keep their updates; "
-            "resume the run where it ran, with fl-aggregator start --resume DIR"
+            f"resume the run where it ran, with {aggregator_command('start', '--resume', 'DIR')}"
         )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from fl_aggregator.tools.report.markup import Markup, text
 from fl_shared.errors import UserError
+from fl_shared.system.invocation import install_command
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,7 +83,7 @@ def draw(name: str, size: tuple[float, float], description: str, plot: Callable[
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError(
-            "matplotlib is not installed, and a report needs it: pip install 'fl-mqtt[report]'"
+            f"matplotlib is not installed, and a report needs it: {install_command('report')}"
         ) from None
     # The salt makes ids in the SVG (of clip paths, markers) unique in the page, and the same each time.
     with rc_context(cast(Any, {**_RC_SETTINGS, "svg.hashsalt": name})):

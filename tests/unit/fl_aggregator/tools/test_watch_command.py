@@ -17,6 +17,8 @@ def test_it_names_files_where_they_are(tmp_path: Path) -> None:
     )
     command = watch_command(access, "lab/x", BrokerOptions(ca=Path("my ca.pem")))
     assert command.endswith("--ca 'my ca.pem' --prefix lab/x")
+    command = watch_command(access, "fl", BrokerOptions(cert=Path("a.pem"), password_file=Path("secret")))
+    assert command.endswith("--cert a.pem --password-file secret")
     kit = tmp_path / "my kits" / "aggregator.zip"
     kit.parent.mkdir()
     assert "operator's kit" in watch_command(access, "fl", BrokerOptions(kit=kit)), "it is on another machine"
