@@ -12,7 +12,7 @@ from fl_aggregator.monitoring.views.notices import absence_text
 from fl_aggregator.round.state import Failed, Finished, Run, Stopped
 from fl_aggregator.server.aggregator import Outcome
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RUN_FILE
-from fl_shared.system.invocation import aggregator_command, install_command
+from fl_shared.system.invocation import aggregator_command
 from fl_shared.system.text import duration_text, natural_key, quantity_text, size_text
 
 WRITTEN_FILES: Final = (
@@ -58,10 +58,8 @@ def written_files(directory: Path, state: Run) -> Iterator[str]:
     width = max((len(str(path)) for path, _ in existing), default=0)
     for path, what in existing:
         yield f"  {path!s:{width}}  {what}, {size_text(path.stat().st_size)}"
-    look = aggregator_command("report", directory)
-    if importlib.util.find_spec("matplotlib") is None:
-        look += f" (first: {install_command('report')})"
-    yield f"look at it: {look}"
+    extra = "" if importlib.util.find_spec("matplotlib") else "report"
+    yield f"look at it: {aggregator_command('report', directory, extra=extra)}"
 
 
 def resume_command(command: str, outcome: Outcome, directory: Path, arguments: Sequence[str]) -> str | None:

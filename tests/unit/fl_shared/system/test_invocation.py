@@ -33,6 +33,9 @@ def test_a_program_on_the_path_is_called_by_its_name(venv: Path, monkeypatch: py
     assert aggregator_command("report", "my run") == "fl-aggregator report 'my run'"
     monkeypatch.setattr(sys, "argv", [str(venv / "fl-mqtt")])
     assert aggregator_command("report", Path("run")) == "fl-mqtt aggregator report run"
+    assert aggregator_command("report", "run", extra="report") == (
+        "fl-mqtt aggregator report run (first: pip install 'fl-mqtt[report]')"
+    )
     assert edge_command("new-task", "DIR") == "fl-mqtt edge new-task DIR"
     assert install_command("report") == "pip install 'fl-mqtt[report]'"
 
@@ -72,6 +75,9 @@ def test_uvx_starts_what_it_has_started(
     monkeypatch.setattr(sys, "argv", [str(venv / "fl-mqtt")])
     of_file = "" if origin is None else f"--from {source} "
     assert aggregator_command("watch") == f"uvx {of_file}fl-mqtt aggregator watch"
+    assert aggregator_command("report", "run", extra="report") == (
+        f"uvx --from '{source}[report]' fl-mqtt aggregator report run"
+    )
     monkeypatch.setattr(sys, "argv", [str(venv / "fl-aggregator")])
     assert aggregator_command("watch") == f"uvx --from {source} fl-aggregator watch"
     assert install_command("lite") == f"uvx --from '{source}[lite]' fl-mqtt"
