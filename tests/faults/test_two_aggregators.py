@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from tests.support.broker import Mosquitto
 from tests.support.client import Client
 from tests.support.provisioned_broker import ProvisionedBroker, provisioned
 from tests.support.provisioned_site import FORGER, Site
+from tests.support.received import Received
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
@@ -30,12 +31,15 @@ ENDLESS = (*RUN, "100000")
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+def broker(mosquitto: Mosquitto, edges: programs.Program) -> Mosquitto:
     """A broker of its own, since it is frozen, with three edges."""
-    made = Mosquitto(tmp_path)
-    with programs.edges(tmp_path / "edges", made.url, "0-2", *TASK):
-        yield made
-    made.stop()
+    return mosquitto
+
+
+@pytest.fixture
+def edges(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[programs.Program]:
+    with programs.edges(tmp_path / "edges", mosquitto.url, "0-2", *TASK) as running:
+        yield running
 
 
 def digests(directory: Path) -> dict[int, str]:
@@ -69,21 +73,42 @@ def ends_superseded(program: programs.Program, by: str) -> None:
     assert "Traceback" not in program.err
 
 
+def stands_still(statuses: Sequence[Received]) -> bool:
+    """Whether the last two say that the same round waits for the same updates."""
+    last = [each.message for each in statuses if isinstance(each.message, m.Status)][-2:]
+    said = [(each.phase, each.round, each.have) for each in last]
+    return len(said) == 2 and said[0] == said[1] and said[0][0] == "collecting"
+
+
+def stop_between_messages(one: programs.Program, broker: Mosquitto, edges: programs.Program) -> None:
+    """Stops ``one`` while it waits for updates: what it had queued would leave its socket when it wakes up."""
+    training = programs.workers(edges)
+    with Client(broker.endpoint, "fl/status") as observer:
+        programs.freeze(*training)
+        observer.catch_up()
+        since = len(observer.received)
+        observer.wait_for(lambda _: stands_still(observer.received[since:]), "a status that says nothing new")
+        one.send(signal.SIGSTOP)
+    programs.thaw(*training)
+
+
 def test_one_that_stood_still_gives_way_to_the_run_that_was_started_meanwhile(
-    broker: Mosquitto, tmp_path: Path
+    broker: Mosquitto, edges: programs.Program, tmp_path: Path
 ) -> None:
     with programs.aggregator(tmp_path / "one", broker.url, *ENDLESS) as one:
         wait_for_rounds(one, tmp_path / "one", 3)
-        one.send(signal.SIGSTOP)
+        stop_between_messages(one, broker, edges)
         with programs.aggregator(tmp_path / "two", broker.url, *ENDLESS) as two:
             wait_for_rounds(two, tmp_path / "two", 3)
             first_run, second_run = run_id(tmp_path / "one"), run_id(tmp_path / "two")
             with Client(broker.endpoint, "fl/#") as seen:
+                seen.catch_up()  # with what is retained of the first
                 before = len(seen.received)
                 one.send(signal.SIGCONT)
                 ends_superseded(one, second_run)
                 assert f"continue with --resume {tmp_path / 'one' / 'run'}" in one.err
                 wait_for_rounds(two, tmp_path / "two", 3)
+                seen.catch_up()
                 said = [each for each in seen.received[before:] if first_run.encode() in each.payload]
             assert [each.topic for each in said if b'"offline"' not in each.payload] == [], said
     with (
