@@ -1,8 +1,9 @@
 """Means and deviations of columns, of one edge or of the whole federation.
 
-The statistics of a federation are buffers of the model, which FedAvg averages. An aggregator takes only values up to
-``--max-delta``, and adds them in fixed point. So a statistic of any size is given as digits (`to_digits`): as the mean
-of digits is the digits of the mean, the average is exact.
+The statistics of a federation are buffers of the model, which FedAvg averages. An aggregator adds them in fixed point,
+to about 2^-33, and takes none above ``--max-buffer`` (10^12). So a statistic has four places, of which one is used: the
+one that brings it to between 2^-10 and 2^38, where fixed point is as precise as float32 (`to_places`). As the places
+only scale, the mean of them is that of the statistics.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-BASE: Final = 16.0
-EXPONENTS: Final = np.arange(-16, 25)
-"""Of the digits of a number: from 2^-64 to 2^96, since a square needs twice the exponent of a number."""
-STATISTICS_SHAPE: Final = (3, len(EXPONENTS))
-"""Of the buffer of a column: the digits of the fraction of examples that have a value, of the sum of the values, and of
+SCALES: Final = 2.0 ** np.arange(-48, 97, 48)
+"""Of the places. A square needs twice the exponent of a number: 2^134 is enough for times in nanoseconds."""
+LEAST: Final = 2.0**-10
+"""Times its scale: the least magnitude of a statistic in any place but the first."""
+STATISTICS_SHAPE: Final = (3, len(SCALES))
+"""Of the buffer of a column: the places of the fraction of examples that have a value, of the sum of the values, and of
 the sum of the squared distances to the mean of the round before, both divided by the number of all examples."""
 ROUNDS: Final = "rounds"
 """The buffer, of shape (1,), that counts the rounds in which statistics were shared."""
-MAX_STATISTIC: Final = BASE ** float(EXPONENTS[-1])
+MAX_STATISTIC: Final = 2.0**38 * float(SCALES[-1])
 LEAST_DEVIATION: Final = 1e-3
 """Of the mean: what float32 can tell apart after the first round."""
 LIMIT: Final = 32.0
@@ -52,20 +54,18 @@ class Statistics:
         return np.clip((values - self.mean[:count]) / self.deviation[:count], -LIMIT, LIMIT)
 
 
-def to_digits(values: Floats) -> NDArray[np.float32]:
-    """Returns the digits, of magnitude at most 8, of numbers: shape (values, digits). The last one has a fraction."""
-    rest = np.clip(values, -MAX_STATISTIC, MAX_STATISTIC)
-    digits = np.empty((len(values), len(EXPONENTS)), np.float32)
-    for place in range(len(EXPONENTS) - 1, -1, -1):
-        scale = BASE ** float(EXPONENTS[place])
-        digits[:, place] = np.rint(rest / scale) if place else rest / scale
-        rest = rest - digits[:, place].astype(np.float64) * scale
-    return digits
+def to_places(values: Floats) -> NDArray[np.float32]:
+    """Returns numbers by places, shape (values, places): each is 0 but one, of magnitude below 2^38."""
+    values = np.clip(values, -MAX_STATISTIC, MAX_STATISTIC)
+    chosen = np.searchsorted(SCALES[1:] * LEAST, np.abs(values), side="right")
+    places = np.zeros((len(values), len(SCALES)), np.float32)
+    places[np.arange(len(values)), chosen] = values / SCALES[chosen]
+    return places
 
 
-def from_digits(digits: NDArray[np.float32]) -> Floats:
-    """Returns the numbers whose digits, or averages of digits, are given."""
-    return digits.astype(np.float64) @ (BASE ** EXPONENTS.astype(np.float64))
+def from_places(places: NDArray[np.float32]) -> Floats:
+    """Returns the numbers whose places, or averages of places, are given."""
+    return places.astype(np.float64) @ SCALES
 
 
 class SharedStatistics:
@@ -74,7 +74,7 @@ class SharedStatistics:
     def __init__(self, names: tuple[str, ...], buffers: Mapping[str, NDArray[np.float32]]) -> None:
         self._names = names
         self._rounds = float(buffers[ROUNDS][0])
-        raw = [from_digits(buffers[name]) for name in names]
+        raw = [from_places(buffers[name]) for name in names]
         self._present, self._total, self._square = np.array(raw, np.float64).reshape(-1, 3).T
 
     @staticmethod
@@ -114,8 +114,8 @@ class SharedStatistics:
             self._total + step * (total - self._total),
             before + step * (square - before),
         )
-        digits = [to_digits(statistic) for statistic in shared]
-        buffers = {name: np.stack([one[i] for one in digits]) for i, name in enumerate(self._names)}
+        places = [to_places(statistic) for statistic in shared]
+        buffers = {name: np.stack([one[i] for one in places]) for i, name in enumerate(self._names)}
         return {ROUNDS: np.array([self._rounds + 1], np.float32)} | buffers
 
 

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_edge.data.statistics import ROUNDS, SharedStatistics, Statistics, from_digits, to_digits
+from fl_aggregator.aggregation.exact_sum import ExactSum, scale_bits_of
+from fl_aggregator.settings import Settings
+from fl_edge.data.statistics import ROUNDS, SCALES, SharedStatistics, Statistics, from_places, to_places
 
 NAMES = ("number.a", "number.b")
 
@@ -22,21 +24,37 @@ def averaged(shared: SharedStatistics, sites: list[np.ndarray]) -> dict[str, np.
     }
 
 
-@given(st.lists(st.floats(-1e18, 1e18), min_size=1, max_size=5))
-def test_digits_are_small_and_give_the_number_back(values: list[float]) -> None:
-    numbers = np.array(values)
-    digits = to_digits(numbers)
-    assert np.abs(digits).max() <= 9, "an aggregator takes at most 100 (--max-delta)"
-    np.testing.assert_allclose(from_digits(digits), numbers, rtol=1e-12, atol=1e-25)
+NUMBERS = st.builds(
+    lambda sign, exponent: sign * 2.0**exponent, st.sampled_from((-1, 1)), st.floats(-64, 126)
+)
 
 
-@given(st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=6))
-def test_the_mean_of_digits_is_the_mean(values: list[float]) -> None:
+@given(st.lists(NUMBERS | st.just(0.0), min_size=1, max_size=5))
+def test_places_are_within_the_cap_and_give_the_number_back(values: list[float]) -> None:
     numbers = np.array(values)
-    mean = to_digits(numbers).mean(axis=0, dtype=np.float64).astype(np.float32)
-    assert float(from_digits(mean[None])[0]) == pytest.approx(
-        numbers.mean(), rel=1e-6, abs=1e-20 + 1e-6 * float(np.abs(numbers).max())
-    )
+    places = to_places(numbers)
+    assert 2 * np.abs(places).max() < Settings().max_buffer, "a change may be twice as large"
+    np.testing.assert_allclose(from_places(places), numbers, rtol=1e-7)
+
+
+@given(st.lists(st.tuples(NUMBERS, st.integers(1, 5000)), min_size=1, max_size=6), NUMBERS)
+def test_what_an_aggregator_makes_of_places_is_the_mean(
+    sites: list[tuple[float, int]], before: float
+) -> None:
+    """As precisely as float32 can give the largest of the numbers, though it adds in fixed point."""
+    settings = Settings()
+    slots = settings.per_round + settings.over_select
+    bits = scale_bits_of(settings.max_examples, settings.max_delta, slots)
+    total = ExactSum(len(SCALES), bits, slots, settings.max_delta)
+    base = to_places(np.array([before]))[0]
+    for number, examples in sites:
+        total.add(to_places(np.array([number]))[0] - base, float(examples))
+    weights = [examples for _, examples in sites]
+    after = (base + total.over(float(sum(weights)))).astype(np.float32)
+    numbers = np.array([number for number, _ in sites])
+    largest = max(abs(before), float(np.abs(numbers).max()))
+    mean = float(np.average(numbers, weights=weights))
+    assert float(from_places(after[None])[0]) == pytest.approx(mean, rel=0, abs=5e-7 * largest)
 
 
 @pytest.mark.parametrize(("mean", "deviation"), [((60, 246), (10, 60)), ((3e5, 2e-3), (1e5, 1e-3))])

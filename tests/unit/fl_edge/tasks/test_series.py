@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl_edge.data.statistics import from_digits
+from fl_edge.data.statistics import from_places
 from fl_edge.errors import (
     DataMismatchError,
     DataMissingError,
@@ -120,7 +120,7 @@ def test_statistics_of_the_federation_are_averaged(data: Path) -> None:
     buffers = {
         a.name: value for a, value in zip(manifest.arrays, unflatten(weights, manifest).values(), strict=True)
     }
-    present, mean, square = from_digits(buffers["column.pressure"])
+    present, mean, square = from_places(buffers["column.pressure"])
     assert present == pytest.approx(1, abs=1e-3)
     assert mean == pytest.approx(101_300, abs=40)
     assert np.sqrt(square) == pytest.approx(900 / np.sqrt(2), rel=0.2)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fl_aggregator.settings import Settings
 from fl_edge.errors import DataMismatchError, DataMissingError, PayloadError, TaskOptionsError
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.tabular import TabularTask
@@ -57,8 +58,13 @@ def first_weights(executor: Executor) -> tuple[Manifest, Vector]:
 def federated(
     executors: Sequence[Executor], rounds: int, training: TrainingRequest
 ) -> tuple[Manifest, Vector]:
-    """Returns the model after ``rounds`` of FedAvg. All updates are within the default --max-delta."""
+    """Returns the model after ``rounds`` of FedAvg. All updates are within the default caps."""
     manifest, weights = first_weights(executors[0])
+    settings = Settings()
+    caps = [
+        settings.max_buffer if array.role == "buffer" else settings.max_delta for array in manifest.arrays
+    ]
+    cap = np.repeat(caps, [array.values for array in manifest.arrays])
     for number in range(1, rounds + 1):
         updates = [
             executor.train(
@@ -73,7 +79,7 @@ def federated(
             )
             for i, executor in enumerate(executors)
         ]
-        assert max(float(np.abs(update.delta).max()) for update in updates) < 100
+        assert all((np.abs(update.delta) <= cap).all() for update in updates)
         total = sum(update.examples for update in updates)
         mean = sum(update.delta.astype(np.float64) * update.examples for update in updates) / total
         weights = (weights + mean).astype(np.float32)
