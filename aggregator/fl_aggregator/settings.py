@@ -291,6 +291,13 @@ class Settings(BaseModel):
         )
 
 
+_NAMES: Final = {
+    "task": "expected the name of a task, such as digits, or package.module:Class",
+    "task_option": "expected the name of an option: small letters, digits and _",
+}
+"""What is said instead of the pattern that a name does not match."""
+
+
 def options_of_run() -> dict[str, Option]:
     """Returns the options of a run by the name of their setting."""
     return {
@@ -315,6 +322,8 @@ def parse_settings(**values: object) -> Settings:
             name, _, rest = message.partition(": ")
             raise UserError(f"--{name.replace('_', '-')}: {rest}") from None
         option = "--" + str(first["loc"][0]).replace("_", "-")
+        if first["type"] == "string_pattern_mismatch":
+            message = _NAMES[str(first["loc"][0])]
         if message[1:2].islower():
             message = message[0].lower() + message[1:]
         raise UserError(f"{option} {first['input']!r}: {message}") from None

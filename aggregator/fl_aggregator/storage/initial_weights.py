@@ -61,6 +61,13 @@ def read_initial_weights(path: Path, task: str) -> Model | PlainWeights:
 
     A model of another task counts as plain, so that it is compared with the model of the edges, array by array.
     """
+    try:
+        return _read(path, task)
+    except UserError as error:
+        raise UserError(f"--init {error}") from None
+
+
+def _read(path: Path, task: str) -> Model | PlainWeights:
     metadata, arrays = read_arrays(path)
     if BUFFERS in metadata and metadata.get("task", task) == task:
         return model_of(path, metadata, arrays)

@@ -162,8 +162,8 @@ class RunDirectory:
         try:
             if resume and not (path / RUN_FILE).exists():
                 raise _no_run_error(path)
-            is_new = not path.exists()
-            if is_new:
+            self._created = [folder for folder in (path, *path.parents) if not folder.exists()]
+            if self._created:
                 path.mkdir(parents=True)
             else:
                 check_directory(path)
@@ -178,7 +178,7 @@ class RunDirectory:
                     f"--run-dir {path}: already contains a run, expected a new or empty directory; "
                     f"to resume it: --resume {path}"
                 )
-            if not is_new:
+            if not self._created:
                 check_tree(path)
             if not resume:
                 self.begin_writing()
@@ -260,8 +260,9 @@ class RunDirectory:
             return
         self._remove_files()
         self._lock.release(delete=True)
-        with suppress(OSError):  # it is not empty, so it contains files that we did not create
-            self.path.rmdir()
+        with suppress(OSError):  # one is not empty, so it contains files that we did not create
+            for folder in self._created:
+                folder.rmdir()
 
     def _remove_files(self) -> None:
         for name in (HISTORY_FILE, journal.FILE_NAME):

@@ -125,7 +125,9 @@ def _by_path(path: str) -> EntryPoint:
 
 
 def _option_mistake(kind: type[Task], error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
+    mistakes = error.errors(include_url=False)
+    # A misspelt option is missing as well: its wrong name says more.
+    first = next((one for one in mistakes if one["type"] == "extra_forbidden"), mistakes[0])
     option = ".".join(map(str, first["loc"]))
     known = ", ".join(kind.Options.model_fields) or "none"
     match first["type"]:

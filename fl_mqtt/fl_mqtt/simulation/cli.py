@@ -22,6 +22,7 @@ from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from fl_aggregator.server.aggregator import Aggregator, Outcome
+    from fl_aggregator.settings import Settings
     from fl_shared.cli.broker_access import BrokerOptions
 
 
@@ -89,6 +90,7 @@ def simulate(
     of_edges = {name: values.pop(name) for name in OF_EDGES}
     if resume is None:
         settings = parse_settings(**values, prefix=broker.prefix or DEFAULT_PREFIX)
+        _check_task(settings)
         address = None if broker.broker is None else str(broker.broker)
         simulation.broker_of_fleet(broker, address)
         given = {name: value for name, value in of_edges.items() if value is not None}
@@ -139,6 +141,25 @@ def simulate(
             click.echo("the broker, the edges and the dashboard keep running until Ctrl-C", err=True)
             sim.stay()
     return code
+
+
+def _check_task(settings: Settings) -> None:
+    """Raises ``UserError`` if the edges will not have the task, or if its options are wrong.
+
+    Torch is not loaded for a task that needs it and has no options: here, that would cost more than it tells.
+    """
+    from fl_edge.errors import EdgeError
+    from fl_edge.tasks import registry
+
+    try:
+        if not registry.has_task(settings.task):
+            raise UserError(
+                f"--task {settings.task!r}: expected one of {', '.join(registry.names())}, synthetic-N"
+            )
+        if settings.task_option or settings.task in registry.light_names():
+            registry.load_task(settings.task_spec)
+    except EdgeError as error:
+        raise UserError(f"--task: {error}") from None
 
 
 def _result(aggregator: Aggregator, outcome: Outcome, directory: Path) -> dict[str, Any]:

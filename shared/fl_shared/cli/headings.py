@@ -24,6 +24,8 @@ OTHER: Final = "Other"
 HEADINGS: Final = (OPTIONS, RUN, EDGE, DATA, TRAINING, ROUNDS, EVALUATION, BROKER, OUTPUT, SECURITY, OTHER)
 """All headings, in the order of a command's help."""
 
+EMPTY: Final = "'' is empty; expected a value"
+
 _WHOLE: Final = 1_000
 """Characters of a command's summary in a list of commands: enough for its whole first sentence."""
 
@@ -55,6 +57,15 @@ class GroupedCommand(click.Command):
             self.params[:0] = self._more()
             self._more = None
         return super().get_params(ctx)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses the arguments. Refuses empty ones: an empty path would be the current directory."""
+        given = self.make_parser(ctx).parse_args(list(args))[0]
+        for parameter in self.get_params(ctx):
+            value = given.get(parameter.name or "")
+            if value == "" or (isinstance(value, list | tuple) and "" in value):
+                raise click.BadParameter(EMPTY, ctx, parameter)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the options under their headings; without headings if there would be only one."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fl_shared.cli.headings import BROKER, OUTPUT, SECURITY, GroupedCommand, option_under
+from fl_shared.cli.headings import BROKER, EMPTY, OUTPUT, SECURITY, GroupedCommand, option_under
 from fl_shared.cli.logging import LOG_FORMATS
 from fl_shared.errors import UserError
 from fl_shared.protocol.topics import valid_prefix
@@ -219,14 +219,32 @@ def _load_config(ctx: click.Context, _param: click.Parameter, path: Path | None)
             suggestions = difflib.get_close_matches(key.replace("-", "_"), known_options, n=1)
             hint = f"; did you mean {suggestions[0].replace('_', '-')!r}?" if suggestions else ""
             raise click.BadParameter(f"{path}: {ctx.info_name} has no option {key!r}{hint}")
-        if isinstance(value, dict) and option.metavar == KEY_VALUE:
-            value = [f"{name}={item}" for name, item in value.items()]
-        if isinstance(value, dict) or (isinstance(value, list) and not option.multiple):
-            kind = "table" if isinstance(value, dict) else "list"
-            list_hint = ", or a list of them" if option.multiple else ""
-            raise click.BadParameter(f"{path}: {key}: is a {kind}; expected one value{list_hint}")
-        defaults[option.name] = value
+        try:
+            defaults[option.name] = _as_on_the_command_line(value, option)
+        except ValueError as error:
+            raise click.BadParameter(f"{path}: {key}: {error}") from None
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
+
+
+def _as_on_the_command_line(value: Any, option: click.Option) -> Any:
+    """Returns a value of the TOML file as the text that a command line would have, so that both are checked alike.
+
+    Raises ``ValueError`` for what no command line can say.
+    """
+    if option.multiple:
+        if isinstance(value, dict) and option.metavar == KEY_VALUE:
+            return [f"{name}={_text(item)}" for name, item in value.items()]
+        return [_text(item) for item in (value if isinstance(value, list) else [value])]
+    return value if isinstance(value, bool) and option.is_flag else _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        kind = {bool: "a boolean", dict: "a table", list: "a list"}.get(type(value), "a date or time")
+        raise ValueError(f"is {kind}; expected one value, a text or a number")
+    if value == "":
+        raise ValueError(EMPTY)
+    return str(value)
 
 
 # --- what they mean ---------------------------------------------------------------------------------------

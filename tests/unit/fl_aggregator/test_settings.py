@@ -105,7 +105,7 @@ def test_what_was_not_given_has_its_default() -> None:
         ({"partition": "dirichlet"}, "--partition", "'dirichlet'", "ALPHA is missing"),
         ({"partition": "dirichlet:-1"}, "--partition", "'dirichlet:-1'", "expected 0.001"),
         ({"partition": "by-name"}, "--partition", "'by-name'", "--partition 'by-name': expected iid, shards"),
-        ({"task": "no such task"}, "--task", "'no such task'", "match pattern"),
+        ({"task": "no such task"}, "--task", "'no such task'", "expected the name of a task, such as digits"),
         ({"prefix": "a/+/b"}, "--prefix", "'a/+/b'", "expected topic levels without"),
         ({"prefix": ""}, "--prefix", "''", "expected topic levels without"),
         ({"nonsense": 3}, "--nonsense", "3", "not permitted"),

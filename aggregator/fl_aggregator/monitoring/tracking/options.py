@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
 
 from fl_shared.cli.headings import OUTPUT, option_under
 from fl_shared.errors import UserError
@@ -70,6 +71,11 @@ def tracking_options(command: Command) -> Command:
     def with_tracking(
         *, tensorboard: bool, metrics_port: int | None, metrics_host: str, mlflow: str | None, **values: Any
     ) -> Any:
+        source = click.get_current_context().get_parameter_source("metrics_host")
+        if metrics_port is None and source == ParameterSource.COMMANDLINE:
+            raise UserError(
+                f"--metrics-host {metrics_host} needs --metrics-port: no metrics are served without it"
+            )
         return command(tracking=TrackingOptions(tensorboard, metrics_port, metrics_host, mlflow), **values)
 
     options = [

@@ -9,6 +9,7 @@ server's thread, from the newest state, which is immutable.
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 from collections import Counter as Tally
@@ -90,6 +91,10 @@ class Prometheus(Collector):
             server = _IPv6Server if ":" in host else _Server
             self._server = make_server(host, port, client.make_wsgi_app(registry), server, _Handler)
         except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                raise UserError(
+                    f"--metrics-host {host}: {error.strerror}; expected an address of this machine"
+                ) from None
             raise UserError(f"--metrics-port {port}: {host}: {error.strerror or error}") from None
         self._thread = threading.Thread(target=self._server.serve_forever, name="fl-metrics", daemon=True)
         self._thread.start()
