@@ -187,7 +187,7 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
 @option_under(
     BROKER,
     "--wait",
-    type=click.FloatRange(0),
+    type=options.FiniteRange(0),
     show_default="never",
     help="Exit after this many seconds without a broker.",
 )

@@ -6,6 +6,8 @@ import importlib.resources
 import math
 import re
 import shlex
+import sys
+from keyword import iskeyword
 from pathlib import Path
 from string import Template
 from typing import Final
@@ -31,6 +33,10 @@ EXAMPLE_VALUES: Final = 200
 def new_task(directory: Path) -> None:
     """Write a small package with a working task into the new directory DIR, whose name is the task's."""
     name = directory.name.lower().replace("_", "-")
+    if iskeyword(name) or name in sys.stdlib_module_names:
+        raise UserError(
+            f"DIR {str(directory)!r}: {name!r} means something else in Python; expected another name"
+        )
     if re.fullmatch(r"[a-z][a-z0-9-]{0,63}", name) is None:
         raise UserError(
             f"DIR {str(directory)!r}: expected a name of the letters a-z, digits and -, as a task's"

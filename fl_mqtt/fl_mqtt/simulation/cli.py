@@ -153,9 +153,8 @@ def _check_task(settings: Settings) -> None:
 
     try:
         if not registry.has_task(settings.task):
-            raise UserError(
-                f"--task {settings.task!r}: expected one of {', '.join(registry.names())}, synthetic-N"
-            )
+            known = ", ".join((*registry.names(), "synthetic-N"))
+            raise UserError(f"--task: {settings.task!r} is unknown here; expected one of: {known}")
         if settings.task_option or settings.task in registry.light_names():
             registry.load_task(settings.task_spec)
     except EdgeError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
 import os
 import tomllib
 from collections.abc import Callable
@@ -46,6 +47,15 @@ EPILOG: Final = (
 def command(**attributes: Any) -> Callable[[Command], GroupedCommand]:
     """A decorator like `click.command`, with the settings of all our commands."""
     return click.command(cls=GroupedCommand, context_settings=CONTEXT, **{"epilog": EPILOG, **attributes})
+
+
+class FiniteRange(click.FloatRange):
+    """A finite number between two bounds: click lets nan through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the number, or fails as click's types do."""
+        number = super().convert(value, param, ctx)
+        return number if math.isfinite(number) else self.fail(f"{number} is not a finite number.", param, ctx)
 
 
 KEY_VALUE: Final = "KEY=VALUE"

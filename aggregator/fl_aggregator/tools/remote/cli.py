@@ -18,7 +18,7 @@ from fl_shared.system.invocation import aggregator_command
 if TYPE_CHECKING:
     from fl_shared.cli.broker_access import BrokerAccess, BrokerOptions
 
-WAIT_RANGE = click.FloatRange(0.1, 86_400.0)
+WAIT_RANGE = shared.FiniteRange(0.1, 86_400.0)
 
 
 def watch_command(access: BrokerAccess, prefix: str, options: BrokerOptions) -> str:
@@ -87,7 +87,7 @@ def watch(
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--client", default=None, help="Ask this edge instead of any edge.")
 @click.option(
-    "--timeout", type=click.FloatRange(0.1, 3600.0), default=30.0, help="Seconds to wait for the answer."
+    "--timeout", type=shared.FiniteRange(0.1, 3600.0), default=30.0, help="Seconds to wait for the answer."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as received, as JSON.")
 @shared.broker_options
@@ -121,7 +121,10 @@ def predict(
 )
 @click.option("--reason", metavar="TEXT", default="", help="Reason that the aggregator will log.")
 @click.option(
-    "--timeout", type=click.FloatRange(0.1, 3600.0), default=30.0, help="Seconds to wait for the run to stop."
+    "--timeout",
+    type=shared.FiniteRange(0.1, 3600.0),
+    default=30.0,
+    help="Seconds to wait for the run to stop.",
 )
 @shared.broker_options
 @shared.logging_options

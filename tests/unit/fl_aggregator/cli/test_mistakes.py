@@ -63,6 +63,20 @@ def test_an_edge_refuses_an_empty_value(option: str) -> None:
     assert "'' is empty; expected a value" in refusal(fl_edge, "--id", "0", f"--{option}", "")
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (fl_edge, ("--id", "0", "--wait", "inf")),
+        (fl_edge, ("--id", "0", "--wait", "nan")),
+        (fl_aggregator, ("watch", "--wait", "nan")),
+        (fl_aggregator, ("stop", "--timeout", "nan")),
+        (fl_aggregator, ("predict", "text", "--timeout", "nan")),
+    ],
+)
+def test_seconds_are_a_finite_number(command: click.Command, arguments: tuple[str, ...]) -> None:
+    assert f"{arguments[-1]} is not a finite number" in refusal(command, *arguments)
+
+
 @pytest.mark.parametrize("arguments", [("report", ""), ("predict", ""), ("export", "", "a.onnx")])
 def test_an_empty_argument_is_refused(arguments: tuple[str, ...]) -> None:
     assert "'' is empty; expected a value" in refusal(fl_aggregator, *arguments)
@@ -121,7 +135,7 @@ def test_an_empty_directory_of_the_user_stays() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--task", "nonsense"), "--task 'nonsense': expected one of digits, mnist"),
+        (("--task", "nonsense"), "--task: 'nonsense' is unknown here; expected one of: digits, mnist"),
         (("--task", "synthetic-x"), "task 'synthetic-x': expected synthetic-N"),
         (("--task", "tabular"), "option 'target' is missing: --task-option target=VALUE"),
         (("--task", "tabular", "--task-option", "targt=x"), "option 'targt' is unknown"),

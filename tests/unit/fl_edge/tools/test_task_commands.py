@@ -229,6 +229,14 @@ def test_a_name_that_no_task_can_have() -> None:
     assert not Path("9 lives").exists()
 
 
+@pytest.mark.parametrize("name", ["class", "json"])
+def test_a_name_that_python_has_already(name: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(new_task, [str(tmp_path / name)])
+    assert isinstance(result.exception, UserError)
+    assert f"{name!r} means something else in Python" in str(result.exception)
+    assert not (tmp_path / name).exists()
+
+
 def test_both_are_commands_of_the_program(tmp_path: Path) -> None:
     for name in COMMANDS_OF_AUTHORS:
         with programs.Program(tmp_path / name, "fl-edge", name, "--help") as program:

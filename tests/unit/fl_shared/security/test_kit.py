@@ -292,6 +292,8 @@ def handshake(
             assert certificate is not None
             subject: Any = certificate["subject"]
             seen.append(subject[0][0][1])
+            connection.send(b"1")
+            connection.recv(1)  # until the client has gone, or it could not read to the end
 
     thread = threading.Thread(target=serve)
     thread.start()
