@@ -65,3 +65,11 @@ assert has_space(directory, 10)
 
 def test_a_process_without_file_descriptors_waits_for_one(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", NO_DESCRIPTORS, str(tmp_path)], check=True, timeout=60)
+
+
+def test_a_full_disk_keeps_no_frames_of_what_was_written(tmp_path: Path) -> None:
+    """Their variables are views of mapped files, which could then not be closed."""
+    error = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(DiskFull), raising_disk_full(1, tmp_path):
+        raise error
+    assert error.__traceback__ is None
