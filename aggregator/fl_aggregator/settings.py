@@ -113,6 +113,14 @@ class Settings(BaseModel):
     transform: Annotated[tuple[Specification, ...], Option(TRAINING,
         "Scale each update first, for example clip:norm=10; may be given several times.",
         metavar=SPECIFICATION)] = ()
+    correct: Annotated[tuple[Specification, ...], Option(TRAINING,
+        "What edges add to their gradients, for example prox:mu=0.1, instead of what the strategy says.",
+        metavar=SPECIFICATION)] = ()
+    clip_gradients: Annotated[float, Field(ge=0, le=1e12),
+        Option(TRAINING, "Greatest L2 norm of a gradient on the edges; 0: any.")] = 0.0
+    logit_adjustment: Annotated[float, Field(ge=0, le=100),
+        Option(TRAINING, "How much an edge's own frequencies of the classes count in its loss; "
+               "1 is recommended for edges with few classes each.")] = 0.0
     encoding: KnownEncoding = FLOAT32.name
     epochs: Annotated[int | None, Field(ge=1, le=1_000_000),
         Option(TRAINING, "Local epochs per round.", default=BY_TASK)] = None
@@ -226,6 +234,13 @@ class Settings(BaseModel):
         return self
 
     @property
+    def abilities(self) -> tuple[str, ...]:
+        """What edges that train must be able to do. A strategy's own correction must be in ``correct``."""
+        corrections = (text.partition(":")[0] for text in self.correct)
+        asked = {"clip-gradients": self.clip_gradients, "logit-adjustment": self.logit_adjustment}
+        return (*corrections, *(name for name, value in asked.items() if value))
+
+    @property
     def task_spec(self) -> str:
         """The task with its options, as messages name it."""
         return format_task(self.task, self.task_option)
@@ -276,6 +291,8 @@ class Settings(BaseModel):
             lr=self.lr,
             momentum=self.momentum,
             lr_factor=self.lr_decay**version,
+            clip_gradients=self.clip_gradients,
+            logit_adjustment=self.logit_adjustment,
             seed=self.seed,
         )
 

@@ -15,6 +15,10 @@ class TaskOptionsError(UnknownTaskError):
     """An option of the task is unknown, missing or wrong."""
 
 
+class UnknownCorrectionError(EdgeError):
+    """The edge has no correction of this name, or cannot load it."""
+
+
 class DataMissingError(EdgeError):
     """The task's data set is not on this edge; the message says which files to put where."""
 

@@ -17,6 +17,8 @@ GLOSSARY = Path(__file__).parents[2] / "docs" / "glossary.md"
 TERMS = {
     "sealed": "seal",
     "confusion": "confusion matrix",
+    "abilities": "ability",
+    "clip_gradients": "training settings",
     "evaluate": "evaluation",
     "lr": "learning rate",
     "lr_factor": "learning rate",
@@ -32,7 +34,7 @@ NO_TERM = {
     },
     "words of programming, with their usual meaning": {
         "bytes", "count", "crc32", "data", "error", "index", "max", "name", "output", "pixels",
-        "sha256", "shape", "size", "unit",
+        "settings", "sha256", "shape", "size", "unit",
     },
     "plain English, with its usual meaning": {
         "after", "awaited", "awaits", "before", "better", "delayed", "detail", "down", "higher", "is", "have", "left",

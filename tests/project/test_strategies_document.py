@@ -25,6 +25,7 @@ def test_the_table_has_all_strategies() -> None:
         for name in re.findall(r"`([\w-]+)`", row):
             assert f"`{PRESETS[name].combine.partition(':keep')[0]}`" in (combine, f"`{name}`"), name
             assert f"`{PRESETS[name].optimize}`" in optimize, name
+            assert f"`{PRESETS[name].correct or PRESETS[name].optimize}`" in optimize, name
 
 
 @pytest.mark.broker

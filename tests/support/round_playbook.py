@@ -8,7 +8,8 @@ Events, with what may be left out in brackets (the defaults are those of an edge
 
     start | tick | reconnect | resume | forget CLIENT … | interrupt [REASON]
     wait SECONDS (and a tick) | sleep SECONDS (no tick)
-    join ID [roles=train,predict] [device=D] [session=S] [task=T] [encodings=f32] [unable=WHY]    first registration
+    join ID [roles=train,predict] [device=D] [session=S] [task=T] [encodings=f32] [abilities=A]
+        [unable=WHY]                                                    first registration
     load ID [examples=10] [manifest=M] [device=D] [session=S]           second registration
     rejoin ID                                                           a new session of the same device
     lose ID [session=S]                                                 its will
@@ -239,6 +240,7 @@ class Playbook:
             device=given.get("device", f"device-{client}"),
             roles=tuple(roles),  # type: ignore[arg-type]
             encodings=tuple(given.get("encodings", "f32").split(",")),
+            abilities=tuple(filter(None, given.get("abilities", "").split(","))),
             task=given.get("task"),
             unable=given.get("unable"),
             manifest=given.get("manifest"),

@@ -27,7 +27,13 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
     "register-first": (
         t.RegisterTopic("7"),
         m.Registration(
-            seq=0, client="7", session="c3d4", device="e5f6", roles=("train", "predict"), encodings=("f32",)
+            seq=0,
+            client="7",
+            session="c3d4",
+            device="e5f6",
+            roles=("train", "predict"),
+            encodings=("f32",),
+            abilities=("prox", "clip-gradients", "logit-adjustment"),
         ),
     ),
     "register-second": (
@@ -45,6 +51,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             examples=57,
             metrics=(ACCURACY, MAE),
             encodings=("f32",),
+            abilities=("prox", "clip-gradients"),
         ),
     ),
     "admitted": (
@@ -131,6 +138,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             encoding="f32",
             base=m.ModelReference(version=2, digest=DIGEST),
             inline_limit=1_000_000,
+            correction=m.Correction(name="prox", settings={"mu": 0.01}),
         ),
     ),
     "selected-first-weights": (

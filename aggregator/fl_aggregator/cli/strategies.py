@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fl_shared.errors import UserError
 from fl_shared.system.invocation import aggregator_command
+
+if TYPE_CHECKING:
+    from fl_aggregator.aggregation.strategies.presets import Preset
 
 
 @click.command()
@@ -20,10 +23,7 @@ def strategies(name: str | None, as_json: bool) -> None:
     from fl_aggregator.aggregation.strategies.presets import PRESETS
 
     parts = {kind: {part: _part(kind, part) for part in registry.names(kind)} for kind in registry.PARTS}
-    presets = {
-        preset: {"summary": one.summary, "combine": one.combine, "server-optimizer": one.optimize}
-        for preset, one in sorted(PRESETS.items())
-    }
+    presets = {preset: {"summary": one.summary, **_kinds_of(one)} for preset, one in sorted(PRESETS.items())}
     listed: dict[str, Any] = {"strategy": presets, **parts}
     if name is not None:
         listed = {kind: {name: members[name]} for kind, members in listed.items() if name in members}
@@ -32,15 +32,18 @@ def strategies(name: str | None, as_json: bool) -> None:
                 f"{name!r}: is no strategy and no part ({aggregator_command('strategies')} lists them)"
             )
         if name in PRESETS:  # with the fields of its parts, which are the strategy's
-            for kind, text in (
-                ("combine", PRESETS[name].combine),
-                ("server-optimizer", PRESETS[name].optimize),
-            ):
+            for kind, text in _kinds_of(PRESETS[name]).items():
                 part = text.partition(":")[0]
                 listed.setdefault(kind, {})[part] = parts[kind][part]
     click.echo(
         json.dumps(listed, ensure_ascii=False, indent=2) if as_json else _text(listed, brief=name is None)
     )
+
+
+def _kinds_of(preset: Preset) -> dict[str, str]:
+    """Returns the specifications of a strategy's parts, each by its option."""
+    correct = {} if preset.correct is None else {"correct": preset.correct}
+    return {"combine": preset.combine, "server-optimizer": preset.optimize, **correct}
 
 
 def _part(kind: str, name: str) -> dict[str, Any]:
@@ -61,9 +64,8 @@ def _text(listed: dict[str, Any], *, brief: bool) -> str:
             if "summary" in member:
                 lines.append(f"  {name:<18}{member['summary']}")
                 if not brief:
-                    lines.append(
-                        f"  {'':<18}--combine {member['combine']} --server-optimizer {member['server-optimizer']}"
-                    )
+                    parts = (f"--{part} {text}" for part, text in member.items() if part != "summary")
+                    lines.append(f"  {'':<18}{' '.join(parts)}")
                 continue
             fields = ", ".join(f"{f}={v}" for f, v in member["fields"].items())
             lines.append(f"  {name:<18}{fields}".rstrip())

@@ -140,6 +140,7 @@ def _registration_event(message: m.Registration, scope: EnvelopeSource, now: flo
         device=message.device,
         roles=message.roles,
         encodings=message.encodings,
+        abilities=message.abilities,
         task=message.task,
         manifest=message.manifest if is_current else None,
         examples=message.examples if is_current else None,
@@ -209,7 +210,12 @@ def reply_message(
 
 
 def selected_message(
-    effect: do.AnnounceRound, settings: Settings, scope: EnvelopeSource, now: float, maximum_packet_size: int
+    effect: do.AnnounceRound,
+    settings: Settings,
+    correction: m.Correction | None,
+    scope: EnvelopeSource,
+    now: float,
+    maximum_packet_size: int,
 ) -> m.Selected:
     """Returns the message that opens a round; ``maximum_packet_size`` is the bytes of the broker's largest packet.
 
@@ -227,6 +233,7 @@ def selected_message(
         encoding=effect.encoding,
         base=effect.base,
         inline_limit=_inline_limit(len(effect.cohort), maximum_packet_size),
+        correction=None if effect.base is None else correction,
     )
 
 

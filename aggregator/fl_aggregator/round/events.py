@@ -90,8 +90,8 @@ class Reconnected:
 class Registered:
     """An edge has registered; its second registration adds ``examples``, ``manifest`` and ``metrics``.
 
-    ``encodings`` are those in which it can send updates. ``metrics`` are those that its task declares. ``unable``: why
-    it does not take part, null if it does.
+    ``encodings`` are those in which it can send updates, ``abilities`` what it can do in training. ``metrics`` are
+    those that its task declares. ``unable``: why it does not take part, null if it does.
     """
 
     now: float
@@ -100,6 +100,7 @@ class Registered:
     device: str
     roles: tuple[ClientRole, ...]
     encodings: tuple[str, ...]
+    abilities: tuple[str, ...] = ()
     task: str | None = None
     manifest: str | None = None
     examples: int | None = None

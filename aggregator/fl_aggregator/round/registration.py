@@ -98,6 +98,10 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
         ):  # of the initial weights, and of all other updates
             if encoding not in event.encodings:
                 return Refuse("wrong-encoding", _lacks_encoding(encoding, event.encodings))
+        for ability in state.settings.abilities:
+            if ability not in event.abilities:
+                has = ", ".join(event.abilities) or "none"
+                return Refuse("lacks-ability", f"the run needs {ability}; this edge has {has}")
     if previous is None and _is_full(state) and not state.roster.has_evictable():
         return Refuse(
             "no-partition-left", f"{len(state.roster.clients)} clients are already known (--max-clients)"

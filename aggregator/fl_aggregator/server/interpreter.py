@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final, TypeVar, assert_never
+from dataclasses import asdict
+from typing import Any, Final, TypeVar, assert_never, cast
 
 from fl_aggregator.aggregation.validation import InvalidUpdate
 from fl_aggregator.aggregation.worker import AggregationWorker
@@ -63,6 +64,10 @@ class Interpreter:
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings = launch.record.settings
+        correct = launch.strategy.correct
+        self._correction = (
+            None if correct is None else m.Correction(name=correct.name, settings=asdict(cast(Any, correct)))
+        )
         self._directory = launch.directory
         self._scope = scope
         self._connections = connections
@@ -186,7 +191,12 @@ class Interpreter:
             self.worker.begin_round(effect.base, effect.encoding)
         self._rate_limiter.refill(effect.cohort)
         message = translate.selected_message(
-            effect, self._settings, self._scope, self._clock(), self._connections.maximum_packet_size
+            effect,
+            self._settings,
+            self._correction,
+            self._scope,
+            self._clock(),
+            self._connections.maximum_packet_size,
         )
         self._model_publisher.announce(message, effect.cohort, self._clock())
 

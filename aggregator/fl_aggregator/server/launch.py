@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fl_aggregator.aggregation.strategies.parts import Strategy
-from fl_aggregator.aggregation.strategies.registry import describe, load
+from fl_aggregator.aggregation.strategies.registry import describe, load, resolved
 from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.server.resume import RecoveredRun, first_snapshot, recover
 from fl_aggregator.settings import Settings
@@ -52,6 +52,7 @@ def new(
     fleet: FleetRecord | None = None,
 ) -> Launch:
     """Prepares a new run. Raises ``UserError`` if its strategy, directory or initial weights are unusable."""
+    settings = resolved(settings)
     strategy = load(settings)
     weights = None if init is None else read_initial_weights(init, settings.task)
     first = plain = None

@@ -16,7 +16,6 @@ from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.workers import jobs, protocol
 from fl_edge.workers.pool import Pool
 from fl_shared.protocol.messages import Partition
-from fl_shared.tensors.sections import DELTA, ModelSection
 from fl_shared.transfer.upload import FinishedUpdate
 
 USER_ERRORS: Final[Mapping[jobs.FailureKind, Fault]] = {
@@ -89,6 +88,7 @@ class Dispatcher:
             selected.training,
             selected.round,
             selected.encoding,
+            selected.correction,
         )
         self._track(JobOwner(client, effect.job, None if base is None else base.digest), pool_id)
 
@@ -179,6 +179,7 @@ def _event(owner: JobOwner, job: int, outcome: jobs.JobOutcome, now: float) -> e
                 outcome.holdout_examples,
                 outcome.manifest.digest,
                 outcome.declared,
+                tuple(outcome.abilities),
             )
         case jobs.TrainOutcome():
             update = FinishedUpdate(
@@ -188,7 +189,7 @@ def _event(owner: JobOwner, job: int, outcome: jobs.JobOutcome, now: float) -> e
                 steps=outcome.steps,
                 seconds=outcome.seconds,
                 metrics=outcome.metrics,
-                sections=(ModelSection(DELTA, outcome.manifest, outcome.delta.view, outcome.encoding),),
+                sections=outcome.update_sections(),
             )
             return events.Trained(now, job, update)
         case jobs.EvaluateOutcome():

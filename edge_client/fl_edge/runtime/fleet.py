@@ -29,6 +29,8 @@ from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.storage.state_dir import StateDir
 from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import NAME_PREFIX as SYNTHETIC
+from fl_edge.training.corrections import registry as corrections
+from fl_edge.training.corrections.observation import CLIP_GRADIENTS, LOGIT_ADJUSTMENT
 from fl_edge.training.factory import has_torch
 from fl_edge.workers.jobs import FailureOutcome, JobResult
 from fl_edge.workers.pool import Pool
@@ -179,6 +181,7 @@ def _edge(
         task_prefixes=(SYNTHETIC,),
         chunk_size=settings.chunk_size,
         seals=settings.seal,
+        abilities=(*corrections.names(), CLIP_GRADIENTS, LOGIT_ADJUSTMENT),
     )
     mqtt_client_id = connection.mqtt_client_id
     for_predictions = replace(

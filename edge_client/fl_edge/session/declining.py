@@ -50,7 +50,7 @@ def with_registration(session: Session, **more: Any) -> tuple[Session, Send]:
         roles=identity.roles,
         task=None if identity.task is None else task_name(identity.task),
         encodings=identity.encodings,
-        **more,
+        **{"abilities": identity.abilities, **more},
     )
     return session, Send(t.RegisterTopic(identity.client), message)
 

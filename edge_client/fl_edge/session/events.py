@@ -131,7 +131,8 @@ class PartitionLoaded:
     """Job ``job`` has loaded the partition.
 
     ``examples`` counts the examples for training, ``holdout`` those held out. ``manifest`` is the digest of
-    the manifest of the task's weights, ``metrics`` are those that the task declares.
+    the manifest of the task's weights, ``metrics`` are those that the task declares, ``abilities`` what its training
+    can do besides plain SGD.
     """
 
     now: float
@@ -140,6 +141,7 @@ class PartitionLoaded:
     holdout: int
     manifest: str
     metrics: tuple[m.MetricDeclaration, ...] = ()
+    abilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,7 @@ def confirm(session: Session, now: float, attempt: int) -> Transition:
         manifest=state.manifest,
         examples=state.examples,
         metrics=state.metrics,
+        abilities=state.abilities,
     )
     due = now + retry_delay(session.identity.client, attempt, RETRY_DELAY)
     return transition(replace(session, registration=Confirming(connection, attempt, due)), send)
@@ -286,7 +287,13 @@ def partition_loaded(session: Session, event: PartitionLoaded) -> Transition:
     if not isinstance(state, LoadingPartition) or state.job != event.job:
         return transition(session)
     loaded = LoadedPartition(
-        state.task, state.partition, event.examples, event.holdout, event.manifest, event.metrics
+        state.task,
+        state.partition,
+        event.examples,
+        event.holdout,
+        event.manifest,
+        event.metrics,
+        event.abilities,
     )
     notice = LogNotice(
         f"loaded partition {state.partition.index}: {event.examples} examples, {event.holdout} held out"

@@ -160,6 +160,9 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
         has = " or ".join(map(repr, session.identity.encodings))
         detail = f"encoding: {selected.encoding!r} in the selection, but this edge can send updates in {has}"
         return reporting.report_failure(session, selected, detail, now)
+    lacking = _lacking_ability(session, selected)
+    if lacking is not None:
+        return reporting.report_failure(session, selected, lacking, now)
     if not isinstance(state, LoadedPartition) or state.partition != membership.partition:
         # The round is started when the partition has been loaded.
         return transition(session)
@@ -171,6 +174,17 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
     session = replace(session, work=Fetching(job, selected))
     timeout = max(MIN_FETCH_TIMEOUT, selected.seconds_left)
     return transition(session, notice, Fetch(job, selected.base.digest, timeout))
+
+
+def _lacking_ability(session: Session, selected: m.Selected) -> str | None:
+    """Says what the edge cannot do of what is asked of it; null if it can do all."""
+    training, has = selected.training, session.identity.abilities
+    asked = {"clip-gradients": training.clip_gradients, "logit-adjustment": training.logit_adjustment}
+    needed = [] if selected.correction is None else [selected.correction.name]
+    for name in (*needed, *(name for name, value in asked.items() if value)):
+        if name not in has:
+            return f"the run needs {name}; this edge has {', '.join(has) or 'none'}"
+    return None
 
 
 def fetched(session: Session, event: Fetched) -> Transition:

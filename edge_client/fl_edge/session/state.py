@@ -32,7 +32,8 @@ class Identity:
     ``task`` is the only task that it accepts; ``None`` for any. ``tasks`` are the names of the tasks that it
     has; ``task_prefixes`` are prefixes that name a task together with any number. ``chunk_size`` is the
     preferred size of an update's chunks, in bytes; they are smaller if the broker requires it. ``encodings``
-    are those in which it can send updates. ``seals``: whether it encrypts what it sends to the aggregator.
+    are those in which it can send updates, ``abilities`` what it can do in training, in some tasks at least. ``seals``:
+    whether it encrypts what it sends to the aggregator.
     """
 
     client: str
@@ -44,6 +45,7 @@ class Identity:
     chunk_size: int = 2**20
     encodings: tuple[str, ...] = field(default_factory=registry.names)
     seals: bool = False
+    abilities: tuple[str, ...] = ()
 
     @property
     def trains(self) -> bool:
@@ -203,7 +205,8 @@ class LoadingPartition:
 class LoadedPartition:
     """The partition is loaded, with ``examples`` for training and ``holdout`` for evaluation.
 
-    ``manifest`` is the digest of the manifest of the task's weights, ``metrics`` are those that the task declares.
+    ``manifest`` is the digest of the manifest of the task's weights, ``metrics`` are those that the task declares,
+    ``abilities`` what its training can do besides plain SGD.
     """
 
     task: str
@@ -212,6 +215,7 @@ class LoadedPartition:
     holdout: int
     manifest: str
     metrics: tuple[m.MetricDeclaration, ...] = ()
+    abilities: tuple[str, ...] = ()
 
 
 PartitionState = NoPartition | LoadingPartition | LoadedPartition

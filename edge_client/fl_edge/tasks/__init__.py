@@ -3,7 +3,7 @@
 =============  ==================================================================
 ``registry``   names of tasks; loads a task on demand
 ``task``       what a task must provide;  ``sklearn_task``: scikit-learn's models
-``sgd``        local training by SGD;  ``epochs``: what does not need torch of it
+``sgd``        local training by SGD;  ``epochs``, ``steps``: its parts without torch
 ``dense``      dense models: in NumPy ``dense_network``, in torch ``dense_module``
 ``image``      what image tasks share;  ``images``: pictures in folders
 ``classes``    scores of a classifier;  ``pictures``: pictures in requests

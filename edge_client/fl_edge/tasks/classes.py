@@ -17,8 +17,20 @@ if TYPE_CHECKING:
 
 DIGITS: Final = tuple("0123456789")
 """The labels of handwritten digits."""
+MIN_FREQUENCY: Final = 1e-4
+"""Of a class in a prior: that of an absent class must be finite."""
 MAX_CONFUSION_BYTES: Final = 48 * 2**10
 """The most bytes of a confusion matrix in an evaluation, which has at most 64 KiB (protocol, 1.12)."""
+
+
+def log_prior(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
+    """Returns log p(y) of each class, shape (classes,), p its frequency in ``labels``, at least `MIN_FREQUENCY`.
+
+    Added to the logits in training, it keeps a model from learning how rare a class is on one edge (Menon et al. 2021,
+    arXiv:2007.07314, equation 10; for each edge by itself: Zhang et al. 2022, FedLC, arXiv:2209.00189).
+    """
+    counts = np.bincount(labels, minlength=classes)
+    return np.log(np.maximum(counts / len(labels), MIN_FREQUENCY)).astype(np.float32)
 
 
 def count_labels(names: Sequence[str], data: LocalData) -> dict[str, int]:

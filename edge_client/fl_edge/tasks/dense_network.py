@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_edge.errors import CancelledError
+from fl_edge.tasks import steps as observed
+from fl_edge.tasks.classes import log_prior
 from fl_edge.tasks.dense import DenseLayers
 from fl_edge.tasks.epochs import check_loss, numpy_orders
 from fl_edge.tasks.task import Examples, TrainReport
@@ -80,13 +82,21 @@ class DenseNetwork:
         velocities: dict[str, Vector] = {}
         orders, steps, loss = numpy_orders(seed), 0, math.nan
         lr, momentum = np.float32(settings.lr), np.float32(settings.momentum)
+        shift: Vector | float = 0.0
+        if settings.logit_adjustment and self.layers.loss == "cross-entropy":
+            shift = np.float32(settings.logit_adjustment) * log_prior(all_targets, self.layers.sizes[-1])
+            observed.logits_adjusted()
         for epoch in range(settings.epochs):
             order, total = orders(len(examples)), 0.0
             for start in range(0, len(order), settings.batch_size):
                 if cancelled():
                     raise CancelledError("training was cancelled")
                 batch = order[start : start + settings.batch_size]
-                step_loss, gradients = self._gradients(all_inputs[batch], all_targets[batch])
+                step_loss, gradients = self._gradients(all_inputs[batch], all_targets[batch], shift)
+                names = sorted(gradients)
+                observed.before_step(
+                    [self.arrays[name] for name in names], [gradients[name] for name in names]
+                )
                 for name, gradient in gradients.items():
                     change = gradient
                     if momentum and name in velocities:
@@ -111,12 +121,16 @@ class DenseNetwork:
             activations.append(outputs if layer == self.layers.depth else np.maximum(outputs, 0))
         return activations
 
-    def _gradients(self, inputs: Vector, targets: NDArray[Any]) -> tuple[float, dict[str, Vector]]:
+    def _gradients(
+        self, inputs: Vector, targets: NDArray[Any], shift: Vector | float = 0.0
+    ) -> tuple[float, dict[str, Vector]]:
+        """Returns loss and gradients. ``shift``: what is added to a classifier's logits, shape (classes,)."""
         activations = self._activations(inputs)
         raw = activations.pop()
         if self.layers.loss == "cross-entropy":
             rows = np.arange(len(raw)), targets
-            logits = raw - raw.max(axis=1, keepdims=True)
+            logits = raw if isinstance(shift, float) else raw + shift
+            logits = logits - logits.max(axis=1, keepdims=True)
             exponentials = np.exp(logits)
             sums = exponentials.sum(axis=1, keepdims=True)
             loss = float((np.log(sums[:, 0]) - logits[rows]).mean())

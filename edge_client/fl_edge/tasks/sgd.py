@@ -12,6 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from fl_edge.errors import CancelledError
+from fl_edge.tasks import steps as observed
+from fl_edge.tasks.classes import log_prior
 from fl_edge.tasks.epochs import EpochOrders, check_loss
 from fl_edge.tasks.task import Examples, TrainReport
 from fl_shared.protocol.messages import TrainingSettings
@@ -32,12 +34,17 @@ def sgd(
 
     ``loss_of`` maps the model's output and the labels to a scalar, the mean over the minibatch. ``orders``: the order
     of the examples in each epoch; None: torch draws it from ``seed``. The same seed, number of threads and version of
-    torch give the same bits. Raises ``CancelledError``, and ``DivergedError`` if the loss of an epoch is not finite.
+    torch give the same bits. With cross-entropy, the logits are adjusted if the settings say so.
+
+    Raises ``CancelledError``, and ``DivergedError`` if the loss of an epoch is not finite.
     """
     model.train()
     device = next(model.parameters()).device
     all_inputs, all_labels = examples.tensors(device)
     orders = _torch_orders(seed) if orders is None else orders
+    if settings.logit_adjustment and loss_of is functional.cross_entropy:
+        loss_of = _AdjustedCrossEntropy(all_labels, settings.logit_adjustment)
+        observed.logits_adjusted()
     optimizer = _SgdOptimizer(model, settings.lr, settings.momentum)
     minibatches = _minibatches(model, len(examples), settings.batch_size)
     steps, loss = 0, math.nan
@@ -90,6 +97,20 @@ def _torch_orders(seed: np.random.SeedSequence) -> EpochOrders:
     return lambda examples: torch.randperm(examples, generator=generator)
 
 
+class _AdjustedCrossEntropy:
+    """CE(z + τ log p, y), p the frequencies of the classes in ``labels`` (see `classes.log_prior`)."""
+
+    def __init__(self, labels: torch.Tensor, tau: float) -> None:
+        self._labels, self._tau = labels, tau
+        self._shift: torch.Tensor | None = None
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self._shift is None:
+            prior = log_prior(self._labels.cpu().numpy(), logits.shape[1])
+            self._shift = torch.as_tensor(self._tau * prior, device=logits.device)
+        return functional.cross_entropy(logits + self._shift, labels)
+
+
 class _SgdOptimizer:
     """Computes the same bits as ``torch.optim.SGD``, whose first use takes a second and imports 900 modules."""
 
@@ -100,6 +121,7 @@ class _SgdOptimizer:
 
     @torch.no_grad()
     def step(self) -> None:
+        observed.before_step(self._parameters, [parameter.grad for parameter in self._parameters])
         for i, parameter in enumerate(self._parameters):
             change, parameter.grad = parameter.grad, None
             if change is None:

@@ -3,8 +3,8 @@
 ======================  =========================================================
 ``executor``            the interface of executors;  ``factory`` chooses one for a task
 ``task_executor``       what the two following executors have in common
-``torch_executor``      executes tasks in torch
-``light_executor``      executes tasks with dense models in NumPy
+``torch_executor``      executes tasks in torch;  ``light_executor``: dense models in NumPy
+``corrections``         what strategies add to the gradients of any task
 ``update``              trains and makes the update, for both
 ``local_training``      one call of training, evaluation or prediction in torch
 ``generator``           torch's global generator, for one thread at a time

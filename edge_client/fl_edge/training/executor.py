@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +21,7 @@ from fl_shared.tensors.manifest import Manifest, Vector
 
 if TYPE_CHECKING:
     from fl_edge.tasks.task import Scores, TrainingDefaults
+    from fl_edge.training.corrections.correction import CorrectionRequest
 
 VectorAllocator = Callable[[int], Vector]
 """Allocates the vector, of the given number of values, for a result. Called once; the caller fills it."""
@@ -28,13 +29,18 @@ VectorAllocator = Callable[[int], Vector]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedUpdate:
-    """A trained update. ``delta``: local − base, finite, shape (manifest.values,); ``seconds``: with evaluation."""
+    """A trained update. ``delta``: local − base, finite, shape (manifest.values,); ``seconds``: with evaluation.
+
+    ``sections`` go with the update, ``own`` stays on the edge until a correction asks for it; both are like ``delta``.
+    """
 
     delta: Vector
     examples: int
     steps: int
     seconds: float
     metrics: UpdateMetrics
+    sections: Mapping[str, Vector] = field(default_factory=dict)
+    own: Mapping[str, Vector] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,9 @@ class Executor(Protocol):
 
     def declared_metrics(self) -> tuple[MetricDeclaration, ...]:
         """Returns the metrics that the task declares."""
+
+    def abilities(self) -> tuple[str, ...]:
+        """Returns what the training of the task can do besides plain SGD (protocol, 4.11)."""
 
     def compare(self, run: Manifest) -> None:
         """Raises ``EdgeError``, which says how ``run``, the weights of the run's model, differ from those here."""
@@ -75,6 +84,7 @@ class Executor(Protocol):
         client: str,
         cancelled: Callable[[], bool],
         allocate: VectorAllocator,
+        correction: CorrectionRequest | None = None,
     ) -> TrainedUpdate:
         """Trains from ``base``; local − base is written into a vector of ``allocate``. ``base`` may be overwritten."""
 
@@ -108,6 +118,7 @@ def training_settings(request: TrainingRequest, defaults: TrainingDefaults) -> T
         lr=lr * request.lr_factor,
         momentum=defaults.momentum if request.momentum is None else request.momentum,
         seed=request.seed,
+        logit_adjustment=request.logit_adjustment,
     )
 
 

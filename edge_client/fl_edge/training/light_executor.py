@@ -7,6 +7,10 @@ from pathlib import Path
 
 from fl_edge.tasks.dense import DenseTask
 from fl_edge.tasks.dense_network import DenseNetwork
+from fl_edge.tasks.steps import observed
+from fl_edge.tasks.task import TrainReport
+from fl_edge.training.corrections.correction import CorrectionRequest
+from fl_edge.training.corrections.observation import Layout, asked_of, observation_of
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator, edge_seed, training_settings
 from fl_edge.training.task_executor import TaskExecutor
 from fl_edge.training.update import check_manifests_match, make_update
@@ -45,16 +49,29 @@ class LightExecutor(TaskExecutor):
         client: str,
         cancelled: Callable[[], bool],
         allocate: VectorAllocator,
+        correction: CorrectionRequest | None = None,
     ) -> TrainedUpdate:
         data, network = self.load(client, partition), self.model_from(base, manifest)
         chosen = training_settings(settings, self.task.defaults)
         seed = edge_seed(settings.seed, round_number, client)
+        names = [spec.name for spec in manifest.arrays if spec.role == "parameter"]
+        layout = Layout(manifest, names)
+        observation = observation_of(correction, settings.clip_gradients, layout)
+        observation.begin([network.arrays[name] for name in names])
+
+        def train() -> TrainReport:
+            with observed(observation):
+                return self.task.train(network, data, chosen, seed, cancelled)
+
         return make_update(
             self.task,
             network,
             data,
             base,
-            lambda: self.task.train(network, data, chosen, seed, cancelled),
+            train,
             lambda trained: flatten(trained.arrays, manifest),
             allocate,
+            observation,
+            asked_of(correction, settings.clip_gradients, chosen.logit_adjustment),
+            layout,
         )

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
+from fl_edge.training.corrections.correction import CorrectionRequest
+from fl_edge.training.corrections.observation import Layout, asked_of, observation_of, observing_torch
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator, edge_seed
 from fl_edge.training.generator import GENERATOR
 from fl_edge.training.task_results import checked_scores
@@ -82,10 +84,13 @@ def train_update(
     cancelled: Callable[[], bool],
     device: torch.device | str = "cpu",
     allocate: VectorAllocator | None = None,
+    correction: CorrectionRequest | None = None,
+    clip_gradients: float = 0.0,
 ) -> TrainedUpdate:
     """Trains from ``base`` on ``data``. The result is a pure function of the arguments, except for ``seconds``.
 
-    ``allocate`` allocates the delta; None: a new array. Metrics: see `make_update`. Raises ``CancelledError``,
+    ``allocate`` allocates the delta; None: a new array. ``correction`` and ``clip_gradients``: what is done to the
+    gradients. Metrics: see `make_update`. Raises ``CancelledError``,
     ``DivergedError``, ``ManifestMismatchError``, ``TaskError``.
     """
     rng_seed = edge_seed(settings.seed, round_number, client)
@@ -95,9 +100,20 @@ def train_update(
         GENERATOR.give_way()
         return cancelled()
 
+    parameters = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and any(name == spec.name for spec in manifest.arrays)
+    }
+    layout = Layout(manifest, tuple(parameters))
+    observation = observation_of(correction, clip_gradients, layout, device)
+
     def train() -> TrainReport:
-        # For models with dropout.
-        with GENERATOR.seeded(int(rng_seed.spawn(1)[0].generate_state(1, np.uint64)[0])):
+        with (
+            # For models with dropout.
+            GENERATOR.seeded(int(rng_seed.spawn(1)[0].generate_state(1, np.uint64)[0])),
+            observing_torch(observation, list(parameters.values())),
+        ):
             return task.train(model, data, settings, rng_seed, cancelled_or_waiting)
 
     return make_update(
@@ -108,6 +124,9 @@ def train_update(
         train,
         lambda trained: _vector(task, trained, manifest),
         allocate or (lambda values: np.empty(values, np.float32)),
+        observation,
+        asked_of(correction, clip_gradients, settings.logit_adjustment),
+        layout,
     )
 
 

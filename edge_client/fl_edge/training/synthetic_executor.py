@@ -10,6 +10,7 @@ import numpy as np
 
 from fl_edge.errors import ManifestMismatchError, PayloadError
 from fl_edge.tasks.task import Scores
+from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.executor import DataSummary, TrainedUpdate, VectorAllocator, edge_seed
 from fl_shared.protocol.messages import MetricDeclaration, Partition, Split, TrainingRequest, UpdateMetrics
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
@@ -31,6 +32,9 @@ class SyntheticExecutor:
         self._manifest = Manifest(arrays=tuple(arrays))
 
     def declared_metrics(self) -> tuple[MetricDeclaration, ...]:
+        return ()
+
+    def abilities(self) -> tuple[str, ...]:
         return ()
 
     def compare(self, run: Manifest) -> None:
@@ -57,7 +61,10 @@ class SyntheticExecutor:
         client: str,
         cancelled: Callable[[], bool],  # noqa: ARG002  it returns too soon
         allocate: VectorAllocator,
+        correction: CorrectionRequest | None = None,
     ) -> TrainedUpdate:
+        if correction is not None:
+            raise ValueError(f"a synthetic task takes no steps that {correction.name} could correct")
         started = time.perf_counter()
         self._check(base, manifest)
         delta = allocate(len(base))

@@ -12,6 +12,8 @@ import numpy as np
 
 from fl_edge.tasks import classes
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Scores, Task
+from fl_edge.training.corrections import registry as corrections
+from fl_edge.training.corrections.observation import CLIP_GRADIENTS, LOGIT_ADJUSTMENT
 from fl_edge.training.executor import DataSummary
 from fl_edge.training.task_results import (
     checked_answer,
@@ -52,6 +54,10 @@ class TaskExecutor(ABC):
 
     def declared_metrics(self) -> tuple[MetricDeclaration, ...]:
         return declared_metrics(self.task)
+
+    def abilities(self) -> tuple[str, ...]:
+        classifies = (LOGIT_ADJUSTMENT,) if self.task.labels else ()
+        return (*corrections.names(), CLIP_GRADIENTS, *classifies)
 
     def compare(self, run: Manifest) -> None:
         self.model_from(np.zeros(run.values, np.float32), run)  # the task may know better what differs

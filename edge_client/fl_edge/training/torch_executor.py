@@ -9,6 +9,7 @@ from torch import nn
 
 from fl_edge.tasks.task import Task
 from fl_edge.training import local_training
+from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator, training_settings
 from fl_edge.training.model_check import examine_model
 from fl_edge.training.task_executor import TaskExecutor
@@ -46,6 +47,7 @@ class TorchExecutor(TaskExecutor):
         client: str,
         cancelled: Callable[[], bool],
         allocate: VectorAllocator,
+        correction: CorrectionRequest | None = None,
     ) -> TrainedUpdate:
         return local_training.train_update(
             self.task,
@@ -58,4 +60,6 @@ class TorchExecutor(TaskExecutor):
             cancelled,
             self._device,
             allocate,
+            correction,
+            settings.clip_gradients,
         )

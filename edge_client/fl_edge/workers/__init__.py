@@ -8,5 +8,6 @@
 ``jobs``      what a worker is asked, and what it answers
 ``protocol``  the frames that carry jobs
 ``worker``    the program that runs in the process
+``training_result``  the memory that a training writes to
 ============  ===================================================================
 """

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
 
 from fl_shared.protocol.messages import (
     Confusion,
+    Correction,
     MetricDeclaration,
     Partition,
     Split,
@@ -16,6 +18,7 @@ from fl_shared.protocol.messages import (
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Manifest
+from fl_shared.tensors.sections import DELTA, ModelSection
 
 FailureKind = Literal[
     "cancelled",
@@ -30,6 +33,25 @@ FailureKind = Literal[
     "no-worker",
     "failed",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Vectors of equal size by name, one after the other in ``memory``, in the order of ``names``."""
+
+    names: list[str]
+    memory: SharedBytes
+
+    @classmethod
+    def of(cls, data: Mapping[str, bytes | memoryview]) -> Self:
+        """Copies encoded vectors of equal size, in the order of their names."""
+        names = sorted(data)
+        return cls(names, SharedBytes.copy_of(b"".join(data[name] for name in names)))
+
+    def parts(self) -> dict[str, memoryview]:
+        """Returns a view of each vector's bytes."""
+        size = self.memory.size // max(1, len(self.names))
+        return {name: self.memory.view[n * size : (n + 1) * size] for n, name in enumerate(self.names)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +73,8 @@ class LoadJob:
 class TrainJob:
     """Train from the model with the digest ``base``. If it is None (round 0), make the first weights instead.
 
-    ``encoding``: of the result.
+    ``encoding``: of the result. ``companions``: the digests of the vectors that the aggregator publishes for the
+    ``correction``, by name; ``own``: the vectors that the edge has kept for it, as float32.
     """
 
     client: str
@@ -61,6 +84,9 @@ class TrainJob:
     settings: TrainingRequest
     round: int
     encoding: str
+    correction: Correction | None = None
+    companions: dict[str, str] = field(default_factory=dict)
+    own: Vectors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +123,8 @@ class LoadOutcome:
     """The numbers of training and holdout examples (0 without a partition), and the manifest of the weights.
 
     ``labels``: the number of all these examples in each class, if the task names its classes. It never leaves the
-    machine. ``declared``: the metrics that the task declares.
+    machine. ``declared``: the metrics that the task declares. ``abilities``: what its training can do besides plain
+    SGD.
     """
 
     examples: int
@@ -105,14 +132,16 @@ class LoadOutcome:
     manifest: Manifest
     labels: dict[str, int]
     declared: tuple[MetricDeclaration, ...] = ()
+    abilities: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOutcome:
     """A trained update. ``delta``: local − base in ``encoding``; the first weights if there was no base.
 
-    ``digest``: of an update with this section alone (protocol, 3.4). ``steps``: of the optimiser, 0 without a base.
-    ``seconds``: of training and evaluation.
+    ``sections``: what the correction adds to the update, in the same ``encoding``; ``own``: what the edge keeps for it,
+    as float32. ``digest``: of the update (protocol, 3.4). ``steps``: of the optimiser, 0 without a base. ``seconds``:
+    of training and evaluation.
     """
 
     manifest: Manifest
@@ -123,6 +152,20 @@ class TrainOutcome:
     seconds: float
     metrics: UpdateMetrics
     encoding: str = FLOAT32.name
+    sections: Vectors | None = None
+    own: Vectors | None = None
+
+    def update_sections(self) -> tuple[ModelSection, ...]:
+        """Returns the sections of the update, in the order of their names."""
+        return sections_of(self.manifest, self.encoding, self.delta, self.sections)
+
+
+def sections_of(
+    manifest: Manifest, encoding: str, delta: SharedBytes, others: Vectors | None
+) -> tuple[ModelSection, ...]:
+    """Returns the sections of an update, in the order of their names."""
+    data = {DELTA: delta.view, **({} if others is None else others.parts())}
+    return tuple(ModelSection(name, manifest, data[name], encoding) for name in sorted(data))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final, assert_never
@@ -28,6 +28,7 @@ from fl_edge.workers.jobs import (
     LoadJob,
     PredictJob,
     TrainJob,
+    Vectors,
 )
 from fl_edge.workers.limits import DEFAULT_LIMITS, Limits
 from fl_edge.workers.process import WorkerProcess
@@ -42,7 +43,7 @@ from fl_edge.workers.protocol import (
     ToWorker,
     WorkerUnavailable,
 )
-from fl_shared.protocol.messages import Partition, Split, TrainingRequest
+from fl_shared.protocol.messages import Correction, Partition, Split, TrainingRequest
 from fl_shared.system.backoff import backoff
 from fl_shared.system.flood_control import TurnQueue
 from fl_shared.tensors.encodings.float32 import FLOAT32
@@ -83,7 +84,7 @@ class _Slot:
 @dataclass(slots=True, eq=False)
 class _PendingJob:
     job: Job
-    model: CacheModel | None = None
+    models: tuple[CacheModel, ...] = ()
     asker: str | None = None
     slot: _Slot | None = None
     cancelled: bool = False
@@ -156,18 +157,24 @@ class Pool:
         settings: TrainingRequest,
         round: int,  # noqa: A002  it is what the wire calls it
         encoding: str = FLOAT32.name,
+        correction: Correction | None = None,
+        companions: Mapping[str, CacheModel] | None = None,
+        own: Vectors | None = None,
     ) -> int:
-        """Submits a training job from ``base``; None in round 0. The result is a `TrainOutcome` in ``encoding``."""
-        digest = None if base is None else base.digest
-        return self._submit(
-            _PendingJob(TrainJob(client, task, partition, digest, settings, round, encoding), base)
-        )
+        """Submits a training job from ``base``; None in round 0. The result is a `TrainOutcome` in ``encoding``.
+
+        For the vectors of a ``correction``, see `TrainJob`.
+        """
+        digest, vectors = None if base is None else base.digest, companions or {}
+        digests = {name: vector.digest for name, vector in vectors.items()}
+        job = TrainJob(client, task, partition, digest, settings, round, encoding, correction, digests, own)
+        return self._submit(_PendingJob(job, (*([] if base is None else [base]), *vectors.values())))
 
     def evaluate(
         self, client: str, task: str, split: Split, partition: Partition | None, model: CacheModel
     ) -> int:
         """Submits an evaluation of ``model`` on a split: the result is an `EvaluateOutcome`."""
-        return self._submit(_PendingJob(EvaluateJob(client, task, split, partition, model.digest), model))
+        return self._submit(_PendingJob(EvaluateJob(client, task, split, partition, model.digest), (model,)))
 
     def predict(
         self, task: str, model: CacheModel, payload: bytes, asker: str | None = None,
@@ -175,7 +182,7 @@ class Pool:
     ) -> int:  # fmt: skip
         """Submits a request of ``asker``, which ``client`` answers with ``model``: the result is a `PredictOutcome`."""
         job = PredictJob(task, model.digest, payload, client, partition)
-        return self._submit(_PendingJob(job, model, asker))
+        return self._submit(_PendingJob(job, (model,), asker))
 
     def cancel(self, job_id: int) -> None:
         """Cancels a job: its result is ``cancelled``, unless it has already finished. Predictions are not cancelled."""
@@ -251,21 +258,21 @@ class Pool:
         pending = self._pending[job_id]
         pending.slot = slot
         pending.deadline = time.monotonic() + self._limits.seconds_for(pending.job)
-        if pending.model is not None:
-            self._ensure_cached(slot, pending.model)
-            pending.model = None
+        self._ensure_cached(slot, pending.models)
+        pending.models = ()
         slot.send(RunJob(job_id, pending.job))
 
-    def _ensure_cached(self, slot: _Slot, model: CacheModel) -> None:
-        """Sends the worker a model that it does not have, and evicts the least recently used ones.
+    def _ensure_cached(self, slot: _Slot, models: tuple[CacheModel, ...]) -> None:
+        """Sends the worker the models of a job that it does not have, and evicts the least recently used others.
 
-        The worker handles models and jobs in the order sent, so a job that it has does not lose its model.
+        The worker handles models and jobs in the order sent, so a job that it has does not lose its models.
         """
-        if model.digest not in slot.models:
-            slot.send(model)
-            slot.models[model.digest] = model.weights.size
-        slot.models.move_to_end(model.digest)
-        while len(slot.models) > 1 and (
+        for model in models:
+            if model.digest not in slot.models:
+                slot.send(model)
+                slot.models[model.digest] = model.weights.size
+            slot.models.move_to_end(model.digest)
+        while len(slot.models) > max(1, len(models)) and (
             len(slot.models) > MAX_CACHED_MODELS or sum(slot.models.values()) > self._limits.bytes_kept
         ):
             digest, _ = slot.models.popitem(last=False)

@@ -29,9 +29,11 @@ from fl_edge.workers.jobs import (
     PredictOutcome,
     TrainJob,
     TrainOutcome,
+    Vectors,
 )
 from fl_shared.protocol.messages import (
     Confusion,
+    Correction,
     MetricDeclaration,
     Partition,
     TrainingRequest,
@@ -121,6 +123,7 @@ _CLASSES: Final[dict[str, type[Any]]] = {
         PredictOutcome,
         ExampleOutcome,
         FailureOutcome,
+        Vectors,
         RunJob, CancelJob, CacheModel, EvictModel, Ready, WorkerUnavailable, JobFinished,
     )
 }  # fmt: skip
@@ -131,10 +134,11 @@ _PYDANTIC_FIELDS: Final[dict[str, type[BaseModel]]] = {
     "settings": TrainingRequest,
     "metrics": UpdateMetrics,
     "confusion": Confusion,
+    "correction": Correction,
 }
-_SHARED_MEMORY_FIELDS: Final = frozenset({"weights", "delta"})
-_NESTED_FIELDS: Final = frozenset({"job", "outcome"})
-_MAX_FDS: Final = 1
+_SHARED_MEMORY_FIELDS: Final = frozenset({"weights", "delta", "memory"})
+_NESTED_FIELDS: Final = frozenset({"job", "outcome", "sections", "own"})
+_MAX_FDS: Final = 3
 _CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
@@ -186,7 +190,7 @@ def _to_map(frame: Any, shared: list[SharedBytes]) -> dict[str, Any]:
         elif isinstance(value, SharedBytes):
             shared.append(value)
             value = [value.start, value.size]
-        elif item.name in _NESTED_FIELDS:
+        elif item.name in _NESTED_FIELDS and value is not None:
             value = _to_map(value, shared)
         elif item.name == "declared":
             value = [metric.model_dump() for metric in value]
@@ -205,7 +209,7 @@ def _from_map(encoded: dict[str, Any], fds: list[int]) -> Any:
                     errno.EMFILE, "too many open files in this program: raise the limit (ulimit -n)"
                 )
             values[name] = SharedBytes.from_fd(fds.pop(0), *value)
-        elif name in _NESTED_FIELDS:
+        elif name in _NESTED_FIELDS and value is not None:
             values[name] = _from_map(value, fds)
         elif name == "declared":
             values[name] = tuple(MetricDeclaration.model_validate(metric) for metric in value)

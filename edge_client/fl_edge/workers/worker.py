@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,8 @@ from typing import Any, NoReturn, assert_never, cast
 import numpy as np
 
 from fl_edge.errors import CancelledError
-from fl_edge.training.executor import Executor, encoding_seed
+from fl_edge.training.corrections.correction import CorrectionRequest
+from fl_edge.training.executor import Executor, TrainedUpdate
 from fl_edge.training.factory import executor_for
 from fl_edge.workers.failures import failure_of
 from fl_edge.workers.jobs import (
@@ -56,13 +57,12 @@ from fl_edge.workers.protocol import (
     read_frame,
     write_frame,
 )
+from fl_edge.workers.training_result import ResultBuffer, train_outcome
 from fl_shared.protocol.messages import Partition, UpdateMetrics
 from fl_shared.system.invocation import install_command
-from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.encodings.float32 import FLOAT32
-from fl_shared.tensors.manifest import Manifest, Vector
-from fl_shared.tensors.sections import DELTA, ModelSection, model_digest
+from fl_shared.tensors.manifest import Vector
 
 
 @dataclass(slots=True)
@@ -79,23 +79,8 @@ class _CachedModel:
         return registry.get(self.model.encoding).decode(self.model.weights.private_view())
 
 
-class _ResultBuffer:
-    """The shared memory that a training job writes its vector into."""
-
-    def __init__(self) -> None:
-        self.memory = SharedBytes.new(0)
-        self._vector: Vector = np.empty(0, np.float32)
-
-    def allocate(self, values: int) -> Vector:
-        self.memory = SharedBytes.new(FLOAT32.size(values))
-        self._vector = FLOAT32.decode(self.memory.view)
-        return self._vector
-
-    def encoded(self, encoding: str, seed: int) -> SharedBytes:
-        """Returns the encoded vector; the same memory if the encoding does not change the bytes."""
-        data = registry.get(encoding).encode(self._vector, seed)
-        same = np.shares_memory(np.frombuffer(data, np.uint8), self._vector)
-        return self.memory if same else SharedBytes.copy_of(data)
+_Models = Mapping[str, _CachedModel]
+"""The models that a job needs, by digest."""
 
 
 class Worker:
@@ -113,8 +98,8 @@ class Worker:
         self._device = device
         self._cold = cold or light
         self._light = light
-        self._jobs: SimpleQueue[tuple[RunJob, _CachedModel | None]] = SimpleQueue()
-        self._predictions: SimpleQueue[tuple[RunJob, _CachedModel | None]] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[RunJob, _Models]] = SimpleQueue()
+        self._predictions: SimpleQueue[tuple[RunJob, _Models]] = SimpleQueue()
         self._cancel_events: dict[int, threading.Event] = {}
 
     def run(self) -> int:
@@ -128,9 +113,9 @@ class Worker:
         threading.Thread(target=self._prediction_loop, name="predictor", daemon=True).start()
         self._send(Ready())
         while True:
-            run_job, model = self._jobs.get()
+            run_job, models = self._jobs.get()
             cancelled = self._cancel_events[run_job.id]
-            self._run_job(run_job, partial(self._perform, model=model, cancelled=cancelled.is_set))
+            self._run_job(run_job, partial(self._perform, models=models, cancelled=cancelled.is_set))
             del self._cancel_events[run_job.id]
 
     def _warm_up(self) -> str | None:
@@ -157,11 +142,13 @@ class Worker:
                         models[digest] = _CachedModel(frame)
                     case EvictModel(digest=digest):
                         models.pop(digest, None)
-                    case RunJob(job=PredictJob(digest=digest)):
-                        self._predictions.put((frame, models.get(digest)))
                     case RunJob(id=number, job=job):
-                        self._cancel_events[number] = threading.Event()
-                        self._jobs.put((frame, models.get(_model_digest(job) or "")))
+                        needed = {digest: models[digest] for digest in _model_digests(job)}
+                        if isinstance(job, PredictJob):
+                            self._predictions.put((frame, needed))
+                        else:
+                            self._cancel_events[number] = threading.Event()
+                            self._jobs.put((frame, needed))
                     case CancelJob(id=number):
                         if number in self._cancel_events:
                             self._cancel_events[number].set()
@@ -187,7 +174,7 @@ class Worker:
             outcome = failure_of(error)
         self._send(JobFinished(run_job.id, outcome, time.thread_time() - started))
 
-    def _perform(self, job: Job, model: _CachedModel | None, cancelled: Callable[[], bool]) -> JobOutcome:
+    def _perform(self, job: Job, models: _Models, cancelled: Callable[[], bool]) -> JobOutcome:
         if cancelled():
             raise CancelledError("cancelled before it started")
         executor = self._executor(job.task)
@@ -204,11 +191,12 @@ class Worker:
                     found.manifest,
                     found.labels,
                     executor.declared_metrics(),
+                    list(executor.abilities()),
                 )
             case TrainJob():
-                return self._train(executor, job, model, cancelled)
-            case EvaluateJob(split=split, client=client, partition=partition):
-                assert model is not None
+                return self._train(executor, job, models, cancelled)
+            case EvaluateJob(split=split, client=client, partition=partition, digest=digest):
+                model = models[digest]
                 scores = executor.evaluate(model.weights(), model.model.manifest, split, client, partition)
                 # The distribution of classes in a holdout is private; in the test split it is public.
                 confusion = scores.confusion if split == "test" else None
@@ -224,14 +212,15 @@ class Worker:
         return executor_for(task, self._data_dir, self._device, light=self._light)
 
     def _train(
-        self, executor: Executor, job: TrainJob, model: _CachedModel | None, cancelled: Callable[[], bool]
+        self, executor: Executor, job: TrainJob, models: _Models, cancelled: Callable[[], bool]
     ) -> TrainOutcome:
-        result = _ResultBuffer()
+        result = ResultBuffer()
         if job.base is None:
             examples = executor.summarize(job.client, job.partition).examples
             manifest = executor.initial_weights(job.settings.seed, result.allocate)
-            return _train_outcome(job, manifest, result, examples, 0, 0.0, UpdateMetrics())
-        assert model is not None
+            first = TrainedUpdate(result.vector, examples, 0, 0.0, UpdateMetrics())
+            return train_outcome(job, manifest, result, first)
+        model = models[job.base]
         manifest, weights = model.model.manifest, model.weights()
         _check_finite(weights)
         update = executor.train(
@@ -243,23 +232,22 @@ class Worker:
             job.client,
             cancelled,
             result.allocate,
+            _correction_request(job, models),
         )
-        return _train_outcome(
-            job, manifest, result, update.examples, update.steps, update.seconds, update.metrics
-        )
+        return train_outcome(job, manifest, result, update)
 
     def _prediction_loop(self) -> NoReturn:
         """Runs the predictor thread."""
         try:
             while True:
-                run_job, model = self._predictions.get()
-                self._run_job(run_job, partial(self._perform_prediction, model=model))
+                run_job, models = self._predictions.get()
+                self._run_job(run_job, partial(self._perform_prediction, models=models))
         except BaseException:
             _end_after_error()
 
-    def _perform_prediction(self, job: Job, model: _CachedModel | None) -> JobOutcome:
+    def _perform_prediction(self, job: Job, models: _Models) -> JobOutcome:
         assert isinstance(job, PredictJob)
-        assert model is not None
+        model = models[job.digest]
         executor = self._executor(job.task)
         if not job.payload:
             return ExampleOutcome(executor.example_request())
@@ -286,29 +274,27 @@ def _check_finite(weights: Vector) -> None:
         raise ValueError(f"the received model: value {index} is {weights[index]}, expected a finite number")
 
 
-def _model_digest(job: Job) -> str | None:
+def _model_digests(job: Job) -> tuple[str, ...]:
     match job:
-        case TrainJob(base=digest) | EvaluateJob(digest=digest) | PredictJob(digest=digest):
-            return digest
+        case TrainJob(base=base, companions=companions):
+            return (*([] if base is None else [base]), *companions.values())
+        case EvaluateJob(digest=digest) | PredictJob(digest=digest):
+            return (digest,)
         case LoadJob():
-            return None
+            return ()
         case _:
             assert_never(job)
 
 
-def _train_outcome(
-    job: TrainJob,
-    manifest: Manifest,
-    result: _ResultBuffer,
-    examples: int,
-    steps: int,
-    seconds: float,
-    metrics: UpdateMetrics,
-) -> TrainOutcome:
-    # Encoded and hashed in this process, which has a core of its own.
-    delta = result.encoded(job.encoding, encoding_seed(job.settings.seed, job.round, job.client))
-    digest = model_digest([ModelSection(DELTA, manifest, delta.view, job.encoding)])
-    return TrainOutcome(manifest, delta, digest, examples, steps, seconds, metrics, job.encoding)
+def _correction_request(job: TrainJob, models: _Models) -> CorrectionRequest | None:
+    if job.correction is None:
+        return None
+    return CorrectionRequest(
+        job.correction.name,
+        job.correction.settings,
+        {name: models[digest].weights() for name, digest in job.companions.items()},
+        {} if job.own is None else {name: FLOAT32.decode(data) for name, data in job.own.parts().items()},
+    )
 
 
 def main() -> int:

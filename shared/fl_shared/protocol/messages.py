@@ -63,6 +63,7 @@ from fl_shared.protocol.kinds.observation import (
 from fl_shared.protocol.kinds.prediction import ImageRequest, Prediction
 from fl_shared.protocol.kinds.round import (
     MAX_CLIENTS_NAMED,
+    Correction,
     FoldSettings,
     ModelReference,
     Result,
@@ -125,6 +126,7 @@ __all__ = [
     "ClientRole",
     "Confusion",
     "Control",
+    "Correction",
     "Count",
     "DeclaredMetrics",
     "Delayed",

@@ -63,7 +63,7 @@ class InlinePool:
 
     def _do(self, job: jobs.Job, model: protocol.CacheModel | None) -> int:
         self._jobs += 1
-        given = None if model is None else _CachedModel(model)
+        given = {} if model is None else {model.digest: _CachedModel(model)}
         outcome: jobs.JobOutcome
         try:
             if isinstance(job, jobs.PredictJob):

@@ -1,7 +1,7 @@
 """The parts of strategies, and the strategies that have a name.
 
 ===============  ===================================================
-``parts``        what a combination, an optimizer, a transform is
+``parts``        what each kind of part is
 ``presets``      the strategies that have a name, as parts
 ``registry``     finds parts by name, with the values of their fields
 ``sums``         combinations that are one sum
@@ -9,5 +9,6 @@
 ``distances``    by the distances between updates
 ``optimizers``   server optimizers
 ``transforms``   what scales single updates
+``corrections``  what edges add to their gradients
 ===============  ===================================================
 """

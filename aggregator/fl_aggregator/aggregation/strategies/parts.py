@@ -1,7 +1,8 @@
 """What a strategy is made of. No part logs, draws, reads, writes, or learns the name of an array.
 
-A strategy is a *combination* (many updates become one change), a *server optimizer* (the change becomes the next model)
-and *transforms* (each scales single updates). None knows the others. Buffers are averaged and reach none of them.
+A strategy is a *combination* (many updates become one change), a *server optimizer* (the change becomes the next
+model), *transforms* (each scales single updates) and perhaps a *correction* (what edges add to their gradients). None
+knows the others. Buffers are averaged and reach none of them.
 """
 
 from __future__ import annotations
@@ -58,11 +59,13 @@ class Block:
     """Some consecutive parameters in float64, which a part changes in place; they are rounded to float32 afterwards.
 
     ``weights``: of the base. ``change``: what the combination made of the updates. ``state``: the part's own vectors.
+    ``sections``: the means of what updates contain besides, weighted by examples.
     """
 
     weights: Doubles
     change: Doubles
     state: Mapping[str, Doubles] = field(default_factory=dict)
+    sections: Mapping[str, Doubles] = field(default_factory=dict)
 
 
 class Transform(Protocol):
@@ -134,6 +137,25 @@ class SelectiveCombination(CoordinateCombination, Protocol):
         ...
 
 
+class Correction(Protocol):
+    """The aggregator's half of what edges add to their gradients; their half has the same ``name``.
+
+    Its fields, which are numbers, go to the edges. ``sections``: what each update contains besides the change, and as
+    many vectors of its state, by the same names, which go to the edges with each version.
+    """
+
+    name: ClassVar[str]
+    sections: ClassVar[tuple[str, ...]]
+
+    def state(self) -> Mapping[str, float]:
+        """Returns the names of its vectors, which are as long as the parameters, with the value they begin with."""
+        ...
+
+    def absorb(self, block: Block, closed: ClosedRound) -> None:
+        """Changes its vectors in ``block.state`` by what the updates contain, in ``block.sections``."""
+        ...
+
+
 class Optimizer(Protocol):
     """Applies the combined change to the model."""
 
@@ -155,12 +177,17 @@ LAST_CHANGE = "change"
 
 @dataclass(frozen=True)
 class Strategy:
-    """The parts of a strategy. ``sections``: what each update contains, in ascending order."""
+    """The parts of a strategy."""
 
     combine: Combination
     optimize: Optimizer
     transforms: tuple[Transform, ...] = ()
-    sections: tuple[str, ...] = (DELTA,)
+    correct: Correction | None = None
+
+    @cached_property
+    def sections(self) -> tuple[str, ...]:
+        """What each update contains, in ascending order."""
+        return tuple(sorted((DELTA, *(() if self.correct is None else self.correct.sections))))
 
     @cached_property
     def wants_norms(self) -> bool:
@@ -182,7 +209,11 @@ class Strategy:
     def state(self) -> Mapping[str, float]:
         """The names of all vectors that are kept from version to version, with the value they begin with."""
         remembers = getattr(self.combine, "remembers", False)
-        return {**({LAST_CHANGE: 0.0} if remembers else {}), **self.optimize.state()}
+        return {
+            **({LAST_CHANGE: 0.0} if remembers else {}),
+            **self.optimize.state(),
+            **({} if self.correct is None else self.correct.state()),
+        }
 
     def transformed(self, update: Contribution) -> tuple[float, Contribution]:
         """Returns by what an update is multiplied, and its contribution with the norm that it has then."""

@@ -16,6 +16,7 @@ class Preset:
 
     summary: str
     combine: str = "mean"
+    correct: str | None = None
     optimize: str = "sgd"
     transforms: tuple[str, ...] = ()
     from_training: Mapping[str, str] = field(default_factory=dict)
@@ -36,6 +37,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         from_training={"momentum": "momentum"},
     ),
     "q-fedavg": Preset("edges with a large loss count more", combine="fair", from_training={"lr": "lr"}),
+    "fedprox": Preset("edges stay near the model that they begin with", correct="prox"),
     "median": Preset("the median of each coordinate", combine="median"),
     "trimmed-mean": Preset("the mean of each coordinate without its extremes", combine="trimmed-mean"),
     "krum": Preset("the update that is nearest to the others", combine="krum:keep=1"),

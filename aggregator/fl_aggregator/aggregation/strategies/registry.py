@@ -17,11 +17,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from fl_aggregator.aggregation.strategies.parts import (
     CoordinateCombination,
+    Correction,
     GramCombination,
     Strategy,
     WeightedSum,
 )
 from fl_aggregator.aggregation.strategies.presets import PRESETS, Preset
+from fl_aggregator.aggregation.strategies.sums import Mean, Normalized
 from fl_aggregator.settings import Settings
 from fl_shared.errors import UserError
 
@@ -46,18 +48,21 @@ PARTS: Final[Mapping[str, Mapping[str, str]]] = {
         "extrapolation": f"{_HERE}.optimizers:Extrapolation",
     },
     "transform": {"clip": f"{_HERE}.transforms:Clip"},
+    "correct": {"prox": f"{_HERE}.corrections:Prox"},
 }
 """The classes of our own parts by name, for each kind of part, which is named as its option."""
 GROUPS: Final = {
     "combine": "fl_mqtt.combinations",
     "server-optimizer": "fl_mqtt.server_optimizers",
     "transform": "fl_mqtt.transforms",
+    "correct": "fl_mqtt.server_corrections",
 }
 """The groups of entry points with parts of other packages."""
 _METHODS: Final = {
     "combine": (),
     "server-optimizer": ("state", "step"),
     "transform": ("factor",),
+    "correct": ("name", "sections", "state", "absorb"),
 }
 _SPECIFICATION: Final = re.compile(
     r"(?P<name>[A-Za-z_][\w.]*:[A-Za-z_]\w*|[a-z][a-z0-9-]*)(:(?P<fields>[^:]+))?"
@@ -72,14 +77,13 @@ def names(kind: str) -> tuple[str, ...]:
 def part_class(kind: str, name: str) -> type[Any]:
     """Returns the class of a part. Raises ``UserError`` for an unknown name, and if it cannot be imported."""
     target = PARTS[kind].get(name)
-    if target is None and ":" in name:
+    if target is None and ":" in name and kind != "correct":  # edges find their half of that by its name
         target = name
     if target is None:
         found = [point for point in entry_points(group=GROUPS[kind]) if point.name == name]
         if not found:
-            raise UserError(
-                f"--{kind} {name!r}: expected one of {', '.join(names(kind))}, or package.module:Class"
-            )
+            other = "" if kind == "correct" else ", or package.module:Class"
+            raise UserError(f"--{kind} {name!r}: expected one of {', '.join(names(kind))}{other}")
         target = found[0].value
     module, _, attribute = target.partition(":")
     try:
@@ -93,19 +97,39 @@ def part_class(kind: str, name: str) -> type[Any]:
 
 def load(settings: Settings) -> Strategy:
     """Returns the strategy of a run. Raises ``UserError`` that names the option, and what was expected."""
-    preset_name, fields = _split("strategy", settings.strategy)
-    preset = PRESETS.get(preset_name)
-    if preset is None:
-        raise UserError(f"--strategy {preset_name!r}: expected one of {', '.join(sorted(PRESETS))}")
-    combine, optimize = _parts_of(preset_name, preset, fields, settings)
+    preset_name, preset, fields = _preset(settings)
+    combine, optimize, correct = _parts_of(preset_name, preset, fields, settings)
     if settings.combine is not None:
         combine = _part("combine", settings.combine)
     if settings.server_optimizer is not None:
         optimize = _part("server-optimizer", settings.server_optimizer)
     transforms = tuple(_part("transform", text) for text in (*preset.transforms, *settings.transform))
-    strategy = Strategy(combine, optimize, transforms)
+    if len(settings.correct) > 1:
+        given = " ".join(f"--correct {text}" for text in settings.correct)
+        raise UserError(f"{given}: expected one of them: corrections cannot be combined")
+    if settings.correct:
+        correct = _part("correct", settings.correct[0])
+    strategy = Strategy(combine, optimize, transforms, correct)
     _check(strategy, settings)
     return strategy
+
+
+def resolved(settings: Settings) -> Settings:
+    """Returns the settings with the correction of their strategy in ``correct``, which edges must be able to do."""
+    _, preset, fields = _preset(settings)
+    if preset.correct is None or settings.correct:
+        return settings
+    known = {field.name for field in dataclasses.fields(part_class("correct", preset.correct))}
+    own = ",".join(f"{name}={value}" for name, value in fields.items() if name in known)
+    return settings.model_copy(update={"correct": (preset.correct + (own and f":{own}"),)})
+
+
+def _preset(settings: Settings) -> tuple[str, Preset, dict[str, str]]:
+    """Returns the name of the strategy, its parts, and the values of fields."""
+    name, fields = _split("strategy", settings.strategy)
+    if name not in PRESETS:
+        raise UserError(f"--strategy {name!r}: expected one of {', '.join(sorted(PRESETS))}")
+    return name, PRESETS[name], fields
 
 
 def describe(strategy: Strategy) -> dict[str, Any]:
@@ -118,6 +142,7 @@ def describe(strategy: Strategy) -> dict[str, Any]:
         "combine": of(strategy.combine),
         "server-optimizer": of(strategy.optimize),
         "transform": [of(part) for part in strategy.transforms],
+        "correct": None if strategy.correct is None else of(strategy.correct),
     }
 
 
@@ -143,8 +168,13 @@ def _split(option: str, text: str) -> tuple[str, dict[str, str]]:
     return match["name"], fields
 
 
-def _parts_of(name: str, preset: Preset, fields: Mapping[str, str], settings: Settings) -> tuple[Any, Any]:
-    """Returns the combination and the optimizer of a preset; a field belongs to the first that has it."""
+def _parts_of(
+    name: str, preset: Preset, fields: Mapping[str, str], settings: Settings
+) -> tuple[Any, Any, Any]:
+    """Returns combination, optimizer and correction of a preset. A field belongs to the first that has it.
+
+    The correction comes before the optimizer, and is null if there is none.
+    """
     combine, of_combine = _split("combine", preset.combine)
     optimize, of_optimize = _split("server-optimizer", preset.optimize)
     known = {field.name for field in dataclasses.fields(part_class("combine", combine))}
@@ -155,16 +185,18 @@ def _parts_of(name: str, preset: Preset, fields: Mapping[str, str], settings: Se
                 f"--strategy {name}: needs --{option}, the edges' (or {name}:{field}=…); without it, it is the task's"
             )
         of_combine[field] = str(value)
-    kinds: tuple[tuple[str, str, dict[str, str]], ...] = (
-        ("combine", combine, {**of_combine, **{k: v for k, v in fields.items() if k in known}}),
-        (
-            "server-optimizer",
-            optimize,
-            {**of_optimize, **{k: v for k, v in fields.items() if k not in known}},
-        ),
+    of_combine |= {k: v for k, v in fields.items() if k in known}
+    rest = {k: v for k, v in fields.items() if k not in known}
+    correction = None
+    if preset.correct is not None:
+        kind = part_class("correct", preset.correct)
+        of_correct = {field.name for field in dataclasses.fields(kind)} & rest.keys()
+        correction = _make("strategy", name, kind, {k: rest.pop(k) for k in of_correct})
+    return (
+        _make("strategy", name, part_class("combine", combine), of_combine),
+        _make("strategy", name, part_class("server-optimizer", optimize), {**of_optimize, **rest}),
+        correction,
     )
-    first, second = (_make("strategy", name, part_class(kind, part), values) for kind, part, values in kinds)
-    return first, second
 
 
 def _part(kind: str, text: str) -> Any:
@@ -177,6 +209,8 @@ def _part(kind: str, text: str) -> Any:
         raise UserError(
             f"--{kind} {name!r}: is no part of this kind (see fl_aggregator.aggregation.strategies.parts)"
         )
+    if kind == "correct" and made.name != name:
+        raise UserError(f"--correct {name!r}: its class names it {made.name!r}, expected the same name")
     return made
 
 
@@ -205,6 +239,8 @@ def _check(strategy: Strategy, settings: Settings) -> None:
     option = (
         f"--strategy {settings.strategy}" if settings.combine is None else f"--combine {settings.combine}"
     )
+    if strategy.correct is not None:
+        _check_correction(strategy.correct, strategy, option, settings)
     if settings.effective_quorum < strategy.min_updates:
         raise UserError(
             f"{option}: needs {strategy.min_updates} updates, but --quorum is {settings.effective_quorum}: "
@@ -219,3 +255,15 @@ def _check(strategy: Strategy, settings: Settings) -> None:
         )
     if getattr(strategy.combine, "q", 0) and settings.holdout == 0:
         raise UserError(f"{option}: needs the edges' loss on their holdout, but --holdout is 0")
+
+
+def _check_correction(correct: Correction, strategy: Strategy, option: str, settings: Settings) -> None:
+    name = f"--correct {settings.correct[0]}" if settings.correct else f"--strategy {settings.strategy}"
+    if isinstance(strategy.combine, Normalized):
+        raise UserError(
+            f"{option}: counts plain local steps, so it does not go together with {name}, which changes them"
+        )
+    if correct.sections and strategy.combine != Mean():
+        raise UserError(
+            f"{name}: needs the mean of what edges keep, weighted by examples, so it does not go together with {option}"
+        )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from fl_shared.protocol.kinds.base import (
+    AbilityName,
     ClientId,
     Count,
     Digest,
     EncodingName,
     Fragment,
     Metrics,
+    Number,
     Scoped,
     Seconds,
     Split,
@@ -35,7 +37,9 @@ class ModelReference(Fragment):
 class TrainingRequest(Fragment):
     """How the selected edges train, by SGD. Null: as the task suggests, of which only edges know.
 
-    ``lr_factor``: what the learning rate of this round is multiplied by, its decay.
+    ``lr_factor``: what the learning rate of this round is multiplied by, its decay. ``clip_gradients``: the greatest
+    L2 norm of a gradient; 0: any. ``logit_adjustment``: how much the edge's own frequencies of the classes count in the
+    loss; 0: not at all.
     """
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] | None
@@ -43,17 +47,33 @@ class TrainingRequest(Fragment):
     lr: Annotated[float, Field(gt=0, le=1e6)] | None
     momentum: Annotated[float, Field(ge=0, lt=1)] | None
     lr_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
+    clip_gradients: Annotated[float, Field(ge=0, le=1e12)] = 0.0
+    logit_adjustment: Annotated[float, Field(ge=0, le=100)] = 0.0
     seed: Count
 
 
 class TrainingSettings(Fragment):
-    """How an edge trains, by SGD. ``lr``: the learning rate of the round, after any decay."""
+    """How an edge trains, by SGD. ``lr``: the learning rate of the round, after any decay.
+
+    ``logit_adjustment``: see `TrainingRequest`; `fl_edge.tasks.sgd.sgd` does it.
+    """
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)]
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     lr: Annotated[float, Field(gt=0, le=1e6)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     seed: Count
+    logit_adjustment: Annotated[float, Field(ge=0, le=100)] = 0.0
+
+
+class Correction(Fragment):
+    """What the selected edges add to their gradients, by name: code of their own, with these settings."""
+
+    name: AbilityName
+    settings: Annotated[
+        dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")], Number],
+        Field(max_length=16),
+    ]
 
 
 class FoldSettings(Fragment):
@@ -74,7 +94,7 @@ class Selected(Scoped):
 
     ``base`` is null in round 0, in which one selected edge makes the first weights. ``cohort`` is null if it would
     have more than 256 names. ``encoding``: of the sections of the round's updates. An update of at most
-    ``inline_limit`` bytes may be sent whole, without an offer.
+    ``inline_limit`` bytes may be sent whole, without an offer. ``correction``: null in round 0, and without one.
     """
 
     kind: Literal["selected"] = "selected"
@@ -87,6 +107,7 @@ class Selected(Scoped):
     encoding: EncodingName
     base: ModelReference | None
     inline_limit: Count
+    correction: Correction | None = None
 
 
 class Result(Scoped):

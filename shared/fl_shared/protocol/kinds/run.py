@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 
 from fl_shared.protocol.kinds.base import (
+    AbilityName,
     ClientId,
     ClientRole,
     Count,
@@ -29,7 +30,7 @@ from fl_shared.tensors.manifest import Manifest
 
 RefusalReason = Literal[
     "id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "wrong-encoding", "wrong-role", "kit-expired",
-    "no-partition-left", "unable",
+    "lacks-ability", "no-partition-left", "unable",
 ]  # fmt: skip
 LimitReason = Literal[
     "too-many-messages", "too-many-bytes", "too-many-registrations", "too-many-presences", "too-much-work"
@@ -95,7 +96,8 @@ class Registration(Message):
 
     The first one names no run. The second one, after the edge has loaded its partition, adds the run, the manifest
     of its weights, the number of its examples, and the metrics that its task declares. ``unable``: why it does not
-    take part in that run instead.
+    take part in that run instead. ``abilities``: what the edge can do in training besides plain SGD; in the second one,
+    what it can do in its task.
     """
 
     kind: Literal["register"] = "register"
@@ -111,6 +113,7 @@ class Registration(Message):
     examples: Count | None = None
     metrics: DeclaredMetrics | None = None
     encodings: Annotated[tuple[EncodingName, ...], Field(max_length=32, fail_fast=True)]
+    abilities: Annotated[tuple[AbilityName, ...], Field(max_length=32, fail_fast=True)] = ()
     unable: Annotated[str, StringConstraints(max_length=MAX_UNABLE), AfterValidator(one_line)] | None = None
 
 

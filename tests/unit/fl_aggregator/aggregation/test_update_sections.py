@@ -8,12 +8,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from fl_aggregator.aggregation.strategies.optimizers import Sgd
-from fl_aggregator.aggregation.strategies.parts import Strategy
+from fl_aggregator.aggregation.strategies.parts import Block, ClosedRound, Strategy
 from fl_aggregator.aggregation.strategies.sums import Mean
 from fl_aggregator.aggregation.validation import InvalidUpdate
 from fl_aggregator.messaging.translate import event_from
@@ -43,7 +44,20 @@ CHUNKS = 12
 """The sixth has bytes of both sections."""
 
 
-TWO_SECTIONS = Strategy(Mean(), Sgd(), sections=NAMES)
+class ControlIgnored:
+    """A correction whose updates have a second section, of which nothing is made."""
+
+    name: ClassVar[str] = "ignored"
+    sections: ClassVar[tuple[str, ...]] = ("control",)
+
+    def state(self) -> dict[str, float]:
+        return {}
+
+    def absorb(self, block: Block, closed: ClosedRound) -> None:
+        pass
+
+
+TWO_SECTIONS = Strategy(Mean(), Sgd(), correct=ControlIgnored())
 
 
 def finished(names: Sequence[str] = NAMES) -> FinishedUpdate:

@@ -34,7 +34,9 @@ def test_for_programs() -> None:
     assert found["server-optimizer"]["yogi"]["fields"] == {
         "lr": 0.01, "beta1": 0.9, "tau": 0.001, "beta2": 0.99,
     }  # fmt: skip
-    assert json.loads(ask("--json")).keys() == {"strategy", "combine", "server-optimizer", "transform"}
+    assert json.loads(ask("--json")).keys() == {
+        "strategy", "combine", "server-optimizer", "transform", "correct",
+    }  # fmt: skip
 
 
 def test_an_unknown_name_is_the_users_mistake() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fl_edge.workers.jobs import JobResult, TrainOutcome
-from fl_edge.workers.worker import _ResultBuffer
+from fl_edge.workers.training_result import ResultBuffer
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.registry import ENCODINGS
 from fl_shared.tensors.sections import DELTA, ModelSection, model_digest
@@ -19,7 +19,7 @@ VALUES = np.array([-1.0, 0.0, 0.25], np.float32)
 
 def test_a_worker_copies_its_result_only_to_encode_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENCODINGS, "f16", Float16())
-    result = _ResultBuffer()
+    result = ResultBuffer()
     result.allocate(3)[:] = VALUES
     assert result.encoded("f32", seed=0) is result.memory
     assert FLOAT32.decode(result.memory.view).tobytes() == VALUES.tobytes()

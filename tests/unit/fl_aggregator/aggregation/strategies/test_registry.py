@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from fl_aggregator.aggregation.strategies import registry
+from fl_aggregator.aggregation.strategies.corrections import Prox
 from fl_aggregator.aggregation.strategies.distances import Bulyan, Krum
 from fl_aggregator.aggregation.strategies.optimizers import Adam, Sgd, Yogi
 from fl_aggregator.aggregation.strategies.parts import Block, ClosedRound
@@ -102,3 +103,34 @@ def test_what_does_not_go_together_is_the_users_mistake(values: dict[str, Any], 
     few = {"per_round": 4, "quorum": 2} if "multi-krum" in str(values) else {}
     with pytest.raises(UserError, match=message):
         load(**values, **few)
+
+
+def test_fedprox_is_a_correction_that_the_edges_must_have() -> None:
+    assert load(strategy="fedprox").correct == Prox()
+    assert load(strategy="fedprox:mu=0.5,lr=0.1").correct == Prox(mu=0.5)
+    assert load(strategy="fedprox:mu=0.5,lr=0.1").optimize == Sgd(lr=0.1)
+    assert load(strategy="fedadam", correct=("prox:mu=1",)).correct == Prox(mu=1)
+    assert registry.describe(load(strategy="fedprox"))["correct"]["mu"] == 0.01
+    found = registry.resolved(Settings(strategy="fedprox:mu=0.5,lr=0.1", logit_adjustment=1))
+    assert (found.correct, found.abilities) == (("prox:mu=0.5",), ("prox", "logit-adjustment"))
+    assert registry.resolved(found) == found
+    assert load(strategy="fedprox:mu=0.5,lr=0.1", correct=found.correct).correct == Prox(mu=0.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"correct": ("prox", "prox:mu=1")}, "--correct prox --correct prox:mu=1: expected one of them"),
+        (
+            {"correct": ("prox",), "strategy": "fednova", "momentum": 0.9},
+            "--strategy fednova.*--correct prox",
+        ),
+        ({"correct": ("prox",), "combine": "normalized"}, "--combine normalized.*--correct prox"),
+        ({"correct": ("mime",)}, "--correct 'mime': expected one of prox"),
+        ({"correct": ("a.b:C",)}, "--correct 'a.b:C': expected one of prox"),
+        ({"correct": ("prox:mu=-1",)}, "--correct prox: mu=-1: "),
+    ],
+)
+def test_what_does_not_go_together_with_a_correction_is_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load(**values)

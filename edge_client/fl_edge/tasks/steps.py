@@ -1,0 +1,53 @@
+"""Lets whoever trains a task see each step of its optimiser, with the gradients in place. Imports no torch.
+
+Own optimisers call `before_step`, those of ``torch.optim`` have a hook (`fl_edge.training.corrections.observation`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+
+class StepObserver(Protocol):
+    """Sees the steps of one training, all on one thread."""
+
+    def before_step(self, parameters: Sequence[Any], gradients: Sequence[Any]) -> None:
+        """Called before each step with tensors or arrays: gradients may be changed in place. A null one is none."""
+        ...
+
+    def logits_adjusted(self) -> None:
+        """Called if the loss is adjusted as the settings ask for."""
+        ...
+
+
+_OF_THREAD = threading.local()
+
+
+@contextmanager
+def observed(observer: StepObserver) -> Iterator[None]:
+    """Lets ``observer`` see the steps that this thread takes."""
+    _OF_THREAD.observer = observer
+    try:
+        yield
+    finally:
+        _OF_THREAD.observer = None
+
+
+def observer() -> StepObserver | None:
+    """Returns who sees the steps of this thread, if anybody does."""
+    return getattr(_OF_THREAD, "observer", None)
+
+
+def before_step(parameters: Sequence[Any], gradients: Sequence[Any]) -> None:
+    """Must be called before each step of an optimiser that is none of torch's (see `StepObserver`)."""
+    if (seen_by := observer()) is not None:
+        seen_by.before_step(parameters, gradients)
+
+
+def logits_adjusted() -> None:
+    """Must be called by a training whose loss is adjusted (see `StepObserver`)."""
+    if (seen_by := observer()) is not None:
+        seen_by.logits_adjusted()

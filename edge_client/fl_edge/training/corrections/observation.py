@@ -1,0 +1,178 @@
+"""Sees each step of a training: counts it, clips its gradients, and lets the run's correction change them.
+
+A task of torch need not know of it: a hook of ``torch.optim`` runs before each step. Before the step, and not after
+``backward``, so that it is right when gradients are accumulated or scaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from fl_edge.errors import TaskError
+from fl_edge.tasks import steps
+from fl_edge.training.corrections.correction import (
+    Arrays,
+    Correction,
+    CorrectionRequest,
+    CorrectionResult,
+    length,
+)
+from fl_edge.training.corrections.registry import correction_class
+from fl_shared.tensors.manifest import Manifest, Vector, flatten, unflatten
+
+if TYPE_CHECKING:
+    import torch
+
+CLIP_GRADIENTS: Final = "clip-gradients"
+LOGIT_ADJUSTMENT: Final = "logit-adjustment"
+
+
+class Observation:
+    """The steps of one training. ``steps``: how many were seen that change a trained parameter."""
+
+    def __init__(
+        self,
+        correction: Correction | None,
+        clip: float,
+        arithmetic: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        """``clip``: the greatest norm of a gradient; 0: any. ``arithmetic``: within which gradients are changed."""
+        self.steps = 0
+        self._adjusted = False
+        self._correction = correction
+        self._clip = clip
+        self._arithmetic = arithmetic
+        self._numbers: Mapping[int, int] | None = None
+
+    def begin(self, parameters: Arrays, *, by_identity: bool = False) -> None:
+        """Names the trained parameters. ``by_identity``: a step may name others as well, in any order."""
+        if by_identity:
+            self._numbers = {id(parameter): number for number, parameter in enumerate(parameters)}
+        if self._correction is not None:
+            with self._arithmetic():
+                self._correction.begin(parameters)
+
+    def before_step(self, parameters: Sequence[Any], gradients: Sequence[Any]) -> None:
+        """See `steps.StepObserver`."""
+        numbers = self._numbers
+        chosen = [
+            (number, parameter, gradient)
+            for position, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True))
+            if gradient is not None
+            and (number := position if numbers is None else numbers.get(id(parameter), -1)) >= 0
+        ]
+        if not chosen:
+            return
+        self.steps += 1
+        if self._clip or self._correction is not None:
+            with self._arithmetic():
+                self._change(chosen)
+
+    def _change(self, chosen: Sequence[tuple[int, Any, Any]]) -> None:
+        gradients = [gradient for _, _, gradient in chosen]
+        if self._clip and (norm := length(gradients)) > self._clip:
+            for gradient in gradients:
+                gradient *= self._clip / norm
+        if self._correction is not None:
+            scale = self._correction.prepare(gradients)
+            for number, parameter, gradient in chosen:
+                self._correction.correct(number, parameter, gradient, scale)
+
+    def logits_adjusted(self) -> None:
+        """See `steps.StepObserver`."""
+        self._adjusted = True
+
+    def end(self, asked: Sequence[str]) -> CorrectionResult:
+        """Returns what the correction makes of it. Raises ``TaskError`` if what was ``asked`` could not be done."""
+        for name in asked:
+            if name == LOGIT_ADJUSTMENT and not self._adjusted:
+                raise TaskError(
+                    f"the run needs {name}, but the task does not train with the cross-entropy of fl_edge.tasks.sgd"
+                )
+            if not self.steps:
+                raise TaskError(
+                    f"the run needs {name}, but the task takes no step through torch.optim or fl_edge.tasks.sgd, "
+                    "so that nothing reaches its gradients"
+                )
+        return CorrectionResult() if self._correction is None else self._correction.end(self.steps)
+
+
+class Layout:
+    """Where the trained parameters lie in a vector of the model. Buffers and what is not trained are 0 there.
+
+    ``names``: of the trained parameters, in their order.
+    """
+
+    def __init__(self, manifest: Manifest, names: Sequence[str]) -> None:
+        self._manifest = manifest
+        self._names = names
+
+    def arrays(self, vectors: Mapping[str, Vector]) -> dict[str, list[Vector]]:
+        """Returns the parameters' parts of each vector. Raises ``ValueError`` for a vector of another length."""
+        parts = {name: unflatten(vector, self._manifest) for name, vector in vectors.items()}
+        return {name: [part[one] for one in self._names] for name, part in parts.items()}
+
+    def vectors(self, arrays: Mapping[str, Sequence[Vector]]) -> dict[str, Vector]:
+        """Returns each list of parameters as a vector."""
+        empty = {spec.name: np.broadcast_to(np.float32(0), spec.shape) for spec in self._manifest.arrays}
+        return {
+            name: flatten({**empty, **dict(zip(self._names, parts, strict=True))}, self._manifest)
+            for name, parts in arrays.items()
+        }
+
+
+def asked_of(request: CorrectionRequest | None, clip: float, adjustment: float) -> tuple[str, ...]:
+    """Returns the abilities that a training needs."""
+    correction = () if request is None else (request.name,)
+    asked = ((CLIP_GRADIENTS, clip), (LOGIT_ADJUSTMENT, adjustment))
+    return (*correction, *(name for name, value in asked if value))
+
+
+def observation_of(
+    request: CorrectionRequest | None, clip: float, layout: Layout, device: torch.device | str | None = None
+) -> Observation:
+    """Returns an observation that applies ``request``; with a device, for torch, and with its vectors there.
+
+    Raises ``UnknownCorrectionError``, and ``ValueError`` for vectors of another length.
+    """
+    correction = None
+    if request is not None:
+        published, own = layout.arrays(request.published), layout.arrays(request.own)
+        kind = correction_class(request.name)
+        correction = kind(request.settings, _on(published, device), _on(own, device))
+    if device is None:
+        return Observation(correction, clip)
+    import torch
+
+    return Observation(correction, clip, torch.no_grad)
+
+
+def _on(arrays: Mapping[str, list[Vector]], device: torch.device | str | None) -> dict[str, list[Any]]:
+    if device is None:
+        return dict(arrays)
+    import torch
+
+    return {name: [torch.as_tensor(one, device=device) for one in parts] for name, parts in arrays.items()}
+
+
+@contextmanager
+def observing_torch(observation: Observation, parameters: Arrays) -> Iterator[None]:
+    """Lets ``observation`` see all steps of this thread that change ``parameters``, with any optimiser of torch."""
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    def hook(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+        if steps.observer() is observation:  # and not a step of another thread
+            stepping = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            observation.before_step(stepping, [parameter.grad for parameter in stepping])
+
+    observation.begin(parameters, by_identity=True)
+    handle = register_optimizer_step_pre_hook(hook)
+    try:
+        with steps.observed(observation):
+            yield
+    finally:
+        handle.remove()
