@@ -14,13 +14,16 @@ from tests.support.crashing_runs import Cluster, Reference, dies_and_goes_on, ev
 pytestmark = pytest.mark.broker
 
 RUN = (
-    "--task", "synthetic-50", "--clients", "5", "--per-round", "5", "--quorum", "5", "--rounds", "2", "--grace", "0",
+    "--clients", "5", "--per-round", "5", "--quorum", "5", "--rounds", "2", "--grace", "0",
     "--wait", "60", "--deadline", "60",
 )  # fmt: skip
+SYNTHETIC = ("--task", "synthetic-50")
 STRATEGIES = {
-    "fedadam": ("--strategy", "fedadam"),
-    "median": ("--strategy", "median", "--server-optimizer", "sgd:momentum=0.9"),
-    "multi-krum": ("--strategy", "multi-krum:bad=1", "--transform", "clip:norm=1"),
+    "fedadam": (*SYNTHETIC, "--strategy", "fedadam"),
+    "median": (*SYNTHETIC, "--strategy", "median", "--server-optimizer", "sgd:momentum=0.9"),
+    "multi-krum": (*SYNTHETIC, "--strategy", "multi-krum:bad=1", "--transform", "clip:norm=1"),
+    # What its edges have kept must go back with it, or their updates differ.
+    "scaffold": ("--task", "digits-mlp", "--epochs", "1", "--strategy", "scaffold"),
 }
 
 

@@ -238,7 +238,7 @@ class AnyRun(RuleBasedStateMachine):
         self.orders.clear()
         if isinstance(phase, Aggregating):
             collected = phase.collected
-            self.orders.append(average_of(collected))
+            self.orders.append(average_of(self.state, collected))
         else:
             collected = phase  # type: ignore[assignment]
         self.tell("resume")

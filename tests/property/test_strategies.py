@@ -18,6 +18,7 @@ from fl_aggregator.aggregation import inner_products
 from fl_aggregator.aggregation.combining import Combiner, first_state
 from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.aggregation.strategies.presets import PRESETS
+from fl_aggregator.aggregation.validation import CheckedSection
 from fl_aggregator.settings import Settings
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 from tests.support.builders import update_metadata
@@ -172,6 +173,8 @@ CASES = {
     "fedexp": Case({}, equal_mean, extrapolation),
     "fednova": Case({"momentum": 0.9}, normalized, plain),
     "q-fedavg": Case({"lr": 0.5}, fair, plain),
+    "fedprox": Case({}, mean, plain),
+    "scaffold": Case({}, mean, plain),
     "median": Case({}, median, plain),
     "trimmed-mean": Case({}, trimmed, plain),
     "krum": Case({"strategy": "krum:bad=2"}, multi_krum(1), plain),
@@ -196,13 +199,18 @@ def deltas_of_round(number: int) -> Doubles:
     return deltas.astype(np.float32).astype(np.float64)
 
 
+def controls_of_round(number: int) -> Doubles:
+    """What updates contain besides the change, with SCAFFOLD."""
+    return np.random.default_rng(100 + number).normal(size=(len(CLIENTS), MANIFEST.values)).astype(np.float32)
+
+
 def run(settings: Settings, order: Sequence[int] | range) -> tuple[list[Vector], dict[str, Vector]]:
     """Returns the weights after each round, and the state after the last, when updates arrive in this order."""
     strategy = registry.load(settings)
     weights = np.random.default_rng(9).normal(size=MANIFEST.values).astype(np.float32)
     state, versions = first_state(strategy, MANIFEST.values), [weights]
     for number in range(1, ROUNDS + 1):
-        rows = deltas_of_round(number).astype(np.float32)
+        rows, controls = deltas_of_round(number).astype(np.float32), controls_of_round(number)
         combiner = Combiner(strategy, MANIFEST, settings)
         for k in order:
             update = update_metadata(
@@ -211,9 +219,16 @@ def run(settings: Settings, order: Sequence[int] | range) -> tuple[list[Vector],
                 steps=int(STEPS[k]),
                 before={"loss": float(LOSSES[k])},
             )
-            combiner.add(update, rows[k], float(np.abs(rows[k]).max()))
+            control = CheckedSection(controls[k], float(np.abs(controls[k]).max()))
+            combiner.add(update, rows[k], float(np.abs(rows[k]).max()), {"control": control})
+        heard = (0 if number == 1 else int(EXAMPLES.sum()), int(EXAMPLES.sum()))
         before = weights.copy(), {name: vector.copy() for name, vector in state.items()}
-        made, next_state = combiner.next_model(number, weights, state, lambda c, r=rows: r[CLIENTS.index(c)])  # type: ignore[misc]
+
+        def read(client: str, rows: Vector = rows) -> Vector:
+            one: Vector = rows[CLIENTS.index(client)]
+            return one
+
+        made, next_state = combiner.next_model(number, weights, state, read, heard)
         assert np.array_equal(weights, before[0])
         assert all(np.array_equal(state[name], before[1][name]) for name in state), (
             "they are not changed in place"
@@ -242,6 +257,13 @@ def test_a_strategy_computes_what_its_paper_says(name: str) -> None:
         after[BUFFERS] = x[BUFFERS] + of_buffers[BUFFERS]
         x, last = after, change
         assert np.abs(versions[number] - x).max() < 2e-5, f"round {number}"
+
+
+def test_the_control_of_scaffold_adds_up_what_edges_return() -> None:
+    _, state = run(settings_of("scaffold"), range(len(CLIENTS)))
+    expected = sum(EXAMPLES @ controls_of_round(n) / EXAMPLES.sum() for n in range(1, ROUNDS + 1))
+    assert np.abs(state["control"] - expected)[PARAMETERS].max() < 2e-6
+    assert not state["control"][BUFFERS].any()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -276,9 +298,10 @@ def test_averaged_variances_stay_variances(name: str, first: float) -> None:
     combiner = Combiner(strategy, MANIFEST, settings)
     for k, client in enumerate(CLIENTS):
         update = update_metadata(client=client, examples=int(EXAMPLES[k]), before={"loss": 1.0})
-        combiner.add(update, rows[k], float(np.abs(rows[k]).max()))
+        one = CheckedSection(rows[k], float(np.abs(rows[k]).max()))
+        combiner.add(update, one.values, one.magnitude, {"control": one})
     made, _ = combiner.next_model(
-        1, base, first_state(strategy, MANIFEST.values), lambda c: rows[CLIENTS.index(c)]
+        1, base, first_state(strategy, MANIFEST.values), lambda c: rows[CLIENTS.index(c)], (0, 1)
     )
     assert (made[BUFFERS] >= 0).all()
 

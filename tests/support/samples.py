@@ -33,7 +33,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             device="e5f6",
             roles=("train", "predict"),
             encodings=("f32",),
-            abilities=("prox", "clip-gradients", "logit-adjustment"),
+            abilities=("prox", "scaffold", "clip-gradients", "logit-adjustment"),
         ),
     ),
     "register-second": (
@@ -51,7 +51,8 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             examples=57,
             metrics=(ACCURACY, MAE),
             encodings=("f32",),
-            abilities=("prox", "clip-gradients"),
+            abilities=("prox", "scaffold", "clip-gradients"),
+            fresh=True,
         ),
     ),
     "admitted": (
@@ -66,6 +67,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             partition=m.Partition(index=7, count=20, scheme="iid", seed=0, holdout=0.2, examples=None),
             examples=57,
             received_round=None,
+            counted=m.CountedUpdate(round=2, digest=UPDATE_DIGEST),
         ),
     ),
     "refused": (
@@ -138,7 +140,8 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             encoding="f32",
             base=m.ModelReference(version=2, digest=DIGEST),
             inline_limit=1_000_000,
-            correction=m.Correction(name="prox", settings={"mu": 0.01}),
+            correction=m.Correction(name="scaffold", settings={"bound": 1.0}),
+            companions=(m.Companion(section="control", digest=UPDATE_DIGEST),),
         ),
     ),
     "selected-first-weights": (

@@ -111,7 +111,10 @@ class SessionScript:
             return events.Fetched(self.now, job)
         if what == "trained":
             return events.Trained(
-                self.now, job, update(base=None if named.get("base") == "none" else "b" * 64, data=self.data)
+                self.now,
+                job,
+                update(base=None if named.get("base") == "none" else "b" * 64, data=self.data),
+                {"control": memoryview(DATA)} if text == "own" else {},
             )
         if what == "evaluated":
             return events.ModelEvaluated(
@@ -170,7 +173,7 @@ class SessionScript:
             case "cleared":
                 return events.SelectionCleared(self.now, None if rest == ["work"] else int(rest[0]))
             case "result":
-                return events.ResultSeen(self.now, self._result(int(rest[0]), scope))
+                return events.ResultSeen(self.now, self._result(rest, named, scope))
             case "model":
                 split: Any = named.get("evaluate")
                 version = int(rest[0])
@@ -209,6 +212,11 @@ class SessionScript:
                 received_round=held,
                 newest_round=int(named["newest_round"]) if "newest_round" in named else None,
                 awaited="awaited" in rest,
+                counted=m.CountedUpdate(
+                    round=int(named["counted"]), digest=named.get("digest", update(data=self.data).digest)
+                )
+                if "counted" in named
+                else None,
             )
         if what == "grant":
             chunks = tuple(int(index) for index in rest[1].split(","))
@@ -230,15 +238,16 @@ class SessionScript:
             detail="because",
         )
 
-    def _result(self, number: int, scope: dict[str, Any]) -> m.Result:
+    def _result(self, rest: list[str], named: dict[str, str], scope: dict[str, Any]) -> m.Result:
+        number = int(rest[0])
         return m.Result(
             **scope,
             round=number,
-            outcome="committed",
+            outcome="abandoned" if "abandoned" in rest else "committed",
             reason=None,
             version=number,
             digest=version_digest(number),
-            participants=("8",),
+            participants=tuple(named.get("with", "8").split(",")),
             missing={},
             examples=40,
             metrics={},
@@ -265,6 +274,12 @@ def shown(effect: Effect) -> str:
             return f"keep the update of round {kept.selected.round}"
         case effects.DeleteUpdate():
             return "forget the update that was kept"
+        case effects.StageState(reference=reference):
+            return f"stage what round {reference.round} has left"
+        case effects.PromoteState():
+            return "what is staged counts"
+        case effects.DropState(staged=staged, current=current):
+            return f"drop{' what is staged' if staged else ''}{' what counts' if current else ''}"
         case effects.Load(job=job, task=task, partition=part, run_weights=weights):
             compared = "" if weights is None else f" compared with {weights.digest[:6]}"
             return f"load job={job} {task} part={part.index}/{part.count}{compared}"

@@ -57,6 +57,16 @@ class Averager:
         assert self._newest is not None
         return self._newest[1].model
 
+    def companions(self) -> dict[str, Model]:
+        """Returns the vectors that edges need besides the newest model, each as a model with one section, by name."""
+        assert self._newest is not None
+        correct, (_, version) = self._strategy.correct, self._newest
+        return {
+            name: Model.of(version.model.manifest, version.state[name], name)
+            for name in (() if correct is None else correct.sections)
+            if name in version.state
+        }
+
     @property
     def manifest(self) -> Manifest | None:
         """The manifest of the models of the run, if there is one."""
@@ -116,7 +126,7 @@ class Averager:
                 checked.delta.values.copy() if given is None else given.fit(manifest),
             )
         else:
-            self._combiner.add(update, checked.delta.values, checked.delta.magnitude)
+            self._combiner.add(update, checked.delta.values, checked.delta.magnitude, checked.sections)
 
     def average(self, effect: do.Average) -> tuple[Model, str | None]:
         """Makes the next version and writes it to disk; returns it with the digest of the strategy's state.
@@ -152,7 +162,9 @@ class Averager:
                 return encoding.decode(next(one.data for one in content.sections if one.name == DELTA))
 
             state = self._newest[1].state or first_state(self._strategy, base.manifest.values)
-            weights, state = self._combiner.next_model(effect.version, base.weights, state, read)
+            weights, state = self._combiner.next_model(
+                effect.version, base.weights, state, read, effect.heard
+            )
             made = Version(Model.of(base.manifest, weights), state)
         self._base = self._combiner = self._first_weights = None
         return made

@@ -26,6 +26,7 @@ from fl_aggregator.aggregation.strategies.parts import (
     Strategy,
     WeightedSum,
 )
+from fl_aggregator.aggregation.validation import CheckedSection
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.settings import Settings
 from fl_shared.tensors.manifest import Manifest, Vector, magnitude
@@ -63,6 +64,11 @@ class Combiner:
         self._factors: dict[str, float] = {}
         self._contributions: dict[str, Contribution] = {}
         self._sums: list[_SpanSum] = []
+        correct = strategy.correct
+        self._sections = {
+            name: [self._span_sum(span, settings.max_examples, buffers=False) for span in self._parameters]
+            for name in (() if correct is None else correct.sections)
+        }
         combine = strategy.combine
         if isinstance(combine, WeightedSum):
             heaviest = combine.max_weight(settings.max_examples)
@@ -76,9 +82,23 @@ class Combiner:
         cap = self._max_delta if buffers else math.inf  # that of parameters has been checked
         return _SpanSum(*span, buffers, ExactSum(span[1] - span[0], bits, self._slots, cap))
 
-    def add(self, update: UpdateMetadata, values: Vector, largest: float) -> None:
-        """Takes an accepted update. Its values, shape (manifest.values,), have magnitudes of at most ``largest``."""
+    def add(
+        self,
+        update: UpdateMetadata,
+        values: Vector,
+        largest: float,
+        sections: Mapping[str, CheckedSection] | None = None,
+    ) -> None:
+        """Takes an accepted update. Its values, shape (manifest.values,), have magnitudes of at most ``largest``.
+
+        ``sections``: all of them, of the same shape, if there is a correction.
+        """
         strategy = self._strategy
+        for name, sums in self._sections.items():
+            assert sections is not None
+            for some in sums:
+                part = sections[name].values[some.start : some.stop]
+                some.sum.add(part, float(update.examples), sections[name].magnitude)
         length = norm(values, self._parameters) if strategy.wants_norms else None
         contribution = Contribution(
             update.client, update.examples, update.steps, update.before.get("loss"), length
@@ -92,12 +112,14 @@ class Combiner:
                 some.sum.add(values[some.start : some.stop], by, largest)
 
     def next_model(
-        self, version: int, base: Vector, state: State, read: ReadUpdate
+        self, version: int, base: Vector, state: State, read: ReadUpdate, heard: tuple[int, int] = (0, 0)
     ) -> tuple[Vector, dict[str, Vector]]:
-        """Returns the weights of ``version`` and the strategy's state then; ``base`` and ``state`` stay as they are."""
-        closed = ClosedRound(
-            version, tuple(self._contributions[name] for name in sorted(self._contributions))
-        )
+        """Returns the weights of ``version`` and the strategy's state then; ``base`` and ``state`` stay as they are.
+
+        ``heard``: see `ClosedRound`.
+        """
+        contributions = tuple(self._contributions[name] for name in sorted(self._contributions))
+        closed = ClosedRound(version, contributions, heard=heard)
         of_parameters, of_buffers, last = self._changes(closed, state, read)
         if self._strategy.optimize.wants_norms:
             closed = replace(closed, mean_norm=self._norm_of(of_parameters))
@@ -109,8 +131,14 @@ class Combiner:
             if LAST_CHANGE in own:
                 change += last * own[LAST_CHANGE]
                 own[LAST_CHANGE] = change.copy()
-            block = Block(base[start:stop].astype(np.float64), change, own)
+            sections = {
+                name: _over(sums, float(closed.examples), start, stop)
+                for name, sums in self._sections.items()
+            }
+            block = Block(base[start:stop].astype(np.float64), change, own, sections)
             self._strategy.optimize.step(block, closed)
+            if self._strategy.correct is not None:
+                self._strategy.correct.absorb(block, closed)
             weights[start:stop] = block.weights
             for name, vector in own.items():
                 next_state[name][start:stop] = vector
@@ -143,11 +171,8 @@ class Combiner:
         )
 
     def _over(self, divisor: float, *, buffers: bool) -> Change:
-        def change(start: int, stop: int) -> Doubles:
-            some = next(s for s in self._sums if s.start <= start < s.stop and s.buffers == buffers)
-            return some.sum.over(divisor, start - some.start, stop - some.start)
-
-        return change
+        sums = [some for some in self._sums if some.buffers == buffers]
+        return lambda start, stop: _over(sums, divisor, start, stop)
 
     def _by_gram(
         self,
@@ -181,6 +206,11 @@ class Combiner:
             return total.over(divisor)
 
         return change
+
+
+def _over(sums: Sequence[_SpanSum], divisor: float, start: int, stop: int) -> Doubles:
+    some = next(one for one in sums if one.start <= start < one.stop)
+    return some.sum.over(divisor, start - some.start, stop - some.start)
 
 
 def _by_coordinates(combine: CoordinateCombination, rows: Sequence[Vector], factors: Doubles) -> Change:

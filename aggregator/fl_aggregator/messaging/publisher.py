@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from fl_aggregator.messaging.connections import Connections
@@ -47,6 +47,8 @@ class ModelPublisher:
         self._task = task
         self._chunk_size = chunk_size
         self._models: dict[str, pub.ModelPublication] = {}
+        self._companions: tuple[str, ...] = ()
+        """The digests of those of the newest version; they are in ``_models``, too."""
         self._selected_clients: Sequence[str] = ()
         self._open_round: m.Selected | None = None
         self._opened_at = self._repeat_at = 0.0
@@ -59,21 +61,25 @@ class ModelPublisher:
         model: Model,
         evaluate: m.Split | None,
         previous: Model | None = None,
+        companions: Mapping[str, Model] | None = None,
     ) -> None:
         """Publishes a version: first its chunks and manifest, then the announcement that names them.
+
+        ``companions``: vectors that only edges in training need with it, by section; those of the version before are
+        cleared, since its round is over.
 
         ``previous`` is the version before it, which stays retained; from now on its chunks are made from this
         model, so that the copy in memory can be freed.
         """
         scope = self._scope
-        publication = self._publication(model, self._effective_chunk_size())
-        self._models.pop(model.digest, None)
-        self._models[model.digest] = publication
+        superseded, self._companions = self._companions, ()
+        for name, vector in (companions or {}).items():
+            self._retain(vector, name)
+            self._companions += (vector.digest,)
+        publication = self._retain(model)
         if previous is not None and previous.digest in self._models:
             previous_publication = self._models[previous.digest]
             self._models[previous.digest] = self._publication(previous, previous_publication.chunk_size)
-        for topic in publication.topics():
-            self._connections.retain_large(topic, self._message_factory(model.digest, topic))
         announcement = m.ModelAnnouncement(
             **scope.envelope(),
             task=self._task,
@@ -85,13 +91,25 @@ class ModelPublisher:
             evaluate=evaluate,
         )
         self._connections.retain(t.ModelTopic(), announcement)
-        for digest in list(self._models)[:-MODELS_RETAINED]:
+        versions = [digest for digest in self._models if digest not in (*superseded, *self._companions)]
+        for digest in (*versions[:-MODELS_RETAINED], *(set(superseded) - set(self._companions))):
             for topic in self._models.pop(digest).topics():
                 self._connections.clear(topic)
 
-    def _publication(self, model: Model, chunk_size: int) -> pub.ModelPublication:
-        weights = sections.ModelSection(sections.WEIGHTS, model.manifest, model.data)
-        return pub.model_publication([weights], chunk_size, model.digest)
+    def _retain(self, model: Model, section: str = sections.WEIGHTS) -> pub.ModelPublication:
+        """Publishes the chunks and the manifest of a model or a companion."""
+        publication = self._publication(model, self._effective_chunk_size(), section)
+        self._models.pop(model.digest, None)
+        self._models[model.digest] = publication
+        for topic in publication.topics():
+            self._connections.retain_large(topic, self._message_factory(model.digest, topic))
+        return publication
+
+    def _publication(
+        self, model: Model, chunk_size: int, section: str = sections.WEIGHTS
+    ) -> pub.ModelPublication:
+        content = sections.ModelSection(section, model.manifest, model.data)
+        return pub.model_publication([content], chunk_size, model.digest, section)
 
     def _message_factory(self, digest: str, topic: t.ManifestTopic | t.ChunkTopic) -> Callable[[], m.Message]:
         envelope = self._scope.envelope()  # taken once: when it is repeated, it is the same message

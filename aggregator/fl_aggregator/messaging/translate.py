@@ -146,6 +146,7 @@ def _registration_event(message: m.Registration, scope: EnvelopeSource, now: flo
         examples=message.examples if is_current else None,
         metrics=message.metrics if is_current else None,
         unable=message.unable if is_current else None,
+        fresh=message.fresh and is_current,
     )
 
 
@@ -193,6 +194,9 @@ def reply_message(
                 received_round=body.received_round,
                 newest_round=body.newest_round,
                 awaited=body.awaited,
+                counted=None
+                if body.counted is None
+                else m.CountedUpdate(round=body.counted.round, digest=body.counted.digest),
             )
         case do.Refuse(reason=reason, detail=detail):
             explains = (
@@ -213,6 +217,7 @@ def selected_message(
     effect: do.AnnounceRound,
     settings: Settings,
     correction: m.Correction | None,
+    companions: tuple[m.Companion, ...],
     scope: EnvelopeSource,
     now: float,
     maximum_packet_size: int,
@@ -234,6 +239,7 @@ def selected_message(
         base=effect.base,
         inline_limit=_inline_limit(len(effect.cohort), maximum_packet_size),
         correction=None if effect.base is None else correction,
+        companions=companions,
     )
 
 

@@ -13,6 +13,7 @@ from fl_aggregator.round.events import Resumed
 from fl_aggregator.round.state import (
     Aggregating,
     Collecting,
+    Counted,
     Evaluating,
     Failed,
     Finished,
@@ -74,13 +75,26 @@ def collect(state: Run, phase: Collecting, now: float) -> Transition:
 
 def _close_round(state: Run, phase: Collecting, now: float) -> Transition:
     aggregating = Aggregating(collected=phase, closed=now, missing=missing_reasons(state, phase, now))
-    return replace(state, phase=aggregating), (average_of(phase),)
+    return replace(state, phase=aggregating), (average_of(state, phase),)
 
 
-def average_of(phase: Collecting) -> do.Average:
+def average_of(state: Run, phase: Collecting) -> do.Average:
     """Returns the effect that averages all updates of a round, in ascending order of the clients."""
     contributors = tuple(phase.updates[name] for name in sorted(phase.updates))
-    return do.Average(phase.round, phase.version, phase.base, contributors)
+    before, after = (
+        sum(one.examples for one in counted.values()) for counted in (state.counted, _counted(state, phase))
+    )
+    return do.Average(phase.round, phase.version, phase.base, contributors, (before, after))
+
+
+def _counted(state: Run, phase: Collecting) -> dict[str, Counted]:
+    """Returns the updates that count once the round is committed."""
+    now = {
+        name: Counted(round=update.round, digest=update.digest, examples=update.examples)
+        for name, update in phase.updates.items()
+        if state.settings.correct and phase.base is not None
+    }
+    return {**state.counted, **now}
 
 
 def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transition:
@@ -135,6 +149,7 @@ def commit(state: Run, event: on.ModelCreated) -> Transition:
         manifest=event.manifest,
         consecutive_abandoned=0,
         closed_rounds=updates.append_closed_round(state.closed_rounds, collected),
+        counted=_counted(state, collected),
         pending_summaries=state.pending_summaries
         if collected.base is None
         else (*state.pending_summaries, summary),

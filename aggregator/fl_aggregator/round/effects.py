@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from fl_aggregator.round import events as on
 from fl_aggregator.round.events import Event, UpdateMetadata
-from fl_aggregator.round.state import Run, Summary
+from fl_aggregator.round.state import Counted, Run, Summary
 from fl_shared.protocol.messages import ModelReference, RefusalReason, RejectionReason, Split
 
 
@@ -30,7 +30,7 @@ class Admit:
     ``partition`` is null if the edge does not train, or has not been assigned one yet. ``received_round`` is
     the open round for which its update is already stored, or null. ``examples`` repeats the number in the
     registration that is answered. ``newest_round`` is the newest round that has been opened, or null, and ``awaited``
-    says whether it is open and waits for an update of this edge.
+    says whether it is open and waits for an update of this edge. ``counted``: its newest update that is in a version.
     """
 
     partition: int | None
@@ -38,6 +38,7 @@ class Admit:
     examples: int | None = None
     newest_round: int | None = None
     awaited: bool = False
+    counted: Counted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +131,17 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """Make the next version from the round's sum and write it to disk; ``ModelCreated`` follows."""
+    """Make the next version from the round's sum and write it to disk; ``ModelCreated`` follows.
+
+    ``heard``: the examples of all edges that have contributed to a version, before this round and with it; 0 without a
+    correction.
+    """
 
     round: int
     version: int
     base: ModelReference | None
     contributors: tuple[UpdateMetadata, ...]
+    heard: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

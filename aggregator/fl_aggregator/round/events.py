@@ -91,7 +91,8 @@ class Registered:
     """An edge has registered; its second registration adds ``examples``, ``manifest`` and ``metrics``.
 
     ``encodings`` are those in which it can send updates, ``abilities`` what it can do in training. ``metrics`` are
-    those that its task declares. ``unable``: why it does not take part, null if it does.
+    those that its task declares. ``unable``: why it does not take part, null if it does. ``fresh``: whether it has kept
+    nothing of this run for a correction.
     """
 
     now: float
@@ -106,6 +107,7 @@ class Registered:
     examples: int | None = None
     metrics: tuple[MetricDeclaration, ...] | None = None
     unable: str | None = None
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,7 @@ def register(state: Run, event: Registered) -> Transition:
                 event.examples,
                 _newest_round(state),
                 isinstance(state.phase, Collecting) and event.client in state.phase.awaited,
+                state.counted.get(event.client),
             ),
         ),
     )

@@ -180,6 +180,15 @@ class ClosedRound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """The newest update of an edge that is in a version: its round, its digest, and the examples behind it."""
+
+    round: int
+    digest: str
+    examples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PendingEvaluation:
     """A version under evaluation: the edges that have not reported yet, and the reports so far."""
 
@@ -198,7 +207,8 @@ class Run:
     ``incarnation``: which start of the aggregator this is. ``declared``: the metrics that the task declares, null until
     an edge has said so. ``pending_summaries``: ended rounds whose line in the history is not written yet. ``metrics``:
     of the newest evaluated version, on ``split``. ``best``: the best value of the primary metric so far, on
-    ``best_split``.
+    ``best_split``. ``counted``: by client, the updates on which what edges keep for a correction is based; empty
+    without one.
     """
 
     settings: Settings
@@ -218,6 +228,7 @@ class Run:
     best: float | None = None
     best_split: Split | None = None
     target_reached: bool = False
+    counted: Mapping[str, Counted] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:

@@ -68,6 +68,7 @@ class Interpreter:
         self._correction = (
             None if correct is None else m.Correction(name=correct.name, settings=asdict(cast(Any, correct)))
         )
+        self._companions: tuple[m.Companion, ...] = ()
         self._directory = launch.directory
         self._scope = scope
         self._connections = connections
@@ -194,6 +195,7 @@ class Interpreter:
             effect,
             self._settings,
             self._correction,
+            self._companions,
             self._scope,
             self._clock(),
             self._connections.maximum_packet_size,
@@ -244,7 +246,13 @@ class Interpreter:
     def _publish_model(self, effect: do.PublishModel) -> None:
         newest, previous = self.worker.averager.newest, self.worker.averager.previous
         if effect.model.digest == newest.digest:
-            self._model_publisher.publish(effect.round, effect.model, newest, effect.evaluate, previous)
+            companions = self.worker.averager.companions()
+            self._companions = tuple(
+                m.Companion(section=name, digest=vector.digest) for name, vector in companions.items()
+            )
+            self._model_publisher.publish(
+                effect.round, effect.model, newest, effect.evaluate, previous, companions
+            )
         elif previous is not None:  # only when a run is resumed
             self._model_publisher.publish(effect.round, effect.model, previous, effect.evaluate)
 

@@ -71,7 +71,7 @@ class RecoveredRun:
     def average(self) -> do.Average | None:
         """The average that was being made when the aggregator stopped, or null."""
         phase = self.state.phase.resume_phase if isinstance(self.state.phase, Stopped) else self.state.phase
-        return average_of(phase.collected) if isinstance(phase, Aggregating) else None
+        return average_of(self.state, phase.collected) if isinstance(phase, Aggregating) else None
 
     def effects_to_repeat(self, state: Run) -> tuple[do.Effect, ...]:
         """Returns the effects to perform once more, given the state after the resume."""

@@ -49,10 +49,13 @@ class Model:
     digest: str
 
     @classmethod
-    def of(cls, manifest: Manifest, weights: Vector) -> Model:
-        """Makes a model of weights, which are converted to contiguous float32, and computes its digest."""
+    def of(cls, manifest: Manifest, weights: Vector, name: str = WEIGHTS) -> Model:
+        """Makes a model of weights, which are converted to contiguous float32, and computes its digest.
+
+        ``name``: of its one section.
+        """
         weights = np.ascontiguousarray(weights, np.float32)
-        section = ModelSection(WEIGHTS, manifest, FLOAT32.encode(weights, seed=0))
+        section = ModelSection(name, manifest, FLOAT32.encode(weights, seed=0))
         return cls(manifest, weights, model_digest([section]))
 
     @property

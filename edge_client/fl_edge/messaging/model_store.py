@@ -41,22 +41,23 @@ class ModelUser:
 class FetchedModel:
     """A complete model, whose bytes have this digest.
 
-    ``memory`` holds the data of all sections, one after the other.
+    ``memory`` holds the data of all sections, one after the other. ``name``: of the section that is needed.
     """
 
     digest: str
     sections: tuple[ModelSection, ...] = field(repr=False)
     memory: SharedBytes = field(repr=False)
+    name: str = WEIGHTS
 
     @property
     def weights(self) -> ModelSection:
-        """The section ``weights`` of the model."""
-        return next(section for section in self.sections if section.name == WEIGHTS)
+        """The section of the model that is needed."""
+        return next(section for section in self.sections if section.name == self.name)
 
     @property
     def weights_memory(self) -> SharedBytes:
-        """The part of ``memory`` that holds the section ``weights``; it is not a copy."""
-        preceding = itertools.takewhile(lambda section: section.name != WEIGHTS, self.sections)
+        """The part of ``memory`` that holds the section that is needed; it is not a copy."""
+        preceding = itertools.takewhile(lambda section: section.name != self.name, self.sections)
         return self.memory.slice(sum(len(section.data) for section in preceding), len(self.weights.data))
 
 
@@ -90,9 +91,10 @@ class _Buffer:
 class _Entry:
     """A model that has a user, complete or on its way."""
 
-    def __init__(self, digest: str, now: float) -> None:
+    def __init__(self, digest: str, now: float, section: str) -> None:
         self.buffer = _Buffer()
-        self.download = ModelDownload(digest, allocate=self.buffer.allocate)
+        self.section = section
+        self.download = ModelDownload(digest, allocate=self.buffer.allocate, section=section)
         self.model: FetchedModel | None = None
         self.users: set[ModelUser] = set()
         self.deadlines: dict[ModelUser, float] = {}
@@ -121,14 +123,14 @@ class ModelStore:
         self._retry_at = 0.0
         self._overdue_topics = 0
 
-    def fetch(self, user: ModelUser, digest: str, now: float, timeout: float) -> None:
-        """Makes ``user`` a user of the model, and fetches the model if it is not here.
+    def fetch(self, user: ModelUser, digest: str, now: float, timeout: float, section: str = WEIGHTS) -> None:
+        """Makes ``user`` a user of the model, and fetches the model if it is not here. It has this ``section``.
 
         ``on_fetched`` is called at once if the model is here, and otherwise within the timeout.
         """
         entry = self._entries.get(digest)
         if entry is None:
-            entry = self._entries[digest] = _Entry(digest, now)
+            entry = self._entries[digest] = _Entry(digest, now, section)
         entry.users.add(user)
         if entry.model is not None:
             self._on_fetched(user, digest, entry.model, "")
@@ -231,7 +233,7 @@ class ModelStore:
     def _process_download(self, digest: str, entry: _Entry, now: float) -> None:
         download = entry.download
         if download.state == "complete":
-            entry.model = FetchedModel(digest, download.model, entry.buffer.memory)
+            entry.model = FetchedModel(digest, download.model, entry.buffer.memory, entry.section)
         self._request_topics(entry, now)
         if download.state == "open":
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, assert_never
 
@@ -77,8 +77,18 @@ class Dispatcher:
             self._pool.load(client, effect.task, effect.partition, effect.run_weights),
         )
 
-    def train(self, client: str, effect: effects.Train, base: FetchedModel | None) -> None:
-        """Starts to train from ``base``, or to create the initial weights if it is ``None``."""
+    def train(
+        self,
+        client: str,
+        effect: effects.Train,
+        base: FetchedModel | None,
+        companions: Sequence[FetchedModel] = (),
+        own: Mapping[str, memoryview] | None = None,
+    ) -> None:
+        """Starts to train from ``base``, or to create the initial weights if it is ``None``.
+
+        ``companions`` of the base and ``own`` vectors of the edge: for the correction.
+        """
         selected = effect.selected
         pool_id = self._pool.train(
             client,
@@ -89,6 +99,8 @@ class Dispatcher:
             selected.round,
             selected.encoding,
             selected.correction,
+            {companion.name: _cache_frame(companion) for companion in companions},
+            jobs.Vectors.of(own) if own else None,
         )
         self._track(JobOwner(client, effect.job, None if base is None else base.digest), pool_id)
 
@@ -191,7 +203,7 @@ def _event(owner: JobOwner, job: int, outcome: jobs.JobOutcome, now: float) -> e
                 metrics=outcome.metrics,
                 sections=outcome.update_sections(),
             )
-            return events.Trained(now, job, update)
+            return events.Trained(now, job, update, {} if outcome.own is None else outcome.own.parts())
         case jobs.EvaluateOutcome():
             scores = EvaluationScores(
                 outcome.examples, outcome.loss, outcome.task_metrics, outcome.confusion, outcome.declared

@@ -10,6 +10,7 @@ from fl_edge.messaging.authenticity import MessageAuthenticator
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.prediction.predictor import Predictor
 from fl_edge.session.state import LoadedPartition, Session, SessionState
+from fl_edge.storage.own_state_files import OwnStateFiles
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
 from fl_shared.protocol.messages import Partition
@@ -31,13 +32,18 @@ class Edge:
     authenticator: MessageAuthenticator | None = None
     connection: EdgeConnection | None = None
     predictor: Predictor | None = None
-    model_digests: dict[int, str] = field(default_factory=dict)
-    """By job, the digest of the model that the job has asked for."""
+    own_state: OwnStateFiles = field(init=False)
+    """What it keeps for a correction, beside its update."""
+    model_digests: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    """By job, the digests of the model that it has asked for, and of its companions."""
     scheduled: float | None = None
     """When the session gets its next ``TimePassed``; ``None`` if it waits for no time."""
     unanswered_since: float | None = None
     """Since when it has registered without an answer, in seconds of the same clock; ``None`` if it does
     not."""
+
+    def __post_init__(self) -> None:
+        self.own_state = OwnStateFiles(self.update_file.parent, self.client)
 
     @property
     def client(self) -> str:

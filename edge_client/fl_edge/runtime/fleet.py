@@ -26,6 +26,7 @@ from fl_edge.runtime.loop import Interrupted, Runtime, RuntimeInbox
 from fl_edge.session.state import Identity, Session
 from fl_edge.storage import update_store
 from fl_edge.storage.label_counts_file import LabelCountsFile
+from fl_edge.storage.own_state_files import OwnStateFiles
 from fl_edge.storage.state_dir import StateDir
 from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import NAME_PREFIX as SYNTHETIC
@@ -204,7 +205,10 @@ def _edge(
     # Sequence numbers also grow across restarts, as long as the clock does.
     file = state.path / update_store.FILE_NAME
     session = Session(
-        identity, seq=int(time.time() * 1000), restored_update=update_store.read(file, edge.client)
+        identity,
+        seq=int(time.time() * 1000),
+        restored_update=update_store.read(file, edge.client),
+        own_state=OwnStateFiles(state.path, edge.client).read(),
     )
     authenticator = None if kit is None else MessageAuthenticator(kit.verifier())
     return Edge(session, file, connect, connect_predictor, authenticator)

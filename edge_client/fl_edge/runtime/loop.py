@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, assert_never
+from typing import Final, assert_never, cast
 
 from fl_edge.messaging.connection import EdgeConnectionEvent
 from fl_edge.messaging.model_store import FetchedModel, ModelStore, ModelUser, Transport
@@ -35,6 +35,7 @@ from fl_edge.workers.pool import Pool
 from fl_shared.errors import INTERRUPTED
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import topics as t
+from fl_shared.tensors.sections import WEIGHTS
 
 LOG = logging.getLogger(__name__)
 
@@ -278,11 +279,12 @@ class Runtime:
         if user.job is None:
             if edge.predictor is not None:
                 edge.predictor.model_fetched(digest, model, reason, now)
-        elif model is not None:
+        elif model is None:
+            if user.job in edge.model_digests:  # else another of its models has failed before
+                self._release_models(edge, user.job)
+                self._add_event(edge, events.JobFailed(now, user.job, reason))
+        elif all(self._store.get(user, one) is not None for one in edge.model_digests[user.job]):
             self._add_event(edge, events.Fetched(now, user.job))
-        else:
-            edge.model_digests.pop(user.job, None)
-            self._add_event(edge, events.JobFailed(now, user.job, reason))
 
     # --- effects ------------------------------------------------------------------------------------------
 
@@ -298,19 +300,25 @@ class Runtime:
                 self._update_writer.save(edge.update_file, client, pending)
             case effects.DeleteUpdate():
                 self._update_writer.delete(edge.update_file)
+            case effects.StageState(reference=reference, vectors=vectors):
+                edge.own_state.stage(reference, vectors)
+            case effects.PromoteState():
+                edge.own_state.promote()
+            case effects.DropState(staged=staged, current=current):
+                edge.own_state.drop(staged=staged, current=current)
             case effects.Load():
                 self._dispatcher.load(client, effect)
-            case effects.Fetch(job=job, digest=digest, timeout=timeout):
-                edge.model_digests[job] = digest
-                self._store.fetch(ModelUser(client, job), digest, now, timeout)
+            case effects.Fetch(job=job):
+                self._fetch(edge, effect, now)
             case effects.Train(job=job, selected=selected):
-                base = None if selected.base is None else self._take_model(edge, job)
-                self._dispatcher.train(client, effect, base)
+                base, *companions = [None] if selected.base is None else self._take_models(edge, job)
+                own = edge.own_state.current() if selected.correction is not None else None
+                self._dispatcher.train(client, effect, base, [one for one in companions if one], own)
             case effects.Evaluate(job=job):
-                self._dispatcher.evaluate(client, effect, self._take_model(edge, job))
+                self._dispatcher.evaluate(client, effect, self._take_models(edge, job)[0])
             case effects.Cancel(job=job):
                 self._dispatcher.cancel(client, job)
-                self._release_model(edge, job)
+                self._release_models(edge, job)
             case effects.ServeModel(announced=announced):
                 if edge.predictor is not None:
                     edge.predictor.model_announced(announced, now)
@@ -321,19 +329,25 @@ class Runtime:
             case _:
                 assert_never(effect)
 
-    def _take_model(self, edge: Edge, job: int) -> FetchedModel:
-        """Returns the model that the job has fetched, and releases it.
+    def _fetch(self, edge: Edge, effect: effects.Fetch, now: float) -> None:
+        user = ModelUser(edge.client, effect.job)
+        asked = {effect.digest: WEIGHTS, **{one.digest: one.section for one in effect.companions}}
+        edge.model_digests[effect.job] = tuple(asked)
+        for digest, section in asked.items():
+            self._store.fetch(user, digest, now, effect.timeout, section)
 
-        The pool holds the model's memory from now on, so the store no longer needs to.
+    def _take_models(self, edge: Edge, job: int) -> list[FetchedModel]:
+        """Returns the model that the job has fetched, then its companions, and releases them.
+
+        The pool holds their memory from now on, so the store no longer needs to.
         """
-        model = self._store.get(ModelUser(edge.client, job), edge.model_digests[job])
-        assert model is not None, "a machine starts with a model only what has fetched it"
-        self._release_model(edge, job)
-        return model
+        user = ModelUser(edge.client, job)
+        models = [self._store.get(user, digest) for digest in edge.model_digests[job]]
+        self._release_models(edge, job)
+        return [cast(FetchedModel, model) for model in models]  # a machine starts only what has fetched them
 
-    def _release_model(self, edge: Edge, job: int) -> None:
-        digest = edge.model_digests.pop(job, None)
-        if digest is not None:
+    def _release_models(self, edge: Edge, job: int) -> None:
+        for digest in edge.model_digests.pop(job, ()):
             self._store.release(ModelUser(edge.client, job), digest)
 
     def _disconnect(self, edge: Edge) -> None:

@@ -7,7 +7,7 @@
 ``events``        what happens;  ``effects``: what is to be done
 ``registration``  becoming a member of a run
 ``refusal``       being refused;  ``declining``: not taking part
-``presence``      reacting to births and wills
+``presence``      reacting to births and wills;  ``own_state``: what is kept
 ``rounds``        being selected, fetching the base, training
 ``reporting``     sending an update until it is answered
 ``evaluation``    evaluating models;  ``transitions``: how they are built

@@ -7,10 +7,11 @@ events are ignored. The model that a job has fetched is kept until the job uses 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-from fl_edge.session.work import PendingUpdate
+from fl_edge.session.work import PendingUpdate, StateReference
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import Manifest
@@ -53,6 +54,27 @@ class DeleteUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class StageState:
+    """Write what the training has left for the correction, beside what counts; before its update is saved or sent."""
+
+    reference: StateReference
+    vectors: Mapping[str, memoryview] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteState:
+    """Make what is staged what counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class DropState:
+    """Delete what is kept for a correction: what is staged, what counts, or both."""
+
+    staged: bool
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """Load a partition of the task's data in job ``job``.
 
@@ -67,11 +89,12 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Get the model with this digest within ``timeout`` seconds, for job ``job``."""
+    """Get the model with this digest, and its ``companions``, within ``timeout`` seconds, for job ``job``."""
 
     job: int
     digest: str
     timeout: float
+    companions: tuple[m.Companion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +152,9 @@ Effect = (
     | SendChunks
     | SaveUpdate
     | DeleteUpdate
+    | StageState
+    | PromoteState
+    | DropState
     | Load
     | Fetch
     | Train

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from fl_edge.session.state import Fault
 from fl_edge.session.work import EvaluationScores
@@ -154,11 +155,15 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Job ``job`` has trained, or has created the initial weights."""
+    """Job ``job`` has trained, or has created the initial weights.
+
+    ``own``: the vectors that the edge keeps for the correction if the update counts.
+    """
 
     now: float
     job: int
     update: FinishedUpdate
+    own: Mapping[str, memoryview] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

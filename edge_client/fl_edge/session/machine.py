@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from fl_edge.session import declining, evaluation, presence, refusal, registration, reporting, rounds
-from fl_edge.session.effects import DeleteUpdate, Effect, LogNotice, SaveUpdate
+from fl_edge.session.effects import DeleteUpdate, Effect, LogNotice, SaveUpdate, StageState
 from fl_edge.session.events import (
     AggregatorSeen,
     ConnectionEstablished,
@@ -75,7 +75,9 @@ def step(state: SessionState, event: Event) -> Transition:
     if isinstance(state, Stopped):
         return state, ()
     after, effects = _react(state, event)
-    return after, (*_storage_effects(state, after), *effects)
+    staged = tuple(effect for effect in effects if isinstance(effect, StageState))
+    others = (effect for effect in effects if not isinstance(effect, StageState))
+    return after, (*staged, *_storage_effects(state, after), *others)
 
 
 def _storage_effects(before: Session, after: SessionState) -> tuple[Effect, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fl_edge.session import own_state
 from fl_edge.session.declining import (
     RETRY_DELAY,
     decline,
@@ -104,6 +105,7 @@ def confirm(session: Session, now: float, attempt: int) -> Transition:
         examples=state.examples,
         metrics=state.metrics,
         abilities=state.abilities,
+        fresh=session.own_state.current is None or session.own_state.current.run != membership.run,
     )
     due = now + retry_delay(session.identity.client, attempt, RETRY_DELAY)
     return transition(replace(session, registration=Confirming(connection, attempt, due)), send)
@@ -164,6 +166,7 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
         ),
         lambda s: _resume_restored_update(s, reply, now),
         lambda s: _drop_received_update(s, reply),
+        lambda s: own_state.settle_by_admission(s, membership, reply),
         lambda s: _forget_lost_rounds(s, reply),
         lambda s: _continue_registration(s, session, reply, now),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal, assert_never
 
+from fl_edge.session import own_state
 from fl_edge.session.effects import LogNotice, Send, SendChunks
 from fl_edge.session.state import Session
 from fl_edge.session.transitions import Transition, cancel_work, retry_delay, then, transition, with_next_seq
@@ -218,7 +219,7 @@ def rejected(session: Session, reply: m.Rejected) -> Transition:
             return transition(session)
     notice = LogNotice(f"round {reply.round}: rejected: {reply.reason}: {reply.detail}", "warning")
     session = replace(session, last_handled_round=max(session.last_handled_round, reply.round))
-    return then(cancel_work(session), lambda s: transition(s, notice))
+    return then(own_state.drop_rejected(session, reply.digest), cancel_work, lambda s: transition(s, notice))
 
 
 def _is_answer_to(

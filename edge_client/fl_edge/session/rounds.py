@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fl_edge.session import reporting
+from fl_edge.session import own_state, reporting
 from fl_edge.session.effects import Fetch, LogNotice, Train
 from fl_edge.session.events import Fetched, JobFailed, ResultSeen, SelectionCleared, SelectionSeen, Trained
-from fl_edge.session.state import LoadedPartition, RetainedMessages, Session
+from fl_edge.session.registration import register
+from fl_edge.session.state import LoadedPartition, Registering, RetainedMessages, Session
 from fl_edge.session.transitions import Transition, cancel_work, then, transition, with_next_job
 from fl_edge.session.work import Fetching, Idle, Reporting, ReportingFailure, Training
 from fl_shared.protocol import messages as m
@@ -99,6 +100,10 @@ def selection_cleared(session: Session, event: SelectionCleared) -> Transition:
 def result_seen(session: Session, event: ResultSeen) -> Transition:
     """Stops the work of a round that has ended, so that it is not taken up again."""
     result = event.result
+    return then(own_state.settle_by_result(session, result), lambda s: _stop_ended_round(s, result))
+
+
+def _stop_ended_round(session: Session, result: m.Result) -> Transition:
     if session.membership is None or result.run != session.membership.run:
         return transition(session)
     session = replace(session, last_handled_round=max(session.last_handled_round, result.round))
@@ -138,6 +143,10 @@ def start_round(session: Session, now: float) -> Transition:
         if isinstance(work, Fetching | Training | ReportingFailure):
             return _stop_work(session, f"round {selected.round} has started")
         return transition(session)
+    if own_state.is_undecided(session, selected):
+        # The answer says what has counted, and the round begins then.
+        asked = isinstance(session.registration, Registering)
+        return transition(session) if asked else register(session, now, 0)
     step = (
         transition(session)
         if isinstance(work, Idle | Reporting)
@@ -173,7 +182,7 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
         return transition(session, notice, Train(job, selected, state.partition))
     session = replace(session, work=Fetching(job, selected))
     timeout = max(MIN_FETCH_TIMEOUT, selected.seconds_left)
-    return transition(session, notice, Fetch(job, selected.base.digest, timeout))
+    return transition(session, notice, Fetch(job, selected.base.digest, timeout, selected.companions))
 
 
 def _lacking_ability(session: Session, selected: m.Selected) -> str | None:
@@ -206,7 +215,11 @@ def trained(session: Session, event: Trained) -> Transition:
             loss_text = "" if loss is None else f", loss {loss:.4f}"
             notice = LogNotice(f"round {selected.round}: trained in {update.seconds:.1f} s{loss_text}")
             session = replace(session, work=Reporting(selected, update, None, 0, event.now))
-            return then(transition(session, notice), lambda s: reporting.report(s, event.now))
+            return then(
+                transition(session, notice),
+                lambda s: own_state.stage(s, selected, event),
+                lambda s: reporting.report(s, event.now),
+            )
         case _:
             return transition(session)
 

@@ -14,6 +14,7 @@ from fl_edge.session.work import (
     EvaluationState,
     Idle,
     NotEvaluating,
+    OwnState,
     PendingUpdate,
     Recipient,
     Reporting,
@@ -246,7 +247,8 @@ class Session:
     ``seq`` is the sequence number of the next message, ``job`` the number of the next job. The edge takes up
     no work for the round ``last_handled_round`` of its run or an earlier one. ``aggregator`` is the newest
     presence seen on this connection. ``restored_update`` is what an earlier process of this edge had
-    finished; it waits until an admission shows whether its run still exists.
+    finished; it waits until an admission shows whether its run still exists. ``own_state``: what it keeps for a
+    correction.
     """
 
     identity: Identity
@@ -261,6 +263,7 @@ class Session:
     retained_messages: tuple[RetainedMessages, ...] = ()
     aggregator: m.AggregatorPresence | None = None
     restored_update: PendingUpdate | None = None
+    own_state: OwnState = field(default_factory=OwnState)
 
     @property
     def connection(self) -> ActiveConnection | None:

@@ -30,6 +30,23 @@ class PendingUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class StateReference:
+    """What the edge keeps for a correction, by the update that it came with: its run, its round and its digest."""
+
+    run: str
+    round: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnState:
+    """What the edge keeps for a correction. ``staged``: with an update of which nobody knows yet whether it counts."""
+
+    current: StateReference | None = None
+    staged: StateReference | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Idle:
     """The edge has no work in a round."""
 

@@ -63,7 +63,9 @@ from fl_shared.protocol.kinds.observation import (
 from fl_shared.protocol.kinds.prediction import ImageRequest, Prediction
 from fl_shared.protocol.kinds.round import (
     MAX_CLIENTS_NAMED,
+    Companion,
     Correction,
+    CountedUpdate,
     FoldSettings,
     ModelReference,
     Result,
@@ -124,10 +126,12 @@ __all__ = [
     "ClientId",
     "ClientPresence",
     "ClientRole",
+    "Companion",
     "Confusion",
     "Control",
     "Correction",
     "Count",
+    "CountedUpdate",
     "DeclaredMetrics",
     "Delayed",
     "Digest",

@@ -20,7 +20,7 @@ from typing import Final, Literal
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.system.backoff import backoff
-from fl_shared.tensors.sections import ModelSection
+from fl_shared.tensors.sections import WEIGHTS, ModelSection
 from fl_shared.transfer.assembly import Assembly
 from fl_shared.transfer.publication import (
     MAX_MODEL_BYTES,
@@ -79,7 +79,10 @@ class ModelDownload:
         max_bytes: int = MAX_MODEL_BYTES,
         request_timeout: float = REQUEST_TIMEOUT,
         allocate: Callable[[int], bytearray | memoryview] = bytearray,
+        section: str = WEIGHTS,
     ) -> None:
+        """``section``: the name of one that it must have."""
+        self._section = section
         self.digest = digest
         self.state: Literal["open", "complete", "superseded", "failed"] = "open"
         self.failure = ""
@@ -251,7 +254,7 @@ class ModelDownload:
         if self._assembly is not None:
             return
         try:
-            manifests = check_manifest(message, self._max_bytes)
+            manifests = check_manifest(message, self._max_bytes, self._section)
         except TransferError as error:
             self._record_invalid(str(error))
             return

@@ -89,16 +89,17 @@ class ModelPublication:
 
 
 def model_publication(
-    sections: Sequence[ModelSection], chunk_size: int, digest: str | None = None
+    sections: Sequence[ModelSection], chunk_size: int, digest: str | None = None, needed: str = WEIGHTS
 ) -> ModelPublication:
     """Prepares a model for publication in chunks of ``chunk_size`` bytes (the last may be shorter).
 
-    ``digest``: the model's digest, if it is known; otherwise it is computed. Raises ``TransferError`` for
+    ``digest``: the model's digest, if it is known; otherwise it is computed. ``needed``: the name of a section that
+    there must be. Raises ``TransferError`` for
     sections that are not valid, and for more than `MAX_CHUNKS` chunks.
     """
     if chunk_size < 1:
         raise TransferError(f"chunk_size: {chunk_size}, expected at least 1")
-    _check_names([section.name for section in sections])
+    _check_names([section.name for section in sections], needed)
     for section in sections:
         expected = registry.get(section.encoding).size(section.manifest.values)
         if len(section.data) != expected:
@@ -114,14 +115,16 @@ def chunk_count(size: int, chunk_size: int) -> int:
     return max(1, -(-size // chunk_size))
 
 
-def check_manifest(message: m.ModelManifest, max_bytes: int = MAX_MODEL_BYTES) -> tuple[Manifest, ...]:
+def check_manifest(
+    message: m.ModelManifest, max_bytes: int = MAX_MODEL_BYTES, needed: str = WEIGHTS
+) -> tuple[Manifest, ...]:
     """The manifests of a received model's sections, if its numbers agree. Raises ``TransferError``."""
     if message.size > max_bytes:
         raise TransferError(f"size: {message.size} bytes, expected at most {max_bytes}")
     if message.chunks != chunk_count(message.size, message.chunk_size):
         given = chunk_count(message.size, message.chunk_size)
         raise TransferError(f"chunks: {message.chunks}, but size and chunk_size give {given}")
-    _check_names([section.name for section in message.sections])
+    _check_names([section.name for section in message.sections], needed)
     manifests = []
     for section in message.sections:
         try:
@@ -137,6 +140,6 @@ def check_manifest(message: m.ModelManifest, max_bytes: int = MAX_MODEL_BYTES) -
     return tuple(manifests)
 
 
-def _check_names(names: list[str]) -> None:
-    if names != sorted(set(names)) or WEIGHTS not in names:
-        raise TransferError(f"sections: {names}, expected unique ascending names with {WEIGHTS!r} among them")
+def _check_names(names: list[str], needed: str) -> None:
+    if names != sorted(set(names)) or needed not in names:
+        raise TransferError(f"sections: {names}, expected unique ascending names with {needed!r} among them")

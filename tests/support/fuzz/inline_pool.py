@@ -34,7 +34,7 @@ class InlinePool:
 
     def train(
         self, client: str, task: str, partition: m.Partition, base: protocol.CacheModel | None,
-        settings: m.TrainingRequest, round: int, encoding: str,  # noqa: A002
+        settings: m.TrainingRequest, round: int, encoding: str, *_: object,  # noqa: A002
     ) -> int:  # fmt: skip
         digest = None if base is None else base.digest
         return self._do(jobs.TrainJob(client, task, partition, digest, settings, round, encoding), base)

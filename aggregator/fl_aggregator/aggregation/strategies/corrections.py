@@ -27,3 +27,29 @@ class Prox:
 
     def absorb(self, block: Block, closed: ClosedRound) -> None:
         """Does nothing: edges return nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaffold:
+    """SCAFFOLD: edges train with g + (c − cᵢ) (Karimireddy et al. 2020, arXiv:1910.06378, algorithm 1), made safe.
+
+    cᵢ is the mean of the edge's own gradients on its last way, which for plain SGD is the paper's option II, and right
+    with momentum, too. c ← (H c + Σ nᵢ (cᵢ⁺ − cᵢ)) / H⁺ is the mean of cᵢ over the H examples of the edges heard so far
+    (H⁺: with this round), weighted as the mean of the updates is. An edge without cᵢ is not corrected.
+
+    ``bound``: c − cᵢ is at most so many times as long as g; 0: any length. With few classes an edge, it may otherwise
+    throw the model away.
+    """
+
+    name: ClassVar[str] = "scaffold"
+    sections: ClassVar[tuple[str, ...]] = ("control",)
+    bound: Annotated[float, Field(ge=0, le=1e6)] = 1.0
+
+    def state(self) -> Mapping[str, float]:
+        return {"control": 0.0}
+
+    def absorb(self, block: Block, closed: ClosedRound) -> None:
+        before, after = closed.heard
+        control = block.state["control"]
+        control *= before / after
+        control += block.sections["control"] * (closed.examples / after)

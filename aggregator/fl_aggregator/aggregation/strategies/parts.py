@@ -41,12 +41,14 @@ class Contribution:
 class ClosedRound:
     """The updates that become version ``version``, in ascending order of their clients.
 
-    ``mean_norm``: the L2 norm of the combined change; null unless the optimizer wants norms.
+    ``mean_norm``: the L2 norm of the combined change; null unless the optimizer wants norms. ``heard``: the examples of
+    all edges that have ever contributed, before this round and with it; only if there is a correction.
     """
 
     version: int
     contributions: tuple[Contribution, ...]
     mean_norm: float | None = None
+    heard: tuple[int, int] = (0, 0)
 
     @cached_property
     def examples(self) -> int:

@@ -38,6 +38,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "q-fedavg": Preset("edges with a large loss count more", combine="fair", from_training={"lr": "lr"}),
     "fedprox": Preset("edges stay near the model that they begin with", correct="prox"),
+    "scaffold": Preset("edges go where all go, not only they", correct="scaffold"),
     "median": Preset("the median of each coordinate", combine="median"),
     "trimmed-mean": Preset("the mean of each coordinate without its extremes", combine="trimmed-mean"),
     "krum": Preset("the update that is nearest to the others", combine="krum:keep=1"),

@@ -48,7 +48,7 @@ PARTS: Final[Mapping[str, Mapping[str, str]]] = {
         "extrapolation": f"{_HERE}.optimizers:Extrapolation",
     },
     "transform": {"clip": f"{_HERE}.transforms:Clip"},
-    "correct": {"prox": f"{_HERE}.corrections:Prox"},
+    "correct": {"prox": f"{_HERE}.corrections:Prox", "scaffold": f"{_HERE}.corrections:Scaffold"},
 }
 """The classes of our own parts by name, for each kind of part, which is named as its option."""
 GROUPS: Final = {

@@ -183,6 +183,12 @@ def log_presence(event: on.Event, before: Run, state: Run) -> None:
             m.metrics_text(event.metrics or ()),
             m.metrics_text(state.declared or ()),
         )
+    if isinstance(event, on.Registered) and event.fresh and event.client in before.counted:
+        LOG.warning(
+            "edge %s has lost what it kept for the correction: it counts as a new edge in its next training, and a "
+            "remainder of what it had stays in the mean",
+            event.client,
+        )
     match event:
         case on.Registered(client=client) if (registered := state.roster.get(client)) and registered.unable:
             LOG.warning("edge %s does not take part: %s", client, registered.unable)

@@ -3,7 +3,7 @@
 ===============  ====================================================
 ``correction``   what a correction must provide
 ``registry``     finds corrections by name
-``prox``         FedProx
+``prox``         FedProx;  ``scaffold``: SCAFFOLD
 ``observation``  sees each step of a training, and applies all that
 ===============  ====================================================
 """

@@ -8,9 +8,10 @@ from typing import Final
 from fl_edge.errors import UnknownCorrectionError
 from fl_edge.training.corrections.correction import Correction
 from fl_edge.training.corrections.prox import Prox
+from fl_edge.training.corrections.scaffold import Scaffold
 
 ENTRY_POINT_GROUP: Final = "fl_mqtt.corrections"
-_BUILT_IN: Final[dict[str, type[Correction]]] = {"prox": Prox}
+_BUILT_IN: Final[dict[str, type[Correction]]] = {"prox": Prox, "scaffold": Scaffold}
 
 
 def names() -> tuple[str, ...]:

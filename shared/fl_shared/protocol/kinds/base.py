@@ -64,6 +64,7 @@ Metrics = Annotated[
 ]
 EncodingName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 """The name of an encoding that this program may not have; `KnownEncoding` is one that it has."""
+SectionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 AbilityName = EncodingName
 """The name of something that an edge can do in training; this program may not know it."""
 ClientRole = Literal["train", "predict", "evaluate"]

@@ -17,6 +17,7 @@ from fl_shared.protocol.kinds.base import (
     Number,
     Scoped,
     Seconds,
+    SectionName,
     Split,
     TaskSpec,
     Text,
@@ -76,6 +77,20 @@ class Correction(Fragment):
     ]
 
 
+class Companion(Fragment):
+    """A vector that belongs to the base: an object of its own at the broker, with one section, and this digest."""
+
+    section: SectionName
+    digest: Digest
+
+
+class CountedUpdate(Fragment):
+    """An update that is in a version of the model."""
+
+    round: Count
+    digest: Digest
+
+
 class FoldSettings(Fragment):
     """How updates are added exactly: examples × delta × 2^scale_bits, in int64.
 
@@ -95,6 +110,7 @@ class Selected(Scoped):
     ``base`` is null in round 0, in which one selected edge makes the first weights. ``cohort`` is null if it would
     have more than 256 names. ``encoding``: of the sections of the round's updates. An update of at most
     ``inline_limit`` bytes may be sent whole, without an offer. ``correction``: null in round 0, and without one.
+    ``companions``: the vectors that it needs besides the base, if there are any yet.
     """
 
     kind: Literal["selected"] = "selected"
@@ -108,6 +124,7 @@ class Selected(Scoped):
     base: ModelReference | None
     inline_limit: Count
     correction: Correction | None = None
+    companions: Annotated[tuple[Companion, ...], Field(max_length=4, fail_fast=True)] = ()
 
 
 class Result(Scoped):

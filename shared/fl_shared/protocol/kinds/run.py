@@ -25,6 +25,7 @@ from fl_shared.protocol.kinds.base import (
     Token,
 )
 from fl_shared.protocol.kinds.metric import DeclaredMetrics
+from fl_shared.protocol.kinds.round import CountedUpdate
 from fl_shared.system.text import one_line
 from fl_shared.tensors.manifest import Manifest
 
@@ -97,7 +98,8 @@ class Registration(Message):
     The first one names no run. The second one, after the edge has loaded its partition, adds the run, the manifest
     of its weights, the number of its examples, and the metrics that its task declares. ``unable``: why it does not
     take part in that run instead. ``abilities``: what the edge can do in training besides plain SGD; in the second one,
-    what it can do in its task.
+    what it can do in its task. ``fresh``: in the second one, that the edge has kept nothing of this run for a
+    correction.
     """
 
     kind: Literal["register"] = "register"
@@ -114,6 +116,7 @@ class Registration(Message):
     metrics: DeclaredMetrics | None = None
     encodings: Annotated[tuple[EncodingName, ...], Field(max_length=32, fail_fast=True)]
     abilities: Annotated[tuple[AbilityName, ...], Field(max_length=32, fail_fast=True)] = ()
+    fresh: bool = False
     unable: Annotated[str, StringConstraints(max_length=MAX_UNABLE), AfterValidator(one_line)] | None = None
 
 
@@ -123,7 +126,8 @@ class Admitted(Reply):
     ``partition`` is null if the client does not train, and as long as partitions are not yet assigned. ``examples``
     repeats the registration that is answered (null: the first one). ``received_round``: the open round for which the
     aggregator already has this client's update. ``newest_round``: the newest round that has been opened (null: none);
-    ``awaited``: whether it is open and waits for an update of this client.
+    ``awaited``: whether it is open and waits for an update of this client. ``counted``: the newest update of this
+    client that is in a version; known if the run has a correction.
     """
 
     kind: Literal["admitted"] = "admitted"
@@ -133,6 +137,7 @@ class Admitted(Reply):
     received_round: Count | None = None
     newest_round: Count | None = None
     awaited: bool = False
+    counted: CountedUpdate | None = None
 
 
 class Refused(Reply):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from fl_shared.protocol.kinds.base import (
     MAX_CHUNK,
@@ -19,6 +19,7 @@ from fl_shared.protocol.kinds.base import (
     RunId,
     Scoped,
     Seconds,
+    SectionName,
     Text,
     Token,
 )
@@ -34,7 +35,7 @@ RejectionReason = Literal[
 class Section(Fragment):
     """A section of an update. ``arrays`` is given only in round 0, when the receiver cannot know it."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+    name: SectionName
     encoding: KnownEncoding
     manifest: Digest
     arrays: (
@@ -83,7 +84,7 @@ class UpdateClaim(Fragment):
 class OfferedSection(Fragment):
     """A section of an offer: everything but its data, which has ``size`` bytes."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+    name: SectionName
     encoding: KnownEncoding
     manifest: Digest
     arrays: (

@@ -134,7 +134,7 @@ def test_4_8_the_encodings_of_a_registration_are_read() -> None:
 
 def test_5_12_a_selection_names_the_encoding_of_its_round() -> None:
     announced = do.AnnounceRound(1, m.ModelReference(version=0, digest="a" * 64), "q8", ("7",), 60.0)
-    message = selected_message(announced, Settings(), None, SCOPE, 0.0, 2**20)
+    message = selected_message(announced, Settings(), None, (), SCOPE, 0.0, 2**20)
     assert message.encoding == "q8"
     assert codec.decode(t.SelectedTopic(1), codec.encode(message)) == message, (
         "an edge can read what it lacks"

@@ -156,3 +156,26 @@ def test_the_edge_whose_connection_delivers_nothing_is_named() -> None:
     assert fleet.overdue == []
     fleet.store.advance(5.0)
     assert fleet.overdue == ["a"]
+
+
+def test_an_object_without_the_section_that_is_needed_is_no_companion() -> None:
+    fleet = Fixture("a")
+    fleet.store.fetch(A, MODEL.digest, 0.0, 60.0, "control")
+    fleet.deliver()
+    assert fleet.held(A) is None, "it has the section weights"
+
+
+def test_a_companion_is_fetched_like_a_model() -> None:
+    control = model_publication([ModelSection("control", MANIFEST, DATA)], 2**20, needed="control")
+    found: list[FetchedModel | None] = []
+    connection = FakeConnection()
+    store = ModelStore(lambda _: connection, lambda _u, _d, model, _r: found.append(model), lambda _: None)
+    store.fetch(A, control.digest, 0.0, 60.0, "control")
+    for index in range(control.chunks):
+        chunk = control.chunk(index, run="R", incarnation=1, seq=0)
+        store.receive(t.ChunkTopic(control.digest[:12], index), codec.encode(chunk), 1.0)
+    manifest = control.manifest(run="R", incarnation=1, seq=0)
+    store.receive(t.ManifestTopic(control.digest[:12]), codec.encode(manifest), 1.0)
+    [model] = found
+    assert model is not None
+    assert (model.name, bytes(model.weights_memory.view)) == ("control", DATA)

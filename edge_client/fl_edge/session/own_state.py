@@ -1,0 +1,88 @@
+"""What the edge keeps for the correction of a run counts only with the update that it came with (protocol, 5.15).
+
+It is staged before that update is sent. Whether the update is in a version, the round's result says, or an admission
+(``counted``): then what is staged replaces what counted so far, and otherwise it is dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fl_edge.session.effects import DropState, PromoteState, StageState
+from fl_edge.session.events import Trained
+from fl_edge.session.state import Membership, Session
+from fl_edge.session.transitions import Transition, transition
+from fl_edge.session.work import OwnState, StateReference
+from fl_shared.protocol import messages as m
+
+
+def stage(session: Session, selected: m.Selected, event: Trained) -> Transition:
+    """Stages what the training has left for the correction, if it has."""
+    if not event.own:
+        return transition(session)
+    reference = StateReference(selected.run, selected.round, event.update.digest)
+    session = replace(session, own_state=replace(session.own_state, staged=reference))
+    return transition(session, StageState(reference, event.own))
+
+
+def settle_by_result(session: Session, result: m.Result) -> Transition:
+    """Decides on what is staged when its round has ended. It may be from before the start of this process."""
+    staged = session.own_state.staged
+    if staged is None or (staged.run, staged.round) != (result.run, result.round):
+        return transition(session)
+    if result.outcome == "committed" and session.identity.client in result.participants:
+        return _promote(session, staged)
+    return _drop(session, staged=True)
+
+
+def settle_by_admission(session: Session, before: Membership | None, reply: m.Admitted) -> Transition:
+    """Decides by what the aggregator has counted. ``before``: the membership before this reply.
+
+    Of an earlier moment of the same incarnation, a late reply says nothing.
+    """
+    own, counted, newest = session.own_state, reply.counted, reply.newest_round
+    ours = [one.round for one in (own.current, own.staged) if one is not None and one.run == reply.run]
+    known = before is not None and (before.run, before.incarnation) == (reply.run, reply.incarnation)
+    if ours and (newest is None or (known and newest < max(ours))):
+        return transition(session)
+    staged, current = own.staged, own.current
+    if staged is not None and _is_counted(staged, reply.run, counted):
+        return _promote(session, staged)
+    return _drop(
+        session,
+        # Of the newest round, nobody knows yet.
+        staged=staged is not None and (staged.run, staged.round) != (reply.run, newest),
+        current=current is not None and not _is_counted(current, reply.run, counted),
+    )
+
+
+def drop_rejected(session: Session, digest: str | None) -> Transition:
+    """Drops what was staged with an update that will not count."""
+    staged = session.own_state.staged
+    return _drop(session, staged=staged is not None and staged.digest == digest)
+
+
+def is_undecided(session: Session, selected: m.Selected) -> bool:
+    """Whether the edge has missed how the round of what is staged has ended, as a later one is open."""
+    staged = session.own_state.staged
+    return staged is not None and staged.run == selected.run and staged.round < selected.round
+
+
+def _is_counted(reference: StateReference, run: str, counted: m.CountedUpdate | None) -> bool:
+    return (
+        counted is not None
+        and reference.run == run
+        and (reference.round, reference.digest) == (counted.round, counted.digest)
+    )
+
+
+def _promote(session: Session, staged: StateReference) -> Transition:
+    return transition(replace(session, own_state=OwnState(current=staged)), PromoteState())
+
+
+def _drop(session: Session, *, staged: bool = False, current: bool = False) -> Transition:
+    if not (staged or current):
+        return transition(session)
+    own = session.own_state
+    left = OwnState(None if current else own.current, None if staged else own.staged)
+    return transition(replace(session, own_state=left), DropState(staged=staged, current=current))

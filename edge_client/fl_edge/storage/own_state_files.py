@@ -1,0 +1,170 @@
+"""What an edge keeps for the correction of a run, on disk: what counts, and what is staged with its newest update.
+
+``correction.safetensors`` counts, ``correction.next.safetensors`` is staged. Each has a float32 tensor for each vector.
+The metadata has the client, the run, the round and the digest of the update that it came with, and the SHA-256 of the
+data, by which a file is recognized that a power failure has left incomplete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fl_edge.session.work import OwnState, StateReference
+from fl_shared.protocol import messages as m
+from fl_shared.system.files import open_regular, write_atomically
+from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.safetensors_file import LENGTH_BYTES, Tensor, file_head
+
+LOG: Final = logging.getLogger(__name__)
+
+CURRENT: Final = "correction.safetensors"
+STAGED: Final = "correction.next.safetensors"
+MAX_HEADER: Final = 2**16
+"""Bytes."""
+MAX_BYTES: Final = 2**36
+"""Bytes of a file."""
+
+Vectors = Mapping[str, bytes | memoryview]
+"""Encoded vectors of equal size, by name."""
+
+
+class _Metadata(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    client: m.ClientId
+    run: m.RunId
+    round: m.Count
+    digest: m.Digest
+    names: tuple[str, ...]
+    sha256: m.Digest
+
+
+class OwnStateFiles:
+    """The two files in the state directory of an edge. If one cannot be written, it is in memory instead."""
+
+    def __init__(self, directory: Path, client: str) -> None:
+        self._directory = directory
+        self._client = client
+        self._memory: dict[str, dict[str, bytes]] = {}
+
+    def read(self) -> OwnState:
+        """Returns what the files are. Those that are not usable are logged and removed."""
+        return OwnState(self._reference(CURRENT), self._reference(STAGED))
+
+    def stage(self, reference: StateReference, vectors: Vectors) -> None:
+        """Writes what is staged, in place of what was. When it returns, it survives the process."""
+        names = sorted(vectors)
+        data = [vectors[name] for name in names]
+        metadata = _Metadata(
+            client=self._client, run=reference.run, round=reference.round, digest=reference.digest,
+            names=tuple(names), sha256=_sha256(*data),
+        )  # fmt: skip
+        tensors = (
+            Tensor(name, [len(one) // FLOAT32.size(1)], len(one))
+            for name, one in zip(names, data, strict=True)
+        )
+        head = file_head(tensors, {"correction": metadata.model_dump_json()})
+        self._memory.pop(STAGED, None)
+        try:
+            write_atomically(self._directory / STAGED, head, *data)
+        except OSError as error:
+            LOG.warning(
+                "%s: not written: %s; it stays in memory, and this edge begins as a new one if it is killed now",
+                self._directory / STAGED,
+                error.strerror,
+                extra={"client": self._client},
+            )
+            self._delete(STAGED)
+            self._memory[STAGED] = {name: bytes(one) for name, one in zip(names, data, strict=True)}
+
+    def promote(self) -> None:
+        """Makes what is staged what counts."""
+        in_memory = self._memory.pop(STAGED, None)
+        self._memory.pop(CURRENT, None)
+        if in_memory is not None:
+            self._delete(CURRENT)
+            self._memory[CURRENT] = in_memory
+            return
+        try:
+            (self._directory / STAGED).replace(self._directory / CURRENT)
+        except OSError as error:
+            LOG.warning("cannot rename %s: %s", self._directory / STAGED, error.strerror)
+
+    def drop(self, *, staged: bool, current: bool) -> None:
+        """Deletes what is asked for."""
+        for name, asked in ((STAGED, staged), (CURRENT, current)):
+            if asked:
+                self._memory.pop(name, None)
+                self._delete(name)
+
+    def current(self) -> dict[str, memoryview]:
+        """Returns the vectors that count; none if there are none."""
+        if CURRENT in self._memory:
+            return {name: memoryview(data) for name, data in self._memory[CURRENT].items()}
+        found = self._load(CURRENT)
+        return {} if found is None else found[1]
+
+    def _reference(self, name: str) -> StateReference | None:
+        found = self._load(name)
+        return None if found is None else StateReference(found[0].run, found[0].round, found[0].digest)
+
+    def _load(self, name: str) -> tuple[_Metadata, dict[str, memoryview]] | None:
+        path = self._directory / name
+        try:
+            return self._parsed(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            LOG.warning(
+                "removed %s, which is not usable: %s; this edge begins as a new one",
+                path,
+                reason[:300],
+                extra={"client": self._client},
+            )
+            self._delete(name)
+            return None
+
+    def _parsed(self, path: Path) -> tuple[_Metadata, dict[str, memoryview]]:
+        with os.fdopen(open_regular(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+            if not 0 < length <= min(MAX_HEADER, size - LENGTH_BYTES) or size > MAX_BYTES:
+                raise ValueError(f"a header of {length} bytes in a file of {size}")
+            header, data = file.read(length), memoryview(file.read())
+        try:
+            text = json.loads(header)["__metadata__"]["correction"]
+        except (KeyError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"its metadata does not describe a correction ({type(error).__name__})"
+            ) from None
+        metadata = _Metadata.model_validate_json(text)
+        if metadata.client != self._client:
+            raise ValueError(f"client: {metadata.client!r}, but this edge is {self._client!r}")
+        if metadata.sha256 != _sha256(data):
+            raise ValueError("sha256: does not match the data")
+        each = len(data) // max(1, len(metadata.names))
+        return metadata, {
+            one: data[number * each : (number + 1) * each] for number, one in enumerate(metadata.names)
+        }
+
+    def _delete(self, name: str) -> None:
+        try:
+            (self._directory / name).unlink(missing_ok=True)
+        except OSError as error:
+            LOG.warning("cannot remove %s: %s", self._directory / name, error.strerror)
+
+
+def _sha256(*parts: bytes | memoryview) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

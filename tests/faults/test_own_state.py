@@ -1,0 +1,80 @@
+"""With SCAFFOLD, what the edges keep stays in step with the aggregator, whichever side is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from fl_aggregator.storage.checkpoint import Checkpoints, read_arrays
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.crashing_runs import events
+from tests.support.wait import wait_until
+
+pytestmark = [pytest.mark.broker, pytest.mark.long]
+
+EDGES, ROUNDS = 8, 30
+RUN = (
+    "--task", "digits-mlp", "--strategy", "scaffold", "--clients", str(EDGES), "--per-round", "4",
+    "--rounds", str(ROUNDS), "--epochs", "2", "--partition", "dirichlet:0.3", "--grace", "30", "--wait", "120",
+)  # fmt: skip
+
+
+def test_killed_on_either_side_the_control_is_the_mean_of_what_the_edges_keep(tmp_path: Path) -> None:
+    (tmp_path / "broker").mkdir()
+    broker = Mosquitto(tmp_path / "broker")
+    with contextlib.ExitStack() as stack:
+        stack.callback(broker.stop)
+
+        def fleet() -> programs.Program:
+            return stack.enter_context(
+                programs.edges(tmp_path / "edges", broker.url, f"0-{EDGES - 1}", "--light")
+            )
+
+        edges = fleet()
+        run = stack.enter_context(programs.aggregator(tmp_path, broker.url, *RUN))
+        for version in (2, 4, 6, 8):
+            wait_until(partial(has_made, tmp_path, version), 120, f"version {version}")
+            if version % 4:
+                run.send(signal.SIGKILL)
+                run.wait()
+                run = stack.enter_context(programs.resumed(tmp_path, "--broker", broker.url))
+            else:
+                edges.send(signal.SIGKILL)
+                edges.wait()
+                edges = fleet()
+        run.ends_well(240)
+        # The last result reaches the edges after the run has ended.
+        wait_until(lambda: difference(tmp_path) < 1e-5, 60, "the edges to keep what has counted")
+
+
+def has_made(directory: Path, version: int) -> bool:
+    """Whether the journal has this version."""
+    return len([one for one in events(directory) if one["event"] == "ModelCreated"]) > version
+
+
+def difference(directory: Path) -> float:
+    """The largest difference of the aggregator's control to the mean of what the edges have kept."""
+    control = read_arrays(Checkpoints(directory / "run").state_path(ROUNDS))[1]["control"]
+    counted: dict[str, tuple[int, str]] = {}
+    for one in events(directory):
+        if one["event"] == "UpdateStored" and one["update"]["round"] > 0:
+            counted[one["update"]["client"]] = one["update"]["examples"], one["update"]["digest"]
+    total, examples = np.zeros(len(control)), 0
+    for client, (count, digest) in counted.items():
+        path = directory / "edges" / "state" / client / "correction.safetensors"
+        if not path.exists():
+            return np.inf
+        with safe_open(path, framework="numpy") as file:
+            if json.loads(file.metadata()["correction"])["digest"] != digest:
+                return np.inf
+            total += count * file.get_tensor("control").astype(np.float64)
+        examples += count
+    return float(np.abs(control - total / examples).max())
