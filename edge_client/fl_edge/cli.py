@@ -257,6 +257,7 @@ def command(
         raise click.BadParameter("can be used with one edge only", param_hint="--mqtt-client-id")
 
     from fl_edge.runtime import fleet
+    from fl_edge.workers.process import WORKER
 
     def directory(name: str) -> Path:
         if state_dir is None:
@@ -280,6 +281,7 @@ def command(
             light=values["light"],
             heartbeat=values["heartbeat"],
             seal=seal,
+            worker=click.get_current_context().obj or WORKER,
         )
     )
 
@@ -318,12 +320,15 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def main(program: str = "fl-edge") -> NoReturn:
-    """Runs the command, which calls itself ``program``, and ends the process with its exit code."""
+def main(program: str = "fl-edge", worker: tuple[str, ...] | None = None) -> NoReturn:
+    """Runs the command, which calls itself ``program``, and ends the process with its exit code.
+
+    ``worker``: what its worker processes run instead of `process.WORKER`.
+    """
     if sys.argv[1:2] and sys.argv[1] in COMMANDS_OF_AUTHORS:  # the command itself takes no arguments
         from fl_edge.tools import task_commands
 
         name = sys.argv.pop(1)
         chosen = {"new-task": task_commands.new_task, "check-task": task_commands.check_task}[name]
         run_program(chosen, f"{program} {name}")
-    run_program(command, program)
+    run_program(command, program, worker)

@@ -18,7 +18,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text(encoding
 
 
 def test_the_table_has_all_strategies() -> None:
-    rows = re.findall(r"^\| (`.*?) \| (.*?) \| (.*?) \|", TEXT, re.MULTILINE)
+    rows = re.findall(r"^\| (`.*?) \| (.*?) \| (.*?) \|", TEXT.partition("\n## ")[0], re.MULTILINE)
     names = [name for row, *_ in rows[1:] for name in re.findall(r"`([\w-]+)`", row)]
     assert sorted(names) == sorted(PRESETS)
     for row, combine, optimize in rows[1:]:
@@ -57,3 +57,12 @@ def test_the_part_of_ones_own_trains(
     ):
         run.ends_well()
     assert [line["version"] for line in programs.history(tmp_path)] == [1, 2]
+
+
+def test_the_table_has_all_attacks() -> None:
+    from fl_mqtt.simulation.attacks import ATTACKS
+
+    rows = re.findall(
+        r"^\| `([\w-]+)` \|", TEXT.partition("## Try an attack")[2].partition("\n## ")[0], re.MULTILINE
+    )
+    assert sorted(rows) == sorted(ATTACKS)

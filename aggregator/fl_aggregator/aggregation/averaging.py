@@ -38,7 +38,8 @@ class Averager:
         self._settings = settings
         self._strategy = strategy
         self._spool = directory.spool
-        self._metadata = {"task": settings.task, "settings": settings.digest}
+        self.metadata = {"task": settings.task, "settings": settings.digest}
+        """What the files of models say about the run."""
         self._checkpoints = directory.checkpoints
         self._newest: tuple[int, Version] | None = None
         self.previous: Model | None = None
@@ -79,7 +80,7 @@ class Averager:
         nothing has changed then.
         """
         # It may fail, and is repeated then.
-        digest = self._checkpoints.write(version, model, self._metadata, state)
+        digest = self._checkpoints.write(version, model, self.metadata, state)
         if self._newest is not None:
             number, before = self._newest
             self.previous = self._checkpoints.memory_mapped(number, before.model)

@@ -62,6 +62,8 @@ def run_aggregator(
             click.get_current_context().command.name or "", outcome, directory, resume_arguments
         )
         result_line = summary.outcome_line(outcome, display.waiting_notices.refused_text)
+        if aggregator.attack is not None:
+            result_line += f"; {aggregator.attack}"
         if quiet:
             click.echo(result_line if resume is None else f"{result_line}; resume with: {resume}")
             return

@@ -180,8 +180,16 @@ MIN_STATUS_INTERVAL: Final = 0.5
 class StatusPublisher:
     """Publishes the status and results, and counts each round's bytes, which are part of its result."""
 
-    def __init__(self, connections: Connections, scope: EnvelopeSource, observer_feed: ObserverFeed) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        scope: EnvelopeSource,
+        observer_feed: ObserverFeed,
+        attack: str | None = None,
+    ) -> None:
+        """``attack``: see `RunRecord.attack`."""
         self._connections = connections
+        self._attack = attack
         self._observer_feed = observer_feed
         self._scope = scope
         self._published_at = time.monotonic() - STATUS_INTERVAL
@@ -211,7 +219,8 @@ class StatusPublisher:
         self._published_at, self._published_state, self._paused = time.monotonic(), state, paused
         most_rejected = rejections.most_rejected(m.MAX_REFUSED_NAMED)
         self._connections.retain(
-            t.StatusTopic(), status.status_message(state, self._scope, now, paused, most_rejected)
+            t.StatusTopic(),
+            status.status_message(state, self._scope, now, paused, most_rejected, self._attack),
         )
         missing = status.missing_message(state, self._scope, now)
         if missing is not None:

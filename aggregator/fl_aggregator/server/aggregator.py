@@ -136,6 +136,8 @@ class Aggregator:
             self._directory.write_run(record)
             self._trackers.begin(record, read_records(self._directory.history()), self.runtime_metrics)
             LOG.info("run %s at %s, prefix %s", self.scope.run, self._broker.address, self.settings.prefix)
+            if self.attack is not None:
+                LOG.warning("%s; this is a test, and its model is of no use", self.attack)
             self._connections.connect_updates()
             self._connections.begin_session()
             self._started = time.monotonic()
@@ -201,6 +203,11 @@ class Aggregator:
     def history(self) -> RoundHistory:
         """The rounds that have ended, in earlier incarnations too."""
         return self._interpreter.observer_feed.history
+
+    @property
+    def attack(self) -> str | None:
+        """Who attacks the run and how, null in a run without simulated attackers."""
+        return self._launch.record.attack
 
     @property
     def pause_reason(self) -> str | None:

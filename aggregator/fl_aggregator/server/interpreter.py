@@ -87,9 +87,11 @@ class Interpreter:
             lambda done: inbox.put("control", done),
         )
         self.worker.averager.plain_weights = launch.plain_weights
+        if launch.record.attack is not None:
+            self.worker.averager.metadata["attack"] = launch.record.attack
         started = launch.record.started.removesuffix("+00:00") + "Z"
         self.observer_feed = ObserverFeed(connections, scope, started, self.worker.in_progress)
-        self.status_publisher = StatusPublisher(connections, scope, self.observer_feed)
+        self.status_publisher = StatusPublisher(connections, scope, self.observer_feed, launch.record.attack)
         self._model_publisher = ModelPublisher(connections, scope, settings.task_spec, settings.chunk)
         self.compactor = JournalCompactor(launch.directory, launch.snapshot)
 

@@ -57,14 +57,22 @@ class PlainWeightsRecord(BaseModel):
     sha256: m.Digest
 
 
+class AttackRecord(BaseModel):
+    """How some edges of a simulation attack it, as the option says it, and in words."""
+
+    specification: str
+    summary: str
+
+
 class FleetRecord(BaseModel):
     """How ``simulate`` runs its edges. ``broker`` is null if the simulation starts its own broker.
 
-    ``options``: the options of ``fl-edge`` that ``simulate`` passes on, by name.
+    ``options``: the options of ``fl-edge`` that ``simulate`` passes on, by name. ``attack`` is null if no edge attacks.
     """
 
     broker: str | None = None
     options: dict[Literal["data", "device", "workers"], int | str | Path] = {}
+    attack: AttackRecord | None = None
 
 
 class RunRecord(BaseModel):
@@ -90,6 +98,11 @@ class RunRecord(BaseModel):
     machine: int
     """The version of the round machine that wrote the journal, and that must replay it."""
     versions: dict[str, str]
+
+    @property
+    def attack(self) -> str | None:
+        """Who attacks the run and how, for people; null in a run without simulated attackers."""
+        return None if self.fleet is None or self.fleet.attack is None else self.fleet.attack.summary
 
 
 def new_record(

@@ -35,6 +35,7 @@ from fl_edge.training.corrections.observation import CLIP_GRADIENTS, LOGIT_ADJUS
 from fl_edge.training.factory import has_torch
 from fl_edge.workers.jobs import FailureOutcome, JobResult
 from fl_edge.workers.pool import Pool
+from fl_edge.workers.process import WORKER
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.cli.signals import end_on_signals
 from fl_shared.errors import UserError
@@ -82,7 +83,7 @@ class FleetSettings:
     update's chunks, in bytes. ``broker_timeout``: seconds that the edges may be without a broker; ``None``
     for no limit. ``heartbeat``: the file to touch, see `Heartbeat`. ``seal``: encrypt what is sent, for the
     aggregator alone; that requires a kit. ``label_counts_file``: see `LabelCountsFile`. ``light``:
-    never use torch.
+    never use torch. ``worker``: what a worker process runs, see `process.WORKER`.
     """
 
     edges: tuple[EdgeSettings, ...]
@@ -97,6 +98,7 @@ class FleetSettings:
     seal: bool = False
     label_counts_file: Path | None = None
     light: bool = False
+    worker: tuple[str, ...] = WORKER
 
     @property
     def predict_group(self) -> str:
@@ -128,6 +130,7 @@ def run(settings: FleetSettings) -> int:
             inbox.put,
             warm=not _is_synthetic(settings.task),
             light=settings.light,
+            program=settings.worker,
         )
         stack.callback(pool.close)
         if settings.task is not None and not _is_synthetic(settings.task):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -34,7 +35,14 @@ class TaskExecutor(ABC):
     def __init__(self, task: Task, data_dir: Path | None) -> None:
         self.task = task
         self._data_dir = data_dir
+        self._change_data: Callable[[LocalData], LocalData] = lambda data: data
         task.prepare(data_dir)
+
+    def with_data(self, change: Callable[[LocalData], LocalData]) -> Self:
+        """Returns an executor like this one, but of data that ``change`` has changed."""
+        other = copy.copy(self)
+        other._change_data = change
+        return other
 
     @abstractmethod
     def own_manifest(self) -> Manifest:
@@ -98,7 +106,7 @@ class TaskExecutor(ABC):
     def load(self, client: str, partition: Partition) -> LocalData:
         """Returns the data of ``client``."""
         context = LoadContext(client, partition, self._data_dir)
-        return checked_data(self.task, self.task.load(context))
+        return self._change_data(checked_data(self.task, self.task.load(context)))
 
     def _examples(self, split: Split, client: str, partition: Partition | None) -> Examples:
         if split == "test":

@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final, assert_never
@@ -31,7 +31,7 @@ from fl_edge.workers.jobs import (
     Vectors,
 )
 from fl_edge.workers.limits import DEFAULT_LIMITS, Limits
-from fl_edge.workers.process import WorkerProcess
+from fl_edge.workers.process import WORKER, WorkerProcess
 from fl_edge.workers.protocol import (
     CacheModel,
     CancelJob,
@@ -97,8 +97,8 @@ class Pool:
 
     ``on_done`` is called with exactly one result for each job, on any thread; it must only enqueue. It is not
     called after ``close``. ``stderr``: the file for the workers' stderr (default: ours). ``warm``: workers import
-    torch at once, which takes seconds, and not with the first job; ``light``: never. Raises ``ValueError`` if
-    ``workers`` is below 1.
+    torch at once, which takes seconds, and not with the first job; ``light``: never. ``program``: see
+    `process.WORKER`. Raises ``ValueError`` if ``workers`` is below 1.
     """
 
     def __init__(
@@ -112,11 +112,12 @@ class Pool:
         warm: bool = True,
         light: bool = False,
         limits: Limits = DEFAULT_LIMITS,
+        program: Sequence[str] = WORKER,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers: {workers}, expected at least 1")
         self._data_dir, self._device, self._stderr, self._warm = data_dir, device, stderr, warm
-        self._light = light
+        self._light, self._program = light, program
         self._limits = limits
         self._on_done = on_done
         self._lock = threading.RLock()
@@ -307,7 +308,12 @@ class Pool:
         """Runs one worker process until it ends. Returns how it ended, for people."""
         try:
             process = WorkerProcess(
-                self._data_dir, self._device, self._stderr, warm=self._warm, light=self._light
+                self._data_dir,
+                self._device,
+                self._stderr,
+                warm=self._warm,
+                light=self._light,
+                program=self._program,
             )
         except OSError as error:
             return f"cannot start a worker process: {error}"

@@ -9,13 +9,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Final, cast
 
 from fl_edge.workers.protocol import FromWorker, ToWorker, read_frame, write_frame
 
+WORKER: Final = ("fl_edge.workers.worker",)
+"""The module that a worker runs, with the arguments that come before those of `worker.main`."""
 EXIT_TIMEOUT: Final = 3.0
 """Seconds for a worker to end after it has closed its socket; then it is killed."""
 
@@ -24,7 +26,7 @@ class WorkerProcess:
     """Starts a worker process. Raises ``OSError`` if that fails.
 
     ``send`` and ``kill`` may be called on any thread. ``warm``: the worker imports torch at once, and not with the
-    first job; ``light``: never.
+    first job; ``light``: never. ``program``: what it runs, see `WORKER`.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class WorkerProcess:
         *,
         warm: bool,
         light: bool = False,
+        program: Sequence[str] = WORKER,
     ) -> None:
         self._read_socket, child_socket = socket.socketpair()
         # Each thread has its own socket, so that neither closes the one that the other uses.
@@ -43,7 +46,7 @@ class WorkerProcess:
             sys.executable,
             "-P",
             "-m",
-            "fl_edge.workers.worker",
+            *program,
             str(child_socket.fileno()),
             "--device",
             device,

@@ -86,11 +86,19 @@ _Models = Mapping[str, _CachedModel]
 class Worker:
     """Does the jobs that come through ``stream``.
 
-    ``cold``: torch is imported with the first job, and not before; ``light``: never.
+    ``cold``: torch is imported with the first job, and not before; ``light``: never. ``wrap`` returns the executor that
+    is used instead of a task's.
     """
 
     def __init__(
-        self, stream: socket.socket, data_dir: Path | None, device: str, *, cold: bool, light: bool
+        self,
+        stream: socket.socket,
+        data_dir: Path | None,
+        device: str,
+        *,
+        cold: bool,
+        light: bool,
+        wrap: Callable[[Executor], Executor] = lambda executor: executor,
     ) -> None:
         self._stream = stream
         self._write_lock = threading.Lock()
@@ -98,6 +106,7 @@ class Worker:
         self._device = device
         self._cold = cold or light
         self._light = light
+        self._wrap = wrap
         self._jobs: SimpleQueue[tuple[RunJob, _Models]] = SimpleQueue()
         self._predictions: SimpleQueue[tuple[RunJob, _Models]] = SimpleQueue()
         self._cancel_events: dict[int, threading.Event] = {}
@@ -209,7 +218,7 @@ class Worker:
                 assert_never(job)
 
     def _executor(self, task: str) -> Executor:
-        return executor_for(task, self._data_dir, self._device, light=self._light)
+        return self._wrap(executor_for(task, self._data_dir, self._device, light=self._light))
 
     def _train(
         self, executor: Executor, job: TrainJob, models: _Models, cancelled: Callable[[], bool]
@@ -297,8 +306,8 @@ def _correction_request(job: TrainJob, models: _Models) -> CorrectionRequest | N
     )
 
 
-def main() -> int:
-    """Runs a worker on the socket that its command line names; returns the exit code."""
+def main(wrap: Callable[[Executor], Executor] = lambda executor: executor) -> int:
+    """Runs a worker on the socket that its command line names; returns the exit code. ``wrap``: see `Worker`."""
     parser = argparse.ArgumentParser(
         prog="fl_edge.workers.worker", description="Started by fl-edge; not for direct use."
     )
@@ -316,7 +325,9 @@ def main() -> int:
     stream = socket.socket(fileno=options.socket)
     # What a task forks must neither send frames nor keep the connection open after this process has ended.
     os.register_at_fork(after_in_child=stream.close)
-    return Worker(stream, options.data, options.device, cold=options.cold, light=options.light).run()
+    return Worker(
+        stream, options.data, options.device, cold=options.cold, light=options.light, wrap=wrap
+    ).run()
 
 
 if __name__ == "__main__":

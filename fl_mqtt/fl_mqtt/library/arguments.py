@@ -26,6 +26,7 @@ _OPTIONS: Final = {
         *(option.opts[-1].removeprefix("--").replace("-", "_") for option in fl_edge.params),
         "run_dir",
         "init",
+        "attack",
     )
 }
 

@@ -24,6 +24,7 @@ from fl_mqtt.library.arguments import OF_BROKER, broker_options, python_names, s
 from fl_mqtt.library.result import EdgeResults, Result, result_of
 from fl_mqtt.library.task import passed_task
 from fl_mqtt.simulation import local
+from fl_mqtt.simulation.attacks import attack_record
 from fl_mqtt.simulation.cli import GRACE, OF_EDGES
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import UserError
@@ -47,6 +48,7 @@ def simulate(
     run_dir: str | Path | None = None,
     init: str | Path | None = None,
     resume: str | Path | None = None,
+    attack: str | None = None,
     log: Log | None = None,
     stay: bool = False,
     **settings: Any,
@@ -56,9 +58,10 @@ def simulate(
     ``task``: its name (``digits`` by default), ``"package.module:Class"``, or its class. ``data``: directory of its
     data. ``broker``: URL of a broker to use instead of an own Mosquitto. ``run_dir``: where the run is written
     (``runs/<task>-<time>``). ``init``: file with initial weights. ``resume``: directory of a run to go on with, which
-    has its settings. ``log``: is called with lines for a person. ``stay``: keep the edges until the result is closed,
-    so that it can ``predict``. ``settings``: every option of ``fl-aggregator simulate`` about the run, its edges and
-    its broker (``clients=5, rounds=3, device="cpu"``).
+    has its settings. ``attack``: let some edges attack, as a test
+    (``"sign-flip:factor=5,edges=4"``). ``log``: is called with lines for a person. ``stay``: keep the edges until the
+    result is closed, so that it can ``predict``. ``settings``: every option of ``fl-aggregator simulate`` about the
+    run, its edges and its broker (``clients=5, rounds=3, device="cpu"``).
 
     Raises ``UserError`` for a mistake of the caller, and ``RunFailed``. Ctrl-C stops the run cleanly.
     """
@@ -72,9 +75,12 @@ def simulate(
             if parsed.require_sealed:
                 raise UserError("--require-sealed: sealing needs a kit, which simulated edges do not have")
             local.broker_of_fleet(options, broker)  # before a directory is made
-            launch = _launch(parsed, run_dir, init, FleetRecord(broker=broker, options=of_edges))
+            attacked = attack_record(attack, parsed.clients, parsed.task)
+            launch = _launch(
+                parsed, run_dir, init, FleetRecord(broker=broker, options=of_edges, attack=attacked)
+            )
         else:
-            _refuse_with_resume(run_dir=run_dir, init=init, **of_edges, **settings)
+            _refuse_with_resume(run_dir=run_dir, init=init, attack=attack, **of_edges, **settings)
             options = broker_options(broker, settings)
             launch = launches.resume(Path(resume), simulated=True)
         stack.enter_context(closing(launch))
@@ -89,6 +95,8 @@ def simulate(
         if log is not None and (page := simulation.serve_dashboard(parsed)) is not None:
             log(f"dashboard: {page}")
         aggregator, edges = _aggregator(launch, simulation.broker, None, log)
+        if log is not None and aggregator.attack is not None:
+            log(aggregator.attack)
         modules = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fl-mqtt-")))
         simulation.start_fleet(parsed, fleet, () if passed is None else passed.write(modules))
         outcome = _run(lambda: simulation.run(aggregator), aggregator)

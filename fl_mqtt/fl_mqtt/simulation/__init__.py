@@ -1,7 +1,9 @@
 """Runs a whole federation on one machine.
 
-=========  ======================================================================
-``local``  a broker, a fleet of edges and the aggregator, as processes
-``cli``    ``fl-aggregator simulate``
-=========  ======================================================================
+=============  ==================================================================
+``local``      a broker, a fleet of edges and the aggregator, as processes
+``attacks``    what attackers send, as a test
+``attacking``  the fleet with attackers, and its workers
+``cli``        ``fl-aggregator simulate``
+=============  ==================================================================
 """

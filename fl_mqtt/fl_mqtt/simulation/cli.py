@@ -50,6 +50,13 @@ def _more_options() -> list[click.Parameter]:
 )
 @option_under(
     RUN,
+    "--attack",
+    metavar="KIND:FIELD=VALUE,…",
+    help="Let some edges attack the run, as a test: sign-flip, label-flip, scaled, gaussian or alie, for example "
+    "sign-flip:factor=5,edges=4 (docs/strategies.md).",
+)
+@option_under(
+    RUN,
     "--stay",
     is_flag=True,
     help="After the run, keep the broker, edges and dashboard running until Ctrl-C.",
@@ -66,6 +73,7 @@ def simulate(
     broker: BrokerOptions,
     request: Path | None,
     as_json: bool,
+    attack: str | None,
     stay: bool,
     verbose: int,
     log_format: str,
@@ -83,6 +91,7 @@ def simulate(
     from fl_aggregator.tools.remote.cli import watch_command
     from fl_aggregator.tools.remote.predict import prediction_line
     from fl_mqtt.simulation import local as simulation
+    from fl_mqtt.simulation.attacks import attack_record
     from fl_shared.cli.broker_access import DEFAULT_PREFIX
 
     start_logging(verbose, log_format, quiet=quiet)
@@ -94,9 +103,16 @@ def simulate(
         address = None if broker.broker is None else str(broker.broker)
         simulation.broker_of_fleet(broker, address)
         given = {name: value for name, value in of_edges.items() if value is not None}
-        launch = launches.new(settings, run_dir, init, FleetRecord(broker=address, options=given))
+        launch = launches.new(
+            settings,
+            run_dir,
+            init,
+            FleetRecord(
+                broker=address, options=given, attack=attack_record(attack, settings.clients, settings.task)
+            ),
+        )
     else:
-        refuse_with_resume(*OF_EDGES)
+        refuse_with_resume(*OF_EDGES, "attack")
         launch = launches.resume(resume, simulated=True)
         if (
             broker.broker is not None
@@ -174,6 +190,7 @@ def _result(aggregator: Aggregator, outcome: Outcome, directory: Path) -> dict[s
         "split": outcome.state.split,
         "model_sha256": model_sha256(model) if model.exists() else None,
         "seconds": round(outcome.seconds, 3),
+        "attack": aggregator.attack,
         "refused": aggregator.rejections.total,
         "run_dir": str(directory),
     }

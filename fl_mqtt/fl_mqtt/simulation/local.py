@@ -37,6 +37,8 @@ _POLL: Final = 0.2
 PASSED_TASKS: Final = "local_task"
 """The module of a class that a Python program passes to its edges. It is never part of a run directory, from which a
 resume must not take code."""
+ATTACKING: Final = "fl_mqtt.simulation.attacking"
+"""The module that runs a fleet with attackers."""
 _BROKER: Final = "broker"
 _EDGES: Final = "edges"
 
@@ -162,10 +164,15 @@ class Simulation:
                 f"the run's task is the class {name} of a Python program: "
                 f"resume it there, with fl_mqtt.simulate({name}, resume={str(self._directory)!r})"
             )
+        attack = fleet.attack
         command = [
             sys.executable,
             "-m",
-            "fl_edge",
+            *(
+                ("fl_edge",)
+                if attack is None
+                else (ATTACKING, "fleet", attack.specification, str(settings.clients), settings.task)
+            ),
             "--id",
             f"0-{settings.clients - 1}",
             "--evaluator",

@@ -75,10 +75,11 @@ def _text_output(number: int, replaced: Any) -> io.TextIOWrapper:
     return io.TextIOWrapper(output, encoding, errors="backslashreplace", line_buffering=True)
 
 
-def run_program(command: click.Command, program: str) -> NoReturn:
+def run_program(command: click.Command, program: str, given: object = None) -> NoReturn:
     """Runs ``command`` and ends the process: 0 done, 1 failed, 2 the user's mistake, 130 interrupted.
 
-    If the command returns an int, that is the exit code. SIGTERM ends it like Ctrl-C.
+    If the command returns an int, that is the exit code. SIGTERM ends it like Ctrl-C. ``given``: the
+    ``obj`` of its context, for what is no option.
     """
     os.umask(os.umask(0o077) | 0o022)  # whoever can write to a run's files decides what a resume does
     _survive_closed_output()
@@ -86,7 +87,7 @@ def run_program(command: click.Command, program: str) -> NoReturn:
     threading.excepthook = _on_dead_thread
     end_on_signals(raise_interrupt)  # until the command sets its own handlers
     try:
-        result = command.main(prog_name=program, standalone_mode=False)
+        result = command.main(prog_name=program, standalone_mode=False, obj=given)
         code = result if isinstance(result, int) else 0
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo(f"{program}: interrupted", err=True)

@@ -7,13 +7,10 @@ is a frozen dataclass whose fields are its parameters, and a line in `PARTS`, or
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Final
-
-from pydantic import TypeAdapter, ValidationError
 
 from fl_aggregator.aggregation.strategies.parts import (
     CoordinateCombination,
@@ -23,6 +20,7 @@ from fl_aggregator.aggregation.strategies.parts import (
     WeightedSum,
 )
 from fl_aggregator.aggregation.strategies.presets import PRESETS, Preset
+from fl_aggregator.aggregation.strategies.specification import make, split
 from fl_aggregator.aggregation.strategies.sums import Mean, Normalized
 from fl_aggregator.settings import Settings
 from fl_shared.errors import UserError
@@ -64,9 +62,6 @@ _METHODS: Final = {
     "transform": ("factor",),
     "correct": ("name", "sections", "state", "absorb"),
 }
-_SPECIFICATION: Final = re.compile(
-    r"(?P<name>[A-Za-z_][\w.]*:[A-Za-z_]\w*|[a-z][a-z0-9-]*)(:(?P<fields>[^:]+))?"
-)
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -126,7 +121,7 @@ def resolved(settings: Settings) -> Settings:
 
 def _preset(settings: Settings) -> tuple[str, Preset, dict[str, str]]:
     """Returns the name of the strategy, its parts, and the values of fields."""
-    name, fields = _split("strategy", settings.strategy)
+    name, fields = split("strategy", settings.strategy)
     if name not in PRESETS:
         raise UserError(f"--strategy {name!r}: expected one of {', '.join(sorted(PRESETS))}")
     return name, PRESETS[name], fields
@@ -152,22 +147,6 @@ def fields_of(kind: type[Any]) -> dict[str, Any]:
     return {name: "…" if value is dataclasses.MISSING else value for name, value in defaults.items()}
 
 
-def _split(option: str, text: str) -> tuple[str, dict[str, str]]:
-    """Returns the name in a specification, and the values of fields."""
-    match = _SPECIFICATION.fullmatch(text)
-    fields = {}
-    for pair in (match["fields"] or "").split(",") if match else ():
-        if pair:
-            name, separator, value = pair.partition("=")
-            if not (name and separator and value) or name in fields:
-                match = None
-                break
-            fields[name.strip()] = value.strip()
-    if match is None:
-        raise UserError(f"--{option} {text!r}: expected NAME or NAME:FIELD=VALUE,…, each field once")
-    return match["name"], fields
-
-
 def _parts_of(
     name: str, preset: Preset, fields: Mapping[str, str], settings: Settings
 ) -> tuple[Any, Any, Any]:
@@ -175,8 +154,8 @@ def _parts_of(
 
     The correction comes before the optimizer, and is null if there is none.
     """
-    combine, of_combine = _split("combine", preset.combine)
-    optimize, of_optimize = _split("server-optimizer", preset.optimize)
+    combine, of_combine = split("combine", preset.combine)
+    optimize, of_optimize = split("server-optimizer", preset.optimize)
     known = {field.name for field in dataclasses.fields(part_class("combine", combine))}
     for field, option in preset.from_training.items():
         value = getattr(settings, option)
@@ -191,17 +170,17 @@ def _parts_of(
     if preset.correct is not None:
         kind = part_class("correct", preset.correct)
         of_correct = {field.name for field in dataclasses.fields(kind)} & rest.keys()
-        correction = _make("strategy", name, kind, {k: rest.pop(k) for k in of_correct})
+        correction = make("strategy", name, kind, {k: rest.pop(k) for k in of_correct})
     return (
-        _make("strategy", name, part_class("combine", combine), of_combine),
-        _make("strategy", name, part_class("server-optimizer", optimize), {**of_optimize, **rest}),
+        make("strategy", name, part_class("combine", combine), of_combine),
+        make("strategy", name, part_class("server-optimizer", optimize), {**of_optimize, **rest}),
         correction,
     )
 
 
 def _part(kind: str, text: str) -> Any:
-    name, fields = _split(kind, text)
-    made = _make(kind, name, part_class(kind, name), fields)
+    name, fields = split(kind, text)
+    made = make(kind, name, part_class(kind, name), fields)
     is_combination = isinstance(made, WeightedSum | GramCombination | CoordinateCombination)
     if (kind == "combine" and not is_combination) or not all(
         hasattr(made, method) for method in _METHODS[kind]
@@ -212,26 +191,6 @@ def _part(kind: str, text: str) -> Any:
     if kind == "correct" and made.name != name:
         raise UserError(f"--correct {name!r}: its class names it {made.name!r}, expected the same name")
     return made
-
-
-def _make(option: str, name: str, kind: type[Any], fields: Mapping[str, str]) -> Any:
-    """Returns a part with these values of its fields. Raises ``UserError``, which names the field."""
-    known = {field.name: field for field in dataclasses.fields(kind)}
-    unknown = sorted(fields.keys() - known.keys())
-    if unknown:
-        has = ", ".join(known) or "no fields"
-        raise UserError(f"--{option} {name}: field {unknown[0]!r} is unknown; it has: {has}")
-    missing = [n for n, f in known.items() if f.default is dataclasses.MISSING and n not in fields]
-    if missing:
-        raise UserError(f"--{option} {name}: needs {missing[0]}: {name}:{missing[0]}=…")
-    try:
-        return TypeAdapter(kind).validate_python(dict(fields))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        message = str(first["msg"])
-        raise UserError(
-            f"--{option} {name}: {first['loc'][0]}={first['input']}: {message[0].lower()}{message[1:]}"
-        ) from None
 
 
 def _check(strategy: Strategy, settings: Settings) -> None:

@@ -43,6 +43,10 @@ class RunSource(Protocol):
     def pause_reason(self) -> str | None:
         """Why the run is paused; null if it is not."""
 
+    @property
+    def attack(self) -> str | None:
+        """Who attacks the run and how; null in a run without simulated attackers."""
+
     def uploading(self) -> Collection[str]:
         """The edges whose updates are arriving."""
 
@@ -137,7 +141,7 @@ class Display:
         assert self._source is not None
         history = self._source.history
         return Snapshot(
-            status=views.status_message(state, self._scope, now),
+            status=views.status_message(state, self._scope, now, attack=self._source.attack),
             rows=history.rows(),
             recent=history.recent(),
             edge_counts=EdgeCounts.of(

@@ -66,6 +66,8 @@ def _overview(snapshot: Snapshot, *, ascii_only: bool) -> Table:
     grid.add_column(style=DIM, no_wrap=True)
     grid.add_column()
     grid.add_row("run", Text(f"{status.run} · {status.task}"))
+    if status.attack is not None:
+        grid.add_row("attack", Text(one_line(status.attack), style=BAD))
     seconds = snapshot.time_left()
     grid.add_row(
         "versions",

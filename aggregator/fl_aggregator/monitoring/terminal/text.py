@@ -99,6 +99,8 @@ def summary_lines(snapshot: Snapshot) -> list[str]:
     seconds = snapshot.time_left()
     if seconds is not None:
         lines[0] += f", about {duration_text(seconds)} left"
+    if status.attack is not None:
+        lines.insert(1, one_line(status.attack))
     primary = snapshot.primary
     names = dict.fromkeys((primary.name, m.LOSS.name))
     latest = {name: value for name in names if (value := snapshot.latest(name)) is not None}

@@ -67,6 +67,8 @@ class MLflow:
         ).info.run_id
         for key, value in run.settings.model_dump().items():
             self._client.log_param(self._run_id, key, value)
+        if run.attack is not None:
+            self._client.set_tag(self._run_id, "attack", run.attack)
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         """Does nothing: only complete rounds are logged."""

@@ -60,24 +60,31 @@ def status_message(
     now: float,
     paused: str | None = None,
     refused: Mapping[str, int] | None = None,
+    attack: str | None = None,
 ) -> m.Status:
     """The status message, in at most ``MAX_STATUS_BYTES`` bytes when encoded.
 
     It names up to 10 missing edges, and those of ``refused`` (`Rejections.worst`); if the space is too small,
     fewer missing edges, then none of ``refused``. ``paused``: why the run is paused, or null; shortened to
-    ``MAX_PAUSE_REASON`` characters.
+    ``MAX_PAUSE_REASON`` characters. ``attack``: see `RunRecord.attack`.
     """
     envelope = scope.envelope()
     most_rejected = list((refused or {}).items())[: m.MAX_REFUSED_NAMED]
     for count in range(10, -1, -1):
-        message = _build_status(state, envelope, now, count, paused, dict(most_rejected))
+        message = _build_status(state, envelope, now, count, paused, dict(most_rejected), attack)
         if len(codec.encode(message)) <= MAX_STATUS_BYTES:
             return message
-    return _build_status(state, envelope, now, 0, paused, {})
+    return _build_status(state, envelope, now, 0, paused, {}, attack)
 
 
 def _build_status(
-    state: Run, envelope: Envelope, now: float, max_missing: int, paused: str | None, refused: dict[str, int]
+    state: Run,
+    envelope: Envelope,
+    now: float,
+    max_missing: int,
+    paused: str | None,
+    refused: dict[str, int],
+    attack: str | None,
 ) -> m.Status:
     have, need = progress(state)
     number = getattr(state.phase, "round", None)
@@ -103,6 +110,7 @@ def _build_status(
         split=state.split,
         paused=None if paused is None else shortened(paused, MAX_PAUSE_REASON),
         refused=refused,
+        attack=attack,
     )
 
 

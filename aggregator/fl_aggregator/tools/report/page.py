@@ -64,7 +64,7 @@ def _single_run(run: RunReport) -> list[Child]:
     )
     return [
         tag("header", tag("h1", run.name), tag("p", subtitle, class_="sub"), tag("p", _state_text(run), class_="sub"),
-            sections.tiles(run)),
+            _attack_text(run), sections.tiles(run)),
         tag("main", _faults([run]), *_run_sections(run)),
     ]  # fmt: skip
 
@@ -80,6 +80,10 @@ def _state_text(run: RunReport) -> Markup:
         return tag("span", f"{began}, ended {run.record['ended']}{resumed_text}")
     open_end = f"not finished: {newest_version(run)} of {run.settings.get('rounds', '?')} versions"
     return tag("span", f"{began}{resumed_text}; ", tag("b", open_end, class_="bad"))
+
+
+def _attack_text(run: RunReport) -> Markup | None:
+    return None if run.attack is None else tag("p", tag("b", f"A test: {run.attack}.", class_="bad"))
 
 
 def _run_sections(run: RunReport) -> list[Child]:
@@ -115,7 +119,7 @@ def _compared_runs(runs: Sequence[RunReport]) -> list[Child]:
         tag("header", tag("h1", f"{len(runs)} runs compared"), tag("p", sub, class_="sub")),
         tag("main", _faults(runs), _outcomes(runs), _comparison_curves(runs), _differences(runs),
             *(tag("details", tag("summary", run.name, " on its own"), tag("p", _state_text(run), class_="sub"),
-                  sections.tiles(run), *_run_sections(run)) for run in runs)),
+                  _attack_text(run), sections.tiles(run), *_run_sections(run)) for run in runs)),
     ]  # fmt: skip
 
 

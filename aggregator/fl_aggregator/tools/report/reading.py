@@ -90,6 +90,14 @@ class RunReport:
         return settings if isinstance(settings, dict) else {}
 
     @property
+    def attack(self) -> str | None:
+        """Who attacked the run and how; null in a run without simulated attackers."""
+        try:
+            return path_text(self.record["fleet"]["attack"]["summary"])
+        except (KeyError, TypeError, AttributeError):
+            return None
+
+    @property
     def target(self) -> Target | None:
         """The value of a metric at which the run ends, null if it has none."""
         try:

@@ -158,6 +158,8 @@ class Status(Scoped):
     split: Split | None = None
     paused: Annotated[str, StringConstraints(max_length=300)] | None = None
     """Why the run is paused (its deadlines wait as well); null if it is not paused."""
+    attack: Annotated[str, StringConstraints(max_length=120)] | None = None
+    """Who attacks the run and how; null unless it is a simulation with attackers."""
     refused: Annotated[
         dict[Annotated[str, StringConstraints(max_length=64)], Count], Field(max_length=MAX_REFUSED_NAMED)
     ] = Field(default={})

@@ -36,6 +36,7 @@ class Aggregator:
 
     history: RoundHistory = field(default_factory=RoundHistory)
     pause_reason: str | None = None
+    attack: str | None = None
 
     def uploading(self) -> Collection[str]:
         return ()

@@ -72,7 +72,7 @@ const Overview = (() => {
     const { status } = federation;
     const columns = federation.history?.columns ?? null;
     const run = federation.run;
-    say(byId("which"), run === null ? "" : `${status?.task ?? federation.history?.task ?? ""} · run ${run}`);
+    say(byId("which"), run === null ? "" : `${status?.task ?? federation.history?.task ?? ""} · run ${run}${status?.attack ? ` · ${status.attack}` : ""}`);
     say(byId("overview-title"), title(federation));
     document.title = status ? `${title(federation)} · fl-mqtt` : "fl-mqtt";
     for (const stage of byId("stages").children) {

@@ -1,0 +1,58 @@
+"""A simulation with attackers: what they do to a strategy, and that the run says so everywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from fl_aggregator.tools.report.page import page
+from fl_aggregator.tools.report.reading import read_run_report
+from tests.support import programs
+
+RUN = (
+    *("--task", "digits-mlp", "--clients", "10", "--rounds", "4", "--epochs", "2", "--seed", "3"),
+    *("--deadline", "120", "--wait", "120"),
+)
+SAID = "4 of 10 edges attack: sign-flip × 5"
+
+pytestmark = [pytest.mark.broker, pytest.mark.edge]
+
+
+def accuracy(directory: Path, *options: str) -> float:
+    with programs.simulate(directory, *RUN, "--attack", "sign-flip:factor=5,edges=4", *options) as run:
+        run.ends_well()
+    assert run.result["attack"] == SAID
+    return float(run.result["metrics"]["accuracy"])
+
+
+def test_four_of_ten_break_the_mean_but_not_the_median(tmp_path: Path) -> None:
+    assert accuracy(tmp_path / "mean") < 0.3
+    assert accuracy(tmp_path / "median", "--strategy", "median") > 0.6
+
+    directory = tmp_path / "median" / "run"
+    record = json.loads((directory / "run.json").read_text())
+    assert record["fleet"]["attack"] == {"specification": "sign-flip:factor=5,edges=4", "summary": SAID}
+    with safe_open(directory / "model.safetensors", framework="numpy") as model:
+        assert model.metadata()["attack"] == SAID
+    assert f"A test: {SAID}." in page([read_run_report(directory)])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--attack", "sign-flip:edges=11"), "--attack sign-flip:edges=11: expected 1 to 10"),
+        (
+            ("--attack", "label-flip:edges=1", "--task", "tests.support.regression_task:Consumption"),
+            "--attack label-flip: task consumption has no classes to flip",
+        ),
+    ],
+)
+def test_an_attack_that_is_not_possible_ends_with_one_line(
+    tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    with programs.simulate(tmp_path, *RUN, *options) as run:
+        assert run.wait() == 2
+    assert said in run.err.splitlines()[-1]
