@@ -79,6 +79,25 @@ def parse_target(text: str) -> Target:
     return Target(name, value)
 
 
+MAX_SERVED: Final = 100
+
+
+def parse_serve(text: str) -> int:
+    """Returns of how many versions the mean is served: 1 for ``newest``, K for ``average:K``. Raises ``ValueError``."""
+    kind, separator, number = text.partition(":")
+    if text == "newest":
+        return 1
+    if (
+        kind == "average"
+        and separator
+        and number.isascii()
+        and number.isdecimal()
+        and 2 <= int(number) <= MAX_SERVED
+    ):
+        return int(number)
+    raise ValueError(f"expected newest, or average:K with K from 2 to {MAX_SERVED}")
+
+
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Specification = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
@@ -148,6 +167,8 @@ class Settings(BaseModel):
     target: Annotated[str | None, Option(EVALUATION,
         "Stop when a metric of the task, or the loss, is as good as this: accuracy=0.95, loss=0.2. "
         "With --holdout 0, only edges with --role evaluate measure it.", metavar="METRIC=VALUE")] = None
+    serve: Annotated[str, Option(EVALUATION, "What edges evaluate and predict with: the newest version, or the mean of "
+        "the last K.", metavar="newest|average:K")] = "newest"
     prefix: str = "fl"
     # Larger packets are slower in the broker and in paho, and the broker keeps a copy for each subscriber.
     chunk: Annotated[int, Field(ge=1024, le=2**24), Option(BROKER, "Chunk size of models, in bytes.")] = 2**20
@@ -187,6 +208,12 @@ class Settings(BaseModel):
     def _target_is_a_metric_and_a_value(cls, text: str | None) -> str | None:
         if text is not None:
             parse_target(text)
+        return text
+
+    @field_validator("serve")
+    @classmethod
+    def _serve_is_known(cls, text: str) -> str:
+        parse_serve(text)
         return text
 
     @field_validator("prefix")
@@ -249,6 +276,19 @@ class Settings(BaseModel):
     def parsed_target(self) -> Target | None:
         """The target as a metric and a value; null if there is none."""
         return None if self.target is None else parse_target(self.target)
+
+    @property
+    def versions_served(self) -> int:
+        """Of how many versions the mean is served, at most; 1: the newest version itself is served."""
+        return parse_serve(self.serve)
+
+    def first_served(self, version: int) -> int | None:
+        """Returns the first of the versions whose mean is served when ``version`` is the newest.
+
+        Null if it is served itself: also if there is one version only. Initial weights (version 0) are in no mean.
+        """
+        first = max(1, version - self.versions_served + 1)
+        return first if first < version else None
 
     @property
     def effective_quorum(self) -> int:

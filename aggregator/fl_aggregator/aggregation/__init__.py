@@ -5,6 +5,7 @@
 ``uploads``         receives offered updates in chunks
 ``validation``      checks an update: sections, sizes, digest, finite values
 ``averaging``       keeps the newest models, and makes the next one
+``serving``         the mean of the last versions, which edges evaluate and predict with
 ``combining``       combines the updates of a round as its strategy says
 ``exact_sum``       a sum of float32 vectors that does not depend on their order
 ``inner_products``  norms and inner products that do not, either

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fl_aggregator.aggregation.combining import Combiner, State, first_state
+from fl_aggregator.aggregation.serving import make_mean
 from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate
 from fl_aggregator.round import effects as do
@@ -43,6 +45,8 @@ class Averager:
         self._checkpoints = directory.checkpoints
         self._newest: tuple[int, Version] | None = None
         self.previous: Model | None = None
+        self.served: dict[int, Model] = {}
+        """The means that are served, by their last version: the newest two, if the run serves means."""
         self._base: Model | None = None
         self._expected: ExpectedUpdate | None = None
         self._combiner: Combiner | None = None
@@ -81,14 +85,27 @@ class Averager:
         """
         # It may fail, and is repeated then.
         digest = self._checkpoints.write(version, model, self.metadata, state)
+        first = self._settings.first_served(version)
+        if first is not None:
+            served = make_mean(self._checkpoints, first, version, model, self.metadata)
+            self.served = {number: one for number, one in self.served.items() if number == version - 1}
+            self.served[version] = served
         if self._newest is not None:
             number, before = self._newest
             self.previous = self._checkpoints.memory_mapped(number, before.model)
         self._newest = (version, Version(model, state or {}))
         return digest
 
-    def restore(self, version: int, model: Model, previous: Model | None, state: State) -> None:
+    def restore(
+        self,
+        version: int,
+        model: Model,
+        previous: Model | None,
+        state: State,
+        served: Mapping[int, Model],
+    ) -> None:
         """Takes over the newest version with its state and the one before it, which are all on disk already."""
+        self.served = dict(served)
         self._newest = (version, Version(model, state))
         self.previous = None if previous is None else self._checkpoints.memory_mapped(version - 1, previous)
 

@@ -13,10 +13,11 @@ from fl_aggregator.round.state import Failed, Finished, Run, Stopped
 from fl_aggregator.server.aggregator import Outcome
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RUN_FILE
 from fl_shared.system.invocation import aggregator_command
-from fl_shared.system.text import duration_text, natural_key, quantity_text, size_text
+from fl_shared.system.text import duration_text, natural_key, quantity_text, size_text, version_text
 
 WRITTEN_FILES: Final = (
     ("model.safetensors", "the newest version"),
+    ("served.safetensors", "the mean of the last versions, which is served"),
     ("best.safetensors", "the version with the best {best}"),
     (HISTORY_FILE, "one line of JSON per round"),
     (RUN_FILE, "the run's settings"),
@@ -32,7 +33,12 @@ def outcome_line(outcome: Outcome, refused: str) -> str:
     state = outcome.state
     versions = f"{state.version} of {state.settings.rounds} versions in {duration_text(outcome.seconds)}"
     primary, value = state.primary, state.metrics.get(state.primary.name)
-    score = "" if value is None else f", {primary.name} {quantity_text(value, primary.unit)} ({state.split})"
+    measured = int(state.metrics.get("version", 0))
+    first = state.settings.first_served(measured)
+    of = "" if first is None else f", {version_text(first, measured)}"
+    score = (
+        "" if value is None else f", {primary.name} {quantity_text(value, primary.unit)} ({state.split}{of})"
+    )
     match state.phase:
         case Finished(reason=reason):
             reason_text = "" if reason == "rounds" else f" (target {state.settings.target} reached)"

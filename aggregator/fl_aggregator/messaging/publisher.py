@@ -31,7 +31,7 @@ MODEL_CHUNK_OVERHEAD: Final = 2**10
 """Bytes for a chunk's topic, envelope, digest and checksum."""
 MODELS_RETAINED: Final = 2
 """Versions that stay retained: the newest, which is the base of the open round, and the one before it, which
-may still be under evaluation."""
+may still be under evaluation. If means are served, as many of these."""
 
 FIRST_REPEAT_DELAY: Final = 10.0
 """Seconds until an open round is published again; the pause doubles each time, up to `MAX_REPEAT_INTERVAL`."""
@@ -61,6 +61,9 @@ class ModelPublisher:
         model: Model,
         evaluate: m.Split | None,
         previous: Model | None = None,
+        *,
+        base: Model | None = None,
+        first_version: int | None = None,
         companions: Mapping[str, Model] | None = None,
     ) -> None:
         """Publishes a version: first its chunks and manifest, then the announcement that names them.
@@ -69,13 +72,16 @@ class ModelPublisher:
         cleared, since its round is over.
 
         ``previous`` is the version before it, which stays retained; from now on its chunks are made from this
-        model, so that the copy in memory can be freed.
+        model, so that the copy in memory can be freed. If ``model`` is the mean of the versions from ``first_version``
+        on, ``base`` is the version itself, which edges train from.
         """
         scope = self._scope
         superseded, self._companions = self._companions, ()
         for name, vector in (companions or {}).items():
             self._retain(vector, name)
             self._companions += (vector.digest,)
+        if base is not None:
+            self._retain(base)
         publication = self._retain(model)
         if previous is not None and previous.digest in self._models:
             previous_publication = self._models[previous.digest]
@@ -89,10 +95,12 @@ class ModelPublisher:
             chunks=publication.chunks,
             size=publication.size,
             evaluate=evaluate,
+            first_version=first_version,
         )
         self._connections.retain(t.ModelTopic(), announcement)
         versions = [digest for digest in self._models if digest not in (*superseded, *self._companions)]
-        for digest in (*versions[:-MODELS_RETAINED], *(set(superseded) - set(self._companions))):
+        outdated = versions[: -MODELS_RETAINED * (1 if base is None else 2)]
+        for digest in (*outdated, *(set(superseded) - set(self._companions))):
             for topic in self._models.pop(digest).topics():
                 self._connections.clear(topic)
 

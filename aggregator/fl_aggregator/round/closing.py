@@ -154,9 +154,10 @@ def commit(state: Run, event: on.ModelCreated) -> Transition:
         if collected.base is None
         else (*state.pending_summaries, summary),
     )
-    state, split = evaluation.request_evaluation(state, model, event.now)
+    served = None if event.served is None else ModelReference(version=model.version, digest=event.served)
+    state, split = evaluation.request_evaluation(state, served or model, event.now)
     return state, (
-        do.PublishModel(phase.round, model, split, event.strategy_state),
+        do.PublishModel(phase.round, model, split, event.strategy_state, served),
         do.PublishResult(summary),
         do.WithdrawRound(phase.round),
     )

@@ -148,13 +148,15 @@ class Average:
 class PublishModel:
     """Publish a version; ``evaluate`` is the split on which edges should evaluate it, or null.
 
-    ``strategy_state``: see `ModelCreated`. It is not published.
+    ``strategy_state``: see `ModelCreated`. It is not published. ``served``: the mean to evaluate and to predict with,
+    with the number of its last version; null if it is the version itself.
     """
 
     round: int
     model: ModelReference
     evaluate: Split | None
     strategy_state: str | None = None
+    served: ModelReference | None = None
 
 
 @dataclass(frozen=True, slots=True)

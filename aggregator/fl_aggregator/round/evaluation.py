@@ -121,7 +121,7 @@ def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> 
     effects: list[Effect] = []
     summaries = []
     for summary in state.pending_summaries:
-        if summary.model == evaluation.model:
+        if summary.model is not None and summary.model.version == evaluation.model.version:
             summary = replace(
                 summary,
                 metrics={**summary.metrics, **metrics},

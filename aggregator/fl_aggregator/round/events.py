@@ -184,7 +184,8 @@ class TrainingFailureReported:
 class ModelCreated:
     """The updates of a round have been averaged, and the new version is on disk.
 
-    ``strategy_state`` is the digest of what the strategy keeps for the next one, null if that is nothing.
+    ``strategy_state`` is the digest of what the strategy keeps for the next one, null if that is nothing. ``served`` is
+    the digest of the mean of versions that is served, null if that is the new version itself.
     """
 
     now: float
@@ -192,6 +193,7 @@ class ModelCreated:
     digest: str
     manifest: str
     strategy_state: str | None = None
+    served: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

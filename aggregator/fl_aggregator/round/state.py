@@ -148,7 +148,8 @@ class Summary:
 
     ``model`` is null if it was abandoned. ``missing``: the edges that did not contribute, and why.
     ``seconds``: by phase. ``declared``: the metrics that the task declares. ``split``: on which the version was
-    evaluated, null if it was not.
+    evaluated, null if it was not. ``first_served``: the first of the versions whose mean was evaluated, null if it was
+    the version itself.
     """
 
     round: int
@@ -164,6 +165,7 @@ class Summary:
     declared: tuple[MetricDeclaration, ...] = ()
     split: Split | None = None
     confusion: ConfusionCounts | None = None
+    first_served: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,7 @@ def summary_of(
         examples=sum(update.examples for update in updates) if model is not None else 0,
         metrics=_mean_metrics(updates),
         declared=state.declared or (),
+        first_served=None if model is None else state.settings.first_served(model.version),
         seconds={
             "selecting": round(phase.opened - phase.since, 6),
             "collecting": round(closed - phase.opened, 6),

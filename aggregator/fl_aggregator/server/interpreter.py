@@ -103,7 +103,11 @@ class Interpreter:
         if recovered.state.model is not None:
             version, models = recovered.state.version, recovered.checkpoints
             self.worker.averager.restore(
-                version, models[version], models.get(version - 1), recovered.strategy_state
+                version,
+                models[version],
+                models.get(version - 1),
+                recovered.strategy_state,
+                recovered.served,
             )
         collected = recovered.open_round
         stored = () if collected is None else tuple(collected.updates.values())
@@ -247,16 +251,40 @@ class Interpreter:
 
     def _publish_model(self, effect: do.PublishModel) -> None:
         newest, previous = self.worker.averager.newest, self.worker.averager.previous
+        companions = {}
         if effect.model.digest == newest.digest:
             companions = self.worker.averager.companions()
             self._companions = tuple(
                 m.Companion(section=name, digest=vector.digest) for name, vector in companions.items()
             )
+        if effect.served is not None:
+            self._publish_mean(effect, effect.served, companions)
+        elif effect.model.digest == newest.digest:
             self._model_publisher.publish(
-                effect.round, effect.model, newest, effect.evaluate, previous, companions
+                effect.round, effect.model, newest, effect.evaluate, previous, companions=companions
             )
         elif previous is not None:  # only when a run is resumed
             self._model_publisher.publish(effect.round, effect.model, previous, effect.evaluate)
+
+    def _publish_mean(
+        self, effect: do.PublishModel, mean: m.ModelReference, companions: Mapping[str, Model]
+    ) -> None:
+        averager = self.worker.averager
+        newest, previous, served = averager.newest, averager.previous, averager.served
+        is_newest = effect.model.digest == newest.digest
+        base = newest if is_newest else previous
+        if base is None or mean.version not in served:  # only when a run is resumed
+            return
+        self._model_publisher.publish(
+            effect.round,
+            mean,
+            served[mean.version],
+            effect.evaluate,
+            previous if is_newest else None,
+            base=base,
+            first_version=self._settings.first_served(mean.version),
+            companions=companions,
+        )
 
     def _write_history(self, effect: do.WriteHistory) -> None:
         number = effect.summary.round

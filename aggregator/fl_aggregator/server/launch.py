@@ -61,7 +61,7 @@ def new(
     elif weights is not None:
         first = FirstWeights(digest=weights.digest, manifest=weights.manifest.digest)
     path = run_dir if run_dir is not None else run_directory.new_run_path(settings.task)
-    directory = RunDirectory(path, settings.durability)
+    directory = RunDirectory(path, settings.durability, checkpoints=_checkpoints(settings))
     record = run_directory.new_record(settings, first, fleet)
     record.strategy_parts = describe(strategy)
     if plain is not None:
@@ -75,8 +75,8 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
     ``simulated``: whether ``simulate`` resumes it. ``require_sealed`` rejects unsealed messages from now on,
     even if the run did not do so before.
     """
-    durability = _read_record(path, simulated).settings.durability
-    directory = RunDirectory(path, durability, resume=True)
+    settings = _read_record(path, simulated).settings
+    directory = RunDirectory(path, settings.durability, resume=True, checkpoints=_checkpoints(settings))
     try:
         # Read again inside the lock: another process may have resumed and ended the run in the meantime.
         record = _read_record(path, simulated)
@@ -97,6 +97,11 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
         plain_weights=weights,
         recovered=recovered,
     )
+
+
+def _checkpoints(settings: Settings) -> int:
+    """How many versions are kept: those in the mean of the newest, and of the one before it, if that is repeated."""
+    return settings.versions_served + 2
 
 
 def _read_record(path: Path, simulated: bool) -> RunRecord:

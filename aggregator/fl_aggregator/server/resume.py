@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from fl_aggregator.aggregation.serving import read_mean
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import machine
@@ -47,7 +48,7 @@ class RecoveredRun:
 
     ``snapshot``: the run at its end. ``entries``: how many lines it has. ``lines``: the summaries for the history, by
     round. ``checkpoints``: the models that were published last, and of the weights that the user gave, by version.
-    ``strategy_state``: at the newest version.
+    ``strategy_state``: at the newest version. ``served``: the means that were served, by their last version.
     """
 
     record: RunRecord
@@ -56,6 +57,7 @@ class RecoveredRun:
     lines: Mapping[int, Summary]
     checkpoints: Mapping[int, Model] = field(default_factory=dict)
     strategy_state: Mapping[str, Vector] = field(default_factory=dict)
+    served: Mapping[int, Model] = field(default_factory=dict)
 
     @property
     def state(self) -> Run:
@@ -204,7 +206,24 @@ def _with_checkpoints(directory: RunDirectory, recovered: RecoveredRun) -> Recov
                 LOG.warning("%s; the run does not need this version", error)
     published = recovered.snapshot.models.get(version)
     state = checkpoints.read_state(version, None if published is None else published.strategy_state)
-    return replace(recovered, checkpoints=found, strategy_state=state)
+    served = _served(directory, recovered, found)
+    return replace(recovered, checkpoints=found, strategy_state=state, served=served)
+
+
+def _served(directory: RunDirectory, recovered: RecoveredRun, found: Mapping[int, Model]) -> dict[int, Model]:
+    """Reads the means that were served after the versions ``found``. Raises ``RunFailed`` if the newest is lost."""
+    served = {}
+    for number, model in found.items():
+        effect = recovered.snapshot.models.get(number)
+        if effect is not None and effect.served is not None:
+            try:
+                settings, digest = recovered.record.settings, effect.served.digest
+                served[number] = read_mean(directory.checkpoints, settings, number, model, digest)
+            except RunFailed as error:
+                if number == recovered.state.version:
+                    raise
+                LOG.warning("%s; the run does not need this mean", error)
+    return served
 
 
 def _before_damage(directory: RunDirectory, recovered: RecoveredRun, damage: RunFailed) -> RecoveredRun:

@@ -67,10 +67,14 @@ class Model:
 class Checkpoints:
     """``DIR/checkpoints/version-<n>.safetensors``, ``DIR/model.safetensors`` and ``DIR/best.safetensors``."""
 
-    def __init__(self, directory: Path, *, sync: bool = False) -> None:
-        """``sync``: when `write` returns, the checkpoint is on the disk and not only in the page cache."""
+    def __init__(self, directory: Path, *, sync: bool = False, kept: int = MAX_CHECKPOINTS) -> None:
+        """``sync``: when `write` returns, the checkpoint is on the disk and not only in the page cache.
+
+        ``kept``: how many versions have one.
+        """
         self._directory = directory
         self._sync = sync
+        self.kept = max(kept, MAX_CHECKPOINTS)
 
     def begin_writing(self) -> None:
         """Makes the directory ready for `write` and `store_best`. Raises ``OSError``."""
@@ -87,8 +91,17 @@ class Checkpoints:
         """The file of the best version, which exists once `store_best` has been called."""
         return self._directory / "best.safetensors"
 
+    @property
+    def served_path(self) -> Path:
+        """The file of the newest mean of versions, which exists once one was written."""
+        return self._directory / "served.safetensors"
+
+    def mean_path(self, number: int) -> Path:
+        """The file of the mean of versions that ends with version ``number``, if there is one."""
+        return self.version_path(number).with_suffix(".mean.safetensors")
+
     def version_path(self, number: int) -> Path:
-        """The file of version ``number``. It exists for the last ``MAX_CHECKPOINTS`` versions."""
+        """The file of version ``number``. It exists for the last ``kept`` versions."""
         return self._directory / DIRECTORY / f"version-{number:06d}.safetensors"
 
     def state_path(self, number: int) -> Path:
@@ -105,7 +118,7 @@ class Checkpoints:
         """Writes the checkpoint of version ``number``, then replaces ``model.safetensors`` by it atomically.
 
         ``metadata`` is written beside ``version`` and ``buffers``. ``state``: that of the strategy, whose digest is
-        returned; its file is written first. Deletes the checkpoints beyond the last ``MAX_CHECKPOINTS``. Raises
+        returned; its file is written first. Deletes the checkpoints beyond the last ``kept``. Raises
         ``OSError`` (for example ``DiskFull``), after which it may be called again.
         """
         if state:
@@ -115,12 +128,25 @@ class Checkpoints:
             header = safetensors_header(model, {"version": str(number), **(metadata or {})})
             write_atomically(path, header, model.data, sync=self._sync)
             self._link(path, self.model_path)
-        for old in self.versions()[:-MAX_CHECKPOINTS]:
+        for old in self.versions()[: -self.kept]:
             self._delete(old)
         return state_digest(state) if state else None
 
+    def write_mean(self, number: int, mean: Model, metadata: Mapping[str, str]) -> Model:
+        """Writes the mean that ends with version ``number``, then replaces ``served.safetensors`` by it.
+
+        Returns it with its weights mapped from its file. Raises ``OSError``, after which it may be called again.
+        """
+        path = self.mean_path(number)
+        with raising_disk_full(len(mean.data), path.parent):
+            header = safetensors_header(mean, {"version": str(number), **metadata})
+            write_atomically(path, header, mean.data, sync=self._sync)
+            self._link(path, self.served_path)
+        return _mapped(path, mean)
+
     def _delete(self, number: int) -> None:
         self.version_path(number).unlink(missing_ok=True)
+        self.mean_path(number).unlink(missing_ok=True)
         self.state_path(number).unlink(missing_ok=True)
 
     def versions(self) -> list[int]:
@@ -135,13 +161,24 @@ class Checkpoints:
             if later > number:
                 self._delete(later)
         self._link(self.version_path(number), self.model_path)
+        if self.mean_path(number).exists():
+            self._link(self.mean_path(number), self.served_path)
+        else:
+            self.served_path.unlink(missing_ok=True)
 
     def read(self, number: int, digest: str) -> Model:
         """The model of version ``number``, which must have this digest.
 
         Raises ``RunFailed`` with the file's name if it is missing or damaged, or is another model.
         """
-        path = self.version_path(number)
+        return self._read(self.version_path(number), digest)
+
+    def read_mean(self, number: int, digest: str) -> Model:
+        """The mean that ends with version ``number``, in the same way, with its weights mapped from its file."""
+        path = self.mean_path(number)
+        return _mapped(path, self._read(path, digest))
+
+    def _read(self, path: Path, digest: str) -> Model:
         if not path.exists():
             raise RunFailed(f"{path}: is missing")
         try:
@@ -175,16 +212,14 @@ class Checkpoints:
 
     def memory_mapped(self, number: int, model: Model) -> Model:
         """The same model, with its weights mapped from the checkpoint of version ``number``."""
-        path = self.version_path(number)
-        data = np.memmap(path, np.uint8, "r", _read_head(path).size, shape=(len(model.data),))
-        return replace(model, weights=FLOAT32.decode(data.data))
+        return _mapped(self.version_path(number), model)
 
     def store_best(self, number: int) -> bool:
         """Replaces ``best.safetensors`` by version ``number``; false if its checkpoint no longer exists.
 
-        Raises ``OSError`` (for example ``DiskFull``).
+        With a mean of versions, that was measured, and is the best one. Raises ``OSError`` (for example ``DiskFull``).
         """
-        path = self.version_path(number)
+        path = self.mean_path(number) if self.mean_path(number).exists() else self.version_path(number)
         if not path.exists():
             return False
         with raising_disk_full(path.stat().st_size, self._directory):
@@ -192,8 +227,12 @@ class Checkpoints:
         return True
 
     def add_metrics(self, metrics: Mapping[int, Mapping[str, float]]) -> None:
-        """Writes the metrics of their versions into the newest and the best model's metadata. Raises ``OSError``."""
-        for path in (self.model_path, self.best_path):
+        """Writes the metrics into the metadata of the models that were measured: the newest one and the best one.
+
+        Raises ``OSError``.
+        """
+        newest = self.served_path if self.served_path.exists() else self.model_path
+        for path in (newest, self.best_path):
             if path.exists():
                 head = _read_head(path)
                 found = metrics.get(int(head.metadata.get("version", -1)), {})
@@ -217,6 +256,12 @@ class Checkpoints:
                 raise
         temporary.replace(target)
         temporary.unlink(missing_ok=True)  # if it and the target are the same file, it was not renamed
+
+
+def _mapped(path: Path, model: Model) -> Model:
+    """The same model, with its weights mapped from the file ``path``."""
+    data = np.memmap(path, np.uint8, "r", _read_head(path).size, shape=(len(model.data),))
+    return replace(model, weights=FLOAT32.decode(data.data))
 
 
 def safetensors_header(model: Model, metadata: Mapping[str, str]) -> bytes:

@@ -165,12 +165,20 @@ class RunDirectory:
     with ``resume`` if it contains none.
     """
 
-    def __init__(self, path: Path, durability: Durability = "process", *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        durability: Durability = "process",
+        *,
+        resume: bool = False,
+        checkpoints: int = checkpoint.MAX_CHECKPOINTS,
+    ) -> None:
+        """``checkpoints``: how many versions are kept, at least."""
         self.path = path
         self._durability: Durability = durability
         self._sync = durability == "power"
         self._writes = False
-        self.checkpoints = Checkpoints(path, sync=durability != "memory")
+        self.checkpoints = Checkpoints(path, sync=durability != "memory", kept=checkpoints)
         option = "--resume" if resume else "--run-dir"
         try:
             if resume and not (path / RUN_FILE).exists():

@@ -317,6 +317,7 @@ class Predictor:
             client=self._client,
             sha256=hashlib.sha256(request.payload).hexdigest(),
             version=announcement.version,
+            first_version=announcement.first_version,
             label=label,
             probabilities=probabilities,
             output=output or None,

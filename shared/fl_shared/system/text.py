@@ -96,3 +96,8 @@ def duration_text(seconds: float) -> str:
         minutes = whole % 3600 // 60
         return f"{whole // 3600} h {minutes} min" if minutes else f"{whole // 3600} h"
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def version_text(first: int | None, last: int) -> str:
+    """Names a version, or the mean of the versions from ``first`` to ``last``."""
+    return f"version {last}" if first is None else f"the mean of versions {first}–{last}"

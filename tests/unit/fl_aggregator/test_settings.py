@@ -42,6 +42,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "grace": 5.0,
         "wait": 600.0,
         "target": None,
+        "serve": "newest",
         "train_examples": None,
         "partition": "iid",
         "holdout": 0.2,

@@ -15,7 +15,14 @@ from fl_aggregator.monitoring.terminal import text
 from fl_aggregator.monitoring.terminal.snapshot import MAX_NAMED_PER_STATE, Snapshot, names_of
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_shared.protocol import messages as m
-from fl_shared.system.text import duration_text, number_text, one_line, quantity_text, size_text
+from fl_shared.system.text import (
+    duration_text,
+    number_text,
+    one_line,
+    quantity_text,
+    size_text,
+    version_text,
+)
 
 BAR_WIDTH: Final = 30
 OTHER_LINES: Final = 13
@@ -78,6 +85,8 @@ def _overview(snapshot: Snapshot, *, ascii_only: bool) -> Table:
             + (f", about {duration_text(seconds)} left" if seconds is not None else ""),
         ),
     )
+    if status.first_version is not None:
+        grid.add_row("served", Text(version_text(status.first_version, status.version or 0)))
     label = status.phase if status.round is None else f"round {status.round}"
     if status.paused is not None:
         grid.add_row(

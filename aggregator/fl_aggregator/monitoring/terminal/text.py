@@ -8,7 +8,14 @@ from typing import Final
 from fl_aggregator.monitoring.terminal.snapshot import Snapshot, names_of
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_shared.protocol import messages as m
-from fl_shared.system.text import duration_text, names_text, one_line, quantity_text, size_text
+from fl_shared.system.text import (
+    duration_text,
+    names_text,
+    one_line,
+    quantity_text,
+    size_text,
+    version_text,
+)
 
 BAR_CHARACTERS: Final = "▁▂▃▄▅▆▇█"
 ASCII_BAR_CHARACTERS: Final = "_.-=+*#@"
@@ -99,6 +106,8 @@ def summary_lines(snapshot: Snapshot) -> list[str]:
     seconds = snapshot.time_left()
     if seconds is not None:
         lines[0] += f", about {duration_text(seconds)} left"
+    if status.first_version is not None:
+        lines[0] += f", serves {version_text(status.first_version, status.version or 0)}"
     if status.attack is not None:
         lines.insert(1, one_line(status.attack))
     primary = snapshot.primary

@@ -66,7 +66,8 @@ class RoundRecord(_Lenient):
 
     ``missing``: reasons by client. ``delayed``: the edges that waited for messages that did not arrive. ``refused``:
     numbers of messages by client and reason. ``declared``: the metrics that the task declares. ``split``: on which the
-    version was evaluated, null if it was not. ``seconds``: durations by phase.
+    version was evaluated, null if it was not. ``seconds``: durations by phase. ``first_served``: of a mean of versions
+    that was evaluated, the first; null if it was the version itself.
     """
 
     round: m.Count
@@ -86,6 +87,7 @@ class RoundRecord(_Lenient):
     confusion: ConfusionMatrix | None = None
     seconds: Annotated[dict[Name, m.Seconds], Field(max_length=100)] = {}
     bytes: Traffic = Traffic()
+    first_served: m.Count | None = None
 
     @classmethod
     def of(
@@ -123,6 +125,7 @@ class RoundRecord(_Lenient):
             ),
             seconds=dict(summary.seconds),
             bytes=Traffic.model_construct(up=up, down=down),
+            first_served=summary.first_served,
         )
 
     @classmethod

@@ -111,6 +111,7 @@ def _build_status(
         paused=None if paused is None else shortened(paused, MAX_PAUSE_REASON),
         refused=refused,
         attack=attack,
+        first_version=state.settings.first_served(state.version),
     )
 
 

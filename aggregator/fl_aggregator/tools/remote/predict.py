@@ -16,7 +16,7 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.limits import MAX_REQUEST
-from fl_shared.system.text import one_line
+from fl_shared.system.text import one_line, version_text
 
 RETRY_INTERVAL: Final = 5.0
 """Seconds until an unanswered request is repeated: it may be lost with the edge that received it."""
@@ -89,7 +89,8 @@ def prediction_line(prediction: m.Prediction) -> str:
     """An answer as one line for a person."""
     if prediction.error is not None:
         return f"edge {prediction.client} could not answer: {prediction.error}"
-    source = f"by edge {prediction.client} with version {prediction.version} of the model"
+    served = version_text(prediction.first_version, prediction.version)
+    source = f"by edge {prediction.client} with {served} of the model"
     return f"prediction: {_output_text(prediction)}, {source}"
 
 

@@ -20,6 +20,7 @@ from fl_shared.system.text import (
     number_text,
     quantity_text,
     size_text,
+    version_text,
 )
 
 MAX_REPORT_ROWS: Final = 1000
@@ -50,7 +51,10 @@ def tiles(run: RunReport) -> Markup:
     """The most important numbers of a run: the primary metric, loss, versions, duration and traffic."""
     primary = run.primary
     newest, best = run.last(primary.name), run.best(primary)
+    measured = next((one for one in reversed(run.rounds) if primary.name in one.metrics), None)
     label, rounds = f"{primary.name} on {run.splits_text}", run.settings.get("rounds", "?")
+    if measured is not None and measured.first_served is not None:
+        label += f", {version_text(measured.first_served, measured.version or 0)}"
     entries: list[tuple[str, str]] = [
         (
             quantity_text(newest, primary.unit),
@@ -104,6 +108,8 @@ def learning(run: RunReport) -> Markup:
         f"Of each version, on the split {run.splits_text}; and of the edges' models on their own holdouts, before and "
         "after training."
     )
+    if any(record.first_served is not None for record in run.rounds):
+        note += f" Each version was measured as the mean of the last ones (--serve {run.settings.get('serve', '?')})."
     if not drawn:
         return section("Learning", note="Nothing was measured: no edge evaluates, and none has a holdout.")
     return section("Learning", tag("div", *drawn, class_="figures"), note=note)

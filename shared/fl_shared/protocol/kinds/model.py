@@ -12,7 +12,10 @@ from fl_shared.tensors.manifest import MAX_ARRAYS, ArraySpec
 
 
 class ModelAnnouncement(Scoped):
-    """The newest version, retained on ``fl/model``. ``evaluate``: the split on which edges should evaluate it."""
+    """The newest version, retained on ``fl/model``. ``evaluate``: the split on which edges should evaluate it.
+
+    ``first_version``: the model is the mean of the versions from this one to ``version``; null: it is ``version``.
+    """
 
     kind: Literal["model"] = "model"
     task: TaskSpec
@@ -22,6 +25,7 @@ class ModelAnnouncement(Scoped):
     chunks: Annotated[int, Field(ge=1, le=1_000_000)]
     size: Count
     evaluate: Split | None = None
+    first_version: Count | None = None
 
 
 class SectionManifest(Fragment):

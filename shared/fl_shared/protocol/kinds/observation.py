@@ -158,6 +158,9 @@ class Status(Scoped):
     split: Split | None = None
     paused: Annotated[str, StringConstraints(max_length=300)] | None = None
     """Why the run is paused (its deadlines wait as well); null if it is not paused."""
+    first_version: Count | None = None
+    """The mean of the versions from this one to ``version`` is evaluated and used for predictions; null: ``version``
+    itself is."""
     attack: Annotated[str, StringConstraints(max_length=120)] | None = None
     """Who attacks the run and how; null unless it is a simulation with attackers."""
     refused: Annotated[

@@ -25,13 +25,14 @@ class Prediction(Scoped):
 
     ``sha256``: of the request's payload. An answer has ``label`` and ``probabilities`` if the task predicts classes,
     and ``output`` if there is anything else; otherwise there is ``error``, and in the answer to an empty request
-    ``example``, a request that the task can read.
+    ``example``, a request that the task can read. ``first_version``: see `ModelAnnouncement`.
     """
 
     kind: Literal["prediction"] = "prediction"
     client: ClientId
     sha256: Digest
     version: Count
+    first_version: Count | None = None
     label: Annotated[str, StringConstraints(max_length=256), AfterValidator(one_line)] | None = None
     probabilities: Annotated[dict[str, float], Field(max_length=100_000)] | None = None
     output: dict[str, FiniteJson] | None = None

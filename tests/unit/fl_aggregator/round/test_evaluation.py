@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
 from fl_aggregator.round.state import Collecting, Evaluating, Failed, Finished, Stopped
+from fl_shared.protocol.messages import ModelReference
 from tests.support.round_playbook import Playbook, round_done, training
 from tests.support.round_text import describe, describe_phase
+from tests.support.versions import digest_of
 
 
 def published(playbook: Playbook) -> list[str]:
@@ -37,6 +41,31 @@ def test_a_version_is_evaluated_beside_the_next_round() -> None:
         << "history 1 committed v1 accuracy=0.75"
     )
     assert playbook.state.metrics == {"version": 1, "accuracy": 0.75, "loss": 0.5, "evaluated_examples": 40}
+
+
+def test_a_report_on_a_mean_is_the_result_of_its_newest_version() -> None:
+    playbook = training(clients=2, per_round=1, evaluator=True, serve="average:2")
+    round_done(playbook)
+    playbook.play("evaluate e 1 0.5")
+    playbook.auto = False
+    (a,) = playbook.cohort
+    playbook.play(f"send {a}")
+    stored = next(e.update for e in playbook.told[-1][1] if isinstance(e, do.StoreUpdate))
+    playbook.play(on.UpdateStored(now=playbook.now, update=stored))
+    mean = digest_of(77)
+    playbook.play(on.ModelCreated(now=playbook.now, round=2, digest=digest_of(2), manifest="M", served=mean))
+    (made,) = [e for e in playbook.told[-1][1] if isinstance(e, do.PublishModel)]
+    assert made.model == playbook.collecting.base == ModelReference(version=2, digest=digest_of(2))
+    assert made.served == ModelReference(version=2, digest=mean)
+    playbook.play("evaluate e 2 0.8 model=77")
+    assert playbook.state.metrics == pytest.approx(
+        {"version": 2, "accuracy": 0.8, "loss": 0.5, "evaluated_examples": 10}
+    )
+    (line,) = [e.summary for e in playbook.told[-1][1] if isinstance(e, do.WriteHistory)]
+    assert line.metrics["accuracy"] == 0.8
+    assert line.model == ModelReference(version=2, digest=digest_of(2))
+    assert line.first_served == 1
+    assert any(isinstance(e, do.StoreBest) and e.model.version == 2 for e in playbook.told[-1][1])
 
 
 def test_without_an_evaluator_training_edges_report_on_their_holdouts() -> None:

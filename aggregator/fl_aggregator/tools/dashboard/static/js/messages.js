@@ -84,7 +84,7 @@ const Messages = (() => {
       ...scope, written: matching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/), task: text(64), phase: oneOf(PHASES),
       round: nullable(count), version: nullable(count), rounds: count, have: count, need: count, present: count,
       seconds_left: nullable(seconds), missing: list(token, 10), metrics, primary: nullable(metric), split,
-      paused: nullable(text(300)), attack: nullable(text(120)),
+      paused: nullable(text(300)), attack: nullable(text(120)), first_version: nullable(count),
     }),
     history: shape({ ...scope, task: text(64), rounds: count, started: text(40), metrics: nullable(list(metric, 32)), columns }),
     edges: shape({ ...scope, round: count, phase: oneOf(PHASES), edges: record(token, edge, 20_000), left_out: nullable(count) }),
@@ -96,7 +96,7 @@ const Messages = (() => {
     refused: shape({ ...scope, client: token, reason: text(64), detail: text(1000) }),
     rejected: shape({ ...scope, client: token, round: count, reason: text(64), detail: text(1000) }),
     prediction: shape({
-      v: version, client: token, version: count, label: nullable(text(256)),
+      v: version, client: token, version: count, first_version: nullable(count), label: nullable(text(256)),
       probabilities: nullable(record(text(256), number, 1000)), error: nullable(text(1000)),
       output: nullable(object), example: (value) => value ?? null,
     }),
