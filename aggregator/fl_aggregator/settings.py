@@ -167,6 +167,9 @@ class Settings(BaseModel):
     target: Annotated[str | None, Option(EVALUATION,
         "Stop when a metric of the task, or the loss, is as good as this: accuracy=0.95, loss=0.2. "
         "With --holdout 0, only edges with --role evaluate measure it.", metavar="METRIC=VALUE")] = None
+    similarity: Annotated[int, Field(ge=0, le=1_000_000),
+        Option(EVALUATION, "Compare the edges' updates every N versions: who is unlike the others. 0: never.",
+               metavar="N")] = 0
     serve: Annotated[str, Option(EVALUATION, "What edges evaluate and predict with: the newest version, or the mean of "
         "the last K.", metavar="newest|average:K")] = "newest"
     prefix: str = "fl"
@@ -252,6 +255,11 @@ class Settings(BaseModel):
             raise ValueError(
                 f"max_delta: {self.max_delta:g} × max_examples × (per_round + over_select) is at most 0.5, "
                 "expected more: raise one of them"
+            )
+        if self.similarity and self.durability == "memory":
+            raise ValueError(
+                f"similarity: {self.similarity} needs updates on the disk until a round closes, "
+                "but --durability is memory"
             )
         if (self.lr or 1.0) * self.lr_decay**self.rounds == 0:
             raise ValueError(

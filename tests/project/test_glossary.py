@@ -37,8 +37,9 @@ NO_TERM = {
         "settings", "sha256", "shape", "size", "unit",
     },
     "plain English, with its usual meaning": {
-        "after", "awaited", "awaits", "before", "better", "delayed", "detail", "down", "first", "higher", "is", "have", "left",
-        "need", "newest", "out", "outcome", "reason", "received", "seconds", "started", "state", "up", "written",
+        "after", "awaited", "awaits", "before", "better", "delayed", "detail", "down", "first", "have", "higher",
+        "is", "left", "need", "newest", "out", "outcome", "reason", "received", "seconds", "started", "state",
+        "up", "written",
     },
     "the format of all messages: which version, which kind": {"kind", "v"},
 }  # fmt: skip

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 from fl_aggregator.aggregation.combining import Combiner, State, first_state
 from fl_aggregator.aggregation.serving import make_mean
+from fl_aggregator.aggregation.similarity import compare
 from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.events import UpdateMetadata
+from fl_aggregator.round.events import Similarity, UpdateMetadata
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.initial_weights import PlainWeights
@@ -55,6 +56,8 @@ class Averager:
         """What the user gave in place of the values of the initial weights that an edge makes."""
         self._unwritten: Version | None = None
         """The average that is not on disk yet."""
+        self.similarity: Similarity | None = None
+        """Of the updates of the newest average, null if they were not compared."""
 
     @property
     def newest(self) -> Model:
@@ -162,6 +165,7 @@ class Averager:
     def _next_version(self, effect: do.Average) -> Version:
         if self._base is None or self._combiner is None:
             assert self._first_weights is not None
+            self.similarity = None
             made = Version(Model.of(*self._first_weights))
         else:
             assert self._newest is not None
@@ -179,6 +183,9 @@ class Averager:
                     ) from None
                 return encoding.decode(next(one.data for one in content.sections if one.name == DELTA))
 
+            every = self._settings.similarity
+            due = bool(every) and effect.version % every == 0
+            self.similarity = compare(effect.contributors, read, base.manifest) if due else None
             state = self._newest[1].state or first_state(self._strategy, base.manifest.values)
             weights, state = self._combiner.next_model(
                 effect.version, base.weights, state, read, effect.heard

@@ -184,6 +184,7 @@ class AggregationWorker:
                 digest=model.digest,
                 manifest=model.manifest.digest,
                 strategy_state=state,
+                similarity=self.averager.similarity,
                 served=served.digest if (served := self.averager.served.get(effect.version)) else None,
             )
         )

@@ -142,6 +142,7 @@ def commit(state: Run, event: on.ModelCreated) -> Transition:
     collected = phase.collected
     model = ModelReference(version=collected.version, digest=event.digest)
     summary = summary_of(state, collected, phase.closed, event.now, model=model, missing=phase.missing)
+    summary = replace(summary, similarity=event.similarity)
     state = replace(
         state,
         phase=Selecting(round=phase.round + 1, since=event.now, not_before=event.now),

@@ -180,12 +180,31 @@ class TrainingFailureReported:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Similarity:
+    """How alike the updates of a round are. All but ``cosines`` have one entry for each of ``clients``.
+
+    ``cosines``: of all pairs; empty if there are too many. ``to_others``: the cosine with the mean direction of all
+    others. ``lengths``: L2 norms, of which the median is 1. ``shares``, ``influences``: see `aggregation.similarity`.
+    ``outliers``: who is unlike the others, with the reason.
+    """
+
+    clients: tuple[str, ...]
+    cosines: tuple[tuple[float, ...], ...]
+    to_others: tuple[float, ...]
+    lengths: tuple[float, ...]
+    shares: tuple[float, ...]
+    influences: tuple[float, ...]
+    outliers: Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCreated:
     """The updates of a round have been averaged, and the new version is on disk.
 
     ``strategy_state`` is the digest of what the strategy keeps for the next one, null if that is nothing. ``served`` is
-    the digest of the mean of versions that is served, null if that is the new version itself.
+    the digest of the mean of versions that is served, null if that is the new version itself. ``similarity``: of the
+    round's updates, null if they were not compared.
     """
 
     now: float
@@ -194,6 +213,7 @@ class ModelCreated:
     manifest: str
     strategy_state: str | None = None
     served: str | None = None
+    similarity: Similarity | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal, get_args
 
-from fl_aggregator.round.events import ConfusionCounts, Evaluated, UpdateMetadata
+from fl_aggregator.round.events import ConfusionCounts, Evaluated, Similarity, UpdateMetadata
 from fl_aggregator.round.roster import Roster
 from fl_aggregator.settings import Settings
 from fl_shared.protocol.messages import LOSS, MetricDeclaration, ModelReference, Split, primary_of
@@ -149,7 +149,7 @@ class Summary:
     ``model`` is null if it was abandoned. ``missing``: the edges that did not contribute, and why.
     ``seconds``: by phase. ``declared``: the metrics that the task declares. ``split``: on which the version was
     evaluated, null if it was not. ``first_served``: the first of the versions whose mean was evaluated, null if it was
-    the version itself.
+    the version itself. ``similarity``: of the updates, null if they were not compared.
     """
 
     round: int
@@ -166,6 +166,7 @@ class Summary:
     split: Split | None = None
     confusion: ConfusionCounts | None = None
     first_served: int | None = None
+    similarity: Similarity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,7 +79,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Attack(ABC):
-    """``edges``: how many edges attack, those with the lowest ids; or which, with + between two or more ids."""
+    """``edges``: how many edges attack, those with the lowest ids; or which, with + between ids."""
 
     edges: Edges
 

@@ -63,6 +63,7 @@ from fl_shared.protocol.kinds.observation import (
 from fl_shared.protocol.kinds.prediction import ImageRequest, Prediction
 from fl_shared.protocol.kinds.round import (
     MAX_CLIENTS_NAMED,
+    MAX_OUTLIERS,
     Companion,
     Correction,
     CountedUpdate,
@@ -115,6 +116,7 @@ __all__ = [
     "MAX_HISTORY",
     "MAX_METRICS",
     "MAX_METRIC_NAME",
+    "MAX_OUTLIERS",
     "MAX_PACKET",
     "MAX_REFUSED_NAMED",
     "MAX_UNABLE",

@@ -43,6 +43,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "wait": 600.0,
         "target": None,
         "serve": "newest",
+        "similarity": 0,
         "train_examples": None,
         "partition": "iid",
         "holdout": 0.2,

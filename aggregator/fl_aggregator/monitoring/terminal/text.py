@@ -11,6 +11,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.system.text import (
     duration_text,
     names_text,
+    natural_order,
     one_line,
     quantity_text,
     size_text,
@@ -65,6 +66,9 @@ def round_line(record: RoundRecord, rounds: int) -> str:
     )
     if record.delayed:
         line += f"; messages to or from {names_text(record.delayed)} were late or lost"
+    if record.similarity is not None and record.similarity.outliers:
+        unlike = record.similarity.outliers
+        line += f"; unlike the others: {names_text([f'{name} ({unlike[name]})' for name in natural_order(unlike)])}"
     return f"{line}; missing: {missing_text(record)}" if record.missing else line
 
 

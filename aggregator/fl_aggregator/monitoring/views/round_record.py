@@ -10,8 +10,17 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from fl_aggregator.round.events import Similarity
 from fl_aggregator.round.state import Summary
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Envelope
@@ -67,7 +76,7 @@ class RoundRecord(_Lenient):
     ``missing``: reasons by client. ``delayed``: the edges that waited for messages that did not arrive. ``refused``:
     numbers of messages by client and reason. ``declared``: the metrics that the task declares. ``split``: on which the
     version was evaluated, null if it was not. ``seconds``: durations by phase. ``first_served``: of a mean of versions
-    that was evaluated, the first; null if it was the version itself.
+    that was evaluated, the first; null if it was the version itself. ``similarity``: null if updates were not compared.
     """
 
     round: m.Count
@@ -88,6 +97,18 @@ class RoundRecord(_Lenient):
     seconds: Annotated[dict[Name, m.Seconds], Field(max_length=100)] = {}
     bytes: Traffic = Traffic()
     first_served: m.Count | None = None
+    similarity: Similarity | None = None
+
+    @field_validator("similarity")
+    @classmethod
+    def _one_entry_for_each_client(cls, found: Similarity | None) -> Similarity | None:
+        if found is not None:
+            count = len(found.clients)
+            columns = (found.to_others, found.lengths, found.shares, found.influences)
+            pairs = [len(row) for row in found.cosines]
+            if any(len(column) != count for column in columns) or pairs not in ([], [count] * count):
+                raise ValueError(f"expected {count} numbers for {count} clients")
+        return found
 
     @classmethod
     def of(
@@ -126,6 +147,7 @@ class RoundRecord(_Lenient):
             seconds=dict(summary.seconds),
             bytes=Traffic.model_construct(up=up, down=down),
             first_served=summary.first_served,
+            similarity=summary.similarity,
         )
 
     @classmethod
@@ -170,6 +192,7 @@ class RoundRecord(_Lenient):
             metrics=dict(self.metrics),
             primary=self.primary,
             split=self.split,
+            outliers={} if self.similarity is None else _first(self.similarity.outliers),
             bytes_up=self.bytes.up,
             bytes_down=self.bytes.down,
             seconds=self.duration,
@@ -209,6 +232,10 @@ class RoundRecord(_Lenient):
         """The object for ``--json``: the members of the `HistoryRow`, ``primary``, ``reason`` and ``missing``."""
         more = {"primary": self.primary.model_dump(), "reason": self.reason, "missing": dict(self.missing)}
         return asdict(HistoryRow.of(self)) | more
+
+
+def _first(outliers: Mapping[str, str]) -> dict[str, str]:
+    return {name: outliers[name] for name in natural_order(outliers)[: m.MAX_OUTLIERS]}
 
 
 def read_records(lines: Iterable[Mapping[str, Any]]) -> Iterator[RoundRecord]:

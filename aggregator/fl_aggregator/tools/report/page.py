@@ -19,6 +19,7 @@ from fl_aggregator.tools.report.drawing import SERIES_COLOURS
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.reading import RunReport
 from fl_aggregator.tools.report.sections import newest_version, section, setting_text
+from fl_aggregator.tools.report.similarity import similarity
 from fl_aggregator.tools.report.style import STYLE
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import duration_text, number_text, quantity_text, size_text
@@ -93,6 +94,7 @@ def _run_sections(run: RunReport) -> list[Child]:
     return [
         sections.learning(run), _side_by_side(sections.primary_by_edge(run), sections.confusion(run)),
         sections.labels(run), sections.participation(run), sections.time_and_traffic(run), sections.rejections(run),
+        similarity(run),
         sections.rounds(run),
         sections.settings(run),
     ]  # fmt: skip

@@ -127,11 +127,16 @@ class Selected(Scoped):
     companions: Annotated[tuple[Companion, ...], Field(max_length=4, fail_fast=True)] = ()
 
 
+MAX_OUTLIERS: Final = 20
+"""The most edges that a result names as unlike the others."""
+
+
 class Result(Scoped):
     """The result of a round, retained on ``fl/round/<n>/result`` for the last eight rounds.
 
     It is published again, with more ``metrics``, when evaluations of its version have arrived, on ``split``. Of them,
-    ``primary`` is the one by which versions are compared.
+    ``primary`` is the one by which versions are compared. ``outliers``: the edges whose updates are unlike the others,
+    with the reason; empty if they were not compared.
     """
 
     kind: Literal["result"] = "result"
@@ -146,6 +151,7 @@ class Result(Scoped):
     metrics: Metrics
     primary: MetricDeclaration | None = None
     split: Split | None = None
+    outliers: Annotated[dict[ClientId, Text], Field(max_length=MAX_OUTLIERS)] = Field(default={})
     bytes_up: Count
     bytes_down: Count
     seconds: Seconds

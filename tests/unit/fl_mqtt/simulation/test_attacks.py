@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fl_aggregator.aggregation.similarity import compare
 from fl_edge.errors import EdgeError
 from fl_edge.tasks.digits_mlp import DigitsMlpTask
 from fl_edge.training.light_executor import LightExecutor
@@ -17,7 +18,7 @@ from fl_mqtt.simulation.attacking import AttackingExecutor
 from fl_mqtt.simulation.attacks import ATTACKS, attack_record, parse_attack
 from fl_shared.errors import UserError
 from fl_shared.tensors.manifest import Vector
-from tests.support.builders import partition, training_request
+from tests.support.builders import partition, training_request, update_metadata
 
 CLIENTS = 6
 
@@ -155,6 +156,15 @@ def test_labels_can_be_flipped_only_where_there_are_classes() -> None:
         AttackingExecutor(LightExecutor(Unnamed(), None), attack, CLIENTS)
     with pytest.raises(UserError, match=r"--attack label-flip:edges=1: task synthetic-10 has no classes"):
         parse_attack("label-flip:edges=1", CLIENTS, "synthetic-10")
+
+
+def test_a_mislabelled_site_is_named_as_unlike_the_others(delta_of: Callable[..., Vector]) -> None:
+    updates = {str(k): delta_of("label-flip:edges=3+5" if k == 3 else None, k) for k in range(CLIENTS)}
+    manifest = DigitsMlpTask().layers().manifest
+    metadata = [update_metadata(client=name) for name in updates]
+    found = compare(metadata, updates.__getitem__, manifest)
+    assert found is not None
+    assert list(found.outliers) == ["3"]
 
 
 def test_every_attack_states_its_source_and_its_fields() -> None:

@@ -149,11 +149,12 @@ class Federation {
   #hearResult(result, retained, now) {
     if (!result) return;
     const missing = result.missing.size === 0 ? "" : `; missing: ${Format.names([...result.missing].map(([name, why]) => `${name} (${why})`), 3)}`;
+    const unlike = result.outliers?.size ? `; unlike the others: ${Format.names([...result.outliers].map(([name, why]) => `${name} (${why})`), 3)}` : "";
     const reached = Federation.reached(result);
     const text = result.outcome === "committed"
-      ? `Round ${result.round}: version ${result.version} from ${Format.plural(result.participants.length, "update")} in ${Format.seconds(result.seconds)}${reached}${missing}`
+      ? `Round ${result.round}: version ${result.version} from ${Format.plural(result.participants.length, "update")} in ${Format.seconds(result.seconds)}${reached}${missing}${unlike}`
       : `Round ${result.round} was abandoned: ${result.reason ?? "no reason given"}${missing}`;
-    const tone = result.outcome === "abandoned" ? "bad" : result.missing.size ? "warn" : "good";
+    const tone = result.outcome === "abandoned" ? "bad" : result.missing.size || unlike ? "warn" : "good";
     this.happened({ key: `result/${result.run}/${result.incarnation}/${result.round}`, at: retained ? null : now, tone, text, order: result.round });
   }
 
