@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.aggregation.strategies.presets import PRESETS
+from fl_aggregator.aggregation.strategies.testing import check
 from fl_aggregator.settings import Settings
 from tests.support import programs
 from tests.support.broker import Mosquitto
@@ -37,6 +39,7 @@ def test_the_part_of_ones_own_trains(
     (tmp_path / "lion.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", ":".join(map(str, sys.path)))
+    check(importlib.import_module("lion").Lion(lr=0.003))
     assert registry.load(Settings(server_optimizer="lion:Lion:lr=0.003")).state == {"momentum": 0.0}
     prefix = ("--prefix", "strategies/lion")
     own = (

@@ -11,5 +11,6 @@
 ``optimizers``     server optimizers
 ``transforms``     what scales single updates
 ``corrections``    what edges add to their gradients
+``testing``        checks a part in a test of its author
 =================  ===================================================
 """

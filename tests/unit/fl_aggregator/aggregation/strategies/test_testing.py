@@ -1,0 +1,157 @@
+"""`check` passes every part of ours, and names what a part of somebody does not keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import pytest
+from pydantic import Field
+
+from fl_aggregator.aggregation.strategies import registry
+from fl_aggregator.aggregation.strategies.parts import Block, Columns, Contribution, Doubles
+from fl_aggregator.aggregation.strategies.specification import make
+from fl_aggregator.aggregation.strategies.testing import check
+
+NEEDED: Mapping[str, Mapping[str, str]] = {
+    "krum": {"bad": "1"},
+    "bulyan": {"bad": "1"},
+    "fair": {"lr": "0.1"},
+    "clip": {"norm": "1"},
+}
+OURS = [(kind, name) for kind, members in registry.PARTS.items() for name in members]
+
+
+@pytest.mark.parametrize(("kind", "name"), OURS)
+def test_every_part_of_ours_keeps_it_all(kind: str, name: str) -> None:
+    check(make(kind, name, registry.part_class(kind, name), NEEDED.get(name, {})))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [("sgd", {"momentum": "0.9"}), ("krum", {"bad": "0", "keep": "1"}), ("mean", {"equal": "true"})],
+)
+def test_and_so_do_they_with_other_fields(name: str, fields: Mapping[str, str]) -> None:
+    kind = next(kind for kind, members in registry.PARTS.items() if name in members)
+    check(make(kind, name, registry.part_class(kind, name), fields))
+
+
+@dataclass(frozen=True)
+class Middle:
+    """A good part, which others spoil."""
+
+    def min_updates(self) -> int:
+        return 3
+
+    def combine(self, columns: Columns) -> Doubles:
+        columns.sort(axis=1)
+        return columns[:, columns.shape[1] // 2].astype(np.float64)
+
+
+@dataclass(frozen=True)
+class First(Middle):
+    """The update that came first, by name: not by order of arrival, so this is fine."""
+
+    def combine(self, columns: Columns) -> Doubles:
+        return columns[:, 0].astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Noisy(Middle):
+    def combine(self, columns: Columns) -> Doubles:
+        return super().combine(columns) + np.random.default_rng().normal(size=len(columns))
+
+
+@dataclass(frozen=True)
+class Divides(Middle):
+    def combine(self, columns: Columns) -> Doubles:
+        with np.errstate(all="ignore"):
+            spread: Doubles = columns.std(axis=1, dtype=np.float64)
+            return super().combine(columns) * spread / spread
+
+
+@dataclass(frozen=True)
+class Doubled(Middle):
+    def combine(self, columns: Columns) -> Doubles:
+        return 9 * super().combine(columns)
+
+
+@dataclass(frozen=True)
+class Needless(Middle):
+    def min_updates(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class Unbounded(Middle):
+    share: float = 0.5
+
+
+@dataclass(frozen=True)
+class OutOfRange(Middle):
+    share: Annotated[float, Field(gt=0)] = -1.0
+
+
+@dataclass
+class Thawed:
+    wants_norms: ClassVar[bool] = False
+
+    def factor(self, update: Contribution) -> float:  # noqa: ARG002
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """An optimizer that keeps something in itself."""
+
+    wants_norms: ClassVar[bool] = False
+    seen: list[int] = field(default_factory=list)
+
+    def state(self) -> Mapping[str, float]:
+        return {}
+
+    def step(self, block: Block, closed: Any) -> None:
+        self.seen.append(closed.version)
+        block.weights[:] += block.change
+
+
+@dataclass(frozen=True)
+class Grows:
+    """A transform that is none."""
+
+    wants_norms: ClassVar[bool] = False
+
+    def factor(self, update: Contribution) -> float:  # noqa: ARG002
+        return 1.5
+
+
+def test_good_parts_pass() -> None:
+    check(Middle())
+    check(First())
+
+
+BROKEN: list[tuple[Any, str]] = [
+    (Noisy(), "another order of updates, or another call, gives other bits"),
+    (Divides(), "is not finite"),
+    (Doubled(), "buffers leave the range"),
+    (Needless(), r"min_updates\(\) is 0"),
+    (Unbounded(), "share may be NaN"),
+    (Counts(), "changes its own fields"),
+    (Grows(), "is 1.5, expected 0 to 1"),
+    (Thawed(), "is not frozen"),
+    (Middle, "is a class"),
+    (object(), "is no dataclass"),
+]
+
+
+@pytest.mark.parametrize(("part", "said"), BROKEN, ids=lambda one: one if isinstance(one, str) else "")
+def test_a_part_that_breaks_a_rule_is_told_which(part: Any, said: str) -> None:
+    with pytest.raises(AssertionError, match=said):
+        check(part)
+
+
+def test_a_part_whose_own_values_are_not_valid_is_told_so() -> None:
+    with pytest.raises(AssertionError, match="share"):
+        check(OutOfRange())
