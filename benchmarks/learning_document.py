@@ -1,0 +1,212 @@
+"""Tables and curves of ``docs/learning.md`` from the lines of `learning.py`, between the document's marks.
+
+What is between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` is made here, all else is written by hand.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import learning_cells as plan
+import learning_curves
+from learning_cells import Line
+
+DOCS: Final = Path(__file__).parents[1] / "docs"
+NOT_RUN: Final = "not run yet"
+BASE: Final = "fedavg"
+
+
+def values(name: str, lines: Iterable[Line], key: str = "last") -> dict[int, float]:
+    """The values of a cell by seed; a failed run has none."""
+    newest = {line["seed"]: line for line in lines if line["cell"] == name}
+    return {seed: line[key] for seed, line in sorted(newest.items()) if line.get(key) is not None}
+
+
+def current(lines: Sequence[Line]) -> list[Line]:
+    """The lines that still count: measured with the settings that the cells have now, the last of each."""
+    cells = plan.all_cells(plan.chosen_lr(lines))
+    found = [line for cell in cells if (line := plan.line_of(cell, lines)) is not None]
+    return [*found, *(line for line in lines if line["cell"] == "lr")]
+
+
+def entry(name: str, lines: Sequence[Line], base: str | None = None) -> str:
+    """A cell of a table, in percent: mean over the seeds, paired difference to ``base``, spread, number of seeds."""
+    found = values(name, lines)
+    if not found:
+        return "failed" if any(line["cell"] == name for line in lines) else NOT_RUN
+    parts = [f"**{100 * statistics.fmean(found.values()):.1f}**"]
+    other = {} if base is None or base == name else values(base, lines)
+    if paired := found.keys() & other.keys():
+        parts.append(f"({100 * statistics.fmean(found[seed] - other[seed] for seed in paired):+.1f})")
+    parts.append(f"±{100 * statistics.fmean(values(name, lines, 'spread').values()):.1f}")
+    return " ".join([*parts, f"[{len(found)}]"])
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def grid(lines: Sequence[Line]) -> str:
+    """The grid of learning rates, and what was chosen."""
+    rows = [
+        [f"{rate:g}", *(entry(f"lr/{partition}/{rate:g}", lines) for partition in plan.GRID_PARTITIONS)]
+        for rate in plan.GRID
+    ]
+    lr = plan.chosen_lr(lines)
+    chosen = "No rate is chosen yet." if lr is None else f"All cells of blocks A, B and C use {lr:g}."
+    head = ["learning rate", *(f"{partition}, 20 rounds, seed 9" for partition in plan.GRID_PARTITIONS)]
+    return f"{table(head, rows)}\n\n{chosen}"
+
+
+def skew(lines: Sequence[Line], block: str = "A", suffix: str = "") -> str:
+    """Strategies by partition."""
+    rows = [
+        [name, *(entry(f"{block}/{p}/{name}{suffix}", lines, f"A/{p}/{BASE}") for p in plan.PARTITIONS)]
+        for name in plan.SKEW
+    ]
+    return table(["", "IID", "Dirichlet 0.5", "Dirichlet 0.1", "two classes an edge"], rows)
+
+
+def served(lines: Sequence[Line]) -> str:
+    """The same with the mean of the last versions served."""
+    return skew(lines, "S", f" + {plan.SERVED}")
+
+
+def server(lines: Sequence[Line]) -> str:
+    """Server optimizers by learning rate."""
+    rows = []
+    for name, default in plan.SERVER.items():
+        rates = [] if default is None else [round(default / 3, 5), round(default * 3, 5)]
+        cells = [f"B/{name}/lr default", *(f"B/{name}/lr {rate:g}" for rate in rates)]
+        found = [entry(cell, lines, f"A/dirichlet:0.1/{BASE}") for cell in cells]
+        rows.append([name, *found, *["–"] * (3 - len(found))])
+    return table(["", "default", "÷ 3", "× 3"], rows)
+
+
+def attacks(lines: Sequence[Line]) -> str:
+    """Strategies by attack, a table for each partition."""
+    tables = []
+    for partition, title in (("iid", "IID"), ("dirichlet:0.5", "Dirichlet 0.5")):
+        cells, base = f"C/{partition}", f"C/{partition}/none/{BASE}"
+        rows = [
+            [attack, *(entry(f"{cells}/{attack}/{name}", lines, base) for name in plan.ROBUST)]
+            for attack in plan.ATTACKS
+        ]
+        tables.append(table([title, *plan.ROBUST], rows))
+    return "\n\n".join(tables)
+
+
+def anchors(lines: Sequence[Line]) -> str:
+    """Published figures beside ours, and the reference workload beside a plain loop."""
+    rows = [
+        [
+            f"MNIST, McMahan's CNN, {title}",
+            f"rounds to 99 %: {published}",
+            reached(f"E/mnist/{partition}", lines),
+        ]
+        for partition, title, published in (("iid", "IID", 20), ("shards", "two shards an edge", 229))
+    ]
+    for partition, title in (("iid", "IID"), ("dirichlet:0.1", "Dirichlet 0.1")):
+        for name in ("fedavg", "scaffold"):
+            known = {"fedavg": "80.5", "scaffold": "82.6"}[name] if partition != "iid" else "–"
+            rows.append([f"CIFAR-10, {title}, {name}", known, entry(f"E/cifar10/{partition}/{name}", lines)])
+    ours, loop = values("E/reference", lines), values("E/reference", lines, "loop_accuracy")
+    finals = {
+        line["seed"]: line["curve"][-1][1]
+        for line in lines
+        if line["cell"] == "E/reference" and line.get("curve")
+    }
+    beside = f"plain loop: {100 * statistics.fmean(loop.values()):.1f}" if loop else f"plain loop: {NOT_RUN}"
+    mine = f"**{100 * statistics.fmean(finals.values()):.1f}** [{len(finals)}]" if ours else NOT_RUN
+    return table(["", "theirs", "ours"], [*rows, ["reference workload, last round", beside, mine]])
+
+
+def reached(name: str, lines: Sequence[Line]) -> str:
+    """After how many rounds a run reached its target; its best accuracy if it did not."""
+    line = next((line for line in lines if line["cell"] == name and line.get("curve")), None)
+    if line is None:
+        return NOT_RUN
+    version = next((version for version, value in line["curve"] if value >= 0.99), None)
+    best = max(value for _, value in line["curve"])
+    return f"**{version}**" if version else f"not in {line['rounds']}; best {100 * best:.1f}"
+
+
+def seen(lines: Sequence[Line]) -> str:
+    """What the lines show: each cell beside FedAvg with the same seeds, best first. Nothing that was not run."""
+    found = []
+    for partition in plan.PARTITIONS:
+        blocks = (f"A/{partition}/", f"S/{partition}/", *(["B/"] if partition == "dirichlet:0.1" else []))
+        base = values(f"A/{partition}/{BASE}", lines)
+        gains: list[tuple[float, str, list[int]]] = []
+        for name in {line["cell"] for line in lines if line["cell"].startswith(blocks)} - {blocks[0] + BASE}:
+            mine = values(name, lines)
+            if seeds := sorted(mine.keys() & base.keys()):
+                title = name.removeprefix(next(block for block in blocks if name.startswith(block)))
+                gains.append((statistics.fmean(mine[seed] - base[seed] for seed in seeds), title, seeds))
+        for gain, title, seeds in sorted(gains, key=lambda row: (-row[0], row[1])):
+            word = "seed" if len(seeds) == 1 else "seeds"
+            found.append(
+                f"- {partition}: {title.replace('/', ', ')} {100 * gain:+.1f} points beside FedAvg "
+                f"({word} {', '.join(map(str, seeds))})"
+            )
+    done = sum(not line["cell"].startswith("lr") for line in lines)
+    total = sum(not cell.name.startswith("lr/") for cell in plan.all_cells(None))
+    return "\n".join(
+        [f"{done} of {total} cells have been run.", "", *(found or ["Nothing can be compared yet."])]
+    )
+
+
+def curves(lines: Sequence[Line]) -> dict[str, str]:
+    """The SVG files by name: the mean curve over the seeds of each strategy."""
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for partition in plan.PARTITIONS:
+        for name in plan.SKEW:
+            if points := mean_curve(f"A/{partition}/{name}", lines):
+                panels.setdefault(partition, {})[name] = points
+    optimizers = {
+        name: points for name in plan.SERVER if (points := mean_curve(f"B/{name}/lr default", lines))
+    }
+    return {
+        "skew.svg": learning_curves.svg(panels, 50, "Accuracy over the version, by division of the data and strategy"),
+        "server.svg": learning_curves.svg(
+            {"dirichlet:0.1": optimizers} if optimizers else {}, 50,
+            "Accuracy over the version with server optimizers, Dirichlet 0.1",
+        ),
+    }  # fmt: skip
+
+
+def mean_curve(name: str, lines: Iterable[Line]) -> list[tuple[float, float]]:
+    """The mean over the seeds, at the versions that were evaluated with all of them."""
+    found = [dict(map(tuple, line["curve"])) for line in lines if line["cell"] == name and line.get("curve")]
+    common = sorted(set.intersection(*(set(curve) for curve in found))) if found else []
+    return [(version, statistics.fmean(curve[version] for curve in found)) for version in common]
+
+
+PARTS: Final = {
+    "grid": grid, "seen": seen, "skew": skew, "served": served, "server": server, "attacks": attacks,
+    "anchors": anchors,
+}  # fmt: skip
+
+
+def filled(text: str, lines: Sequence[Line]) -> str:
+    """Returns the document with what is between its marks made anew. Raises ``KeyError`` for an unknown mark."""
+    counted = current(lines)
+
+    def part(found: re.Match[str]) -> str:
+        name = found["name"]
+        return f"<!-- begin {name} -->\n{PARTS[name](counted)}\n<!-- end {name} -->"
+
+    return re.sub(r"<!-- begin (?P<name>\w+) -->\n.*?<!-- end (?P=name) -->", part, text, flags=re.DOTALL)
+
+
+def write(lines: Sequence[Line]) -> None:
+    """Writes the document and its pictures."""
+    document = DOCS / "learning.md"
+    document.write_text(filled(document.read_text(encoding="utf-8"), lines), encoding="utf-8")
+    for name, picture in curves(current(lines)).items():
+        (DOCS / "learning" / name).write_text(picture, encoding="utf-8")

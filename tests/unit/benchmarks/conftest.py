@@ -1,0 +1,8 @@
+"""Lets tests import the scripts in ``benchmarks``, which are no package, as they import each other."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
