@@ -1,0 +1,37 @@
+"""A cell of the learning benchmark is a run of the product: what its line has."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = [pytest.mark.broker, pytest.mark.edge]
+learning = pytest.importorskip("learning")
+plan = pytest.importorskip("learning_cells")
+
+
+def test_a_cell_becomes_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fl_edge.tasks.digits import DigitsTask
+
+    monkeypatch.setitem(learning.TASKS, "digits", DigitsTask)
+    options = {"clients": 2, "per_round": 2, "rounds": 2, "epochs": 1, "lr": 0.05, "seed": 3, "holdout": 0.2}
+    cell = plan.Cell("A/iid/fedavg", 3, "digits", options)
+    line = learning.run(cell, None, workers=1)
+    assert (line["cell"], line["seed"], line["settings"]) == (cell.name, cell.seed, cell.digest)
+    assert (line["rounds"], line["evaluated"]) == (2, 2)
+    assert [version for version, _ in line["curve"]] == [1, 2]
+    assert line["last"] == pytest.approx(sum(value for _, value in line["curve"]) / 2, abs=1e-4)
+    assert set(line["edges"]) == {"0", "1"}
+    assert min(line["bytes"].values()) > 0
+    assert line["cpu_seconds"] > 0
+    assert plan.line_of(cell, [line]) == line
+
+
+def test_a_run_that_fails_is_a_line_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **_of_run: object) -> None:
+        raise learning.RunFailed("3 rounds in a row were abandoned\nmore")
+
+    monkeypatch.setattr(learning, "simulate", fail)
+    cell = plan.all_cells(0.01)[0]
+    line = learning.run(cell, None, workers=1)
+    assert line["failed"] == "3 rounds in a row were abandoned"
+    assert plan.line_of(cell, [line]) == line
