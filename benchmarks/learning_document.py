@@ -59,6 +59,8 @@ def grid(lines: Sequence[Line]) -> str:
     ]
     lr = plan.chosen_lr(lines)
     chosen = "No rate is chosen yet." if lr is None else f"All cells of blocks A, B and C use {lr:g}."
+    if lr == max(plan.GRID):
+        chosen += " It is the largest of the grid, so a still larger one may be better, or diverge."
     head = ["learning rate", *(f"{partition}, 20 rounds, seed 9" for partition in plan.GRID_PARTITIONS)]
     return f"{table(head, rows)}\n\n{chosen}"
 
