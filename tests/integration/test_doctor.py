@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.tools.doctor import delivery
+from fl_aggregator.tools.doctor import bench, delivery, rights
 from fl_aggregator.tools.doctor.bench import ProbeSession
 from fl_aggregator.tools.doctor.examination import run_check
 from fl_aggregator.tools.doctor.findings import Finding
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.events import ConnectionSettings
 from fl_shared.mqtt.network import Network
@@ -79,21 +80,44 @@ def test_a_broker_that_is_good_enough_and_is_left_as_it_was(tmp_path: Path, brok
 
 
 def test_a_broker_that_hangs_for_a_moment_is_slow_and_not_unfit(broker: Mosquitto) -> None:
-    bench = ProbeSession(ConnectionSettings(broker.address), "fl")
-    bench.read_connack()
+    session = ProbeSession(ConnectionSettings(broker.address), "fl")
+    session.read_connack()
 
-    def retained_later(bench: ProbeSession) -> Finding:
+    def retained_later(session: ProbeSession) -> Finding:
         try:
-            return delivery.retained(bench)
+            return delivery.retained(session)
         finally:
             broker.thaw()
 
     broker.freeze()
-    finding = run_check("retain", retained_later, bench)
+    finding = run_check("retain", retained_later, session)
     assert finding.verdict == "ok"
     assert finding.detail == (
         "stored, delivered, cleared by an empty message; slow: at the first attempt, no answer to CONNECT within 5 s"
     )
+
+
+SHORT_QUEUES = ("max_queued_messages 5", "max_inflight_messages 2", "max_keepalive 20")
+
+
+@pytest.mark.parametrize("broker", [(), SHORT_QUEUES], indirect=True, ids=["usual", "short queues"])
+def test_these_verdicts_do_not_rest_on_how_soon_a_message_is_read(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if this machine were so busy that each time-out for the next message has passed before it is looked for."""
+    monkeypatch.setattr(bench, "MIN_IDLE_TIMEOUT", 0.0)
+    access = BrokerAccess(broker.address)
+    session = ProbeSession(access.connection_settings(), access.prefix)
+    session.read_connack()
+    try:
+        for finding in (
+            delivery.no_local(session),
+            delivery.shared_subscriptions(session),
+            rights.account_rights(session, access, is_online=False),
+        ):
+            assert finding.verdict == "ok", finding
+    finally:
+        session.clear_retained()
 
 
 @configured("set_tcp_nodelay false")
@@ -138,7 +162,7 @@ def test_large_messages_that_vanish_though_nothing_was_announced(tmp_path: Path,
     assert (seen.code, seen.verdicts("missing")) == (1, ["packets"]), seen.output
 
 
-@configured("max_queued_messages 5", "max_inflight_messages 2", "max_keepalive 20")
+@configured(*SHORT_QUEUES)
 def test_short_queues_lose_what_was_acknowledged(tmp_path: Path, broker: Mosquitto) -> None:
     seen = Examined(tmp_path / "doctor", "--broker", broker.url)
     assert seen.verdicts("limited") == ["limits", "bursts", "model windows"], seen.output
