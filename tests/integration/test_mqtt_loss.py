@@ -64,10 +64,8 @@ def test_a_silent_broker_is_noticed_by_the_keepalive(network: Network, mosquitto
     time.sleep(3.5)
     assert one.connection.limits is not None, "an idle connection lives by its pings"
     mosquitto.freeze()
-    begin = time.monotonic()
     lost = one.next(Lost)
     assert "nothing received from the broker" in lost.reason
-    assert time.monotonic() - begin > 1.0
     assert "did not answer" in one.next(Lost).reason
     mosquitto.thaw()
     one.next(Connected)

@@ -179,10 +179,8 @@ def test_an_aggregator_that_hangs_is_told_from_clocks_that_differ(
     )  # fmt: skip
     edges.send(t.AggregatorTopic(), born, retain=True)
     edges.send(t.StatusTopic(), old, retain=True)
-    begun = time.monotonic()
     done = status(mosquitto.url, "--check")
     assert done.returncode == 1
-    assert time.monotonic() - begun > 6
     assert "its last status is from 2020-01-01T00:00:00Z" in done.stderr
     with ExitStack() as stack:
         looking = stack.enter_context(
