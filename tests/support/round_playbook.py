@@ -8,7 +8,7 @@ Events, with what may be left out in brackets (the defaults are those of an edge
 
     start | tick | reconnect | resume | forget CLIENT … | interrupt [REASON]
     wait SECONDS (and a tick) | sleep SECONDS (no tick)
-    join ID [roles=train,predict] [device=D] [session=S] [task=T] [encodings=f32] [abilities=A]
+    join ID [roles=train,predict] [device=D] [session=S] [task=T] [encodings=f32] [abilities=A] [fresh=yes]
         [unable=WHY]                                                    first registration
     load ID [examples=10] [manifest=M] [device=D] [session=S]           second registration
     rejoin ID                                                           a new session of the same device
@@ -243,6 +243,7 @@ class Playbook:
             abilities=tuple(filter(None, given.get("abilities", "").split(","))),
             task=given.get("task"),
             unable=given.get("unable"),
+            fresh="fresh" in given,
             manifest=given.get("manifest"),
             examples=int(given["examples"]) if "examples" in given else None,
             metrics=self.declared if "examples" in given else None,

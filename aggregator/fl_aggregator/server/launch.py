@@ -52,8 +52,8 @@ def new(
     fleet: FleetRecord | None = None,
 ) -> Launch:
     """Prepares a new run. Raises ``UserError`` if its strategy, directory or initial weights are unusable."""
-    settings = resolved(settings)
     strategy = load(settings)
+    settings = resolved(settings)
     weights = None if init is None else read_initial_weights(init, settings.task)
     first = plain = None
     if isinstance(weights, PlainWeights):

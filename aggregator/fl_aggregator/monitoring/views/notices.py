@@ -174,6 +174,7 @@ def log_presence(event: on.Event, before: Run, state: Run) -> None:
     """
     if (
         isinstance(event, on.Registered)
+        and state.declared is not None
         and event.metrics not in (None, state.declared)
         and ((known := before.roster.get(event.client)) is None or known.examples is None)
     ):
@@ -181,7 +182,7 @@ def log_presence(event: on.Event, before: Run, state: Run) -> None:
             "edge %s: its task declares the metrics %s; this run has those of its first edge: %s",
             event.client,
             m.metrics_text(event.metrics or ()),
-            m.metrics_text(state.declared or ()),
+            m.metrics_text(state.declared),
         )
     if isinstance(event, on.Registered) and event.fresh and event.client in before.counted:
         LOG.warning(

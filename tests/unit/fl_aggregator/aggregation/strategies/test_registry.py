@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from fl_aggregator.aggregation.strategies import registry
-from fl_aggregator.aggregation.strategies.corrections import Prox
+from fl_aggregator.aggregation.strategies.corrections import Prox, Scaffold
 from fl_aggregator.aggregation.strategies.distances import Bulyan, Krum
 from fl_aggregator.aggregation.strategies.optimizers import Adam, Sgd, Yogi
 from fl_aggregator.aggregation.strategies.parts import Block, ClosedRound
@@ -117,6 +117,12 @@ def test_fedprox_is_a_correction_that_the_edges_must_have() -> None:
     assert load(strategy="fedprox:mu=0.5,lr=0.1", correct=found.correct).correct == Prox(mu=0.5)
 
 
+def test_scaffold_keeps_a_control_beside_what_its_optimizer_keeps() -> None:
+    found = load(strategy="scaffold:bound=2", server_optimizer="sgd:momentum=0.9")
+    assert (found.correct, found.state) == (Scaffold(bound=2), {"momentum": 0.0, "control": 0.0})
+    assert (found.sections, load().sections) == (("control", "delta"), ("delta",))
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -126,6 +132,13 @@ def test_fedprox_is_a_correction_that_the_edges_must_have() -> None:
             "--strategy fednova.*--correct prox",
         ),
         ({"correct": ("prox",), "combine": "normalized"}, "--combine normalized.*--correct prox"),
+        ({"strategy": "scaffold", "combine": "median"}, "--strategy scaffold.*--combine median"),
+        (
+            {"strategy": "trimmed-mean", "correct": ("scaffold",)},
+            "--correct scaffold.*--strategy trimmed-mean",
+        ),
+        ({"strategy": "fedexp", "correct": ("scaffold",)}, "--correct scaffold.*--strategy fedexp"),
+        ({"correct": ("scaffold:bound=-1",)}, "--correct scaffold: bound=-1: "),
         ({"correct": ("mime",)}, "--correct 'mime': expected one of prox"),
         ({"correct": ("a.b:C",)}, "--correct 'a.b:C': expected one of prox"),
         ({"correct": ("prox:mu=-1",)}, "--correct prox: mu=-1: "),

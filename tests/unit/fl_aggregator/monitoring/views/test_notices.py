@@ -40,6 +40,27 @@ def test_an_edge_that_declares_other_metrics_is_named_once(caplog: pytest.LogCap
     assert logged(playbook, "load 1", caplog) == []
 
 
+def test_the_metrics_of_an_edge_that_is_refused_are_compared_with_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    playbook = Playbook(clients=2, per_round=1, correct=("prox",)).play("start", "join 0 abilities=prox")
+    assert logged(playbook, "load 0", caplog) == [
+        "edge 0 does not take part: the run needs prox; this edge has none"
+    ]
+
+
+def test_an_edge_that_has_lost_what_it_kept_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    playbook = Playbook(clients=1, per_round=1, correct=("scaffold",)).play(
+        "start", "join 0 abilities=scaffold"
+    )
+    load = "load 0 abilities=scaffold fresh=yes"
+    assert logged(playbook, load, caplog) == []
+    playbook.play("send 0 round=0", "send 0 round=1", "rejoin 0 abilities=scaffold")
+    assert logged(playbook, "load 0 abilities=scaffold", caplog) == []
+    (line,) = logged(playbook, load, caplog)
+    assert line.startswith("edge 0 has lost what it kept for the correction: it counts as a new edge")
+
+
 @pytest.mark.parametrize(
     ("counts", "said"),
     [
