@@ -23,15 +23,16 @@ from fl_aggregator.aggregation.strategies.parts import (
 from fl_aggregator.aggregation.strategies.sums import Mean
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.settings import Settings
+from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Vector, magnitude, manifest_of
 
 VERSIONS: Final = 3
 """Rounds that a part is tried for."""
 _MANIFEST: Final = manifest_of(
     {
-        "a": np.zeros((7, 3), "<f4"),
-        "b.running_var": np.zeros(5, "<f4"),
-        "c": np.zeros(40, "<f4"),
+        "a": np.zeros((7, 3), np.float32),
+        "b.running_var": np.zeros(5, np.float32),
+        "c": np.zeros(40, np.float32),
     },
     ["b.running_var"],
 )
@@ -192,7 +193,7 @@ def _metadata(client: str, number: int, examples: int, steps: int, loss: float) 
         manifest=_MANIFEST.digest,
         examples=examples,
         steps=steps,
-        size=4 * _MANIFEST.values,
+        size=FLOAT32.size(_MANIFEST.values),
         before={"loss": loss},
     )
 
