@@ -3,7 +3,8 @@
 Δₖ are the parameters of the updates as they came, without buffers and before transforms. With pₖ = nₖ / Σ n, the plain
 mean is Δ̄ = Σ pₖ Δₖ, whatever the strategy makes of them. Of each edge:
 
-- its *share* of the mean, pₖ ⟨Δₖ, Δ̄⟩ / ‖Δ̄‖². The shares have the sum 1; who works against the others has less than 0;
+- its *share* of the mean, pₖ ⟨Δₖ, Δ̄⟩ / ‖Δ̄‖². The shares have the sum 1. Who works against the mean has less than 0, but
+  an update that is so long that it turns the mean has most of it;
 - its *influence*, ‖Δ̄ − Δ̄₋ₖ‖ / ‖Δ̄‖ = pₖ / (1 − pₖ) ‖Δₖ − Δ̄‖ / ‖Δ̄‖: how far the mean would move without it
   (leave-one-out, from inner products alone: nothing is averaged again);
 - the cosine with the mean *direction* of the others, Σ Δⱼ / ‖Δⱼ‖ over j ≠ k, which no long update outweighs.
