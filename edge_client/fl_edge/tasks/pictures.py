@@ -180,10 +180,10 @@ def _from_pixels(pixels: list[Any]) -> Picture:
         raise PayloadError(f"pixels: is empty, expected {expected}")
     if raw.dtype.kind not in "iuf":  # integers that do not fit into 64 bits
         raise PayloadError(f"pixels: values are too large, expected {expected}")
-    values = raw.astype(np.float32)
-    low, high = float(values.min()), float(values.max())
+    low, high = float(raw.min()), float(raw.max())
     if not (math.isfinite(low) and math.isfinite(high) and low >= 0 and high <= 255):
         raise PayloadError(f"pixels: values from {low:g} to {high:g}, expected 0 to 255 or 0 to 1")
+    values = raw.astype(np.float32)
     if high <= 1:
         values *= 255
     if values.ndim == 1:

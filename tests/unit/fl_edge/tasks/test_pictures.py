@@ -271,3 +271,10 @@ def test_a_damaged_file_is_read_or_refused(seed: int, damages: int, kind: str) -
 )
 def test_pixels_in_json(value: object, expected: Any) -> None:
     np.testing.assert_allclose(p.decode_picture(pixels(value)), expected)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [1e300, -1e300])
+def test_a_number_beyond_32_bits_is_an_error_without_a_warning_at_the_terminal(value: float) -> None:
+    with pytest.raises(PayloadError, match="expected 0 to 255"):
+        p.decode_picture(pixels([[value, 0], [0, 0]]))
