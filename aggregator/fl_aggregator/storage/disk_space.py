@@ -54,7 +54,7 @@ def raising_disk_full(size: int, directory: Path) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
-            # From Python 3.13 on, it and its frames refer to each other, and would keep maps of files open.
+            # From Python 3.12 on, it and its frames refer to each other, and would keep maps of files open.
             error.__traceback__ = None
             raise DiskFull(error, directory, size) from None
         raise
