@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from fl_edge.errors import DataMissingError, DivergedError, EdgeError, PayloadError
 from fl_edge.tasks import classes
-from fl_edge.tasks.task import Examples, LoadContext, LocalData, Task
+from fl_edge.tasks.task import Examples, LoadContext, LocalData, Task, TrainingDefaults
 from fl_edge.training import local_training, task_results
 from fl_edge.training.model_check import examine_model
 from fl_shared.protocol.messages import Partition, TrainingSettings
@@ -62,6 +62,7 @@ class TaskCheck:
             ("types of numbers", self._types),
             ("tied and frozen parameters", self._tied_and_frozen),
             ("training, one epoch", lambda: self._train(None)),
+            ("training by its defaults", self._train_by_defaults),
             ("training repeats", self._training_repeats),
             *((f"training on {n} example{'s' * (n != 1)}", lambda n=n: self._train(n)) for n in (1, BATCH, BATCH + 1)),
             ("a part with 0 examples", self._empty_part),
@@ -163,6 +164,13 @@ class TaskCheck:
         seconds, norm = time.perf_counter() - started, float(np.linalg.norm(update))
         return f"{seconds:.2g} s, the update has the norm {norm:.3g} of {manifest.values:,} values"
 
+    def _train_by_defaults(self) -> str:
+        """Trains for as many epochs as in a run, which may diverge though the first one does not."""
+        data, how = self._need_data(), self._task.defaults
+        data = LocalData(_first(data.train, min(len(data.train), 20 * how.batch_size)), None)
+        self._update(data, how)
+        return f"{how.epochs} epochs, batch {how.batch_size}, lr {how.lr:g}, momentum {how.momentum:g}"
+
     def _training_repeats(self) -> str:
         self._need_model()
         data = self._need_data()
@@ -191,8 +199,10 @@ class TaskCheck:
             self._answer(json.dumps(example).encode(), context)
         return f"is possible{given}; such an edge registers with 0 examples, and no update travels"
 
-    def _update(self, data: LocalData) -> Vector:
-        settings = TrainingSettings(epochs=1, batch_size=BATCH, lr=0.01, momentum=0.9, seed=0)
+    def _update(self, data: LocalData, how: TrainingDefaults | None = None) -> Vector:
+        defaults = self._task.defaults
+        how = how or TrainingDefaults(epochs=1, batch_size=BATCH, lr=defaults.lr, momentum=defaults.momentum)
+        settings = TrainingSettings(**asdict(how), seed=0)
         return local_training.train_update(
             self._task, data, self._weights.copy(), self._need_model(), settings, 1, CLIENT, lambda: False
         ).delta

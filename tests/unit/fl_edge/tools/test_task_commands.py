@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from fl_edge.tasks.digits import DigitsTask
-from fl_edge.tasks.task import Examples, LoadContext, LocalData, Metric, Scores, Task
+from fl_edge.tasks.task import Examples, LoadContext, LocalData, Metric, Scores, Task, TrainingDefaults
 
 
 class Good(DigitsTask):
@@ -78,6 +78,10 @@ class Alternate(DigitsTask):
         data = super().load(LoadContext("", context.partition.model_copy(update={"count": 1, "index": 0}), None))
         part = slice(context.part, None, context.parts)
         return LocalData(Examples(data.train.inputs[part], data.train.labels[part]), None)
+
+
+class Hasty(DigitsTask):
+    defaults = TrainingDefaults(lr=1e6)
 
 
 class Stumbling(Alternate):
@@ -163,6 +167,12 @@ def test_a_part_with_0_examples_is_tried(mistakes: str, task: str, sign: str, de
     assert found[1].startswith(detail)
 
 
+def test_defaults_that_diverge_are_found(mistakes: str) -> None:
+    sign, detail = table(run(f"{mistakes}:Hasty"))["training by its defaults"]
+    assert sign == "FAILED"
+    assert detail.startswith("training diverged: the loss is ")
+
+
 def test_a_task_that_learns_nothing_and_answers_with_nonsense(mistakes: str) -> None:
     result = run(f"{mistakes}:Lazy")
     found = table(result)
@@ -216,6 +226,7 @@ def test_a_new_task_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     result = run("power_use:PowerUseTask", "--data", "data", "--task-option", "window=5")
     assert result.exit_code == 0, result.output
     assert table(result)["metrics"] == ("ok", "mae in kWh")
+    assert table(result)["training by its defaults"] == ("ok", "10 epochs, batch 32, lr 0.01, momentum 0.9")
     assert table(result)["a part with 0 examples"][1].startswith(
         "is possible, though load() gives part 196 of 196 156; "
     )
