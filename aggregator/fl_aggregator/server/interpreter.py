@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Final, TypeVar, assert_never, cast
 
@@ -27,6 +27,7 @@ from fl_aggregator.server.compaction import JournalCompactor
 from fl_aggregator.server.disk_pause import DiskPause
 from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.resume import RecoveredRun
+from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.disk_space import raising_disk_full
 from fl_aggregator.storage.run_directory import RunRecord, utc_now
 from fl_shared.protocol import messages as m

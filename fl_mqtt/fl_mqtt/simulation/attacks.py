@@ -17,13 +17,13 @@ from typing import Annotated, Any, Final
 import numpy as np
 from pydantic import Field
 
-from fl_aggregator.aggregation.strategies.specification import make, split
 from fl_aggregator.storage.run_directory import AttackRecord
 from fl_edge.errors import DivergedError, UnknownTaskError
 from fl_edge.tasks.synthetic import parameter_count
 from fl_edge.tasks.task import Examples, LocalData
 from fl_edge.training.executor import Executor, TrainedUpdate, VectorAllocator, edge_seed
 from fl_edge.training.task_executor import TaskExecutor
+from fl_shared.cli.specification import make, split
 from fl_shared.errors import UserError
 from fl_shared.protocol.messages import Partition, TrainingRequest
 from fl_shared.system.text import natural_order

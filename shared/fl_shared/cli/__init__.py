@@ -3,6 +3,7 @@
 =================  ===========================================================
 ``main``           runs a command: exit codes, errors as one line
 ``options``        options that several commands have
+``specification``  reads ``NAME:FIELD=VALUE,…``, a class and its fields
 ``headings``       groups the options of a command in its help
 ``broker_access``  how to reach the broker: address, account, TLS, kit
 ``logging``        log lines on standard error

@@ -20,9 +20,9 @@ from fl_aggregator.aggregation.strategies.parts import (
     WeightedSum,
 )
 from fl_aggregator.aggregation.strategies.presets import PRESETS, Preset
-from fl_aggregator.aggregation.strategies.specification import make, split
 from fl_aggregator.aggregation.strategies.sums import Mean, Normalized
 from fl_aggregator.settings import Settings
+from fl_shared.cli.specification import make, split
 from fl_shared.errors import UserError
 
 _HERE: Final = "fl_aggregator.aggregation.strategies"

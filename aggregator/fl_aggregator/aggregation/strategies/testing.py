@@ -21,6 +21,7 @@ from fl_aggregator.aggregation.strategies.parts import (
     WeightedSum,
 )
 from fl_aggregator.aggregation.strategies.sums import Mean
+from fl_aggregator.aggregation.validation import CheckedSection
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.settings import Settings
 from fl_shared.tensors.encodings.float32 import FLOAT32
@@ -42,7 +43,7 @@ Round = Mapping[str, tuple[UpdateMetadata, Vector]]
 
 
 def check(part: Any) -> None:
-    """Tries a combination, a server optimizer or a transform on small rounds, with a buffer in the model.
+    """Tries a part of any kind on small rounds, with a buffer in the model.
 
     Raises ``AssertionError``, which names the part and what it does not keep:
 
@@ -50,7 +51,8 @@ def check(part: Any) -> None:
     - it works with its least number of updates, and with more; with updates of zeros, and with equal ones;
     - its model and its state are finite, and the same to the last bit in any order, and each time;
     - it changes neither itself nor what it is given, but for what it may change (`parts`);
-    - buffers stay within the range of what the edges sent; no optimizer and no transform changes them;
+    - buffers stay within the range of what the edges sent; only a combination changes them;
+    - a correction changes its own state, and not the model;
     - its state, written and read again, leads to the same next version;
     - a transform's factor is from 0 to 1; a weight of a sum is above 0 and at most `max_weight`.
     """
@@ -92,7 +94,10 @@ def _strategy_with(part: Any, name: str) -> Strategy:
         return Strategy(part, Sgd())
     if hasattr(part, "step") and hasattr(part, "state"):
         return Strategy(Mean(), part)
-    assert hasattr(part, "factor"), f"{name}: is no combination, server optimizer or transform (see parts)"
+    if hasattr(part, "absorb") and hasattr(part, "sections"):
+        return Strategy(Mean(), Sgd(), correct=part)
+    known = "combination, server optimizer, transform or correction"
+    assert hasattr(part, "factor"), f"{name}: is no {known} (see parts)"
     return Strategy(Mean(), Sgd(), (part,))
 
 
@@ -133,9 +138,10 @@ def _check_buffers(
     inside = (weights[_BUFFERS] >= sent.min(0) - slack) & (weights[_BUFFERS] <= sent.max(0) + slack)
     assert inside.all(), f"{name}: buffers leave the range of what the edges sent"
     if part is not strategy.combine:
+        where = slice(None) if part is strategy.correct else _BUFFERS
         plain, _ = _next(Strategy(Mean(), Sgd()), number, base, {}, updates, list(updates))
-        same = np.array_equal(plain[_BUFFERS], weights[_BUFFERS])
-        assert same, f"{name}: changes buffers, which only a combination may average"
+        what = "the model" if part is strategy.correct else "buffers, which only a combination may average"
+        assert np.array_equal(plain[where], weights[where]), f"{name}: changes {what}"
 
 
 def _check_contributions(part: Any, strategy: Strategy, name: str, updates: Round) -> None:
@@ -155,10 +161,14 @@ def _next(
 ) -> tuple[Vector, dict[str, Vector]]:
     settings = Settings(clients=len(updates), per_round=len(updates))
     combiner = Combiner(strategy, _MANIFEST, settings)
+    sections = () if strategy.correct is None else strategy.correct.sections
     for client in order:
         update, delta = updates[client]
-        combiner.add(update, delta, magnitude(delta))
-    return combiner.next_model(number, base, state, lambda client: updates[client][1])
+        section = CheckedSection(delta, magnitude(delta))
+        combiner.add(update, delta, section.magnitude, dict.fromkeys(sections, section))
+    total = sum(update.examples for update, _ in updates.values())
+    heard = (total * (number - 1), total * number)
+    return combiner.next_model(number, base, state, lambda client: updates[client][1], heard)
 
 
 def _base() -> Vector:

@@ -55,7 +55,7 @@ def publish(publisher: ModelPublisher, version: int, control: float | None) -> N
     companions = {} if control is None else {"control": model(control, "control")}
     reference = m.ModelReference(version=version, digest=weights.digest)
     previous = model(version - 1) if version else None
-    publisher.publish(version, reference, weights, None, previous, companions)
+    publisher.publish(version, reference, weights, None, previous, companions=companions)
 
 
 def test_5_15_they_lie_beside_the_model_until_the_next_version() -> None:

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.aggregation.strategies.parts import Block, Columns, Contribution, Doubles
-from fl_aggregator.aggregation.strategies.specification import make
 from fl_aggregator.aggregation.strategies.testing import check
+from fl_shared.cli.specification import make
 
 NEEDED: Mapping[str, Mapping[str, str]] = {
     "krum": {"bad": "1"},
