@@ -154,28 +154,27 @@ def _parts_of(
 
     The correction comes before the optimizer, and is null if there is none.
     """
-    combine, of_combine = split("combine", preset.combine)
-    optimize, of_optimize = split("server-optimizer", preset.optimize)
-    known = {field.name for field in dataclasses.fields(part_class("combine", combine))}
+    texts = {"combine": preset.combine, "correct": preset.correct, "server-optimizer": preset.optimize}
+    chosen: dict[str, tuple[type[Any], dict[str, str]]] = {}
+    for kind, text in texts.items():
+        if text is not None:
+            part, values = split(kind, text)
+            chosen[kind] = part_class(kind, part), values
     for field, option in preset.from_training.items():
         value = getattr(settings, option)
         if value is None and field not in fields:
             raise UserError(
                 f"--strategy {name}: needs --{option}, the edges' (or {name}:{field}=…); without it, it is the task's"
             )
-        of_combine[field] = str(value)
-    of_combine |= {k: v for k, v in fields.items() if k in known}
-    rest = {k: v for k, v in fields.items() if k not in known}
-    correction = None
-    if preset.correct is not None:
-        kind = part_class("correct", preset.correct)
-        of_correct = {field.name for field in dataclasses.fields(kind)} & rest.keys()
-        correction = make("strategy", name, kind, {k: rest.pop(k) for k in of_correct})
-    return (
-        make("strategy", name, part_class("combine", combine), of_combine),
-        make("strategy", name, part_class("server-optimizer", optimize), {**of_optimize, **rest}),
-        correction,
-    )
+        chosen["combine"][1][field] = str(value)
+    for field, given in fields.items():
+        owner = next((values for part, values in chosen.values() if field in fields_of(part)), None)
+        if owner is None:
+            has = ", ".join(known for part, _ in chosen.values() for known in fields_of(part))
+            raise UserError(f"--strategy {name}: field {field!r} is unknown; it has: {has}")
+        owner[field] = given
+    made = {kind: make("strategy", name, part, values) for kind, (part, values) in chosen.items()}
+    return made["combine"], made["server-optimizer"], made.get("correct")
 
 
 def _part(kind: str, text: str) -> Any:
