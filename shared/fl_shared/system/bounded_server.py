@@ -26,6 +26,8 @@ class BoundedServer(ThreadingMixIn):
     daemon_threads = True
     # Closing does not wait for a request that hangs: its thread is a daemon and holds no resource.
     block_on_close = False
+    # Longer than socketserver's 5: what finds the queue full tries again only after a second, then two, and so on.
+    request_queue_size = 4 * MAX_CONNECTIONS
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._lock = threading.Lock()
