@@ -34,8 +34,9 @@ DOWN = 0.3
 """Seconds that the broker is gone: long enough for everyone to try, and fail."""
 
 
-@pytest.fixture(params=["forgetful", "persistent"])
+@pytest.fixture(params=[pytest.param("forgetful", marks=pytest.mark.long), "persistent"])
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mosquitto]:
+    """A persistent one, too, has forgotten everything until it has saved what it knows (SIGUSR1)."""
     directory = tmp_path / "broker"
     directory.mkdir()
     memory = ["persistence true", f"persistence_location {directory}/"]

@@ -36,7 +36,10 @@ def is_registered(edge: programs.Program) -> bool:
     return "registered for run" in edge.err
 
 
-@pytest.mark.parametrize("passwords", [False, True], ids=["certificates", "passwords"])
+@pytest.mark.parametrize(
+    "passwords",
+    [pytest.param(False, id="certificates"), pytest.param(True, id="passwords", marks=pytest.mark.long)],
+)
 def test_a_revoked_edge_does_not_hold_up_the_round(tmp_path: Path, stack: ExitStack, passwords: bool) -> None:
     """The deadline is longer than any test: only the loss of the edge lets the round go on."""
     made = provisioned(
