@@ -49,7 +49,11 @@ def run(setup: Setup, directory: Path, attacks: Sequence[Attack]) -> str:
     """The digest of the model of a run that all of ``attacks`` were tried on."""
     cluster = Cluster(setup, directory)
     try:
-        cluster.hold()
+        cluster.start()
+        if attacks:
+            cluster.hold()
+        else:
+            cluster.join()
         failed = {attack.name: why for attack in attacks if (why := attempt(cluster, attack))}
         assert not failed, "\n\n".join(f"{name}: {why}" for name, why in failed.items())
         cluster.finish(refusals(attacks))

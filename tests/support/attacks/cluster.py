@@ -63,13 +63,15 @@ ACCOUNTS: Final[list[tuple[str, tuple[AccountRole, ...]]]] = [
 
 
 class Cluster:
-    """A cluster that is ready for attacks when `hold` returns; `finish` lets the run end."""
+    """A cluster whose programs `start` starts. Its run begins with `join`, or with `hold`, which returns when it is
+    ready for attacks. `finish` lets the run end."""
 
     def __init__(self, setup: Setup, directory: Path) -> None:
         self.setup: Setup = setup
         self.directory = directory
         self._stack = contextlib.ExitStack()
         self._seq = 0
+        self._frozen: list[int] = []
         self.eavesdroppers: list[tuple[Client, re.Pattern[str]]] = []
         """Clients that listen until the end of the run, and the topics that they may receive."""
         self.sealer: Sealer | None = None
@@ -125,8 +127,8 @@ class Cluster:
 
     # --- up to the moment of the attacks ------------------------------------------------------------------
 
-    def hold(self) -> None:
-        """Returns in the middle of a round that waits only for edge 1."""
+    def start(self) -> None:
+        """Starts the programs of the run, which waits for edge 3."""
         first = self.directory / "first.safetensors"
         arrays = {one.name: np.zeros(one.shape, np.float32) for one in self.manifest.arrays}
         save_file(arrays, first, {"buffers": "[]"})
@@ -141,8 +143,11 @@ class Cluster:
         )  # fmt: skip
         self.bad = self.enter(BAD, "bad")
         self.bad.subscribe(f"fl/replies/{BAD}")
+
+    def hold(self) -> None:
+        """Returns in the middle of a round that waits only for edge 1."""
         self._hold_edge_1()
-        self._join()
+        self.join()
         self._last("fl/round/1/result")
         wait_until(self._is_held, 60, "a round waits for edge 1 alone")
         status = json.loads(self._last("fl/status").payload)
@@ -152,7 +157,8 @@ class Cluster:
         self.base = str(selected["base"]["digest"])
         self.recorded = list(self.observer.received)
 
-    def _join(self) -> None:
+    def join(self) -> None:
+        """Edge 3 joins, so that the run begins."""
         birth = self.observer.wait_for(
             lambda one: one.topic == "fl/aggregator" and b'"online"' in one.payload, "a birth"
         )
