@@ -37,14 +37,24 @@ def compacting(kill_after: int, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, shared_mosquitto: Mosquitto) -> Path:
+    """The directory of a run in which nothing happens."""
+    directory, prefix = tmp_path_factory.mktemp("whole"), ("--prefix", "compaction")
+    with (
+        programs.edges(directory / "edges", shared_mosquitto.url, "0-2", *TASK, *prefix),
+        programs.aggregator(directory, shared_mosquitto.url, *RUN, *prefix) as run,
+    ):
+        run.ends_well()
+    return directory
+
+
 @pytest.mark.parametrize("checkpoint", ["whole", "damaged"])
 def test_a_run_with_a_compacted_journal_goes_on_to_the_same_model(
-    mosquitto: Mosquitto, tmp_path: Path, checkpoint: str
+    whole: Path, mosquitto: Mosquitto, tmp_path: Path, checkpoint: str
 ) -> None:
     run, journal = tmp_path / "run", tmp_path / "run" / "journal.jsonl"
     with programs.edges(tmp_path / "edges", mosquitto.url, "0-2", *TASK):
-        with programs.aggregator(tmp_path / "whole", mosquitto.url, *RUN) as undisturbed:
-            undisturbed.ends_well()
         code, log = compacting(2, *RUN, "--broker", mosquitto.url, "--run-dir", str(run))
         assert code == -signal.SIGKILL, log
         found = replay_journal(run, read_run(run))
@@ -57,10 +67,9 @@ def test_a_run_with_a_compacted_journal_goes_on_to_the_same_model(
         code, log = compacting(0, "--resume", str(run), "--broker", mosquitto.url)
         assert code == 0, log
         assert (f"continuing from version {version - 1}" in log) is (checkpoint == "damaged")
-    whole = tmp_path / "whole" / "run"
-    assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    lines = programs.history(tmp_path / "whole")
+    assert (run / "model.safetensors").read_bytes() == (whole / "run" / "model.safetensors").read_bytes()
+    lines = programs.history(whole)
     assert [line["digest"] for line in programs.history(tmp_path)] == [line["digest"] for line in lines]
     assert len(lines) == ROUNDS
-    assert journal.stat().st_size < (whole / "journal.jsonl").stat().st_size / 2
+    assert journal.stat().st_size < (whole / "run" / "journal.jsonl").stat().st_size / 2
     assert isinstance(replay_journal(run, read_run(run)).state.phase, Finished)
