@@ -100,10 +100,13 @@ def test_it_trains_on_separate_edges_with_a_file_each(
     for site, edge in zip(SITES, edges, strict=True):
         wait_until(partial(said, edge, f"[{site}] version 4: worst hour "), 30, f"{site} evaluates version 4")
 
-    for name, command in (("watch", ["watch"]), ("predict", ["predict", str(data / "request.json")])):
-        shown = stack.enter_context(
-            programs.Program(tmp_path / name, "fl-aggregator", *command, "--broker", broker.url)
+    shows = [
+        stack.enter_context(
+            programs.Program(tmp_path / command[0], "fl-aggregator", *command, "--broker", broker.url)
         )
+        for command in (["watch"], ["predict", str(data / "request.json")])
+    ]
+    for shown in shows:
         shown.ends_well(30)
         assert " kW" in shown.out
         assert "%" not in shown.out
