@@ -226,8 +226,9 @@ def test_a_target_that_nobody_measures(tmp_path: Path, shared_mosquitto: Mosquit
 
 def test_waiting_says_for_whom_and_how_long_and_ends(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
     url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/wait")
-    several = ("--clients", "5", "--per-round", "3", "--quorum", "3", "--wait", "12")
+    several = ("--clients", "5", "--per-round", "3", "--quorum", "3", "--wait", "8")
     with programs.edges(tmp_path / "edges", url, "0,3", *prefix, "--task", "synthetic-50") as fleet:
+        wait_until(lambda: "connected to" in fleet.err, 60, "the edges are there")
         with programs.aggregator(tmp_path, url, *prefix, *TINY, *several) as ours:
             assert ours.wait(60) == 1, ours.output
         assert fleet.running()
@@ -235,7 +236,7 @@ def test_waiting_says_for_whom_and_how_long_and_ends(tmp_path: Path, shared_mosq
     assert any("2 of 5 ready; missing: 1-2, 4; " in line and "s left (--wait)" in line for line in said), said
     assert 1 <= len(said) <= 4, said
     (failure,) = (line for line in ours.out.splitlines() if line.startswith("failed"))
-    assert "2 of at least 3 edges were ready after 12 s (--wait)" in failure
+    assert "2 of at least 3 edges were ready after 8 s (--wait)" in failure
     assert "no edge for partition: 1, 2, 4" in failure
 
 
