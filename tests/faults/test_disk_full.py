@@ -91,7 +91,11 @@ def test_looking_for_room_sees_that_there_is_none(disk: SmallDisk) -> None:
 
 @pytest.mark.parametrize(
     ("size", "room", "accepted", "where"),
-    [(UPDATE, 2.5, {0, 1}, "spool"), (UPDATE, 4.5, {3}, "checkpoints"), (2_000_000, 2.5, {1}, "spool")],
+    [
+        (UPDATE, 2.5, {0, 1}, "spool"),
+        (UPDATE, 4.5, {3}, "checkpoints"),
+        pytest.param(2_000_000, 2.5, {1}, "spool", marks=pytest.mark.long),
+    ],
     ids=["the second update does not fit", "the model does not fit", "the second small update does not fit"],
 )
 def test_a_full_disk_pauses_the_run(
@@ -138,7 +142,14 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("room", "how"), [(2.5, "Ctrl-C"), (4.5, "Ctrl-C"), (2.5, "fl-aggregator stop")])
+@pytest.mark.parametrize(
+    ("room", "how"),
+    [
+        (2.5, "Ctrl-C"),
+        pytest.param(4.5, "Ctrl-C", marks=pytest.mark.long),
+        (2.5, "fl-aggregator stop"),
+    ],
+)
 def test_an_interruption_ends_the_pause_and_a_resume_goes_on(
     tmp_path: Path, disk: SmallDisk, mosquitto: Mosquitto, undisturbed: dict[int, str], room: float, how: str
 ) -> None:

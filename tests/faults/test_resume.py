@@ -45,7 +45,7 @@ def undisturbed(cluster: Cluster) -> Reference:
 
 
 # A few of them here, all in the long tests.
-@pytest.mark.parametrize("boundary", range(6, 60, 13))
+@pytest.mark.parametrize("boundary", range(6, 60, 26))
 def test_killed_before_an_effect_and_resumed_it_makes_the_same_model(
     cluster: Cluster, undisturbed: Reference, boundary: int
 ) -> None:

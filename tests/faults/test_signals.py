@@ -151,9 +151,10 @@ def test_twice_is_at_once(tmp_path: Path, mosquitto: Mosquitto, number: signal.S
     ("numbers", "code"),
     [
         ([signal.SIGINT], 130),
-        ([signal.SIGTERM], 130),
+        # Also tested with a run of synthetic weights, `test_all_children_end_with_it`.
+        pytest.param([signal.SIGTERM], 130, marks=pytest.mark.long),
         pytest.param([signal.SIGINT, signal.SIGINT], 130, marks=pytest.mark.long),
-        ([signal.SIGKILL], -signal.SIGKILL),
+        pytest.param([signal.SIGKILL], -signal.SIGKILL, marks=pytest.mark.long),
     ],
     ids=["SIGINT", "SIGTERM", "SIGINT twice", "SIGKILL"],
 )
@@ -206,7 +207,7 @@ def test_simulate_while_its_broker_starts(tmp_path: Path, monkeypatch: pytest.Mo
 # --- an edge --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_an_edge_says_goodbye_even_while_it_trains(
     tmp_path: Path, mosquitto: Mosquitto, number: signal.Signals
 ) -> None:

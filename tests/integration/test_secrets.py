@@ -52,7 +52,7 @@ def _nowhere(secret: str, directory: Path, lines: set[bytes]) -> None:
     assert not [path for path in files if needle in path.read_bytes() or secret in str(path)]
 
 
-@FORMATS
+@pytest.mark.parametrize("log_format", [pytest.param("text", marks=pytest.mark.long), "json"])
 def test_a_run_keeps_the_password_to_itself(
     account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_format: str
 ) -> None:
