@@ -40,7 +40,7 @@ def test_an_update_that_is_too_large_in_one_piece_is_said_and_offered_in_chunks(
     try:
         with (
             programs.edges(tmp_path / "edges", broker.url, "0", *task, "--chunk", "65536") as fleet,
-            programs.aggregator(tmp_path, broker.url, *SETTINGS, *task) as run,
+            programs.aggregator(tmp_path, broker.url, *SETTINGS, *task, "--rounds", "1") as run,
         ):
             run.ends_well()
         assert (
