@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -22,22 +23,33 @@ def with_new_broker(made: Provision) -> Kit:
     return kit_of(made, "0")
 
 
-@pytest.mark.parametrize("stock_paho", ["", "1"], ids=["fast", "stock"])
-@pytest.mark.parametrize("passwords", [False, True], ids=["certificates", "passwords"])
+@pytest.mark.parametrize(
+    ("passwords", "stock_paho"),
+    [
+        pytest.param(False, "", id="certificates-fast"),
+        pytest.param(True, "1", id="passwords-stock"),
+        pytest.param(False, "1", id="certificates-stock", marks=pytest.mark.long),
+        pytest.param(True, "", id="passwords-fast", marks=pytest.mark.long),
+    ],
+)
 def test_it_is_sent_nothing(
-    tmp_path: Path, passwords: bool, stock_paho: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, passwords: bool, stock_paho: str, monkeypatch: pytest.MonkeyPatch, stack: ExitStack
 ) -> None:
     monkeypatch.setenv(STOCK_ENV, stock_paho)
     made = provisioned(tmp_path / "kits", [("0", ("train",))], passwords=passwords)
     with ProvisionedBroker(made) as broker:
         new = with_new_broker(made)
-        for command in (("fl-edge", "--task", "synthetic-5000"), ("fl-aggregator", "status")):
-            name = "0" if command[0] == "fl-edge" else "operator"
-            file = made.out / f"{'edge-' if name == '0' else ''}{name}.zip"
-            with Program(tmp_path / name, *command, "--kit", str(file)) as program:
-                assert program.wait(30) == 2, program.output
-                said = "the broker has another key than the kit expects; nothing was sent to it"
-                assert program.err.count(said) == 1, program.output
+        started = [
+            stack.enter_context(Program(tmp_path / account, *command, "--kit", str(made.out / kit)))
+            for account, kit, *command in (
+                ("0", "edge-0.zip", "fl-edge", "--task", "synthetic-5000"),
+                ("operator", "operator.zip", "fl-aggregator", "status"),
+            )
+        ]
+        for program in started:
+            assert program.wait(30) == 2, program.output
+            said = "the broker has another key than the kit expects; nothing was sent to it"
+            assert program.err.count(said) == 1, program.output
         assert "New connection" in broker.log()
         assert "New client connected" not in broker.log(), "it never received CONNECT"
         assert "not authorised" not in broker.log()
