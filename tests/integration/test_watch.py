@@ -9,6 +9,8 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,12 @@ def status(broker: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         [str(programs.BIN / "fl-aggregator"), "status", "--broker", broker, *arguments],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
+
+
+def status_and_check(broker: str) -> Iterator[subprocess.CompletedProcess[str]]:
+    """`status` without and with ``--check``, at the same time."""
+    with ThreadPoolExecutor() as pool:
+        return pool.map(lambda more: status(broker, *more), ((), ("--check",)))
 
 
 def watch(directory: Path, broker: str, *arguments: str) -> Program:
@@ -115,11 +123,10 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     assert found["status"]["phase"] == "collecting"
     assert found["every_edge"]["b"]["state"] == "missing"
     assert found["last"] is None
-    text = status(mosquitto.url)
+    text, well = status_and_check(mosquitto.url)
     assert text.returncode == 0
     assert "round 1: collecting, 1 of 3 in, 1 missing: b (failed: no  [31mmemory at all)" in text.stdout
     assert "\x1b" not in text.stdout
-    well = status(mosquitto.url, "--check")
     assert (well.returncode, well.stdout, well.stderr) == (0, "", "")
     edges.contribute("c", one)
     wait_until(lambda: "round 1: version 1 of 3, 2 of 3 in" in plain.out, 20, "a line for the round")
@@ -133,12 +140,11 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     run.send(signal.SIGKILL)
     run.wait()
     wait_until(lambda: "the aggregator is offline" in plain.out, 20, "that the aggregator is gone")
-    dead = status(mosquitto.url)
+    dead, unwell = status_and_check(mosquitto.url)
     assert dead.returncode == 0
     assert "version 1 of 3" in dead.stdout
     assert "the aggregator is offline, its last status was at 20" in dead.stdout
     assert "fl-aggregator start --resume DIR" in dead.stdout
-    unwell = status(mosquitto.url, "--check")
     assert unwell.returncode == 1
     assert "is offline" in unwell.stderr
 
