@@ -7,13 +7,14 @@ import socket
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from socketserver import BaseRequestHandler, TCPServer
 
 import pytest
 
 from fl_aggregator.monitoring.tracking.prometheus import Prometheus
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import DashboardServer
-from fl_shared.system.bounded_server import MAX_CONNECTIONS, REQUEST_TIMEOUT
+from fl_shared.system.bounded_server import MAX_CONNECTIONS, REQUEST_TIMEOUT, BoundedServer
 from fl_shared.system.mosquitto import LOOPBACK, free_port
 
 
@@ -48,3 +49,15 @@ def test_silent_connections_end_and_others_are_served(
         # They are accepted in turn, so that all these were accepted before the request.
         ended = silent[: 2 * MAX_CONNECTIONS]
         assert all(connection.recv(1) == b"" for connection in ended)
+
+
+class Server(BoundedServer, TCPServer):
+    """Says nothing."""
+
+
+def test_many_who_come_at_once_need_not_try_again() -> None:
+    """Nobody is accepted meanwhile."""
+    with Server((LOOPBACK, 0), BaseRequestHandler) as server, ExitStack() as stack:
+        for _ in range(3 * MAX_CONNECTIONS):
+            address = (LOOPBACK, server.server_address[1])
+            stack.enter_context(socket.create_connection(address, REQUEST_TIMEOUT / 2))
