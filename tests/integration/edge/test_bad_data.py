@@ -95,7 +95,7 @@ def trains_without_them(
     ours = stack.enter_context(
         programs.aggregator(
             directory, url, *prefix, *run, "--partition", "own", "--clients", str(len(edges)), "--per-round", "2",
-            "--rounds", "100000", "--quorum", "2", "--wait", "8",
+            "--rounds", "100000", "--quorum", "2", "--wait", "12",
         )
     )  # fmt: skip
     for name, (_, words) in cases.items():
