@@ -22,6 +22,7 @@ from tests.support.client import Client
 from tests.support.programs import freeze, kill, thaw, workers
 from tests.support.simulated_aggregator import SimulatedAggregator
 from tests.support.synthetic_run import TASK, model_sha256, settings, trainings
+from tests.support.tcp_proxy import TcpProxy
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(480)]
@@ -29,7 +30,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(480)]
 ROUNDS = ("fetching", "training", "sending", "waiting")
 
 
-def edge(directory: Path, broker: Mosquitto, ids: str, life: int = 1) -> programs.Program:
+def edge(directory: Path, broker: TcpProxy, ids: str, life: int = 1) -> programs.Program:
     """``life``: how often it has been started with this directory."""
     state = str(directory / ids / "state")
     return programs.edges(
@@ -44,57 +45,70 @@ def kept_file(directory: Path, ids: str, client: str = "") -> Path:
 def test_an_edge_that_dies_in_every_phase(
     tmp_path: Path, mosquitto: Mosquitto, undisturbed: dict[int, str]
 ) -> None:
-    """In round 1 while it fetches the model, in round 2 while it trains, and so on; it is back at once each time."""
+    """In round 1 while it fetches the model, in round 2 while it trains, and so on; it is back at once each time.
+
+    Proxies hold the packets that begin a phase, so that the phase lasts until the edge is killed.
+    """
     with contextlib.ExitStack() as stack:
-        stack.callback(mosquitto.thaw)
-        observer = stack.enter_context(Client(mosquitto.endpoint, "fl/#", reconnect=True))
-        others = stack.enter_context(edge(tmp_path, mosquitto, "1-2"))
-        lives = [stack.enter_context(edge(tmp_path, mosquitto, "0"))]
+        observer = stack.enter_context(Client(mosquitto.endpoint, "fl/#"))
+        proxy = stack.enter_context(TcpProxy(mosquitto.port))
+        their_proxy = stack.enter_context(TcpProxy(mosquitto.port))
+        fetching = proxy.hold("up", "/manifest")
+        opened = {number: proxy.hold("down", f"fl/round/{number}/selected") for number in (2, 3, 4)}
+        others_opened = their_proxy.hold("down", "fl/round/4/selected")
+        others = stack.enter_context(edge(tmp_path, their_proxy, "1-2"))
+        lives = [stack.enter_context(edge(tmp_path, proxy, "0"))]
 
         def die() -> None:
+            """What is held on the way to the broker is lost."""
             kill(lives[-1])
+            proxy.cut()
 
         def come_back() -> None:
-            lives.append(stack.enter_context(edge(tmp_path, mosquitto, "0", len(lives) + 1)))
+            proxy.restore()
+            lives.append(stack.enter_context(edge(tmp_path, proxy, "0", len(lives) + 1)))
 
-        fetching = observer.when_message(mosquitto.freeze, m.Selected, round=1)
-        training = observer.when_message(lambda: freeze(*workers(lives[-1])), m.Selected, round=2)
-        sending = observer.when_message(mosquitto.freeze, m.UpdateChunk, client="0", round=3)
-        others_train = observer.when_message(lambda: freeze(*workers(others)), m.Selected, round=4)
-        # It may send all chunks then. After the last one would be too late: the answer might already be on its way.
-        waiting = observer.when_message(lambda: freeze(run.pid), m.Grant, client="0", round=4)
         run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *settings(len(ROUNDS))))
 
-        assert fetching.wait(120), run.output
+        fetching.wait()
         die()
-        mosquitto.thaw()
+        fetching.release()
         assert 1 not in trainings(*lives)
         come_back()
 
-        assert training.wait(120), run.output
+        opened[2].wait()
+        freeze(*workers(lives[-1]))
+        opened[2].release()
         for client in ("1", "2"):
             observer.wait_for_message(m.Accepted, client=client, round=2)
         die()
         assert 2 not in trainings(*lives)
         come_back()
 
-        assert sending.wait(120), run.output
-        wait_until(kept_file(tmp_path, "0").exists, 10, "the finished update is on disk")
+        opened[3].wait()
+        sending = proxy.hold("up", "update-chunk")
+        opened[3].release()
+        sending.wait()
+        wait_until(kept_file(tmp_path, "0").exists, 30, "the finished update is on disk")
         die()
-        mosquitto.thaw()
+        sending.release()
         assert trainings(*lives)[3] == 1
-        assert not observer.all(m.Accepted, client="0", round=3)
+        assert not observer.all(m.UpdateChunk, client="0", round=3)
         come_back()
         observer.wait_for_message(m.Accepted, client="0", round=3)
         assert "round 3: its update was finished before the restart" in lives[-1].err
 
-        assert waiting.wait(120), run.output
-        assert others_train.is_set()
-        observer.wait_for_message(m.UpdateChunk, client="0", round=4, index=11)
-        wait_until(kept_file(tmp_path, "0").exists, 10, "the finished update is on disk")
+        others_opened.wait()
+        freeze(*workers(others))  # so that the round lasts until the edge is back
+        others_opened.release()
+        opened[4].wait()
+        waiting = proxy.hold("down", "accepted")
+        opened[4].release()
+        waiting.wait()
+        wait_until(kept_file(tmp_path, "0").exists, 30, "the finished update is on disk")
         die()
-        thaw(run.pid)
-        observer.wait_for_message(m.Accepted, client="0", round=4)  # there is nobody who hears it
+        waiting.release()
+        observer.wait_for_message(m.Accepted, client="0", round=4)
         come_back()
         observer.wait_for_message(m.Admitted, client="0", received_round=4)
         thaw(*workers(others))
@@ -115,16 +129,20 @@ def test_a_whole_fleet_while_it_waits(
 ) -> None:
     """Its parent is killed, and with it go its workers. All updates were finished, none had been asked for."""
     with (
-        Client(mosquitto.endpoint, "fl/#", reconnect=True) as observer,
-        edge(tmp_path, mosquitto, "0-2") as fleet,
-        programs.aggregator(tmp_path, mosquitto.url, *settings(3)) as run,
+        Client(mosquitto.endpoint, "fl/#") as observer,
+        TcpProxy(mosquitto.port) as proxy,
+        edge(tmp_path, proxy, "0-2") as fleet,
+        contextlib.ExitStack() as stack,
     ):
-        struck = observer.when_message(lambda: freeze(run.pid), m.Selected, round=1)
-        assert struck.wait(120), run.output
+        opened = proxy.hold("down", "fl/round/1/selected")
+        run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *settings(3)))
+        opened.wait()
+        freeze(run.pid)
+        opened.release()
         files = [kept_file(tmp_path, "0-2", client) for client in "012"]
-        wait_until(lambda: all(file.exists() for file in files), 20, "three finished updates")
+        wait_until(lambda: all(file.exists() for file in files), 60, "three finished updates")
         kill(fleet)
-        with edge(tmp_path, mosquitto, "0-2", 2) as again:
+        with edge(tmp_path, proxy, "0-2", 2) as again:
             observer.wait_for_message(m.ClientPresence, client="2", state="online")
             thaw(run.pid)
             run.ends_well()

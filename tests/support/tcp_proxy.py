@@ -1,4 +1,4 @@
-"""A TCP proxy between a program and its broker that can cut, stall, delay and slow down the traffic."""
+"""A TCP proxy between a program and its broker that can cut, stall, hold, delay and slow down the traffic."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ T = TypeVar("T")
 PIECE: Final = 64 * 1024
 BUFFER: Final = 64 * 1024
 """Bytes of each of the proxy's socket buffers: bytes in them are beyond the proxy's faults."""
+TAIL: Final = 64
+"""Bytes of a piece that are searched again with the next one: more than any marker has."""
 PATIENCE: Final = 10.0
 """Seconds that a call from another thread waits for the proxy's thread."""
 
@@ -69,6 +71,28 @@ class _Pipe:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     starts: PacketStarts = field(default_factory=PacketStarts)
+    tail: bytes = b""
+    """The end of what was sent: a marker may begin in it."""
+
+
+class Held:
+    """Stops a direction of each connection in which ``marker`` comes, until `release`.
+
+    The receiver gets no complete packet that has the marker in it before its end, nor what comes behind it.
+    """
+
+    def __init__(self, direction: str, marker: bytes, loop: asyncio.AbstractEventLoop) -> None:
+        self.direction = direction
+        self.marker = marker
+        self.reached = threading.Event()
+        self.released = asyncio.Event()
+        self._loop = loop
+
+    def wait(self, seconds: float = 120.0) -> None:
+        assert self.reached.wait(seconds), f"{self.marker!r} did not come {self.direction} within {seconds} s"
+
+    def release(self) -> None:
+        self._loop.call_soon_threadsafe(self.released.set)
 
 
 class TcpProxy:
@@ -84,6 +108,7 @@ class TcpProxy:
         self._rate: float | None = None
         self._share, self._pause = 0.0, (0.0, 0.0)
         self._is_cut = False
+        self._held: list[Held] = []
         self._pipes: set[asyncio.Task[None]] = set()
         self._sockets: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -120,6 +145,12 @@ class TcpProxy:
 
     def flow(self) -> None:
         self._do(self._flowing.set)
+
+    def hold(self, direction: str, marker: str) -> Held:
+        """Holds what comes ``up`` or ``down`` from ``marker`` on, a text such as a topic, on each connection."""
+        held = Held(direction, marker.encode(), self._loop)
+        self._do(lambda: self._held.append(held))
+        return held
 
     def limit(self, rate: float | None) -> None:
         """Limits each direction of each connection to ``rate`` bytes per second; None for no limit."""
@@ -194,11 +225,21 @@ class TcpProxy:
         if not piece:
             return
         await self._flowing.wait()
+        await self._wait_at_markers(pipe, piece)
         pipe.writer.write(piece)
         await pipe.writer.drain()
         setattr(self.traffic, pipe.direction, getattr(self.traffic, pipe.direction) + len(piece))
         if self._rate is not None:
             await asyncio.sleep(len(piece) / self._rate)
+
+    async def _wait_at_markers(self, pipe: _Pipe, piece: bytes) -> None:
+        """A piece is held whole: of the packets in it, none is sent before its time."""
+        seen = pipe.tail + piece
+        pipe.tail = seen[-TAIL:]
+        for held in tuple(self._held):
+            if held.direction == pipe.direction and not held.released.is_set() and held.marker in seen:
+                held.reached.set()
+                await held.released.wait()
 
     # --- from outside -------------------------------------------------------------------------------------
 

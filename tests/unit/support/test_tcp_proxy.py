@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
@@ -91,6 +92,18 @@ def test_a_stall_keeps_the_connection_and_everything_in_it(echo: int) -> None:
         proxy.flow()
         connection.settimeout(5.0)
         assert connection.recv(5) == b"later"
+
+
+def test_a_hold_keeps_back_what_comes_from_its_marker_on(echo: int) -> None:
+    with TcpProxy(echo) as proxy, connect(proxy) as connection:
+        held = proxy.hold("down", "round/2")
+        there_and_back(connection, b"round/1 ro")
+        connection.sendall(b"und/2")  # the marker may come in two pieces
+        held.wait(5.0)
+        assert not select.select([connection], [], [], 0.0)[0]
+        held.release()
+        assert connection.recv(5, socket.MSG_WAITALL) == b"und/2"
+        there_and_back(connection, b"round/2")
 
 
 def test_a_limit_is_kept_to_and_lifted(echo: int) -> None:
