@@ -34,9 +34,9 @@ lint: setup-dev ## Style, types, which package may import what, and what bandit 
 	$(BIN)/lint-imports
 	$(BIN)/bandit -q -c pyproject.toml -r aggregator edge_client shared fl_mqtt
 
-# Four at a time, since tests mostly wait; those of the most patience come first. pytest comes last: its closing line is the one to read.
+# Five at a time, since tests mostly wait; those of the most patience come first. pytest comes last: its closing line is the one to read.
 test: lint ## Lint, then all tests but the long ones
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'not long' $(PYTEST)
+	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder -m 'not long' $(PYTEST)
 
 test-long: setup-dev ## The tests that take minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long $(PYTEST)
