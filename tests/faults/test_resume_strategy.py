@@ -55,11 +55,10 @@ def states(cluster: Cluster, name: str) -> list[tuple[str | None, str | None]]:
     return [(one["strategy_state"], one["served"]) for one in made]
 
 
-def goes_on(cluster: Cluster, undisturbed: Reference, boundary: int) -> str:
-    note = dies_and_goes_on(cluster, undisturbed, boundary)
+def goes_on(cluster: Cluster, undisturbed: Reference, boundary: int, name: str = "at") -> str:
+    note = dies_and_goes_on(cluster, undisturbed, boundary, name)
     if note != "lives":
-        name = f"at-{boundary}"
-        assert states(cluster, name) == states(cluster, "undisturbed"), note
+        assert states(cluster, f"{name}-{boundary}") == states(cluster, "undisturbed"), note
     return note
 
 
@@ -86,5 +85,5 @@ def test_killed_before_an_effect_it_makes_the_same_model(
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_killed_before_each_effect_it_makes_the_same_model(cluster: Cluster, undisturbed: Reference) -> None:
-    notes = [goes_on(cluster, undisturbed, boundary) for boundary in range(6, undisturbed.effects)]
+    notes = [goes_on(cluster, undisturbed, boundary, "each") for boundary in range(6, undisturbed.effects)]
     assert {"Fold", "Average", "PublishModel"} <= {note.split()[1] for note in notes if note != "lives"}
