@@ -29,7 +29,7 @@ def log_prior(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
     Added to the logits in training, it keeps a model from learning how rare a class is on one edge (Menon et al. 2021,
     arXiv:2007.07314, equation 10; for each edge by itself: Zhang et al. 2022, FedLC, arXiv:2209.00189).
     """
-    counts = np.bincount(labels, minlength=classes)
+    counts = occurrences(labels, classes)
     return np.log(np.maximum(counts / len(labels), MIN_FREQUENCY)).astype(np.float32)
 
 

@@ -60,6 +60,7 @@ def test_numpy_is_given_numbers_to_count_as_indices_of_the_machine(monkeypatch: 
     assert matrix is not None
     assert matrix.counts == ((1, 0, 0), (0, 0, 0), (0, 0, 2))
     assert scoring.macro_f1(labels, labels, 3) == 1.0
+    assert np.exp(classes.log_prior(labels, 3)).tolist() == pytest.approx([1 / 3, 1e-4, 2 / 3])
 
 
 def test_a_matrix_has_true_classes_by_row() -> None:
