@@ -41,8 +41,8 @@ class Averager:
         self._settings = settings
         self._strategy = strategy
         self._spool = directory.spool
-        self.metadata = {"task": settings.task, "settings": settings.digest}
-        """What the files of models say about the run."""
+        self.metadata: Mapping[str, str] = {}
+        """See `RunRecord.model_metadata`."""
         self._checkpoints = directory.checkpoints
         self._newest: tuple[int, Version] | None = None
         self.previous: Model | None = None

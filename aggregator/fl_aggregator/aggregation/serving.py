@@ -46,17 +46,24 @@ def make_mean(
     return checkpoints.write_mean(last, mean, {"first_version": str(first), **metadata})
 
 
-def read_mean(checkpoints: Checkpoints, settings: Settings, last: int, newest: Model, digest: str) -> Model:
+def read_mean(
+    checkpoints: Checkpoints,
+    settings: Settings,
+    last: int,
+    newest: Model,
+    digest: str,
+    metadata: Mapping[str, str],
+) -> Model:
     """Returns the mean that was served after version ``last``, which is ``newest``; it has this digest.
 
-    It is made again if its file is missing or damaged. Raises ``RunFailed`` if that is not possible.
+    It is made again, with this ``metadata``, if its file is missing or damaged. Raises ``RunFailed`` if that is not
+    possible.
     """
     try:
         return checkpoints.read_mean(last, digest)
     except RunFailed as damage:
         first = settings.first_served(last)
         assert first is not None, "the journal says that a mean was served"
-        metadata = {"task": settings.task, "settings": settings.digest}
         try:
             made = make_mean(checkpoints, first, last, newest, metadata)
         except OSError as error:

@@ -88,8 +88,7 @@ class Interpreter:
             lambda done: inbox.put("control", done),
         )
         self.worker.averager.plain_weights = launch.plain_weights
-        if launch.record.attack is not None:
-            self.worker.averager.metadata["attack"] = launch.record.attack
+        self.worker.averager.metadata = launch.record.model_metadata
         started = launch.record.started.removesuffix("+00:00") + "Z"
         self.observer_feed = ObserverFeed(connections, scope, started, self.worker.in_progress)
         self.status_publisher = StatusPublisher(connections, scope, self.observer_feed, launch.record.attack)

@@ -217,8 +217,10 @@ def _served(directory: RunDirectory, recovered: RecoveredRun, found: Mapping[int
         effect = recovered.snapshot.models.get(number)
         if effect is not None and effect.served is not None:
             try:
-                settings, digest = recovered.record.settings, effect.served.digest
-                served[number] = read_mean(directory.checkpoints, settings, number, model, digest)
+                record, digest = recovered.record, effect.served.digest
+                served[number] = read_mean(
+                    directory.checkpoints, record.settings, number, model, digest, record.model_metadata
+                )
             except RunFailed as error:
                 if number == recovered.state.version:
                     raise

@@ -104,6 +104,12 @@ class RunRecord(BaseModel):
         """Who attacks the run and how, for people; null in a run without simulated attackers."""
         return None if self.fleet is None or self.fleet.attack is None else self.fleet.attack.summary
 
+    @property
+    def model_metadata(self) -> dict[str, str]:
+        """What the files of models say about the run."""
+        attack = {} if self.attack is None else {"attack": self.attack}
+        return {"task": self.settings.task, "settings": self.settings.digest, **attack}
+
 
 def new_record(
     settings: Settings, first_weights: FirstWeights | None = None, fleet: FleetRecord | None = None

@@ -16,6 +16,7 @@ from fl_shared.tensors.manifest import manifest_of
 
 MANIFEST = manifest_of({"a": np.zeros((3, 5), "<f4"), "variance": np.zeros(4, "<f4")}, ["variance"])
 SETTINGS = Settings(serve="average:3")
+METADATA = {"task": "digits", "attack": "1 of 4 edges attack: label-flip"}
 
 
 def version(number: int) -> Model:
@@ -75,15 +76,17 @@ def test_a_file_that_is_damaged_is_made_again_with_the_same_bits(tmp_path: Path)
     checkpoints = written(tmp_path, 4)
     digest = serving.make_mean(checkpoints, 2, 4, version(4), {}).digest
     checkpoints.mean_path(4).write_bytes(b"damage")
-    assert serving.read_mean(checkpoints, SETTINGS, 4, version(4), digest).digest == digest
+    assert serving.read_mean(checkpoints, SETTINGS, 4, version(4), digest, METADATA).digest == digest
     assert read_safetensors(checkpoints.mean_path(4)).digest == digest
+    with safe_open(checkpoints.mean_path(4), framework="numpy") as file:
+        assert METADATA.items() <= file.metadata().items()
     checkpoints.mean_path(4).unlink()
     checkpoints.version_path(3).unlink()
     with pytest.raises(RunFailed, match=r"the mean of versions 2 to 4 cannot be made: .*version-000003"):
-        serving.read_mean(checkpoints, SETTINGS, 4, version(4), digest)
+        serving.read_mean(checkpoints, SETTINGS, 4, version(4), digest, METADATA)
     checkpoints.write(3, version(8))
     with pytest.raises(RunFailed, match="have another mean"):
-        serving.read_mean(checkpoints, SETTINGS, 4, version(4), digest)
+        serving.read_mean(checkpoints, SETTINGS, 4, version(4), digest, METADATA)
 
 
 def test_a_return_to_an_earlier_version_serves_the_mean_of_then(tmp_path: Path) -> None:
