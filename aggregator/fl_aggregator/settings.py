@@ -26,6 +26,7 @@ from fl_shared.cli.headings import BROKER, DATA, EVALUATION, OUTPUT, ROUNDS, RUN
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import partition_scheme, topics
+from fl_shared.protocol.abilities import needed
 from fl_shared.protocol.task_spec import format_task
 from fl_shared.system.invocation import aggregator_command
 from fl_shared.tensors.encodings.float32 import FLOAT32
@@ -271,9 +272,8 @@ class Settings(BaseModel):
     @property
     def abilities(self) -> tuple[str, ...]:
         """What edges that train must be able to do. A strategy's own correction must be in ``correct``."""
-        corrections = (text.partition(":")[0] for text in self.correct)
-        asked = {"clip-gradients": self.clip_gradients, "logit-adjustment": self.logit_adjustment}
-        return (*corrections, *(name for name, value in asked.items() if value))
+        correction = self.correct[0].partition(":")[0] if self.correct else None
+        return needed(correction, self.clip_gradients, self.logit_adjustment)
 
     @property
     def task_spec(self) -> str:

@@ -9,6 +9,7 @@ from fl_aggregator.round import roster as r
 from fl_aggregator.round.effects import Admit, Effect, Refuse, SendReply, Transition
 from fl_aggregator.round.events import Registered
 from fl_aggregator.round.state import Aggregating, Collecting, Evaluating, Run, Selecting
+from fl_shared.protocol import abilities
 from fl_shared.tensors.encodings.float32 import FLOAT32
 
 
@@ -99,10 +100,8 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
         ):  # of the initial weights, and of all other updates
             if encoding not in event.encodings:
                 return Refuse("wrong-encoding", _lacks_encoding(encoding, event.encodings))
-        for ability in state.settings.abilities:
-            if ability not in event.abilities:
-                has = ", ".join(event.abilities) or "none"
-                return Refuse("lacks-ability", f"the run needs {ability}; this edge has {has}")
+        if lacking := abilities.lacking(state.settings.abilities, event.abilities):
+            return Refuse("lacks-ability", lacking)
     if previous is None and _is_full(state) and not state.roster.has_evictable():
         return Refuse(
             "no-partition-left", f"{len(state.roster.clients)} clients are already known (--max-clients)"

@@ -31,7 +31,6 @@ from fl_edge.storage.state_dir import StateDir
 from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import NAME_PREFIX as SYNTHETIC
 from fl_edge.training.corrections import registry as corrections
-from fl_edge.training.corrections.observation import CLIP_GRADIENTS, LOGIT_ADJUSTMENT
 from fl_edge.training.factory import has_torch
 from fl_edge.workers.jobs import FailureOutcome, JobResult
 from fl_edge.workers.pool import Pool
@@ -44,6 +43,7 @@ from fl_shared.mqtt.connection import Connection
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.abilities import CLIP_GRADIENTS, LOGIT_ADJUSTMENT
 from fl_shared.protocol.task_spec import task_name
 from fl_shared.system.file_limit import raise_file_limit
 from fl_shared.system.invocation import install_command

@@ -11,6 +11,7 @@ from fl_edge.session.registration import register
 from fl_edge.session.state import LoadedPartition, Registering, RetainedMessages, Session
 from fl_edge.session.transitions import Transition, cancel_work, then, transition, with_next_job
 from fl_edge.session.work import Fetching, Idle, Reporting, ReportingFailure, Training
+from fl_shared.protocol import abilities
 from fl_shared.protocol import messages as m
 
 MIN_FETCH_TIMEOUT = 10.0
@@ -169,8 +170,11 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
         has = " or ".join(map(repr, session.identity.encodings))
         detail = f"encoding: {selected.encoding!r} in the selection, but this edge can send updates in {has}"
         return reporting.report_failure(session, selected, detail, now)
-    lacking = _lacking_ability(session, selected)
-    if lacking is not None:
+    training, correction = selected.training, selected.correction
+    needed = abilities.needed(
+        None if correction is None else correction.name, training.clip_gradients, training.logit_adjustment
+    )
+    if lacking := abilities.lacking(needed, session.identity.abilities):
         return reporting.report_failure(session, selected, lacking, now)
     if not isinstance(state, LoadedPartition) or state.partition != membership.partition:
         # The round is started when the partition has been loaded.
@@ -183,17 +187,6 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
     session = replace(session, work=Fetching(job, selected))
     timeout = max(MIN_FETCH_TIMEOUT, selected.seconds_left)
     return transition(session, notice, Fetch(job, selected.base.digest, timeout, selected.companions))
-
-
-def _lacking_ability(session: Session, selected: m.Selected) -> str | None:
-    """Says what the edge cannot do of what is asked of it; null if it can do all."""
-    training, has = selected.training, session.identity.abilities
-    asked = {"clip-gradients": training.clip_gradients, "logit-adjustment": training.logit_adjustment}
-    needed = [] if selected.correction is None else [selected.correction.name]
-    for name in (*needed, *(name for name, value in asked.items() if value)):
-        if name not in has:
-            return f"the run needs {name}; this edge has {', '.join(has) or 'none'}"
-    return None
 
 
 def fetched(session: Session, event: Fetched) -> Transition:

@@ -10,7 +10,7 @@ from fl_edge.tasks.dense_network import DenseNetwork
 from fl_edge.tasks.steps import observed
 from fl_edge.tasks.task import TrainReport
 from fl_edge.training.corrections.correction import CorrectionRequest
-from fl_edge.training.corrections.observation import Layout, asked_of, observation_of
+from fl_edge.training.corrections.observation import Layout, observation_of
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator, edge_seed, training_settings
 from fl_edge.training.task_executor import TaskExecutor
 from fl_edge.training.update import check_manifests_match, make_update
@@ -55,8 +55,9 @@ class LightExecutor(TaskExecutor):
         chosen = training_settings(settings, self.task.defaults)
         seed = edge_seed(settings.seed, round_number, client)
         names = [spec.name for spec in manifest.arrays if spec.role == "parameter"]
-        layout = Layout(manifest, names)
-        observation = observation_of(correction, settings.clip_gradients, layout)
+        observation = observation_of(
+            correction, settings.clip_gradients, chosen.logit_adjustment, Layout(manifest, names)
+        )
         observation.begin([network.arrays[name] for name in names])
 
         def train() -> TrainReport:
@@ -72,6 +73,4 @@ class LightExecutor(TaskExecutor):
             lambda trained: flatten(trained.arrays, manifest),
             allocate,
             observation,
-            asked_of(correction, settings.clip_gradients, chosen.logit_adjustment),
-            layout,
         )

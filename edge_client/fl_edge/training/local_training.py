@@ -10,7 +10,7 @@ from torch import nn
 
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
 from fl_edge.training.corrections.correction import CorrectionRequest
-from fl_edge.training.corrections.observation import Layout, asked_of, observation_of, observing_torch
+from fl_edge.training.corrections.observation import Layout, observation_of, observing_torch
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator, edge_seed
 from fl_edge.training.generator import GENERATOR
 from fl_edge.training.task_results import checked_scores
@@ -100,13 +100,14 @@ def train_update(
         GENERATOR.give_way()
         return cancelled()
 
+    shared = {spec.name for spec in manifest.arrays}
     parameters = {
         name: parameter
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad and any(name == spec.name for spec in manifest.arrays)
+        if parameter.requires_grad and name in shared
     }
     layout = Layout(manifest, tuple(parameters))
-    observation = observation_of(correction, clip_gradients, layout, device)
+    observation = observation_of(correction, clip_gradients, settings.logit_adjustment, layout, device)
 
     def train() -> TrainReport:
         with (
@@ -125,8 +126,6 @@ def train_update(
         lambda trained: _vector(task, trained, manifest),
         allocate or (lambda values: np.empty(values, np.float32)),
         observation,
-        asked_of(correction, clip_gradients, settings.logit_adjustment),
-        layout,
     )
 
 

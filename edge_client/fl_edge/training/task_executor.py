@@ -14,7 +14,6 @@ import numpy as np
 from fl_edge.tasks import classes
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Scores, Task
 from fl_edge.training.corrections import registry as corrections
-from fl_edge.training.corrections.observation import CLIP_GRADIENTS, LOGIT_ADJUSTMENT
 from fl_edge.training.executor import DataSummary
 from fl_edge.training.task_results import (
     checked_answer,
@@ -25,6 +24,7 @@ from fl_edge.training.task_results import (
     declared_metrics,
 )
 from fl_edge.training.update import check_manifests_match
+from fl_shared.protocol.abilities import CLIP_GRADIENTS, LOGIT_ADJUSTMENT
 from fl_shared.protocol.messages import MetricDeclaration, Partition, Split
 from fl_shared.tensors.manifest import Manifest, Vector
 

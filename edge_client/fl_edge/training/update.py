@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fl_edge.errors import DataMissingError, DivergedError, ManifestMismatchError
 from fl_edge.tasks.task import Examples, LocalData, Task, TrainReport
-from fl_edge.training.corrections.observation import Layout, Observation
+from fl_edge.training.corrections.observation import Observation
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator
 from fl_edge.training.task_results import checked_report, checked_scores
 from fl_shared.protocol.messages import UpdateMetrics
@@ -39,14 +39,12 @@ def make_update(
     vector_of: Callable[[Any], Vector],
     allocate: VectorAllocator,
     observation: Observation,
-    asked: Sequence[str],
-    layout: Layout,
 ) -> TrainedUpdate:
     """Calls ``train``, which trains ``model`` in place, and returns the update.
 
     ``vector_of`` returns the weights of a model. The metrics are those before and after on the holdout, if there is
-    one, and ``train.loss`` of the last epoch. ``observation`` sees the steps of ``train``, and must have done what is
-    ``asked``; if it has seen any, its number of steps counts, and not the task's.
+    one, and ``train.loss`` of the last epoch. ``observation`` sees the steps of ``train``; if it has seen any,
+    its number of steps counts, and not the task's.
 
     Raises ``DataMissingError``, ``DivergedError`` and ``TaskError``.
     """
@@ -57,17 +55,13 @@ def make_update(
     started = time.perf_counter()
     before = _metrics(task, model, data.holdout)
     report = checked_report(task, train())
-    corrected = observation.end(asked)
+    sections, own = observation.end()
     after = _metrics(task, model, data.holdout)
     task.finish(model, data)
     delta = allocate(len(base))
     np.subtract(vector_of(model), base, out=delta)
     if not np.isfinite(delta).all():
         raise DivergedError("training diverged: some of the weights are not finite")
-    sections, own = (
-        layout.vectors({name: [_array(one) for one in arrays] for name, arrays in some.items()})
-        for some in (corrected.sections, corrected.own)
-    )
     return TrainedUpdate(
         delta=delta,
         examples=len(data.train),
@@ -77,12 +71,6 @@ def make_update(
         sections=sections,
         own=own,
     )
-
-
-def _array(one: Any) -> Vector:
-    """Returns a tensor or an array as an array."""
-    found: Vector = one if isinstance(one, np.ndarray) else one.detach().cpu().numpy()
-    return found
 
 
 def _metrics(task: Task, model: Any, holdout: Examples | None) -> dict[str, float] | None:

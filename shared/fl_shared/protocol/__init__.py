@@ -8,6 +8,7 @@
 ``envelope``          the members that all the aggregator's messages begin with
 ``limits``            sizes and times that both sides keep to
 ``partition_scheme``  how a data set is split into partitions
+``abilities``         what edges can do in training besides plain SGD
 ``task_spec``         a task and its options as one text
 ``asyncapi``          the AsyncAPI description, generated from the messages
 ====================  ===========================================================

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,17 +18,14 @@ from fl_edge.training.corrections.correction import (
     Arrays,
     Correction,
     CorrectionRequest,
-    CorrectionResult,
     length,
 )
 from fl_edge.training.corrections.registry import correction_class
+from fl_shared.protocol.abilities import LOGIT_ADJUSTMENT, needed
 from fl_shared.tensors.manifest import Manifest, Vector, flatten, unflatten
 
 if TYPE_CHECKING:
     import torch
-
-CLIP_GRADIENTS: Final = "clip-gradients"
-LOGIT_ADJUSTMENT: Final = "logit-adjustment"
 
 
 class Observation:
@@ -36,15 +33,22 @@ class Observation:
 
     def __init__(
         self,
+        layout: Layout,
         correction: Correction | None,
         clip: float,
+        needed: Sequence[str],
         arithmetic: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        """``clip``: the greatest norm of a gradient; 0: any. ``arithmetic``: within which gradients are changed."""
+        """``clip``: the greatest norm of a gradient; 0: any. ``needed``: the abilities that the training needs.
+
+        ``arithmetic``: within which gradients are changed.
+        """
         self.steps = 0
+        self._layout = layout
         self._adjusted = False
         self._correction = correction
         self._clip = clip
+        self._needed = needed
         self._arithmetic = arithmetic
         self._numbers: Mapping[int, int] | None = None
 
@@ -86,9 +90,12 @@ class Observation:
         """See `steps.StepObserver`."""
         self._adjusted = True
 
-    def end(self, asked: Sequence[str]) -> CorrectionResult:
-        """Returns what the correction makes of it. Raises ``TaskError`` if what was ``asked`` could not be done."""
-        for name in asked:
+    def end(self) -> tuple[dict[str, Vector], dict[str, Vector]]:
+        """Returns what the correction makes of it: the sections of the update, and what stays on the edge.
+
+        Raises ``TaskError`` if what the training needs could not be done.
+        """
+        for name in self._needed:
             if name == LOGIT_ADJUSTMENT and not self._adjusted:
                 raise TaskError(
                     f"the run needs {name}, but the task does not train with the cross-entropy of fl_edge.tasks.sgd"
@@ -98,7 +105,10 @@ class Observation:
                     f"the run needs {name}, but the task takes no step through torch.optim or fl_edge.tasks.sgd, "
                     "so that nothing reaches its gradients"
                 )
-        return CorrectionResult() if self._correction is None else self._correction.end(self.steps)
+        if self._correction is None:
+            return {}, {}
+        result = self._correction.end(self.steps)
+        return self._layout.vectors(result.sections), self._layout.vectors(result.own)
 
 
 class Layout:
@@ -116,24 +126,29 @@ class Layout:
         parts = {name: unflatten(vector, self._manifest) for name, vector in vectors.items()}
         return {name: [part[one] for one in self._names] for name, part in parts.items()}
 
-    def vectors(self, arrays: Mapping[str, Sequence[Vector]]) -> dict[str, Vector]:
+    def vectors(self, arrays: Mapping[str, Arrays]) -> dict[str, Vector]:
         """Returns each list of parameters as a vector."""
         empty = {spec.name: np.broadcast_to(np.float32(0), spec.shape) for spec in self._manifest.arrays}
         return {
-            name: flatten({**empty, **dict(zip(self._names, parts, strict=True))}, self._manifest)
+            name: flatten(
+                {**empty, **dict(zip(self._names, map(_array, parts), strict=True))}, self._manifest
+            )
             for name, parts in arrays.items()
         }
 
 
-def asked_of(request: CorrectionRequest | None, clip: float, adjustment: float) -> tuple[str, ...]:
-    """Returns the abilities that a training needs."""
-    correction = () if request is None else (request.name,)
-    asked = ((CLIP_GRADIENTS, clip), (LOGIT_ADJUSTMENT, adjustment))
-    return (*correction, *(name for name, value in asked if value))
+def _array(one: Any) -> Vector:
+    """Returns a tensor or an array as an array."""
+    found: Vector = one if isinstance(one, np.ndarray) else one.detach().cpu().numpy()
+    return found
 
 
 def observation_of(
-    request: CorrectionRequest | None, clip: float, layout: Layout, device: torch.device | str | None = None
+    request: CorrectionRequest | None,
+    clip: float,
+    adjustment: float,
+    layout: Layout,
+    device: torch.device | str | None = None,
 ) -> Observation:
     """Returns an observation that applies ``request``; with a device, for torch, and with its vectors there.
 
@@ -144,11 +159,12 @@ def observation_of(
         published, own = layout.arrays(request.published), layout.arrays(request.own)
         kind = correction_class(request.name)
         correction = kind(request.settings, _on(published, device), _on(own, device))
+    abilities = needed(None if request is None else request.name, clip, adjustment)
     if device is None:
-        return Observation(correction, clip)
+        return Observation(layout, correction, clip, abilities)
     import torch
 
-    return Observation(correction, clip, torch.no_grad)
+    return Observation(layout, correction, clip, abilities, torch.no_grad)
 
 
 def _on(arrays: Mapping[str, list[Vector]], device: torch.device | str | None) -> dict[str, list[Any]]:
