@@ -8,20 +8,20 @@ data, by which a file is recognized that a power failure has left incomplete.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from fl_edge.session.work import OwnState, StateReference
+from fl_edge.storage.saved_file import delete, read_metadata, reason_of
 from fl_shared.protocol import messages as m
 from fl_shared.system.files import open_regular, write_atomically
 from fl_shared.tensors.encodings.float32 import FLOAT32
-from fl_shared.tensors.safetensors_file import LENGTH_BYTES, Tensor, file_head
+from fl_shared.tensors.safetensors_file import Tensor, file_head
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class OwnStateFiles:
                 error.strerror,
                 extra={"client": self._client},
             )
-            self._delete(STAGED)
+            delete(self._directory / STAGED)
             self._memory[STAGED] = {name: bytes(one) for name, one in zip(names, data, strict=True)}
 
     def promote(self) -> None:
@@ -90,7 +90,7 @@ class OwnStateFiles:
         in_memory = self._memory.pop(STAGED, None)
         self._memory.pop(CURRENT, None)
         if in_memory is not None:
-            self._delete(CURRENT)
+            delete(self._directory / CURRENT)
             self._memory[CURRENT] = in_memory
             return
         try:
@@ -103,7 +103,7 @@ class OwnStateFiles:
         for name, asked in ((STAGED, staged), (CURRENT, current)):
             if asked:
                 self._memory.pop(name, None)
-                self._delete(name)
+                delete(self._directory / name)
 
     def current(self) -> dict[str, memoryview]:
         """Returns the vectors that count; none if there are none."""
@@ -123,29 +123,22 @@ class OwnStateFiles:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             LOG.warning(
                 "removed %s, which is not usable: %s; this edge begins as a new one",
                 path,
-                reason[:300],
+                reason_of(error),
                 extra={"client": self._client},
             )
-            self._delete(name)
+            delete(path)
             return None
 
     def _parsed(self, path: Path) -> tuple[_Metadata, dict[str, memoryview]]:
         with os.fdopen(open_regular(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-            if not 0 < length <= min(MAX_HEADER, size - LENGTH_BYTES) or size > MAX_BYTES:
-                raise ValueError(f"a header of {length} bytes in a file of {size}")
-            header, data = file.read(length), memoryview(file.read())
-        try:
-            text = json.loads(header)["__metadata__"]["correction"]
-        except (KeyError, TypeError, RecursionError) as error:
-            raise ValueError(
-                f"its metadata does not describe a correction ({type(error).__name__})"
-            ) from None
+            if size > MAX_BYTES:
+                raise ValueError(f"{size} bytes, expected at most {MAX_BYTES}")
+            text, _ = read_metadata(file, "a correction", MAX_HEADER)
+            data = memoryview(file.read())
         metadata = _Metadata.model_validate_json(text)
         if metadata.client != self._client:
             raise ValueError(f"client: {metadata.client!r}, but this edge is {self._client!r}")
@@ -155,12 +148,6 @@ class OwnStateFiles:
         return metadata, {
             one: data[number * each : (number + 1) * each] for number, one in enumerate(metadata.names)
         }
-
-    def _delete(self, name: str) -> None:
-        try:
-            (self._directory / name).unlink(missing_ok=True)
-        except OSError as error:
-            LOG.warning("cannot remove %s: %s", self._directory / name, error.strerror)
 
 
 def _sha256(*parts: bytes | memoryview) -> str:

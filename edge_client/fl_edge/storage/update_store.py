@@ -8,7 +8,6 @@ failure has left incomplete is recognized by its digest.
 
 from __future__ import annotations
 
-import json
 import logging
 import mmap
 import os
@@ -16,16 +15,17 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from fl_edge.session.work import PendingUpdate
+from fl_edge.storage.saved_file import delete, read_metadata, reason_of
 from fl_shared.protocol import messages as m
 from fl_shared.system.files import open_regular, write_atomically
 from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.registry import KnownEncoding
 from fl_shared.tensors.manifest import ArraySpec, Manifest
-from fl_shared.tensors.safetensors_file import LENGTH_BYTES, Tensor, file_head
+from fl_shared.tensors.safetensors_file import Tensor, file_head
 from fl_shared.tensors.sections import ModelSection, model_digest
 from fl_shared.transfer.upload import FinishedUpdate
 
@@ -76,23 +76,14 @@ def read(path: Path, client: str) -> PendingUpdate | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         LOG.warning(
             "removed %s, which is not usable; the edge trains again if it is still selected: %s",
             path,
-            reason[:300],
+            reason_of(error),
             extra={"client": client},
         )
         delete(path)
         return None
-
-
-def delete(path: Path) -> None:
-    """Removes the file if there is one; logs if that fails."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        LOG.warning("cannot remove %s: %s", path, error.strerror)
 
 
 def _header(client: str, pending: PendingUpdate) -> bytes:
@@ -122,13 +113,10 @@ def _header(client: str, pending: PendingUpdate) -> bytes:
 
 def _read(path: Path, client: str) -> PendingUpdate:
     with os.fdopen(open_regular(path), "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-        if not 0 < length <= min(MAX_HEADER, size - LENGTH_BYTES):
-            raise ValueError(f"a header of {length} bytes in a file of {size}")
+        text, start = read_metadata(file, "an update", MAX_HEADER)
         # The mapping stays valid after the file is closed, and after it is removed.
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    metadata = _parse_metadata(bytes(data[LENGTH_BYTES : LENGTH_BYTES + length]))
+    metadata = _Metadata.model_validate_json(text)
     if metadata.client != client:
         raise ValueError(f"client: {metadata.client!r}, but this edge is {client!r}")
     update = FinishedUpdate(
@@ -138,21 +126,11 @@ def _read(path: Path, client: str) -> PendingUpdate:
         steps=metadata.steps,
         seconds=metadata.seconds,
         metrics=metadata.metrics,
-        sections=_sections(metadata, data[LENGTH_BYTES + length :]),
+        sections=_sections(metadata, data[start:]),
     )
     if model_digest(update.sections) != metadata.digest:
         raise ValueError("digest: does not match the data")
     return PendingUpdate(metadata.selected, update)
-
-
-def _parse_metadata(header: bytes) -> _Metadata:
-    try:
-        text = json.loads(header)["__metadata__"]["update"]
-    except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"its metadata does not describe an update ({type(error).__name__})") from None
-    if not isinstance(text, str):
-        raise ValueError("its metadata does not describe an update")
-    return _Metadata.model_validate_json(text)
 
 
 def _sections(metadata: _Metadata, data: memoryview) -> tuple[ModelSection, ...]:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fl_edge.session.work import PendingUpdate
-from fl_edge.storage import update_store
+from fl_edge.storage import saved_file, update_store
 from fl_shared.tensors.encodings.registry import ENCODINGS
 from fl_shared.tensors.sections import ModelSection
 from tests.support.builders import finished_update
@@ -63,8 +63,8 @@ def test_its_data_lives_on_when_it_is_forgotten(tmp_path: Path) -> None:
     path = tmp_path / update_store.FILE_NAME
     update_store.write(path, "7", finished())
     found = update_store.read(path, "7")
-    update_store.delete(path)
-    update_store.delete(path)
+    saved_file.delete(path)
+    saved_file.delete(path)
     assert found is not None
     assert bytes(found.update.sections[0].data) == DATA
 
