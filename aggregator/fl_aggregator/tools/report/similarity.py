@@ -61,17 +61,17 @@ def groups_of(found: Similarity) -> list[list[str]]:
     count = len(cosines)
     least = (cosines.sum() - np.trace(cosines)) / (count * (count - 1))
     groups = [[index] for index in range(count)]
+    sums = cosines  # of the pairs between two groups
     while len(groups) > 1:
-        pairs = [
-            (float(cosines[np.ix_(one, other)].mean()), first, second)
-            for first, one in enumerate(groups)
-            for second, other in enumerate(groups)
-            if first < second
-        ]
-        best, first, second = max(pairs, key=lambda pair: (pair[0], -pair[1], -pair[2]))
-        if best < least:
+        sizes = np.array([len(group) for group in groups])
+        means = np.where(np.tri(len(groups), dtype=bool), -np.inf, sums / np.outer(sizes, sizes))
+        first, second = divmod(int(means.argmax()), len(groups))
+        if means[first, second] < least:
             break
         groups[first] += groups.pop(second)
+        sums[first] += sums[second]
+        sums[:, first] += sums[:, second]
+        sums = np.delete(np.delete(sums, second, axis=0), second, axis=1)
     named = [sorted((found.clients[index] for index in group), key=natural_key) for group in groups]
     return sorted(named, key=lambda group: (-len(group), natural_key(group[0])))
 
