@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, cast
 
+from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.executor import Executor, TrainedUpdate, VectorAllocator
 from fl_mqtt.simulation.attacks import Attack, Training, parse_attack
 from fl_mqtt.simulation.local import ATTACKING
@@ -42,8 +43,7 @@ class AttackingExecutor:
         client: str,
         cancelled: Callable[[], bool],
         allocate: VectorAllocator,
-        *more: Any,
-        **named: Any,
+        correction: CorrectionRequest | None = None,
     ) -> TrainedUpdate:
         """Trains, or attacks (see `executor.Executor`)."""
         training = Training(
@@ -58,8 +58,7 @@ class AttackingExecutor:
             self._attackers,
             self._clients,
             self._memory,
-            more,
-            named,
+            correction,
         )
         return self._attack.train(training, allocate) if client in self._attackers else training.run(allocate)
 

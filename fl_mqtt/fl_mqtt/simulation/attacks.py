@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Annotated, Any, Final
 
@@ -21,6 +21,7 @@ from fl_aggregator.storage.run_directory import AttackRecord
 from fl_edge.errors import DivergedError, UnknownTaskError
 from fl_edge.tasks.synthetic import parameter_count
 from fl_edge.tasks.task import Examples, LocalData
+from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.executor import Executor, TrainedUpdate, VectorAllocator, edge_seed
 from fl_edge.training.task_executor import TaskExecutor
 from fl_shared.cli.specification import make, split
@@ -37,10 +38,7 @@ Factor = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A training that an attacker is asked for. ``executor`` trains honestly; ``memory`` is its own, for all rounds.
-
-    ``more``, ``named``: further arguments of `executor.Executor.train`.
-    """
+    """A training that an attacker is asked for. ``executor`` trains honestly; ``memory`` is its own, for all rounds."""
 
     executor: Executor
     base: Vector
@@ -53,8 +51,7 @@ class Training:
     attackers: tuple[str, ...]
     clients: int
     memory: dict[Any, Vector]
-    more: tuple[Any, ...] = ()
-    named: Mapping[str, Any] = field(default_factory=dict)
+    correction: CorrectionRequest | None = None
 
     def run(
         self, allocate: VectorAllocator, client: str | None = None, executor: Executor | None = None
@@ -72,8 +69,7 @@ class Training:
             client or self.client,
             self.cancelled,
             allocate,
-            *self.more,
-            **self.named,
+            self.correction,
         )
 
 
