@@ -114,7 +114,7 @@ def resolved(settings: Settings) -> Settings:
     _, preset, fields = _preset(settings)
     if preset.correct is None or settings.correct:
         return settings
-    known = {field.name for field in dataclasses.fields(part_class("correct", preset.correct))}
+    known = fields_of(part_class("correct", preset.correct))
     own = ",".join(f"{name}={value}" for name, value in fields.items() if name in known)
     return settings.model_copy(update={"correct": (preset.correct + (own and f":{own}"),)})
 
