@@ -87,9 +87,9 @@ def _small(name: str, seed: int, lr: float | None, partition: str, rounds: int =
     )  # fmt: skip
 
 
-def _skew(lr: float | None) -> list[Cell]:
+def _skew(lr: float | None, block: str = "A", suffix: str = "", **more: Any) -> list[Cell]:
     return [
-        _small(f"A/{partition}/{name}", seed, lr, partition, **options)
+        _small(f"{block}/{partition}/{name}{suffix}", seed, lr, partition, **options, **more)
         for seed in SEEDS
         for partition in PARTITIONS
         for name, options in SKEW.items()
@@ -129,18 +129,7 @@ def _attack(option: str | None) -> dict[str, Any]:
 
 
 def _served(lr: float | None) -> list[Cell]:
-    return [
-        _small(f"{cell.name} + {SERVED}".replace("A/", "S/", 1), cell.seed, lr, **_without_fixed(cell), serve=SERVED)
-        for cell in _skew(lr)
-    ]  # fmt: skip
-
-
-def _without_fixed(cell: Cell) -> dict[str, Any]:
-    return {
-        name: cell.options[name]
-        for name in ("partition", "strategy", "logit_adjustment")
-        if name in cell.options
-    }
+    return _skew(lr, "S", f" + {SERVED}", serve=SERVED)
 
 
 def _anchors() -> list[Cell]:
