@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from itertools import pairwise
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.round.machine import step
+from fl_aggregator.round.machine import due, step
 from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.round.state import Aggregating, Collecting, Finished, Run, Selecting, Stopped
 from fl_aggregator.server.resume import ended_rounds
@@ -50,6 +51,7 @@ class RoundInvariants:
         for effect in effects:
             self._take(effect, before, event)
         self._check_state(before, event, after)
+        self._check_due(event.now, after)
         assert self.ended == after.ended
         awaited = {evaluation.model for evaluation in after.evaluations}
         written = [effect.summary.model for effect in effects if isinstance(effect, do.WriteHistory)]
@@ -153,6 +155,17 @@ class RoundInvariants:
             assert settings.effective_quorum <= contributors <= settings.per_round
 
     # --- states -----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _check_due(now: float, after: Run) -> None:
+        """Time does nothing until it is due, and then it does something: nobody asks in vain, or again and again."""
+        at = due(after)
+        assert at is None or now < at < math.inf, "it is due already"
+        last = now + 1e6 if at is None else math.nextafter(at, now)
+        for idle in (now, last):
+            assert step(after, on.TimePassed(now=idle)) == (after, ()), f"due at {at}, but it acts at {idle}"
+        if at is not None:
+            assert step(after, on.TimePassed(now=at)) != (after, ()), f"due at {at}, but it does nothing"
 
     def _check_state(self, before: Run, event: on.Event, after: Run) -> None:
         phase = after.phase

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from fl_edge.session import effects
+from fl_edge.session import effects, events, machine
 from fl_edge.session.events import Event
-from fl_edge.session.machine import next_due
 from fl_edge.session.state import (
     AwaitingPartition,
     Confirming,
@@ -163,13 +164,25 @@ class CheckedEdge(RuleBasedStateMachine):
 
     @invariant()
     def time_is_asked_for(self) -> None:
-        state, due = self.script.state, next_due(self.script.state)
+        state, due = self.script.state, machine.due(self.script.state)
         if not isinstance(state, Stopped) and isinstance(
             state.registration, Registering | AwaitingPartition | Confirming
         ):
             assert due is not None
             assert due <= self.script.now + 30, "it gives up registering"
-        assert due is None or due >= self.script.now - 35, "something is overdue for ever"
+
+    @invariant()
+    def time_does_something_when_it_is_due_and_nothing_before(self) -> None:
+        state, due = self.script.state, machine.due(self.script.state)
+        last = self.script.now + 1e6 if due is None else math.nextafter(due, -math.inf)
+        assert machine.step(state, events.TimePassed(last)) == (state, ()), (
+            f"due at {due}, but it acts at {last}"
+        )
+        if due is not None:
+            after, done = machine.step(state, events.TimePassed(due))
+            assert done, f"due at {due}, but it does nothing"
+            later = machine.due(after)
+            assert later is None or later > due, "it is due again at once"
 
     @invariant()
     def work_is_for_the_own_run(self) -> None:

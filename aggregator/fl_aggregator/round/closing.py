@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Final, Literal
 
 from fl_aggregator.round import effects as do
@@ -43,6 +46,8 @@ def collect(state: Run, phase: Collecting, now: float) -> Transition:
     """
     if len(phase.updates) >= phase.target:
         return _close_round(state, phase, now)
+    if now < due(state, phase):
+        return state, ()
     deadline_passed = now >= phase.deadline
     if deadline_passed and phase.base is None:
         # Initial weights: the edge that was asked has had its time, so the next one is asked.
@@ -54,8 +59,7 @@ def collect(state: Run, phase: Collecting, now: float) -> Transition:
     active = len(phase.updates) + len(phase.awaited) - len(absent)
     added: tuple[str, ...] = ()
     if active < phase.selection_size and (not deadline_passed or phase.base is None):
-        eligible = frozenset(state.roster.eligible(state.manifest))
-        added = tuple(n for n in phase.substitutes if n in eligible)[: phase.selection_size - active]
+        added = tuple(islice(_eligible_substitutes(state, phase), phase.selection_size - active))
     if added:
         phase = replace(
             phase,
@@ -64,13 +68,32 @@ def collect(state: Run, phase: Collecting, now: float) -> Transition:
             deadline=now + state.settings.deadline if phase.base is None else phase.deadline,
         )
         return replace(state, phase=phase), (announcement_of(phase),)
-    if active == len(phase.updates) or deadline_passed:
-        if len(phase.updates) >= phase.quorum:
-            return _close_round(state, phase, now)
-        cause = "the deadline passed" if deadline_passed else "all connected edges have answered"
-        count = f"only {len(phase.updates)} of {phase.quorum} updates arrived"
-        return abandon(state, phase, now, f"{cause}, but {count}")
-    return state, ()
+    if len(phase.updates) >= phase.quorum:
+        return _close_round(state, phase, now)
+    cause = "the deadline passed" if deadline_passed else "all connected edges have answered"
+    count = f"only {len(phase.updates)} of {phase.quorum} updates arrived"
+    return abandon(state, phase, now, f"{cause}, but {count}")
+
+
+def due(state: Run, phase: Collecting) -> float:
+    """Returns the run time at which `collect` selects a substitute or ends the round, if only time passes.
+
+    That is at the deadline, or when so many of the awaited edges are absent that a substitute is needed, or all of them
+    if none is eligible.
+    """
+    awaited = phase.awaited
+    absences = sorted(state.roster.absent_at(name, state.settings.grace) for name in awaited)
+    needed = len(awaited)
+    if any(True for _ in _eligible_substitutes(state, phase)):
+        needed = len(phase.updates) + len(awaited) - phase.selection_size + 1
+    return min(phase.deadline, absences[needed - 1]) if needed > 0 else -math.inf
+
+
+def _eligible_substitutes(state: Run, phase: Collecting) -> Iterator[str]:
+    for name in phase.substitutes:
+        client = state.roster.get(name)
+        if client is not None and client.present and client.ready(state.manifest):
+            yield name
 
 
 def _close_round(state: Run, phase: Collecting, now: float) -> Transition:

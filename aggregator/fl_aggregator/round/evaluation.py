@@ -5,6 +5,7 @@ A round's line is written to the history once its version has been evaluated, in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -91,8 +92,7 @@ def advance(state: Run, now: float, *, close_all: bool = False) -> Transition:
     """
     effects: list[Effect] = []
     for evaluation in state.evaluations:
-        absent = {n for n in evaluation.awaited if state.roster.is_absent(n, now, state.settings.grace)}
-        if close_all or not evaluation.awaited - absent or now >= evaluation.deadline:
+        if close_all or now >= _closes_at(state, evaluation):
             state, closing = _close_evaluation(state, evaluation, now)
             effects += closing
     pending = {evaluation.model.version for evaluation in state.evaluations}
@@ -105,6 +105,18 @@ def advance(state: Run, now: float, *, close_all: bool = False) -> Transition:
     if written:
         state = replace(state, pending_summaries=state.pending_summaries[written:])
     return state, tuple(effects)
+
+
+def due(state: Run) -> float:
+    """Returns the run time at which `advance` closes the next evaluation, if only time passes; ∞ for never."""
+    return min((_closes_at(state, evaluation) for evaluation in state.evaluations), default=math.inf)
+
+
+def _closes_at(state: Run, evaluation: PendingEvaluation) -> float:
+    last_absent_at = max(
+        (state.roster.absent_at(name, state.settings.grace) for name in evaluation.awaited), default=-math.inf
+    )
+    return min(evaluation.deadline, last_absent_at)
 
 
 def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> Transition:

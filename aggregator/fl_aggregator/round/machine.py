@@ -10,10 +10,11 @@ ever taken twice. ``effects`` says what the order of the effects promises.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Final, assert_never
 
-from fl_aggregator.round import closing, evaluation, registration, updates
+from fl_aggregator.round import closing, evaluation, registration, selecting, updates
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.closing import abandon, collect, commit
@@ -44,6 +45,25 @@ def step(state: Run, event: on.Event) -> Transition:
     if after == state:
         return state, effects
     return after, (do.Record(event), *effects)
+
+
+def due(state: Run) -> float | None:
+    """Returns the run time at which ``TimePassed`` next changes the state or has effects; ``None`` for never.
+
+    Before it, ``TimePassed`` does nothing. ``state`` is one that `step` has returned, so that what could be done at
+    once is done.
+    """
+    if state.ended:
+        return None
+    at = evaluation.due(state)
+    match state.phase:
+        case Selecting() as phase:
+            at = min(at, selecting.due(state, phase))
+        case Collecting() as phase:
+            at = min(at, closing.due(state, phase))
+        case _:
+            pass
+    return None if at == math.inf else at
 
 
 def _react(state: Run, event: on.Event) -> Transition:

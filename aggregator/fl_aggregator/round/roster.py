@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
@@ -126,17 +127,22 @@ class Roster:
         }
         return replace(self, clients=clients)
 
-    def is_absent(self, name: str, now: float, grace: float) -> bool:
-        """Whether a client is unknown, cannot take part, or has been offline for ``grace`` seconds.
+    def absent_at(self, name: str, grace: float) -> float:
+        """Returns the run time at which a client counts as absent, if it stays as it is.
 
-        An unconfirmed client has at least `REREGISTRATION_GRACE` seconds.
+        That is once it has been offline for ``grace`` seconds, or at least `REREGISTRATION_GRACE` if it is unconfirmed;
+        always (-∞) if it is unknown or cannot take part; never (∞) while it is present.
         """
         client = self.clients.get(name)
         if client is None or client.unable is not None:
-            return True
+            return -math.inf
         if client.lost_at is None:
-            return False
-        return now - client.lost_at >= (max(grace, REREGISTRATION_GRACE) if client.unconfirmed else grace)
+            return math.inf
+        return client.lost_at + (max(grace, REREGISTRATION_GRACE) if client.unconfirmed else grace)
+
+    def is_absent(self, name: str, now: float, grace: float) -> bool:
+        """Whether a client counts as absent now."""
+        return now >= self.absent_at(name, grace)
 
     def is_in_use(self, name: str, now: float) -> bool:
         """Whether the id belongs to a device that is present, or still has time to register again."""
@@ -145,11 +151,18 @@ class Roster:
             return False
         return client.present or (client.unconfirmed and not self.is_absent(name, now, grace=0))
 
-    def has_unconfirmed_trainers(self, now: float) -> bool:
-        """Whether an edge that trained before our own connection was lost may still register again."""
-        return any(
-            c.unconfirmed and c.trains and not c.present and self.is_in_use(n, now)
-            for n, c in self.clients.items()
+    def trainers_confirmed_at(self) -> float:
+        """Returns the run time from which no edge that trained before our connection was lost is waited for.
+
+        Until then such edges may register again; -∞ if there are none.
+        """
+        return max(
+            (
+                self.absent_at(n, grace=0)
+                for n, c in self.clients.items()
+                if c.unconfirmed and c.trains and not c.present
+            ),
+            default=-math.inf,
         )
 
     def has_evictable(self) -> bool:

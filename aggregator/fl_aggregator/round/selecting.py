@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from fl_aggregator.round import effects as do
 from fl_aggregator.round import registration
 from fl_aggregator.round.closing import announcement_of, end_run, finish
 from fl_aggregator.round.effects import Transition
@@ -47,48 +47,72 @@ def select(state: Run, phase: Selecting | Evaluating, now: float) -> Transition:
     if isinstance(phase, Evaluating):
         phase = Selecting(round=phase.round, since=now, not_before=now)
         state = replace(state, phase=phase)
-    if now < phase.not_before or state.roster.has_unconfirmed_trainers(now):
+    if now < _not_before(state, phase):
         return state, ()
     if not state.begun:
         return _begin_run(state, phase, now)
-    eligible = state.roster.eligible(state.manifest)
-    minimum = 1 if state.model is None else settings.effective_quorum
-    if len(eligible) >= minimum:
+    if now < _decides_at(state, phase):
+        return state, ()
+    eligible = _eligible(state)
+    if len(eligible) >= _minimum(state):
         return _open_round(state, phase, eligible, now)
-    if now - phase.since >= settings.wait:
-        return _fail_for_lack_of_edges(state, eligible, minimum, now)
-    return state, ()
+    return _fail_for_lack_of_edges(state, phase, eligible, now)
+
+
+def due(state: Run, phase: Selecting) -> float:
+    """Returns the run time at which `select` does anything, if only time passes."""
+    return max(_not_before(state, phase), _decides_at(state, phase))
+
+
+def _not_before(state: Run, phase: Selecting) -> float:
+    return max(phase.not_before, state.roster.trainers_confirmed_at())
+
+
+def _decides_at(state: Run, phase: Selecting) -> float:
+    """Returns when a round opens, the first partitions are assigned, or the run fails: perhaps at once (-∞).
+
+    The first round waits for all ``clients``. If all are here but some have no data or another model, the quorum is
+    enough: no more will come.
+    """
+    waited = phase.since + state.settings.wait
+    complete = True
+    if not state.begun:
+        trainers = [state.roster[name] for name in state.roster.trainers()]
+        complete = len(trainers) >= state.settings.clients
+        if any(client.partition is None for client in trainers):
+            return -math.inf if complete else waited
+        if any(client.examples is None for client in trainers):
+            return waited + LOADING_TIMEOUT
+    return -math.inf if complete and len(_eligible(state)) >= _minimum(state) else waited
+
+
+def _eligible(state: Run) -> tuple[str, ...]:
+    manifest = state.manifest if state.begun else registration.common_manifest(state)
+    return state.roster.eligible(manifest) if manifest is not None else ()
+
+
+def _minimum(state: Run) -> int:
+    return 1 if state.begun and state.model is None else state.settings.effective_quorum
 
 
 def _begin_run(state: Run, phase: Selecting, now: float) -> Transition:
     """Opens the first round when all ``clients`` have loaded, or with a quorum of them after ``wait``."""
     settings = state.settings
-    elapsed = now - phase.since
-    effects: tuple[do.Effect, ...] = ()
-    if elapsed < settings.wait and len(state.roster.clients) < settings.clients:
+    if now < phase.since + settings.wait and len(state.roster.clients) < settings.clients:
         return state, ()  # cheap, while thousands of edges register
-    trainers = state.roster.trainers()
-    all_registered = len(trainers) >= settings.clients
-    if (all_registered or elapsed >= settings.wait) and any(
-        state.roster[n].partition is None for n in trainers
-    ):
+    if now < _decides_at(state, phase):
+        return state, ()
+    if any(state.roster[name].partition is None for name in state.roster.trainers()):
         state, effects = registration.assign_free_partitions(state)
-        all_registered = len(state.roster.trainers()) >= settings.clients
-    loading = any(state.roster[name].examples is None for name in trainers if name in state.roster)
-    if loading and elapsed < settings.wait + LOADING_TIMEOUT:
-        return state, effects
-    manifest = registration.common_manifest(state)
-    eligible = state.roster.eligible(manifest) if manifest is not None else ()
-    enough = len(eligible) >= settings.effective_quorum
-    # If all edges are here but some have no data or another model, the quorum is enough: no more will come.
-    if elapsed < settings.wait and not (all_registered and enough):
-        return state, effects
-    if not enough:
-        state, further_effects = _fail_for_lack_of_edges(state, eligible, settings.effective_quorum, now)
+        state, further_effects = _begin_run(state, phase, now)
         return state, effects + further_effects
+    eligible = _eligible(state)
+    if len(eligible) < _minimum(state):
+        return _fail_for_lack_of_edges(state, phase, eligible, now)
+    manifest = registration.common_manifest(state)
     state, refused = registration.refuse_other_manifests(replace(state, begun=True, manifest=manifest))
     state, announcements = _open_round(state, phase, eligible, now)
-    return state, (*effects, *refused, *announcements)
+    return state, (*refused, *announcements)
 
 
 def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: float) -> Transition:
@@ -112,12 +136,11 @@ def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: fl
     return replace(state, phase=collecting), (announcement_of(collecting),)
 
 
-def _fail_for_lack_of_edges(state: Run, eligible: tuple[str, ...], minimum: int, now: float) -> Transition:
-    assert isinstance(state.phase, Selecting | Evaluating)
-    detail = too_few_edges_detail(state, eligible, minimum)
-    return end_run(
-        state, Failed(at=now, reason="too-few-edges", detail=detail, resume_phase=state.phase), now
-    )
+def _fail_for_lack_of_edges(
+    state: Run, phase: Selecting, eligible: tuple[str, ...], now: float
+) -> Transition:
+    detail = too_few_edges_detail(state, eligible, _minimum(state))
+    return end_run(state, Failed(at=now, reason="too-few-edges", detail=detail, resume_phase=phase), now)
 
 
 def _fail_for_unknown_target(state: Run, target: Target, now: float) -> Transition:

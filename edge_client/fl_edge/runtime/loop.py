@@ -225,7 +225,7 @@ class Runtime:
             self._schedule(edge, event.now)
 
     def _schedule(self, edge: Edge, now: float) -> None:
-        due = machine.next_due(edge.state)
+        due = machine.due(edge.state)
         if due is not None and due != edge.scheduled:
             heapq.heappush(self._timers, (due, next(self._order), edge))
         edge.scheduled = due

@@ -33,7 +33,7 @@ class ConnectionLost:
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """The time that ``machine.next_due`` returned has come."""
+    """The time that ``machine.due`` returned has come."""
 
     now: float
 

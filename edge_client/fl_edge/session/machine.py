@@ -40,20 +40,14 @@ from fl_edge.session.events import (
     Trained,
 )
 from fl_edge.session.state import (
-    AwaitingPartition,
-    AwaitingPlace,
-    Confirming,
-    Declined,
     Identity,
     LoadingPartition,
     Offline,
-    Registering,
     Session,
     SessionState,
     Stopped,
 )
 from fl_edge.session.transitions import Transition, stop, then, transition
-from fl_edge.session.work import Reporting, ReportingFailure
 from fl_shared.errors import INTERRUPTED
 from fl_shared.protocol import messages as m
 
@@ -65,7 +59,7 @@ __all__ = [
     "Session",
     "SessionState",
     "Stopped",
-    "next_due",
+    "due",
     "step",
 ]
 
@@ -78,6 +72,17 @@ def step(state: SessionState, event: Event) -> Transition:
     staged = tuple(effect for effect in effects if isinstance(effect, StageState))
     others = (effect for effect in effects if not isinstance(effect, StageState))
     return after, (*staged, *_storage_effects(state, after), *others)
+
+
+def due(state: SessionState) -> float | None:
+    """Returns when ``TimePassed`` next changes the state or has effects; ``None`` for never.
+
+    Before it, ``TimePassed`` does nothing.
+    """
+    if isinstance(state, Stopped):
+        return None
+    dues = (registration.due(state), reporting.due(state))
+    return min((at for at in dues if at is not None), default=None)
 
 
 def _storage_effects(before: Session, after: SessionState) -> tuple[Effect, ...]:
@@ -204,22 +209,3 @@ def _store_announcement(session: Session, announced: m.ModelAnnouncement) -> Ses
 def _own_announcement(session: Session) -> m.ModelAnnouncement | None:
     messages = session.own_retained_messages()
     return messages.announced if messages else None
-
-
-def next_due(state: SessionState) -> float | None:
-    """Returns when ``TimePassed`` must be given next, or ``None`` if nothing waits for a time."""
-    if isinstance(state, Stopped) or isinstance(state.registration, Offline):
-        return None
-    dues = []
-    if isinstance(
-        state.registration, Registering | AwaitingPartition | AwaitingPlace | Confirming | Declined
-    ):
-        dues = [state.registration.due] if state.registration.due is not None else []
-    is_aggregator_offline = state.aggregator is not None and state.aggregator.state == "offline"
-    if (
-        isinstance(state.work, Reporting | ReportingFailure)
-        and state.recipient()
-        and not is_aggregator_offline
-    ):
-        dues.append(state.work.due)
-    return min(dues, default=None)

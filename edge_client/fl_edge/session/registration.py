@@ -111,16 +111,27 @@ def confirm(session: Session, now: float, attempt: int) -> Transition:
     return transition(replace(session, registration=Confirming(connection, attempt, due)), send)
 
 
+def due(session: Session) -> float | None:
+    """Returns when `repeat` sends something, or ``None`` if it waits for something else than time."""
+    phase = session.registration
+    if isinstance(phase, Registering | AwaitingPartition | AwaitingPlace | Confirming | Declined):
+        return phase.due
+    return None
+
+
 def repeat(session: Session, now: float) -> Transition:
     """Repeats the registration if that is due."""
+    at = due(session)
+    if at is None or now < at:
+        return transition(session)
     match session.registration:
-        case Registering(attempt=attempt, due=due) if now >= due:
+        case Registering(attempt=attempt):
             return register(session, now, attempt + 1)
-        case Confirming(attempt=attempt, due=due) if now >= due:
+        case Confirming(attempt=attempt):
             return confirm(session, now, attempt + 1)
-        case Declined(attempt=attempt, due=due) if due is not None and now >= due:
+        case Declined(attempt=attempt):
             return send_decline(session, now, attempt + 1)
-        case AwaitingPartition() | AwaitingPlace() as phase if now >= phase.due:
+        case AwaitingPartition() | AwaitingPlace() as phase:
             again = phase.attempt + 1
             return then(register(session, now, 0), lambda s: wait_to_register(s, type(phase), now, again))
         case _:

@@ -53,13 +53,24 @@ def report(session: Session, now: float) -> Transition:
             return transition(session)
 
 
-def repeat(session: Session, now: float) -> Transition:
-    """Sends the update or the failure again when it is due, unless the aggregator is known to be offline."""
+def due(session: Session) -> float | None:
+    """Returns when `repeat` sends something, or ``None`` if it waits for something else than time.
+
+    Nothing is sent while the edge is not admitted, or the aggregator is known to be offline.
+    """
     is_aggregator_offline = session.aggregator is not None and session.aggregator.state == "offline"
+    if session.recipient() is None or is_aggregator_offline:
+        return None
+    return session.work.due if isinstance(session.work, Reporting | ReportingFailure) else None
+
+
+def repeat(session: Session, now: float) -> Transition:
+    """Sends the update or the failure again if that is due."""
+    at = due(session)
+    if at is None or now < at:
+        return transition(session)
     match session.work:
-        case Reporting(attempt=attempt, due=due) | ReportingFailure(attempt=attempt, due=due) if (
-            now >= due and not is_aggregator_offline
-        ):
+        case Reporting(attempt=attempt) | ReportingFailure(attempt=attempt):
             step = (
                 report_delay(session, "answer")
                 if isinstance(session.work, Reporting)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from fl_aggregator.round.roster import (
@@ -94,8 +96,7 @@ def test_after_our_own_reconnect_who_was_present_is_absent_only_after_a_while() 
     assert roster.is_in_use("a", 105.0)
     assert not roster.is_in_use("gone", 105.0)
     assert not roster.is_in_use("nobody", 105.0)
-    assert roster.has_unconfirmed_trainers(105.0)
-    assert not roster.has_unconfirmed_trainers(100.0 + REREGISTRATION_GRACE)
+    assert roster.trainers_confirmed_at() == 100.0 + REREGISTRATION_GRACE
     again = roster.mark_all_unconfirmed(108.0)
     assert not again.is_absent("a", 117.0, grace=0), "a second reconnect: the time begins again"
 
@@ -105,7 +106,7 @@ def test_a_will_confirms_the_loss_from_when_it_was_suspected() -> None:
     assert roster["a"].lost_at == 100.0
     assert roster.is_absent("a", 103.0, grace=3)
     assert not roster.is_in_use("a", 103.0)
-    assert not roster.has_unconfirmed_trainers(103.0)
+    assert roster.trainers_confirmed_at() == -math.inf
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_edge.session.machine import next_due
+from fl_edge.session import machine
 from fl_edge.session.state import (
     AwaitingPartition,
     Confirming,
@@ -42,7 +42,7 @@ def test_4_2_registration_is_repeated_with_growing_pauses() -> None:
     script.do("connected s1")
     pauses = []
     for _ in range(8):
-        due = next_due(script.state)
+        due = machine.due(script.state)
         assert due is not None
         pauses.append(due - script.now)
         assert script.texts(f"time {pauses[-1] - 0.01}") == []
@@ -114,7 +114,7 @@ def test_4_3_while_parts_are_not_given_out_it_waits_and_asks_again_slowly() -> N
     script = SessionScript()
     script.do("connected s1", "admitted")
     assert isinstance(script.session.registration, AwaitingPartition)
-    due = next_due(script.state)
+    due = machine.due(script.state)
     assert due is not None
     assert due >= 10
     assert script.texts(f"time {due}") == ["send fl/register/7: register session=s1"]
@@ -133,7 +133,7 @@ def test_4_4_second_registration_follows_loading_and_is_repeated_until_answered(
     assert isinstance(script.session.registration, Confirming)
     script.do("admitted part=7/20")
     assert isinstance(script.session.registration, RegistrationComplete)
-    assert next_due(script.state) is None
+    assert machine.due(script.state) is None
 
 
 def test_4_3_a_late_answer_to_the_first_registration_does_not_pass_for_one_to_the_second() -> None:
@@ -184,7 +184,7 @@ def test_4_6_an_edge_without_a_place_asks_for_one_now_and_then() -> None:
         "say error: does not take part in run R: no-partition-left: because; waiting for a place in it"
     ]
     for _ in range(5):
-        due = next_due(script.state)
+        due = machine.due(script.state)
         assert due is not None
         assert 10 <= due - script.now <= 30
         assert script.texts(f"time {due - script.now}") == ["send fl/register/7: register session=s1"]
@@ -210,7 +210,7 @@ def test_4_6_otherwise_a_refused_edge_waits_for_another_run(reason: str) -> None
     assert script.texts(f"refused {reason}") == [
         f"say error: does not take part in run R: {reason}: because; waiting for another run"
     ]
-    assert next_due(script.state) is None
+    assert machine.due(script.state) is None
     assert script.do("admitted part=7/20", "time 1000") == (), "a late reply"
     assert script.texts("aggregator online a2 run=S") == ["send fl/register/7: register session=s1"]
     assert "load job=0 digits part=7/20" in script.texts("admitted part=7/20 run=S")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_edge.session.machine import next_due
+from fl_edge.session import machine
 from fl_edge.session.transitions import retry_delay
 from fl_edge.session.work import (
     Fetching,
@@ -20,7 +20,7 @@ def test_5_5_an_update_is_repeated_after_pauses_of_5_to_30_seconds() -> None:
     script = SessionScript()
     script.do(*TRAINS, "trained 1")
     for attempt in range(6):
-        due = next_due(script.state)
+        due = machine.due(script.state)
         assert due is not None
         wait = due - script.now
         assert 5 <= wait <= 30
@@ -36,7 +36,7 @@ def test_5_5_an_update_is_kept_offline_and_sent_again_under_the_new_envelope() -
     script = SessionScript()
     script.do(*TRAINS, "lost")
     assert sent(script.do("trained 1")) == []
-    assert next_due(script.state) is None
+    assert machine.due(script.state) is None
     script.do("connected s2")
     messages = sent(script.do("admitted part=7/20 incarnation=2"))
     [kept] = [message for message in messages if isinstance(message, m.Update)]
@@ -95,7 +95,7 @@ def test_a_new_selection_takes_the_place_of_an_unanswered_update() -> None:
 def test_updates_are_not_repeated_to_an_aggregator_that_is_gone() -> None:
     script = SessionScript()
     script.do(*TRAINS, "aggregator online a1 retained", "trained 1", "aggregator offline a1")
-    assert next_due(script.state) is None
+    assert machine.due(script.state) is None
     assert script.do("time 100") == ()
     script.do("aggregator online a2 incarnation=2")
     assert any(

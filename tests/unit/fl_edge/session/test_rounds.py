@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fl_edge.session import machine
 from fl_edge.session.effects import Fetch, LogNotice, Train
-from fl_edge.session.machine import next_due
 from fl_edge.session.work import (
     Fetching,
     Idle,
@@ -132,7 +132,7 @@ def test_5_2_a_failure_is_told_until_the_round_is_over() -> None:
     assert failed.replace("s1", "s2") in script.texts("admitted part=7/20")
     script.do("result 1")
     assert isinstance(script.session.work, Idle)
-    assert next_due(script.state) is not None, "of the registration"
+    assert machine.due(script.state) is not None, "of the registration"
 
 
 def test_5_12_an_edge_that_does_not_know_the_encoding_of_the_round_says_so() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from fl_edge.session import machine
 from fl_edge.session.effects import SendChunks
 from fl_edge.session.events import Trained
-from fl_edge.session.machine import next_due
 from fl_edge.session.work import (
     AwaitingGrant,
     Idle,
@@ -85,7 +85,7 @@ def test_6_1_the_first_weights_are_offered_with_their_arrays() -> None:
 def test_6_2_an_offer_is_repeated_like_an_update_while_nobody_answers() -> None:
     script = offering()
     for _ in range(6):
-        due = next_due(script.state)
+        due = machine.due(script.state)
         assert due is not None
         assert 5 <= due - script.now <= 30
         _, message = sent(script.do(f"time {due - script.now}"))
@@ -149,7 +149,7 @@ def test_6_4_while_grants_come_the_offer_is_not_repeated() -> None:
         assert script.do("time 9.9") == ()
     waits = []
     for _ in range(5):
-        due = next_due(script.state)
+        due = machine.due(script.state)
         assert due is not None
         waits.append(due - script.now)
         _, message = sent(script.do(f"time {waits[-1]}"))
