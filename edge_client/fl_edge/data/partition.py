@@ -7,6 +7,7 @@ same release.
 
 from __future__ import annotations
 
+import math
 from typing import Final, assert_never
 
 import numpy as np
@@ -19,6 +20,7 @@ from fl_shared.protocol.partition_scheme import (
     Natural,
     OwnData,
     PartitionScheme,
+    Pathological,
     Quantity,
     Shards,
     parse_scheme,
@@ -112,6 +114,8 @@ def _divide(
             return np.array_split(rng.permutation(selected), count)
         case Shards():
             return _shards(labels, selected, count, rng)
+        case Pathological(classes=classes):
+            return _pathological(labels, selected, count, classes, rng)
         case Dirichlet(alpha=alpha):
             return _dirichlet(labels, selected, count, alpha, rng)
         case Quantity(alpha=alpha):
@@ -139,6 +143,42 @@ def _shards(
     shard_indices = np.array_split(by_label, shards)
     assignment = rng.permutation(shards).reshape(count, SHARDS_PER_PARTITION)
     return [np.concatenate([shard_indices[shard] for shard in pieces_of_one]) for pieces_of_one in assignment]
+
+
+def _pathological(
+    labels: NDArray[np.int64], selected: Indices, count: int, classes: int, rng: np.random.Generator
+) -> list[Indices]:
+    """Deals each class out to the partitions that have it, in pieces of equal size.
+
+    Each partition takes the classes of which most pieces are left, so that they never run out of different ones.
+    """
+    known, examples = np.unique(labels[selected], return_counts=True)
+    pieces = count * classes
+    if not len(known) / count <= classes <= len(known):
+        raise ValueError(
+            f"scheme: pathological:{classes}, but the data set has {len(known)} classes "
+            f"(expected {math.ceil(len(known) / count)} to {len(known)} for {count} partitions)"
+        )
+    # Whole decks of all classes, and a few of another, so that each class has as many pieces as any other, to one.
+    left = np.full(len(known), pieces // len(known))
+    left[rng.permutation(len(known))[: pieces % len(known)]] += 1
+    if (examples < left).any():
+        rare = int(np.argmax(left - examples))
+        raise ValueError(
+            f"scheme: pathological:{classes} gives class {known[rare]} to {left[rare]} partitions, "
+            f"but it has only {examples[rare]} examples"
+        )
+    hands = [
+        np.array_split(rng.permutation(selected[labels[selected] == label]), int(number))
+        for label, number in zip(known, left, strict=True)
+    ]
+    result: list[Indices] = []
+    for _ in range(count):
+        order = rng.permutation(len(known))
+        chosen = order[np.argsort(-left[order], kind="stable")][:classes]
+        left[chosen] -= 1
+        result.append(np.concatenate([hands[label].pop() for label in chosen]))
+    return result
 
 
 def _dirichlet(

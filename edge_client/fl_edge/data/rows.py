@@ -17,7 +17,7 @@ from fl_edge.data.statistics import Floats
 from fl_edge.data.tables import Table, find_tables, read_table
 from fl_edge.errors import DataMismatchError, DataMissingError
 from fl_shared.protocol.messages import Partition
-from fl_shared.protocol.partition_scheme import Dirichlet, Natural, Shards, parse_scheme
+from fl_shared.protocol.partition_scheme import Dirichlet, Natural, Pathological, Shards, parse_scheme
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Rows:
         scheme = parse_scheme(partition.scheme)
         if isinstance(scheme, Natural):
             return self._table_number(partition.index)
-        if isinstance(scheme, Shards | Dirichlet) and not self.schema.classes:
+        if isinstance(scheme, Shards | Pathological | Dirichlet) and not self.schema.classes:
             raise ValueError(
                 f"scheme: {partition.scheme} divides by classes, but the target is a number "
                 "(expected --partition iid, quantity:ALPHA, natural or own)"

@@ -1,19 +1,21 @@
 """How a data set is split into the edges' partitions: the grammar of ``messages.Partition.scheme``.
 
-``iid`` | ``shards`` | ``dirichlet:ALPHA`` | ``quantity:ALPHA`` | ``natural`` | ``own``. The aggregator names a scheme,
-the edges apply it (``fl_edge.data.partition``); both parse it with ``parse_scheme``.
+``iid`` | ``shards`` | ``pathological:K`` | ``dirichlet:ALPHA`` | ``quantity:ALPHA`` | ``natural`` | ``own``. The
+aggregator names a scheme, the edges apply it (``fl_edge.data.partition``); both parse it with ``parse_scheme``.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Final
 
-SCHEMES: Final = ("iid", "shards", "dirichlet:ALPHA", "quantity:ALPHA", "natural", "own")
+SCHEMES: Final = ("iid", "shards", "pathological:K", "dirichlet:ALPHA", "quantity:ALPHA", "natural", "own")
 GRAMMAR: Final = f"{', '.join(SCHEMES[:-1])} or {SCHEMES[-1]}"
 MIN_ALPHA: Final = 1e-3
 MAX_ALPHA: Final = 1e6
+MAX_K: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,16 @@ class Shards:
 
     Most partitions then have two classes (McMahan et al. 2017, §3).
     """
+
+
+@dataclass(frozen=True, slots=True)
+class Pathological:
+    """Each partition has exactly ``classes`` classes; each class belongs to equally many partitions, to one.
+
+    The name is from McMahan et al. 2017, §3, whose shards give about two classes to each.
+    """
+
+    classes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,7 @@ class OwnData:
     """No partitions: every edge uses all the data that it has."""
 
 
-PartitionScheme = Iid | Shards | Dirichlet | Quantity | Natural | OwnData
+PartitionScheme = Iid | Shards | Pathological | Dirichlet | Quantity | Natural | OwnData
 
 
 def parse_scheme(text: str) -> PartitionScheme:
@@ -68,14 +80,24 @@ def parse_scheme(text: str) -> PartitionScheme:
             return Natural()
         case "own", "":
             return OwnData()
+        case "pathological", ":":
+            return Pathological(_classes(text, argument))
         case "dirichlet", ":":
             return Dirichlet(_alpha(text, argument))
         case "quantity", ":":
             return Quantity(_alpha(text, argument))
         case (("dirichlet" | "quantity"), ""):
             raise ValueError(f"partition {text!r}: ALPHA is missing; expected, for example, {name}:0.5")
+        case "pathological", "":
+            raise ValueError(f"partition {text!r}: K is missing; expected, for example, pathological:2")
         case _:
             raise ValueError(f"partition {text!r}: expected {GRAMMAR}")
+
+
+def _classes(text: str, argument: str) -> int:
+    if not (re.fullmatch("[0-9]{1,4}", argument) and 1 <= int(argument) <= MAX_K):
+        raise ValueError(f"partition {text!r}: K is {argument!r}, expected a whole number from 1 to {MAX_K}")
+    return int(argument)
 
 
 def _alpha(text: str, argument: str) -> float:

@@ -78,10 +78,10 @@ class ClientPresence(Message):
 class Partition(Fragment):
     """The partition of a data set that an edge trains on: number ``index`` of ``count``.
 
-    ``scheme`` divides the data set, with ``seed``: ``iid``, ``shards``, ``dirichlet:ALPHA``, ``quantity:ALPHA``,
-    ``natural`` (the data's own division: its k-th file, site or speaker), or ``own`` (all that the edge has).
-    ``holdout``: the fraction of the partition that is kept for evaluation. ``examples``: how many examples of the data
-    set are divided; all if null.
+    ``scheme`` divides the data set, with ``seed``: ``iid``, ``shards``, ``pathological:K`` (classes),
+    ``dirichlet:ALPHA``, ``quantity:ALPHA``, ``natural`` (the data's own division: its k-th file, site or speaker), or
+    ``own`` (all that the edge has). ``holdout``: the fraction of the partition that is kept for evaluation.
+    ``examples``: how many examples of the data set are divided; all if null.
     """
 
     index: Count

