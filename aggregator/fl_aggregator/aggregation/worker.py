@@ -53,7 +53,7 @@ class AggregationWorker:
     """Receives, checks, stores, folds and averages updates, most of it on a thread of its own.
 
     All methods are for the loop's thread. ``post`` is called on the worker's thread, and puts a finished job
-    into the loop's inbox.
+    into the loop's inbox. ``executor``: does one job after the other; a thread of its own, if none is given.
     """
 
     def __init__(
@@ -63,12 +63,13 @@ class AggregationWorker:
         directory: RunDirectory,
         grant: GrantSender,
         post: Callable[[JobDone], None],
+        executor: Executor | None = None,
     ) -> None:
         self.averager = Averager(settings, strategy, directory)
         self.uploads = Uploads(directory.spool, grant)
         self._spool = directory.spool
         self._post = post
-        self._executor: Executor = ThreadPoolExecutor(1, "fl-arithmetic")
+        self._executor = executor or ThreadPoolExecutor(1, "fl-arithmetic")
         self._expected: ExpectedUpdate | None = None
         self._in_progress: dict[str, str] = {}
         self._checked: dict[str, CheckedUpdate] = {}

@@ -1,12 +1,12 @@
 """All that passes between the aggregator and the broker.
 
 ================  ===============================================================
-``connections``   its two connections: for control, and for updates;  ``outgoing``
+``connections``   its two connections: for control, and for updates;  ``outgoing``, ``outlet``
 ``retained``      what it keeps retained;  ``leftovers``: what earlier runs left
 ``inbox``         holds what other threads pass to the loop, bounded
 ``rate_limiter``  drops what exceeds a client's limits, before the inbox
 ``rate_limits``   PURE: how much a client may send
-``router``        decodes messages and turns them into events, with ``ended_sessions``
+``router``        decodes messages;  ``reader``: turns them into events, with ``ended_sessions``
 ``translate``     messages into events, effects into messages
 ``unsealing``     opens sealed messages;  ``rejections``, ``delays``: counts
 ``publisher``     status, results, models;  ``watcher_feed``: what only watchers read

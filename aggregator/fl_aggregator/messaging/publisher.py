@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from fl_aggregator.messaging.connections import Connections
+from fl_aggregator.messaging.outlet import Outlet
 from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.watcher_feed import ObserverFeed
 from fl_aggregator.monitoring.views import status
@@ -41,8 +41,8 @@ MAX_REPEAT_INTERVAL: Final = 60.0
 class ModelPublisher:
     """Publishes versions and open rounds, and clears what is superseded."""
 
-    def __init__(self, connections: Connections, scope: EnvelopeSource, task: str, chunk_size: int) -> None:
-        self._connections = connections
+    def __init__(self, outlet: Outlet, scope: EnvelopeSource, task: str, chunk_size: int) -> None:
+        self._outlet = outlet
         self._scope = scope
         self._task = task
         self._chunk_size = chunk_size
@@ -97,12 +97,12 @@ class ModelPublisher:
             evaluate=evaluate,
             first_version=first_version,
         )
-        self._connections.retain(t.ModelTopic(), announcement)
+        self._outlet.retain(t.ModelTopic(), announcement)
         versions = [digest for digest in self._models if digest not in (*superseded, *self._companions)]
         outdated = versions[: -MODELS_RETAINED * (1 if base is None else 2)]
         for digest in (*outdated, *(set(superseded) - set(self._companions))):
             for topic in self._models.pop(digest).topics():
-                self._connections.clear(topic)
+                self._outlet.clear(topic)
 
     def _retain(self, model: Model, section: str = sections.WEIGHTS) -> pub.ModelPublication:
         """Publishes the chunks and the manifest of a model or a companion."""
@@ -110,7 +110,7 @@ class ModelPublisher:
         self._models.pop(model.digest, None)
         self._models[model.digest] = publication
         for topic in publication.topics():
-            self._connections.retain_large(topic, self._message_factory(model.digest, topic))
+            self._outlet.retain_large(topic, self._message_factory(model.digest, topic))
         return publication
 
     def _publication(
@@ -134,7 +134,7 @@ class ModelPublisher:
         """Returns the chunk size, in bytes, as configured, or what fits into the broker's packets."""
         return max(
             MIN_MODEL_CHUNK,
-            min(self._chunk_size, self._connections.maximum_packet_size - MODEL_CHUNK_OVERHEAD),
+            min(self._chunk_size, self._outlet.maximum_packet_size - MODEL_CHUNK_OVERHEAD),
         )
 
     def announce(self, selected: m.Selected, cohort: Sequence[str], now: float) -> None:
@@ -144,10 +144,10 @@ class ModelPublisher:
         """
         self._open_round, self._opened_at, self._repeats = selected, now, 0
         self._repeat_at = now + FIRST_REPEAT_DELAY
-        self._connections.retain(t.SelectedTopic(selected.round), selected)
+        self._outlet.retain(t.SelectedTopic(selected.round), selected)
         if selected.cohort is None:
             for client in cohort[len(self._selected_clients) :]:
-                self._connections.retain(t.WorkTopic(client), selected)
+                self._outlet.retain(t.WorkTopic(client), selected)
             self._selected_clients = cohort
 
     def repeat(self, awaited: Collection[str], now: float) -> None:
@@ -162,18 +162,18 @@ class ModelPublisher:
         self._repeat_at = now + backoff(self._repeats, FIRST_REPEAT_DELAY, MAX_REPEAT_INTERVAL)
         left = max(0.0, selected.seconds_left - (now - self._opened_at))
         again = selected.model_copy(update={**self._scope.envelope(), "seconds_left": left})
-        self._connections.retain(t.SelectedTopic(again.round), again)
+        self._outlet.retain(t.SelectedTopic(again.round), again)
         if again.cohort is None:
             for client in awaited:
-                self._connections.retain(t.WorkTopic(client), again)
+                self._outlet.retain(t.WorkTopic(client), again)
 
     def withdraw(self, round_number: int) -> None:
         """Clears the retained messages of a round that has ended, except its result."""
         self._open_round = None
-        self._connections.clear(t.SelectedTopic(round_number))
-        self._connections.clear(t.MissingTopic(round_number))
+        self._outlet.clear(t.SelectedTopic(round_number))
+        self._outlet.clear(t.MissingTopic(round_number))
         for client in self._selected_clients:
-            self._connections.clear(t.WorkTopic(client))
+            self._outlet.clear(t.WorkTopic(client))
         self._selected_clients = ()
 
 
@@ -190,13 +190,13 @@ class StatusPublisher:
 
     def __init__(
         self,
-        connections: Connections,
+        outlet: Outlet,
         scope: EnvelopeSource,
         observer_feed: ObserverFeed,
         attack: str | None = None,
     ) -> None:
         """``attack``: see `RunRecord.attack`."""
-        self._connections = connections
+        self._outlet = outlet
         self._attack = attack
         self._observer_feed = observer_feed
         self._scope = scope
@@ -226,19 +226,19 @@ class StatusPublisher:
             return
         self._published_at, self._published_state, self._paused = time.monotonic(), state, paused
         most_rejected = rejections.most_rejected(m.MAX_REFUSED_NAMED)
-        self._connections.retain(
+        self._outlet.retain(
             t.StatusTopic(),
             status.status_message(state, self._scope, now, paused, most_rejected, self._attack),
         )
         missing = status.missing_message(state, self._scope, now)
         if missing is not None:
-            self._connections.retain(t.MissingTopic(missing.round), missing)
+            self._outlet.retain(t.MissingTopic(missing.round), missing)
 
     def begin_round(self, number: int) -> bool:
         """Begins to count the bytes of a round; False if they are counted already."""
         if number in self._bytes_at_start:
             return False
-        self._bytes_at_start = {number: (self._connections.bytes_up, self._connections.bytes_down)}
+        self._bytes_at_start = {number: (self._outlet.bytes_up, self._outlet.bytes_down)}
         return True
 
     def publish_result(self, summary: Summary, delayed: Collection[str]) -> None:
@@ -251,18 +251,18 @@ class StatusPublisher:
             self._round_bytes[number] = self._bytes_since_start(number)
         record = RoundRecord.of(summary, *self._round_bytes[number], delayed=delayed)
         self._observer_feed.round_ended(summary, record)
-        self._connections.retain(t.ResultTopic(number), record.result_message(self._scope.envelope()))
+        self._outlet.retain(t.ResultTopic(number), record.result_message(self._scope.envelope()))
         if number not in self._retained_results:
             self._retained_results.append(number)
             if len(self._retained_results) > RESULTS_RETAINED:
-                self._connections.clear(t.ResultTopic(self._retained_results.popleft()))
+                self._outlet.clear(t.ResultTopic(self._retained_results.popleft()))
 
     def _bytes_since_start(self, number: int) -> tuple[int, int]:
         at_start = self._bytes_at_start.get(number)
         if at_start is None:
             # It ended in an earlier incarnation, and may not be in the history yet.
             return self._observer_feed.bytes_of(number) or (0, 0)
-        return self._connections.bytes_up - at_start[0], self._connections.bytes_down - at_start[1]
+        return self._outlet.bytes_up - at_start[0], self._outlet.bytes_down - at_start[1]
 
     def pop_round_bytes(self, number: int) -> tuple[int, int]:
         """Returns the bytes (up, down) of a round that has its result, and forgets them."""

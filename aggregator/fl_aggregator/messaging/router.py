@@ -1,22 +1,18 @@
-"""Turns received messages into events: unseals, decodes, checks their scope; counts and drops the rest."""
+"""Turns received messages into events: unseals and decodes them for the `reader`; counts and drops the rest."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Final
 
 from fl_aggregator.messaging import translate
 from fl_aggregator.messaging.connections import Connections
-from fl_aggregator.messaging.delays import Delays
-from fl_aggregator.messaging.ended_sessions import EndedSessions
 from fl_aggregator.messaging.inbox import AdmittedMessage
 from fl_aggregator.messaging.rate_limiter import RateLimiter, Throttled
+from fl_aggregator.messaging.reader import EMPTY_INBOUND, Inbound, MessageReader
 from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.translate import MessageRejected
 from fl_aggregator.messaging.unsealing import NotEntitled, Unsealer, check_account, check_claims
 from fl_aggregator.round import effects as do
-from fl_aggregator.round import events as on
 from fl_aggregator.round import updates
 from fl_aggregator.round.state import Run
 from fl_shared.protocol import codec
@@ -25,21 +21,6 @@ from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS, Channels
 from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.security.vouchers import Voucher
-
-
-@dataclass(frozen=True, slots=True)
-class Inbound:
-    """What a message means; all null if it was dropped.
-
-    ``event`` is what happened, ``chunk`` a piece of an update, ``reply`` an answer to send.
-    """
-
-    event: on.Event | None = None
-    chunk: m.UpdateChunk | None = None
-    reply: do.SendReply | None = None
-
-
-EMPTY_INBOUND: Final = Inbound()
 
 
 class Router:
@@ -54,12 +35,11 @@ class Router:
         rate_limiter: RateLimiter,
         channels: Channels = CHANNELS,
     ) -> None:
-        self.delays = Delays()
+        self.reader = MessageReader(rejections, scope)
         self._rate_limiter = rate_limiter
         self._connections = connections
         self._channels = channels
         self._rejections = rejections
-        self._ended_sessions = EndedSessions()
         self._unsealer = unsealer
         self._scope = scope
 
@@ -108,28 +88,13 @@ class Router:
             message = codec.decode(topic, payload, self._channels, max_containers=most)
             if voucher is not None:
                 check_claims(voucher, message)
-            event = translate.event_from(topic, message, self._scope, now, len(payload))
         except codec.DecodeError as error:
             return self._handle_undecodable(topic, payload, error, state, now)
         except NotEntitled as error:
             return self._refuse(topic, payload, error, state)
         except MessageRejected as error:
             return self.drop(state, error.client, error.reason, str(error))
-        if isinstance(message, m.Delayed):
-            client_state = state.roster.get(message.client)
-            if client_state is not None and client_state.session == message.session:
-                self.delays.add(message, getattr(state.phase, "round", None))
-            return EMPTY_INBOUND
-        match event:
-            case on.EdgeLost(client=name, session=session):
-                self._ended_sessions.add(name, session, now)
-            case on.Registered(client=name, session=session):
-                if self._ended_sessions.has_ended(name, session, now):
-                    # It would count as present for ever. If it is online after all, it repeats its registration.
-                    return EMPTY_INBOUND
-            case _:
-                pass
-        return Inbound(event, message if isinstance(message, m.UpdateChunk) else None)
+        return self.reader.read(topic, message, len(payload), state, now)
 
     def record_throttled(self, state: Run) -> None:
         """Counts messages that the rate limiter has dropped since the last call, and sometimes tells their senders."""
@@ -190,6 +155,5 @@ class Router:
         return Inbound(reply=do.SendReply(error.client, session, refusal))
 
     def drop(self, state: Run, client: str | None, reason: str, detail: str) -> Inbound:
-        """Counts a message that is dropped; ``detail`` names the field, its value and what was expected."""
-        self._rejections.count(client, reason, detail, known=client in state.roster)
-        return EMPTY_INBOUND
+        """See `MessageReader.drop`."""
+        return self.reader.drop(state, client, reason, detail)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
-from fl_aggregator.messaging.connections import Connections
+from fl_aggregator.messaging.outlet import Outlet
 from fl_aggregator.monitoring.views import edge_states, history
 from fl_aggregator.monitoring.views.round_record import RoundRecord, columns_of
 from fl_aggregator.round.events import UpdateMetadata
@@ -39,12 +39,12 @@ class ObserverFeed:
 
     def __init__(
         self,
-        connections: Connections,
+        outlet: Outlet,
         scope: EnvelopeSource,
         started: str,
         uploading: Callable[[], Collection[str]],
     ) -> None:
-        self._connections = connections
+        self._outlet = outlet
         self._scope = scope
         self._started = started
         self._uploading = uploading
@@ -115,7 +115,7 @@ class ObserverFeed:
             metrics=state.declared,
             columns=columns_of(self.history.rows()),
         )
-        self._connections.retain(t.HistoryTopic(), message, counted=False)
+        self._outlet.retain(t.HistoryTopic(), message, counted=False)
 
     def _publish_edges(self, state: Run, uploading: Collection[str]) -> None:
         number = getattr(state.phase, "round", None)
@@ -138,7 +138,7 @@ class ObserverFeed:
 
     def _publish(self, state: Run, number: int, edges: dict[str, m.EdgeView]) -> None:
         envelope, phase = self._scope.envelope(), state.phase.name
-        limit = min(MAX_NAMES, self._connections.maximum_packet_size) - EDGES_OVERHEAD
+        limit = min(MAX_NAMES, self._outlet.maximum_packet_size) - EDGES_OVERHEAD
 
         def made(included: dict[str, m.EdgeView]) -> m.Edges:
             return m.Edges(
@@ -148,9 +148,9 @@ class ObserverFeed:
         message = made(edges)
         while message.edges and (size := len(codec.encode(message))) > limit:
             message = made(edge_states.select_views(edges, int(0.9 * len(message.edges) * limit / size)))
-        self._connections.retain(t.EdgesTopic(number), message, counted=False)
+        self._outlet.retain(t.EdgesTopic(number), message, counted=False)
         self._retained_rounds.add(number)
         still_retained = {number, -1 if self._last_summary is None else self._last_summary.round}
         for obsolete in self._retained_rounds - still_retained:
-            self._connections.clear(t.EdgesTopic(obsolete))
+            self._outlet.clear(t.EdgesTopic(obsolete))
         self._retained_rounds &= still_retained

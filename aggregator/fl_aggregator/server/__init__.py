@@ -2,7 +2,7 @@
 
 =====================  ============================================================
 ``aggregator``         the loop: events in, ``round.machine.step``, effects out
-``interpreter``        performs the effects
+``runner``             gives the machine its events; ``interpreter`` performs the effects
 ``connection_events``  subscribes and publishes again after a reconnect
 ``launch``             prepares a new run, or one that is resumed
 ``compaction``         replaces the journal's older events by a snapshot

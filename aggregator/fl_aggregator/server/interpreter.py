@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import asdict
 from typing import Any, Final, TypeVar, assert_never, cast
 
 from fl_aggregator.aggregation.validation import InvalidUpdate
-from fl_aggregator.aggregation.worker import AggregationWorker
+from fl_aggregator.aggregation.worker import AggregationWorker, JobDone
 from fl_aggregator.messaging import translate
-from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.delays import Delays
-from fl_aggregator.messaging.inbox import Inbox
+from fl_aggregator.messaging.outlet import Outlet
 from fl_aggregator.messaging.publisher import ModelPublisher, StatusPublisher
 from fl_aggregator.messaging.rate_limiter import RateLimiter
 from fl_aggregator.messaging.rejections import Rejections
@@ -46,15 +46,16 @@ WriteResultT = TypeVar("WriteResultT")
 class Interpreter:
     """Performs effects on the loop's thread, and decides nothing: their outcomes become events.
 
-    ``add_event`` puts an event behind those that wait; ``clock`` returns run time in seconds.
+    ``post`` takes what a finished job of the worker has left, on any thread; ``add_event`` puts an event behind those
+    that wait; ``clock`` returns run time in seconds. ``executor``: see `AggregationWorker`.
     """
 
     def __init__(
         self,
         launch: Launch,
         scope: EnvelopeSource,
-        connections: Connections,
-        inbox: Inbox,
+        outlet: Outlet,
+        post: Callable[[JobDone], None],
         *,
         rate_limiter: RateLimiter,
         rejections: Rejections,
@@ -63,6 +64,7 @@ class Interpreter:
         trackers: Trackers,
         add_event: Callable[[on.Event], None],
         clock: Callable[[], float],
+        executor: Executor | None = None,
     ) -> None:
         self._settings = settings = launch.record.settings
         correct = launch.strategy.correct
@@ -72,27 +74,28 @@ class Interpreter:
         self._companions: tuple[m.Companion, ...] = ()
         self._directory = launch.directory
         self._scope = scope
-        self._connections = connections
+        self._outlet = outlet
         self._rate_limiter = rate_limiter
         self._rejections = rejections
         self._delays = delays
         self._disk_pause = disk_pause
         self._trackers = trackers
-        self._post = add_event
+        self._add_event = add_event
         self._clock = clock
         self.worker = AggregationWorker(
             settings,
             launch.strategy,
             launch.directory,
             self._send_grant,
-            lambda done: inbox.put("control", done),
+            post,
+            executor,
         )
         self.worker.averager.plain_weights = launch.plain_weights
         self.worker.averager.metadata = launch.record.model_metadata
         started = launch.record.started.removesuffix("+00:00") + "Z"
-        self.observer_feed = ObserverFeed(connections, scope, started, self.worker.in_progress)
-        self.status_publisher = StatusPublisher(connections, scope, self.observer_feed, launch.record.attack)
-        self._model_publisher = ModelPublisher(connections, scope, settings.task_spec, settings.chunk)
+        self.observer_feed = ObserverFeed(outlet, scope, started, self.worker.in_progress)
+        self.status_publisher = StatusPublisher(outlet, scope, self.observer_feed, launch.record.attack)
+        self._model_publisher = ModelPublisher(outlet, scope, settings.task_spec, settings.chunk)
         self.compactor = JournalCompactor(launch.directory, launch.snapshot)
 
     def restore(self, recovered: RecoveredRun) -> tuple[str, ...]:
@@ -191,7 +194,7 @@ class Interpreter:
             known = entry is not None and not entry.unable
             self._rejections.count(effect.client, effect.body.reason, effect.body.detail, known=known)
         answer = translate.reply_message(effect, self._settings, self._scope, self.worker.averager.manifest)
-        self._connections.send(t.RepliesTopic(effect.client), answer)
+        self._outlet.send(t.RepliesTopic(effect.client), answer)
 
     def _announce(self, effect: do.AnnounceRound) -> None:
         if self.status_publisher.begin_round(effect.round):
@@ -204,7 +207,7 @@ class Interpreter:
             self._companions,
             self._scope,
             self._clock(),
-            self._connections.maximum_packet_size,
+            self._outlet.maximum_packet_size,
         )
         self._model_publisher.announce(message, effect.cohort, self._clock())
 
@@ -216,7 +219,7 @@ class Interpreter:
         self._model_publisher.withdraw(number)
         self._directory.spool.delete_round(number)
         for update in self.worker.uploads.end_round():
-            self._post(on.UpdateOffered(now=self._clock(), update=update))
+            self._add_event(on.UpdateOffered(now=self._clock(), update=update))
 
     def _receive(self, effect: do.Receive) -> None:
         update, offer = effect.update, effect.payload
@@ -227,7 +230,7 @@ class Interpreter:
             complete = self.worker.receive(offer, update, self._clock())
         except InvalidUpdate as error:
             # As an event, so that the edge is dropped from the round: it will not send another update.
-            self._post(
+            self._add_event(
                 on.UpdateInvalid(
                     now=self._clock(),
                     client=update.client,
@@ -240,13 +243,13 @@ class Interpreter:
             )
             return
         if complete is not None:  # all of it came in an earlier incarnation
-            self._post(on.UpdateArrived(now=self._clock(), update=complete))
+            self._add_event(on.UpdateArrived(now=self._clock(), update=complete))
 
     def _store_update(self, effect: do.StoreUpdate) -> None:
         message = effect.payload
         assert isinstance(message, m.Update | None)
         if message is not None:
-            self._connections.bytes_up += effect.update.size
+            self._outlet.bytes_up += effect.update.size
         self.worker.store(effect.update, message)
 
     def _publish_model(self, effect: do.PublishModel) -> None:
@@ -313,4 +316,4 @@ class Interpreter:
             digest=offer.digest,
             chunks=grant.chunks,
         )
-        self._connections.send(t.RepliesTopic(offer.client), message)
+        self._outlet.send(t.RepliesTopic(offer.client), message)

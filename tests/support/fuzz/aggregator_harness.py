@@ -94,7 +94,7 @@ class AggregatorHarness:
         self.turn()
         self._launch.directory.write_run(self._launch.record)
         links.begin_session()
-        self.aggregator._handle(on.Started(now=self.aggregator._now()))
+        self.aggregator._runner.handle(on.Started(now=self.aggregator._now()))
 
     def _published(self, topic: str, payload: bytes) -> None:
         """Checks that an edge can read what the aggregator publishes."""
@@ -109,7 +109,7 @@ class AggregatorHarness:
 
     @property
     def state(self) -> Run:
-        return self.aggregator._state
+        return self.aggregator.state
 
     def _newest(self) -> Vector:
         return self.aggregator._worker.averager.newest.weights

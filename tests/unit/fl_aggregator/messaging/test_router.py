@@ -10,8 +10,9 @@ from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.ended_sessions import SESSION_OVERLAP
 from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox
 from fl_aggregator.messaging.rate_limiter import RateLimiter
+from fl_aggregator.messaging.reader import Inbound
 from fl_aggregator.messaging.rejections import Rejections
-from fl_aggregator.messaging.router import Inbound, Router
+from fl_aggregator.messaging.router import Router
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step

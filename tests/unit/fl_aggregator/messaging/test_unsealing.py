@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox
 from fl_aggregator.messaging.rate_limiter import RateLimiter
+from fl_aggregator.messaging.reader import EMPTY_INBOUND, Inbound
 from fl_aggregator.messaging.rejections import Rejections
-from fl_aggregator.messaging.router import EMPTY_INBOUND, Inbound, Router
+from fl_aggregator.messaging.router import Router
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.round import events as on
 from fl_aggregator.round.effects import Refuse

@@ -24,7 +24,7 @@ class Recorder:
         self._now: type[do.Effect] | None = None
         interpreter: Any = harness.aggregator._interpreter
         self._perform, interpreter.perform = interpreter.perform, self.perform
-        self._post, interpreter._post = interpreter._post, self.post
+        self._post, interpreter._add_event = interpreter._add_event, self.post
         self._submit, interpreter.worker._submit = interpreter.worker._submit, self.run
 
     def perform(self, effect: do.Effect, state: Run) -> None:

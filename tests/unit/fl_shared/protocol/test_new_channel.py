@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox
 from fl_aggregator.messaging.rate_limiter import RateLimiter
+from fl_aggregator.messaging.reader import EMPTY_INBOUND
 from fl_aggregator.messaging.rejections import Rejections
-from fl_aggregator.messaging.router import EMPTY_INBOUND, Router
+from fl_aggregator.messaging.router import Router
 from fl_aggregator.messaging.translate import MessageRejected
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.round.roster import Roster
