@@ -85,7 +85,8 @@ def run(cell: plan.Cell, data: Path | None, workers: int) -> dict[str, Any]:
                 **cell.options,
             )  # fmt: skip
         except RunFailed as error:
-            return line | {"failed": str(error).splitlines()[0]}
+            reached = plan.curve_of(read_lines(Path(scratch) / "run" / "history.jsonl"))
+            return line | {"failed": str(error).splitlines()[0], "reached": reached}
     curve = plan.curve_of(result.history)
     line |= {
         "rounds": result.version,

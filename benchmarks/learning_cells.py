@@ -21,13 +21,17 @@ GRID_PARTITIONS: Final = ("dirichlet:0.1", "iid")
 REVISION: Final = 1
 """Raise it if the networks of `learning_task` change: then no earlier line counts."""
 PARTITIONS: Final = ("iid", "dirichlet:0.5", "dirichlet:0.1", "shards")
+BOUND: Final = 0.5
+"""Of SCAFFOLD's correction; `BOUNDS` are compared with it."""
 SKEW: Final[dict[str, dict[str, Any]]] = {
     "fedavg": {"strategy": "fedavg"},
     "fedprox": {"strategy": "fedprox"},
     "fednova": {"strategy": "fednova"},
-    "scaffold": {"strategy": "scaffold"},
+    "scaffold": {"strategy": f"scaffold:bound={BOUND:g}"},
     "fedavg + logit adjustment": {"strategy": "fedavg", "logit_adjustment": 1.0},
 }
+BOUNDS: Final = (1.0, 0.25)
+"""At Dirichlet 0.1 only."""
 SERVER: Final = {"fedavgm": 1.0, "fedadam": 0.01, "fedyogi": 0.01, "fedadagrad": 0.1, "fedexp": None}
 """Server optimizers and their default learning rate; FedExP has none, since it chooses its own."""
 SERVED: Final = "average:5"
@@ -75,7 +79,7 @@ def all_cells(lr: float | None) -> list[Cell]:
         for partition in GRID_PARTITIONS
         for rate in GRID
     ]
-    return [*grid, *_skew(lr), *_server(lr), *_attacks(lr), *_served(lr), *_anchors()]
+    return [*grid, *_skew(lr), *_bounds(lr), *_server(lr), *_attacks(lr), *_served(lr), *_anchors()]
 
 
 def _small(name: str, seed: int, lr: float | None, partition: str, rounds: int = 50, **options: Any) -> Cell:
@@ -93,6 +97,20 @@ def _skew(lr: float | None, block: str = "A", suffix: str = "", **more: Any) -> 
         for seed in SEEDS
         for partition in PARTITIONS
         for name, options in SKEW.items()
+    ]
+
+
+def _bounds(lr: float | None) -> list[Cell]:
+    return [
+        _small(
+            f"A/dirichlet:0.1/scaffold, bound {bound:g}",
+            seed,
+            lr,
+            "dirichlet:0.1",
+            strategy=f"scaffold:bound={bound:g}",
+        )
+        for seed in SEEDS
+        for bound in BOUNDS
     ]
 
 
@@ -114,7 +132,7 @@ def _attacks(lr: float | None) -> list[Cell]:
     """All 20 edges in each round, 4 of them bad. Bulyan needs 19."""
     return [
         _small(
-            f"C/{partition}/{attack}/{name}", seed, lr, partition, per_round=20, quorum=19,
+            f"C/{partition}/{attack}/{name}", seed, lr, partition, per_round=20, quorum=19, rounds=20,
             **_attack(option), **options,
         )
         for seed in SEEDS

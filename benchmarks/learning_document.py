@@ -37,13 +37,22 @@ def entry(name: str, lines: Sequence[Line], base: str | None = None) -> str:
     """A cell of a table, in percent: mean over the seeds, paired difference to ``base``, spread, number of seeds."""
     found = values(name, lines)
     if not found:
-        return "failed" if any(line["cell"] == name for line in lines) else NOT_RUN
+        return failure(name, lines)
     parts = [f"**{100 * statistics.fmean(found.values()):.1f}**"]
     other = {} if base is None or base == name else values(base, lines)
     if paired := found.keys() & other.keys():
         parts.append(f"({100 * statistics.fmean(found[seed] - other[seed] for seed in paired):+.1f})")
     parts.append(f"±{100 * statistics.fmean(values(name, lines, 'spread').values()):.1f}")
     return " ".join([*parts, f"[{len(found)}]"])
+
+
+def failure(name: str, lines: Sequence[Line]) -> str:
+    """What a cell without any value shows: not run, or failed; after ``/`` what its last version reached."""
+    found = [line for line in lines if line["cell"] == name]
+    if not found:
+        return NOT_RUN
+    reached = [line["reached"][-1][1] for line in found if line.get("reached")]
+    return f"failed / {100 * statistics.fmean(reached):.1f}" if reached else "failed"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -72,6 +81,19 @@ def skew(lines: Sequence[Line], block: str = "A", suffix: str = "") -> str:
         for name in plan.SKEW
     ]
     return table(["", "IID", "Dirichlet 0.5", "Dirichlet 0.1", "two classes an edge"], rows)
+
+
+def bounds(lines: Sequence[Line]) -> str:
+    """SCAFFOLD by bound and seed, in percent, beside FedAvg."""
+    names = {"FedAvg": BASE, f"bound {plan.BOUND:g}": "scaffold"}
+    names |= {f"bound {bound:g}": f"scaffold, bound {bound:g}" for bound in plan.BOUNDS}
+    rows = []
+    for title, name in names.items():
+        found = values(f"A/dirichlet:0.1/{name}", lines)
+        rows.append(
+            [title, *(f"{100 * found[seed]:.1f}" if seed in found else NOT_RUN for seed in plan.SEEDS)]
+        )
+    return table(["", *(f"seed {seed}" for seed in plan.SEEDS)], rows)
 
 
 def served(lines: Sequence[Line]) -> str:
@@ -190,7 +212,7 @@ def mean_curve(name: str, lines: Iterable[Line]) -> list[tuple[float, float]]:
 
 
 PARTS: Final = {
-    "grid": grid, "seen": seen, "skew": skew, "served": served, "server": server, "attacks": attacks,
+    "grid": grid, "seen": seen, "skew": skew, "bounds": bounds, "served": served, "server": server, "attacks": attacks,
     "anchors": anchors,
 }  # fmt: skip
 

@@ -51,6 +51,8 @@ CHOICE = {"cell": "lr", "seed": 9, "settings": "", "lr": 0.01}
 def test_a_hole_is_said_to_be_one() -> None:
     assert document.entry("A/iid/fedavg", []) == document.NOT_RUN
     assert document.entry("A/iid/fedavg", [{"cell": "A/iid/fedavg", "seed": 0, "failed": "…"}]) == "failed"
+    failed = {"cell": "A/iid/fedavg", "seed": 0, "failed": "…", "reached": [[1, 0.3], [2, 0.1]]}
+    assert document.entry("A/iid/fedavg", [failed]) == "failed / 10.0"
     for part in document.PARTS.values():
         assert part([])
 

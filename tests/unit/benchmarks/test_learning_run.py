@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
@@ -27,11 +30,16 @@ def test_a_cell_becomes_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_that_fails_is_a_line_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **_of_run: object) -> None:
+    def fail(*_: object, run_dir: Path, **_of_run: object) -> None:
+        run_dir.mkdir()
+        record = {"outcome": "committed", "version": 1, "split": "test", "metrics": {"accuracy": 0.12}}
+        (run_dir / "history.jsonl").write_text(json.dumps(record) + "\n")
         raise learning.RunFailed("3 rounds in a row were abandoned\nmore")
 
     monkeypatch.setattr(learning, "simulate", fail)
     cell = plan.all_cells(0.01)[0]
     line = learning.run(cell, None, workers=1)
     assert line["failed"] == "3 rounds in a row were abandoned"
+    assert line["reached"] == [(1, 0.12)]
+    assert "last" not in line, "a run that failed counts in no mean"
     assert plan.line_of(cell, [line]) == line
