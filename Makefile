@@ -6,6 +6,8 @@
 
 # Where Debian and Homebrew keep the broker, whether or not a user's PATH has it.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin:/opt/homebrew/sbin
+# The tests start hundreds of programs. Without compiled files each would compile all its modules again.
+export PYTHONDONTWRITEBYTECODE :=
 
 BIN = .venv/bin
 # More for the command: make demo SIMULATE="--rounds 3", make test PYTEST="-k round".
