@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from tests.support.broker import Mosquitto
 # How long an example takes is no property of the code: the machine may be busy.
 settings.register_profile("fl-mqtt", deadline=None)
 settings.load_profile("fl-mqtt")
+
+# A training process costs as much CPU time to start as most tests train for, and five tests share the cores.
+os.environ.setdefault("FL_WORKERS", "1")
 
 
 def pytest_configure() -> None:
@@ -60,6 +64,12 @@ def shared_mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosqu
     broker = Mosquitto(tmp_path_factory.mktemp("broker"))
     yield broker
     broker.stop()
+
+
+@pytest.fixture
+def light_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Edges of dense models train without torch, whose import takes longer than such a test needs besides."""
+    monkeypatch.setenv("FL_LIGHT", "1")
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ def accuracy(directory: Path, *options: str) -> float:
     return float(run.result["metrics"]["accuracy"])
 
 
+@pytest.mark.usefixtures("light_edges")
 def test_four_of_ten_break_the_mean_but_not_the_median(tmp_path: Path) -> None:
     assert accuracy(tmp_path / "mean") < 0.3
     assert accuracy(tmp_path / "median", "--strategy", "median") > 0.6

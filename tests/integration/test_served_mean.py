@@ -20,7 +20,7 @@ RUN = (
     *("--deadline", "120", "--wait", "120"),
 )
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge]
+pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("light_edges")]
 
 
 def test_the_mean_is_measured_and_answers_and_training_goes_on_from_the_newest(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ RUN = (
     *("--deadline", "120", "--wait", "120", "--attack", "sign-flip:edges=2+2"),
 )
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge]
+pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("light_edges")]
 
 
 def test_the_edge_that_works_against_the_others_is_named(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ if __name__ == "__main__":
 """
 """Comes after the text of a module with the class Sum."""
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("light_edges")]
 
 
 @pytest.fixture
