@@ -1,0 +1,202 @@
+"""The aggregator in virtual time: its runner, without connections, threads and a clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any, Final
+
+from fl_aggregator.aggregation.worker import JobDone
+from fl_aggregator.messaging.rate_limiter import RateLimiter
+from fl_aggregator.messaging.reader import MessageReader
+from fl_aggregator.messaging.rejections import Rejections
+from fl_aggregator.monitoring.tracking.trackers import Trackers
+from fl_aggregator.round import events as on
+from fl_aggregator.round import machine
+from fl_aggregator.round.state import Run
+from fl_aggregator.server.disk_pause import DiskPause
+from fl_aggregator.server.launch import Launch
+from fl_aggregator.server.runner import Observer, Runner
+from fl_mqtt.simulation.virtual.network import Network, size_of
+from fl_mqtt.simulation.virtual.world import World
+from fl_shared.mqtt.events import MAX_MQTT_PACKET
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from fl_shared.protocol.envelope import EnvelopeSource
+
+REPEAT_INTERVAL: Final = 5.0
+"""Virtual seconds between two looks at what has to be repeated: the open round, and grants of chunks."""
+
+
+class Aggregator:
+    """One incarnation of a run's aggregator. It can be killed at any event, and another one resumes its directory."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        world: World,
+        network: Network,
+        *,
+        observer: Observer | None = None,
+        trackers: Trackers | None = None,
+    ) -> None:
+        """``trackers`` must have been entered as a context manager."""
+        settings, record = launch.record.settings, launch.record
+        self.scope = EnvelopeSource(
+            run=record.run, incarnation=record.incarnation, started=record.incarnation
+        )
+        self.rejections = Rejections()
+        self._launch = launch
+        self._world = world
+        self._network = network
+        self._alive = True
+        self._due: float | None = None
+        self._outlet = _Outlet(network)
+        self._reader = MessageReader(self.rejections, self.scope)
+        limiter = RateLimiter(
+            settings.prefix, settings.clients, settings.roster_limit, lambda: self.state.roster
+        )
+        self.disk_pause = DiskPause(_sleep, lambda _name, _item: None, lambda: None)
+        self.runner = Runner(
+            launch,
+            self.scope,
+            self._outlet,
+            self._post,
+            self._reader,
+            self.rejections,
+            limiter,
+            self.disk_pause,
+            Trackers() if trackers is None else trackers,
+            clock=lambda: world.now,
+            observer=observer,
+            executor=_Inline(),
+        )
+
+    @property
+    def state(self) -> Run:
+        """The state of the run after the last event."""
+        return self.runner.state
+
+    def begin(self) -> None:
+        """Begins the run, or continues it where its journal ends."""
+        scope = self.scope
+        birth = m.AggregatorPresence(
+            state="online",
+            session=f"{scope.run}-{scope.incarnation}",
+            run=scope.run,
+            incarnation=scope.incarnation,
+            started=scope.started,
+        )
+        self._outlet.retain(t.AggregatorTopic(), birth)
+        self.runner.begin(self._launch.recovered)
+        self._network.connect_aggregator(self._receive, birth.model_copy(update={"state": "offline"}))
+        self._schedule()
+        self._world.after(REPEAT_INTERVAL, self._repeat)
+
+    def stop(self, reason: str) -> None:
+        """Ends the run, as the operator does."""
+        self._handle(on.StopRequested(now=self._world.now, reason=reason))
+
+    def kill(self) -> None:
+        """Ends the program without warning: nothing more is recorded or published but its will."""
+        self._alive = self._outlet.alive = False
+        self.runner.worker.close()
+        self._network.disconnect_aggregator()
+
+    # --- what arrives ---------------------------------------------------------------------------------------
+
+    def _receive(self, topic: t.Topic, message: m.Message | None, _retained: bool) -> None:
+        if not self._alive or message is None:
+            return
+        inbound = self._reader.read(topic, message, size_of(message), self.state, self._world.now)
+        if inbound.chunk is not None:
+            self.runner.receive_chunk(inbound.chunk)
+        if inbound.event is not None:
+            self.runner.handle(inbound.event)
+        self._after_event()
+
+    def _post(self, job: JobDone) -> None:
+        """Takes the result of a job of the worker, as the next event."""
+        self._world.at(self._world.now, lambda: self._job_done(job))
+
+    def _job_done(self, job: JobDone) -> None:
+        if self._alive:
+            self.runner.job_done(job)
+            self._after_event()
+
+    # --- time -----------------------------------------------------------------------------------------------
+
+    def _handle(self, event: on.Event) -> None:
+        self.runner.handle(event)
+        self._after_event()
+
+    def _after_event(self) -> None:
+        self.runner.handle_waiting()
+        self._schedule()
+
+    def _schedule(self) -> None:
+        due = machine.due(self.state)
+        if due is not None and due != self._due:
+            self._world.at(due, lambda: self._time_passed(due))
+        self._due = due
+
+    def _time_passed(self, due: float) -> None:
+        if self._alive and self._due == due:
+            self._due = None
+            self._handle(on.TimePassed(now=self._world.now))
+
+    def _repeat(self) -> None:
+        if self._alive and not self.state.ended:
+            self.runner.interpreter.repeat_round(self.state)
+            self.runner.worker.uploads.renew_grants(self._world.now)
+            self._world.after(REPEAT_INTERVAL, self._repeat)
+
+
+class _Outlet:
+    """Publishes on the network while the aggregator is ``alive``, and counts bytes."""
+
+    def __init__(self, network: Network) -> None:
+        self.alive = True
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self.maximum_packet_size = MAX_MQTT_PACKET
+        self._network = network
+
+    def send(self, topic: t.Topic, message: m.Message) -> None:
+        """See `Outlet.send`."""
+        self._publish(topic, message, retain=False)
+
+    def retain(self, topic: t.Topic, message: m.Message, *, counted: bool = True) -> None:
+        """See `Outlet.retain`."""
+        del counted  # only values count, and watchers get none
+        self._publish(topic, message, retain=True)
+
+    def retain_large(self, topic: t.Topic, make: Callable[[], m.Message]) -> None:
+        """See `Outlet.retain_large`."""
+        self._publish(topic, make(), retain=True)
+
+    def clear(self, topic: t.Topic) -> None:
+        """See `Outlet.clear`."""
+        if topic in self._network.retained:
+            self._publish(topic, None, retain=True)
+
+    def _publish(self, topic: t.Topic, message: m.Message | None, *, retain: bool) -> None:
+        if self.alive:
+            self.bytes_down += size_of(message)
+            self._network.publish(topic, message, retain=retain)
+
+
+class _Inline(Executor):
+    """Does each job at once."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        """See `Executor.submit`."""
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments, **named))
+        return future
+
+
+def _sleep(seconds: float) -> None:
+    """Lets a pause last until there is room on the disk: real seconds, in which virtual time stands still."""
+    time.sleep(seconds)

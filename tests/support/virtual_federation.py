@@ -1,0 +1,124 @@
+"""A run in virtual time with jobs that cost nothing, whose vectors follow from the seed, the round and the client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fl_aggregator.server import launch as launches
+from fl_aggregator.settings import Settings
+from fl_edge.session import effects, events
+from fl_edge.session.state import Identity
+from fl_edge.session.work import EvaluationScores
+from fl_edge.storage.own_state_files import OwnStateFiles
+from fl_edge.tasks.synthetic import NAME_PREFIX
+from fl_edge.training.executor import edge_seed
+from fl_mqtt.simulation.virtual.aggregator import Aggregator
+from fl_mqtt.simulation.virtual.devices import DATA_CENTRE, Device
+from fl_mqtt.simulation.virtual.edge import Edge
+from fl_mqtt.simulation.virtual.jobs import JobEvent, Work
+from fl_mqtt.simulation.virtual.models import Models
+from fl_mqtt.simulation.virtual.network import Faults, Link, Network
+from fl_mqtt.simulation.virtual.world import World
+from fl_shared.protocol import messages as m
+from fl_shared.tensors.manifest import ArraySpec, Manifest
+from fl_shared.tensors.sections import DELTA, ModelSection, model_digest
+from fl_shared.transfer.upload import FinishedUpdate
+
+VALUES = 16
+MANIFEST = Manifest(arrays=(ArraySpec(name="w", shape=(VALUES,)),))
+UNIFORM = Device(1000.0, Link(0.05, 1.25e6, 1.25e6))
+EXAMPLES = 100
+
+
+class InstantJobs:
+    """See `jobs.Jobs`."""
+
+    def __init__(self) -> None:
+        self.trained: list[tuple[str, int]] = []
+        """The clients and rounds of trainings whose result was looked at."""
+        self._work: dict[tuple[str, int], Work] = {}
+
+    def begin(self, client: str, work: Work, due: float) -> None:
+        del due
+        self._work[client, work.effect.job] = work
+
+    def cancel(self, client: str, job: int) -> None:
+        del self._work[client, job]
+
+    def result(self, client: str, job: int, now: float) -> JobEvent:
+        match self._work.pop((client, job)).effect:
+            case effects.Load():
+                return events.PartitionLoaded(now, job, EXAMPLES, 0, MANIFEST.digest)
+            case effects.Train(selected=selected):
+                self.trained.append((client, selected.round))
+                return events.Trained(now, job, update(client, selected))
+            case effects.Evaluate():
+                return events.ModelEvaluated(now, job, EvaluationScores(1, 0.5))
+
+
+def update(client: str, selected: m.Selected) -> FinishedUpdate:
+    """The update that ``client`` makes in a round."""
+    rng = np.random.default_rng(edge_seed(selected.training.seed, selected.round, client))
+    values = rng.normal(scale=0.01, size=VALUES).astype("<f4")
+    section = ModelSection(DELTA, MANIFEST, memoryview(values.tobytes()))
+    base = None if selected.base is None else selected.base.digest
+    return FinishedUpdate(
+        base=base, digest=model_digest([section]), examples=EXAMPLES, steps=0 if base is None else 1,
+        seconds=0.0, metrics=m.UpdateMetrics(), sections=(section,),
+    )  # fmt: skip
+
+
+@dataclass
+class Federation:
+    """A run in ``directory``, and its edges, which outlive their aggregator."""
+
+    directory: Path
+    settings: Settings
+    device: Callable[[str], Device] = lambda _client: UNIFORM
+    faults: Faults | None = None
+    jobs: InstantJobs = field(default_factory=InstantJobs)
+    aggregator: Aggregator = field(init=False)
+    edges: dict[str, Edge] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.world = World()
+        self.network = Network(self.world, self.faults)
+        self.models = Models(self.network)
+        self._launch = launches.new(self.settings, self.directory)
+        self._begin()
+        names = [str(number) for number in range(self.settings.clients)]
+        self.edges = {name: self._edge(name, ("train",), self.device(name)) for name in names}
+        self.edges["evaluator"] = self._edge("evaluator", ("evaluate",), DATA_CENTRE)
+        for edge in self.edges.values():
+            edge.connect()
+
+    def _edge(self, name: str, roles: tuple[m.ClientRole, ...], device: Device) -> Edge:
+        identity = Identity(name, f"device-{name}", roles, (), task_prefixes=(NAME_PREFIX,))
+        files = OwnStateFiles(self.directory / "edges" / name, name)
+        return Edge(self.world, self.network, self.models, self.jobs, identity, device, files, epochs=10)
+
+    def _begin(self) -> None:
+        self._launch.directory.write_run(self._launch.record)
+        self.aggregator = Aggregator(self._launch, self.world, self.network)
+        self.aggregator.begin()
+
+    def run(self, events: int = 10**7) -> None:
+        """Lets at most ``events`` happen; ends with the run."""
+        for _ in range(events):
+            if self.aggregator.state.ended or not self.world.step():
+                return
+
+    def restart_aggregator(self) -> None:
+        """Kills the aggregator, and resumes its run at once."""
+        self.aggregator.kill()
+        self._launch.close()
+        self._launch = launches.resume(self.directory, simulated=False)
+        self._begin()
+
+    def close(self) -> None:
+        self.aggregator.kill()
+        self._launch.close()

@@ -1,0 +1,79 @@
+"""The aggregator in virtual time makes one model, wherever it is killed, and whatever the network loses."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+from fl_aggregator.round.state import Finished
+from fl_aggregator.settings import Settings
+from fl_mqtt.simulation.virtual.network import Hop
+from tests.support.virtual_federation import VALUES, Federation
+
+SETTINGS = Settings(task=f"synthetic-{VALUES}", clients=4, rounds=3, holdout=0.0, per_round=4)
+
+
+def finished(federation: Federation) -> str:
+    federation.run()
+    state = federation.aggregator.state
+    federation.close()
+    assert isinstance(state.phase, Finished), state.phase
+    assert state.model is not None
+    return state.model.digest
+
+
+def test_a_run_ends_at_a_time_that_its_devices_make(tmp_path: Path) -> None:
+    federation = Federation(tmp_path / "run", SETTINGS)
+    finished(federation)
+    training = 3 * (100 * 10 / 1000)
+    assert training < federation.world.now < training + 5
+    assert len(federation.jobs.trained) == 1 + 3 * 4  # round 0 makes the first weights
+
+
+def test_killed_at_any_event_and_resumed_it_makes_the_same_model(tmp_path: Path) -> None:
+    whole = Federation(tmp_path / "whole", SETTINGS)
+    expected, events = finished(whole), whole.world.events
+    assert events > 100
+    for cut in range(0, events, 3):
+        federation = Federation(tmp_path / str(cut), SETTINGS)
+        federation.run(cut)
+        if federation.aggregator.state.ended:
+            federation.close()
+            continue
+        federation.restart_aggregator()
+        assert finished(federation) == expected, cut
+
+
+class Unreliable:
+    """Loses, doubles and delays messages."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(seed)
+
+    def delays(self, _hop: Hop, /) -> Collection[float]:
+        chance = self._rng.random()
+        if chance < 0.1:
+            return ()
+        return (0.0, self._rng.random()) if chance < 0.2 else (self._rng.choice((0.0, 0.0, 0.5)),)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_a_network_loses_doubles_and_reorders_is_made_good(seed: int, tmp_path: Path) -> None:
+    expected = finished(Federation(tmp_path / "whole", SETTINGS))
+    assert finished(Federation(tmp_path / "run", SETTINGS, faults=Unreliable(seed))) == expected
+
+
+def test_a_killed_edge_is_started_again_and_takes_part(tmp_path: Path) -> None:
+    expected = finished(Federation(tmp_path / "whole", SETTINGS))
+    federation = Federation(tmp_path / "run", SETTINGS.model_copy(update={"grace": 60.0}))
+    while federation.aggregator.state.version < 1:
+        federation.run(1)
+    for edge in ("0", "1"):
+        federation.edges[edge].kill()
+    federation.world.after(10.0, federation.edges["0"].connect)
+    federation.world.after(20.0, federation.edges["1"].connect)
+    assert finished(federation) == expected
+    assert federation.world.now > 20.0
