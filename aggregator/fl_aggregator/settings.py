@@ -27,7 +27,7 @@ from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import partition_scheme, topics
 from fl_shared.protocol.abilities import needed
-from fl_shared.protocol.task_spec import format_task
+from fl_shared.protocol.task_spec import KEEP_LOCAL, LOCAL_SEED, format_task
 from fl_shared.system.invocation import aggregator_command
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.registry import KnownEncoding
@@ -101,6 +101,7 @@ def parse_serve(text: str) -> int:
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+ArrayPattern = Annotated[str, StringConstraints(pattern=r"^[^,\s]{1,256}$")]
 Specification = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 OptionValue = Annotated[str, StringConstraints(max_length=1000)]
 Seconds = Annotated[float, Field(gt=0, le=1e8)]
@@ -141,6 +142,8 @@ class Settings(BaseModel):
     logit_adjustment: Annotated[float, Field(ge=0, le=100),
         Option(TRAINING, "How much an edge's own frequencies of the classes count in its loss; "
                "1 is recommended for edges with few classes each.")] = 0.0
+    keep_local: Annotated[tuple[ArrayPattern, ...], Option(TRAINING, "Arrays of the model that stay on each edge: "
+        "batchnorm, or a glob of names such as fc2.*; may be given several times.", metavar="batchnorm|GLOB")] = ()
     encoding: KnownEncoding = FLOAT32.name
     epochs: Annotated[int | None, Field(ge=1, le=1_000_000),
         Option(TRAINING, "Local epochs per round.", default=BY_TASK)] = None
@@ -262,6 +265,15 @@ class Settings(BaseModel):
                 f"similarity: {self.similarity} needs updates on the disk until a round closes, "
                 "but --durability is memory"
             )
+        if len(self.task_spec) > m.MAX_TASK_SPEC:
+            raise ValueError(
+                f"task_option: with --keep-local, {len(self.task_spec)} characters in a message, "
+                f"expected at most {m.MAX_TASK_SPEC}"
+            )
+        if self.keep_local and self.target is not None and not self.holdout:
+            raise ValueError(
+                f"target: {self.target} is measured on the edges' holdouts with --keep-local, but --holdout is 0"
+            )
         if (self.lr or 1.0) * self.lr_decay**self.rounds == 0:
             raise ValueError(
                 f"lr_decay: {self.lr_decay:g} makes the learning rate 0 before version {self.rounds}, "
@@ -277,8 +289,19 @@ class Settings(BaseModel):
 
     @property
     def task_spec(self) -> str:
-        """The task with its options, as messages name it."""
-        return format_task(self.task, self.task_option)
+        """The task with its options and the run's, as messages name it."""
+        of_run = {KEEP_LOCAL: self.local_patterns, LOCAL_SEED: str(self.seed)}
+        return format_task(self.task, {**self.task_option, **(of_run if self.keep_local else {})})
+
+    @property
+    def local_patterns(self) -> str:
+        """What stays on the edges, as messages and files name it; empty if nothing does."""
+        return ",".join(self.keep_local)
+
+    @property
+    def edges_keep_state(self) -> bool:
+        """Whether edges keep something of their own, which counts with the update that it came with."""
+        return bool(self.correct or self.keep_local)
 
     @property
     def parsed_target(self) -> Target | None:
@@ -359,6 +382,7 @@ class Settings(BaseModel):
 _NAMES: Final = {
     "task": "expected the name of a task, such as digits, or package.module:Class",
     "task_option": "expected the name of an option: small letters, digits and _",
+    "keep_local": "expected batchnorm, or a glob of at most 256 characters without commas and spaces",
 }
 """What is said instead of the pattern that a name does not match."""
 

@@ -22,6 +22,7 @@ TERMS = {
     "evaluate": "evaluation",
     "lr": "learning rate",
     "lr_factor": "learning rate",
+    "personal": "personal model",
     "primary": "primary metric",
     "register": "registration",
     "seq": "sequence number",

@@ -115,7 +115,7 @@ def _counted(state: Run, phase: Collecting) -> dict[str, Counted]:
     now = {
         name: Counted(round=update.round, digest=update.digest, examples=update.examples)
         for name, update in phase.updates.items()
-        if state.settings.correct and phase.base is not None
+        if state.settings.edges_keep_state and phase.base is not None
     }
     return {**state.counted, **now}
 

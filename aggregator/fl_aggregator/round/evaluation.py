@@ -25,13 +25,14 @@ def request_evaluation(state: Run, model: ModelReference, now: float) -> tuple[R
 
     Every version whose number is a multiple of ``evaluate_every`` is evaluated, and always the last one. The
     split is ``test`` if an edge with the role ``evaluate`` is there, otherwise ``holdout``; null if no edge
-    can evaluate. An edge that is asked to evaluate a newer version may skip this one.
+    can evaluate. If a part of the model stays on the edges, only they have a whole one: ``holdout``. An
+    edge that is asked to evaluate a newer version may skip this one.
     """
     settings = state.settings
     if model.version == 0 or (model.version % settings.evaluate_every and model.version != settings.rounds):
         return state, None
     split: Split = "test"
-    evaluators = _available_evaluators(state, split, now)
+    evaluators = frozenset() if settings.keep_local else _available_evaluators(state, split, now)
     if not evaluators:
         split = "holdout"
         evaluators = _available_evaluators(state, split, now) if settings.holdout > 0 else evaluators

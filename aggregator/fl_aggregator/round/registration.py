@@ -93,6 +93,11 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
         return Refuse("wrong-task", f"the task is {event.task!r}, but this run's is {state.settings.task!r}")
     if event.manifest is not None and state.manifest not in (None, event.manifest):
         return Refuse("wrong-manifest", _manifest_mismatch(event.manifest, state))
+    if state.settings.keep_local and event.roles == ("evaluate",):
+        return Refuse(
+            "lacks-ability",
+            "the model lacks its local part here (--keep-local): only edges that train evaluate",
+        )
     if "train" in event.roles:
         for encoding in (
             FLOAT32.name,

@@ -54,7 +54,7 @@ def new(
     """Prepares a new run. Raises ``UserError`` if its strategy, directory or initial weights are unusable."""
     strategy = load(settings)
     settings = resolved(settings)
-    weights = None if init is None else read_initial_weights(init, settings.task)
+    weights = None if init is None else read_initial_weights(init, settings.task, settings.local_patterns)
     first = plain = None
     if isinstance(weights, PlainWeights):
         plain, weights = weights, None
@@ -86,7 +86,11 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
         strategy = load(record.settings)
         recovered = recover(directory, record)
         plain = record.plain_weights if recovered.state.model is None else None
-        weights = None if plain is None else read_again(plain.path, record.settings.task, plain.sha256)
+        weights = (
+            None
+            if plain is None
+            else read_again(plain.path, settings.task, plain.sha256, settings.local_patterns)
+        )
     except BaseException:
         directory.close()
         raise

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fl_aggregator.storage.checkpoint import BUFFERS, Model, model_of, read_arrays
 from fl_shared.errors import UserError
+from fl_shared.protocol.task_spec import KEEP_LOCAL
 from fl_shared.system.text import names_text
 from fl_shared.tensors.manifest import Manifest, Vector, flatten
 
@@ -56,20 +57,21 @@ class PlainWeights:
         return flatten(self.arrays, manifest)
 
 
-def read_initial_weights(path: Path, task: str) -> Model | PlainWeights:
+def read_initial_weights(path: Path, task: str, local: str = "") -> Model | PlainWeights:
     """Reads a safetensors file for a run of ``task``. Raises ``UserError`` with what is wrong with it.
 
-    A model of another task counts as plain, so that it is compared with the model of the edges, array by array.
+    A model of another task counts as plain, so that it is compared with the model of the edges, array by array. So does
+    one without another part than that which stays on the edges, ``local`` (`Settings.local_patterns`).
     """
     try:
-        return _read(path, task)
+        return _read(path, task, local)
     except UserError as error:
         raise UserError(f"--init {error}") from None
 
 
-def _read(path: Path, task: str) -> Model | PlainWeights:
+def _read(path: Path, task: str, local: str) -> Model | PlainWeights:
     metadata, arrays = read_arrays(path)
-    if BUFFERS in metadata and metadata.get("task", task) == task:
+    if BUFFERS in metadata and metadata.get("task", task) == task and metadata.get(KEEP_LOCAL, "") == local:
         return model_of(path, metadata, arrays)
     floats = {name: array for name, array in arrays.items() if np.issubdtype(array.dtype, np.floating)}
     for name, array in floats.items():
@@ -82,9 +84,9 @@ def _read(path: Path, task: str) -> Model | PlainWeights:
     return PlainWeights(path.absolute(), digest, floats, tuple(arrays.keys() - floats.keys()))
 
 
-def read_again(path: Path, task: str, sha256: str) -> PlainWeights:
+def read_again(path: Path, task: str, sha256: str, local: str = "") -> PlainWeights:
     """Reads the plain file of a run that is resumed. Raises ``UserError`` if it is another file now."""
-    weights = read_initial_weights(path, task)
+    weights = read_initial_weights(path, task, local)
     if not isinstance(weights, PlainWeights) or weights.sha256 != sha256:
         raise UserError(f"--init {path}: has changed since the run began: expected the SHA-256 {sha256}")
     return weights

@@ -29,6 +29,7 @@ from fl_aggregator.storage.journal import Journal
 from fl_aggregator.storage.spool import Spool
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
+from fl_shared.protocol.task_spec import KEEP_LOCAL
 from fl_shared.system.file_lock import FileLock
 from fl_shared.system.files import delete_temporary_files, read_lines, read_regular, write_atomically
 from fl_shared.system.own_directory import check_directory, check_tree
@@ -108,7 +109,8 @@ class RunRecord(BaseModel):
     def model_metadata(self) -> dict[str, str]:
         """What the files of models say about the run."""
         attack = {} if self.attack is None else {"attack": self.attack}
-        return {"task": self.settings.task, "settings": self.settings.digest, **attack}
+        local = {KEEP_LOCAL: self.settings.local_patterns} if self.settings.keep_local else {}
+        return {"task": self.settings.task, "settings": self.settings.digest, **attack, **local}
 
 
 def new_record(

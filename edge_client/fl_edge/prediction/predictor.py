@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from fl_edge.messaging.model_store import FetchedModel, ModelStore, ModelUser
 from fl_edge.prediction.rate_limit import PredictionRateLimiter
@@ -68,14 +68,23 @@ class Answer:
     example: Any = None
 
 
+class Started(NamedTuple):
+    """A prediction that has begun; ``job`` ends with `Predictor.prediction_done`.
+
+    ``personal``: the model is this edge's own, wholly or in part.
+    """
+
+    job: int
+    personal: bool
+
+
 class PredictionBackend(Protocol):
     """Where predictions are made."""
 
-    def predict(self, task: str, model: FetchedModel, payload: bytes, asker: str | None) -> int:
-        """Starts a prediction, and returns the job that ends with `Predictor.prediction_done`.
-
-        The askers of waiting predictions take turns.
-        """
+    def predict(
+        self, announced: m.ModelAnnouncement, model: FetchedModel, payload: bytes, asker: str | None
+    ) -> Started:
+        """Starts a prediction with ``model``, which was ``announced``. The askers of waiting predictions take turns."""
 
 
 class Predictor:
@@ -112,7 +121,7 @@ class Predictor:
         self._progress: tuple[str, float] = ("", 0.0)
         self._failed: tuple[str, float] = ("", 0.0)
         self._waiting: deque[PredictionRequest] = deque()
-        self._running: dict[int, tuple[PredictionRequest, m.ModelAnnouncement]] = {}
+        self._running: dict[int, tuple[PredictionRequest, m.ModelAnnouncement, bool]] = {}
         self._answered = 0
         self._topics = {t.build(prefix, t.PredictTopic(name)) for name in (None, client)}
         self._to_clear: set[str] = set()
@@ -272,8 +281,9 @@ class Predictor:
         """Sends the answer that a job of `PredictionBackend` has found with ``seconds`` of processor time."""
         pending = self._running.pop(job, None)
         if pending is not None:
-            self._rate_limiter.charge_work(pending[0].response_topic, seconds, now)
-            self._answer(*pending, answer)
+            request, announced, personal = pending
+            self._rate_limiter.charge_work(request.response_topic, seconds, now)
+            self._answer(request, announced, answer, personal=personal)
 
     def close(self) -> Connection | None:
         """Drops all requests and releases the models.
@@ -289,7 +299,7 @@ class Predictor:
         return connection
 
     def _is_busy(self, asker: str | None) -> bool:
-        pending = [*self._waiting, *(request for request, _ in self._running.values())]
+        pending = [*self._waiting, *(request for request, _, _ in self._running.values())]
         own = sum(request.response_topic == asker for request in pending)
         return len(pending) >= MAX_PENDING_REQUESTS or own >= MAX_PENDING_PER_ASKER
 
@@ -303,10 +313,17 @@ class Predictor:
     def _predict(
         self, request: PredictionRequest, announced: m.ModelAnnouncement, model: FetchedModel
     ) -> None:
-        job = self._backend.predict(announced.task, model, request.payload, request.response_topic)
-        self._running[job] = (request, announced)
+        started = self._backend.predict(announced, model, request.payload, request.response_topic)
+        self._running[started.job] = request, announced, started.personal
 
-    def _answer(self, request: PredictionRequest, announcement: m.ModelAnnouncement, answer: Answer) -> None:
+    def _answer(
+        self,
+        request: PredictionRequest,
+        announcement: m.ModelAnnouncement,
+        answer: Answer,
+        *,
+        personal: bool = False,
+    ) -> None:
         error, output = answer.error, dict(answer.output or {})
         probabilities = output.pop("probabilities", None)
         label = output.pop("label", None) if probabilities else None
@@ -318,6 +335,7 @@ class Predictor:
             sha256=hashlib.sha256(request.payload).hexdigest(),
             version=announcement.version,
             first_version=announcement.first_version,
+            personal=personal and answer.error is None,
             label=label,
             probabilities=probabilities,
             output=output or None,

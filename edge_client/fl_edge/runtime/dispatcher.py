@@ -87,7 +87,7 @@ class Dispatcher:
     ) -> None:
         """Starts to train from ``base``, or to create the initial weights if it is ``None``.
 
-        ``companions`` of the base and ``own`` vectors of the edge: for the correction.
+        ``companions`` of the base are for the correction; ``own``: the vectors that the edge has kept.
         """
         selected = effect.selected
         pool_id = self._pool.train(
@@ -104,14 +104,21 @@ class Dispatcher:
         )
         self._track(JobOwner(client, effect.job, None if base is None else base.digest), pool_id)
 
-    def evaluate(self, client: str, effect: effects.Evaluate, model: FetchedModel) -> None:
-        """Starts to evaluate ``model`` for the session of ``client``."""
+    def evaluate(
+        self,
+        client: str,
+        effect: effects.Evaluate,
+        model: FetchedModel,
+        local: protocol.CacheModel | None = None,
+    ) -> None:
+        """Starts to evaluate ``model`` for the session of ``client``, with its ``local`` part if there is one."""
         pool_id = self._pool.evaluate(
             client,
             effect.task,
             effect.split,
             effect.partition,
             _cache_frame(model),
+            local,
         )
         self._track(JobOwner(client, effect.job), pool_id)
 
@@ -123,9 +130,13 @@ class Dispatcher:
         payload: bytes,
         asker: str | None,
         partition: Partition | None,
+        local: protocol.CacheModel | None = None,
     ) -> int:
-        """Starts a prediction for the predictor of ``client``; returns the id of its `PredictionResult`."""
-        pool_id = self._pool.predict(task, _cache_frame(model), payload, asker, client, partition)
+        """Starts a prediction for the predictor of ``client``; returns the id of its `PredictionResult`.
+
+        ``local``: the part of the model that is the edge's own.
+        """
+        pool_id = self._pool.predict(task, _cache_frame(model), payload, asker, client, partition, local)
         self._owners[pool_id] = JobOwner(client, None)
         return pool_id
 

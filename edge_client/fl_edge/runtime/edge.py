@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +11,16 @@ from fl_edge.messaging.authenticity import MessageAuthenticator
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.prediction.predictor import Predictor
 from fl_edge.session.state import LoadedPartition, Session, SessionState
+from fl_edge.session.work import StateReference
 from fl_edge.storage.own_state_files import OwnStateFiles
+from fl_edge.training.local_part import LOCAL
+from fl_edge.workers.protocol import CacheModel
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
 from fl_shared.protocol.messages import Partition
+from fl_shared.system.shared_memory import SharedBytes
+from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.manifest import ArraySpec, Manifest
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +40,8 @@ class Edge:
     connection: EdgeConnection | None = None
     predictor: Predictor | None = None
     own_state: OwnStateFiles = field(init=False)
-    """What it keeps for a correction, beside its update."""
+    """What it keeps of a run, beside its update."""
+    _local: tuple[StateReference, CacheModel | None] | None = None
     model_digests: dict[int, tuple[str, ...]] = field(default_factory=dict)
     """By job, the digests of the model that it has asked for, and of its companions."""
     scheduled: float | None = None
@@ -58,7 +66,23 @@ class Edge:
             case _:
                 return None
 
+    def local_part(self, run: str) -> CacheModel | None:
+        """Returns the part of the model of ``run`` that the edge has kept; null if it has none."""
+        current = self.state.own_state.current if isinstance(self.state, Session) else None
+        if current is None or current.run != run:
+            return None
+        if self._local is None or self._local[0] != current:
+            data = self.own_state.current().get(LOCAL)
+            self._local = current, None if data is None else _vector_frame(data)
+        return self._local[1]
+
     @property
     def is_connected(self) -> bool:
         """Whether the connection of the edge's session is up."""
         return self.connection is not None and self.connection.is_connected
+
+
+def _vector_frame(data: memoryview) -> CacheModel:
+    """Returns an encoded vector as a worker is sent it. Only the worker knows which arrays it has."""
+    spec = ArraySpec(name=LOCAL, shape=(len(data) // FLOAT32.size(1),))
+    return CacheModel(hashlib.sha256(data).hexdigest(), Manifest(arrays=(spec,)), SharedBytes.copy_of(data))

@@ -44,7 +44,7 @@ from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.abilities import CLIP_GRADIENTS, LOGIT_ADJUSTMENT
-from fl_shared.protocol.task_spec import task_name
+from fl_shared.protocol.task_spec import keeps_local, task_name
 from fl_shared.system.file_limit import raise_file_limit
 from fl_shared.system.invocation import install_command
 
@@ -242,8 +242,9 @@ def _check_task(
 ) -> tuple[EdgeSettings, ...]:
     """Lets a worker load the task, and the data that the edges need, before there is a connection.
 
-    The test split is needed by edges that only evaluate. If it is missing and others train, these take part without
-    them. Returns the edges that take part. Raises ``UserError`` for what the user must fix.
+    The test split is needed by edges that only evaluate. If it is missing and others train, or if a part of the model
+    stays on these, they take part without them. Returns the edges that take part. Raises ``UserError`` for what the
+    user must fix.
     """
     trains = any("train" in edge.roles for edge in edges)
     others = tuple(edge for edge in edges if edge.roles != ("evaluate",))
@@ -252,6 +253,8 @@ def _check_task(
         _check_load(inbox, task, pool.load("", task, None, test=evaluates))
         return edges
     _check_load(inbox, task, pool.load("", task, CHECKED_PARTITION))
+    if evaluates and keeps_local(task):
+        return others
     if evaluates:
         try:
             _check_load(inbox, task, pool.load("", task, None, test=True))

@@ -18,7 +18,7 @@ from typing import Final, assert_never, cast
 
 from fl_edge.messaging.connection import EdgeConnectionEvent
 from fl_edge.messaging.model_store import FetchedModel, ModelStore, ModelUser, Transport
-from fl_edge.prediction.predictor import Predictor
+from fl_edge.prediction.predictor import Predictor, Started
 from fl_edge.prediction.rate_limit import PredictionRateLimiter
 from fl_edge.runtime import inbox as bounded
 from fl_edge.runtime.dispatcher import Dispatcher, PredictionResult
@@ -34,6 +34,7 @@ from fl_edge.workers.jobs import JobResult
 from fl_edge.workers.pool import Pool
 from fl_shared.errors import INTERRUPTED
 from fl_shared.mqtt import events as mqtt
+from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import WEIGHTS
 
@@ -77,9 +78,15 @@ class _EdgePredictionBackend:
     def __init__(self, dispatcher: Dispatcher, edge: Edge) -> None:
         self._dispatcher, self._edge = dispatcher, edge
 
-    def predict(self, task: str, model: FetchedModel, payload: bytes, asker: str | None) -> int:
-        partition = self._edge.partition_of(task)
-        return self._dispatcher.predict(self._edge.client, task, model, payload, asker, partition)
+    def predict(
+        self, announced: m.ModelAnnouncement, model: FetchedModel, payload: bytes, asker: str | None
+    ) -> Started:
+        edge, task = self._edge, announced.task
+        local = edge.local_part(announced.run)
+        job = self._dispatcher.predict(
+            edge.client, task, model, payload, asker, edge.partition_of(task), local
+        )
+        return Started(job, personal=local is not None)
 
 
 class Runtime:
@@ -312,10 +319,11 @@ class Runtime:
                 self._fetch(edge, effect, now)
             case effects.Train(job=job, selected=selected):
                 base, *companions = [None] if selected.base is None else self._take_models(edge, job)
-                own = edge.own_state.current() if selected.correction is not None else None
+                own = edge.own_state.current()
                 self._dispatcher.train(client, effect, base, [one for one in companions if one], own)
-            case effects.Evaluate(job=job):
-                self._dispatcher.evaluate(client, effect, self._take_models(edge, job)[0])
+            case effects.Evaluate(job=job, run=run):
+                model = self._take_models(edge, job)[0]
+                self._dispatcher.evaluate(client, effect, model, edge.local_part(run))
             case effects.Cancel(job=job):
                 self._dispatcher.cancel(client, job)
                 self._release_models(edge, job)

@@ -55,7 +55,7 @@ class DeleteUpdate:
 
 @dataclass(frozen=True, slots=True)
 class StageState:
-    """Write what the training has left for the correction, beside what counts; before its update is saved or sent."""
+    """Write what the training has left to keep, beside what counts; before its update is saved or sent."""
 
     reference: StateReference
     vectors: Mapping[str, memoryview] = field(repr=False)
@@ -68,7 +68,7 @@ class PromoteState:
 
 @dataclass(frozen=True, slots=True)
 class DropState:
-    """Delete what is kept for a correction: what is staged, what counts, or both."""
+    """Delete what is kept: what is staged, what counts, or both."""
 
     staged: bool
     current: bool
@@ -110,10 +110,11 @@ class Train:
 class Evaluate:
     """Evaluate the model that the same job has fetched, on one split.
 
-    ``partition`` is given for the split ``holdout``, and ``None`` for ``test``.
+    It is a model of ``run``. ``partition`` is given for the split ``holdout``, and ``None`` for ``test``.
     """
 
     job: int
+    run: str
     task: str
     digest: str
     split: m.Split

@@ -53,6 +53,9 @@ def start_evaluation(session: Session) -> Transition:
         return transition(session)
     if not _can_evaluate(session, announced.evaluate, announced.task):
         return transition(session)
+    staged = session.own_state.staged
+    if staged is not None and staged.run == announced.run and staged.round <= announced.round:
+        return transition(session)  # the result, which follows, says with which part of its own it evaluates
     match session.evaluation:
         case EvaluationDone(announced=previous, split=split) if split == announced.evaluate and (
             (previous.run, previous.version, previous.digest)
@@ -91,7 +94,9 @@ def fetched(session: Session, event: Fetched) -> Transition:
                 if split == "holdout" and isinstance(session.partition_state, LoadedPartition)
                 else None
             )
-            return transition(session, Evaluate(job, announced.task, announced.digest, split, partition))
+            return transition(
+                session, Evaluate(job, announced.run, announced.task, announced.digest, split, partition)
+            )
         case _:
             return transition(session)
 

@@ -157,7 +157,7 @@ class Fetched:
 class Trained:
     """Job ``job`` has trained, or has created the initial weights.
 
-    ``own``: the vectors that the edge keeps for the correction if the update counts.
+    ``own``: the vectors that the edge keeps if the update counts.
     """
 
     now: float

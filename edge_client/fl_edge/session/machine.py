@@ -132,6 +132,7 @@ def _react(session: Session, event: Event) -> Transition:
             return then(
                 rounds.result_seen(session, event),
                 lambda s: presence.detect_restart(s, event.result, now),
+                evaluation.start_evaluation,
             )
         case ModelAnnounced(announced=announced):
             return then(

@@ -1,4 +1,4 @@
-"""What the edge keeps for the correction of a run counts only with the update that it came with (protocol, 5.15).
+"""What the edge keeps of a run counts only with the update that it came with (protocol, 5.16).
 
 It is staged before that update is sent. Whether the update is in a version, the round's result says, or an admission
 (``counted``): then what is staged replaces what counted so far, and otherwise it is dropped.
@@ -17,7 +17,7 @@ from fl_shared.protocol import messages as m
 
 
 def stage(session: Session, selected: m.Selected, event: Trained) -> Transition:
-    """Stages what the training has left for the correction, if it has."""
+    """Stages what the training has left to keep, if it has."""
     if not event.own:
         return transition(session)
     reference = StateReference(selected.run, selected.round, event.update.digest)

@@ -247,8 +247,8 @@ class Session:
     ``seq`` is the sequence number of the next message, ``job`` the number of the next job. The edge takes up
     no work for the round ``last_handled_round`` of its run or an earlier one. ``aggregator`` is the newest
     presence seen on this connection. ``restored_update`` is what an earlier process of this edge had
-    finished; it waits until an admission shows whether its run still exists. ``own_state``: what it keeps for a
-    correction.
+    finished; it waits until an admission shows whether its run still exists. ``own_state``: what it keeps of
+    a run.
     """
 
     identity: Identity

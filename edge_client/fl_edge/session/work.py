@@ -31,7 +31,7 @@ class PendingUpdate:
 
 @dataclass(frozen=True, slots=True)
 class StateReference:
-    """What the edge keeps for a correction, by the update that it came with: its run, its round and its digest."""
+    """What the edge keeps of a run, by the update that it came with: its run, its round and its digest."""
 
     run: str
     round: int
@@ -40,7 +40,7 @@ class StateReference:
 
 @dataclass(frozen=True, slots=True)
 class OwnState:
-    """What the edge keeps for a correction. ``staged``: with an update of which nobody knows yet whether it counts."""
+    """What the edge keeps of a run. ``staged``: with an update of which nobody knows yet whether it counts."""
 
     current: StateReference | None = None
     staged: StateReference | None = None

@@ -3,7 +3,7 @@
 =====================  ==========================================================
 ``state_dir``          the directory, which one process locks
 ``update_store``       the finished update, until it is answered
-``own_state_files``    what is kept for the correction of a run
+``own_state_files``    what is kept of a run besides an update
 ``saved_file``         what both have in common
 ``label_counts_file``  how many examples of each class the edges have
 =====================  ==========================================================

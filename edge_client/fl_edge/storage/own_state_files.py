@@ -1,6 +1,7 @@
-"""What an edge keeps for the correction of a run, on disk: what counts, and what is staged with its newest update.
+"""What an edge keeps of a run, on disk: what counts, and what is staged with its newest update.
 
-``correction.safetensors`` counts, ``correction.next.safetensors`` is staged. Each has a float32 tensor for each vector.
+It keeps vectors for a correction, and the part of the model that is not shared. ``own.safetensors`` counts,
+``own.next.safetensors`` is staged. Each has a float32 tensor for each vector.
 The metadata has the client, the run, the round and the digest of the update that it came with, and the SHA-256 of the
 data, by which a file is recognized that a power failure has left incomplete.
 """
@@ -22,18 +23,19 @@ from fl_shared.protocol import messages as m
 from fl_shared.system.files import open_regular, write_atomically
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.safetensors_file import Tensor, file_head
+from fl_shared.tensors.sections import parts_of
 
 LOG: Final = logging.getLogger(__name__)
 
-CURRENT: Final = "correction.safetensors"
-STAGED: Final = "correction.next.safetensors"
+CURRENT: Final = "own.safetensors"
+STAGED: Final = "own.next.safetensors"
 MAX_HEADER: Final = 2**16
 """Bytes."""
 MAX_BYTES: Final = 2**36
 """Bytes of a file."""
 
 Vectors = Mapping[str, bytes | memoryview]
-"""Encoded vectors of equal size, by name."""
+"""Encoded vectors, by name."""
 
 
 class _Metadata(BaseModel):
@@ -43,7 +45,8 @@ class _Metadata(BaseModel):
     run: m.RunId
     round: m.Count
     digest: m.Digest
-    names: tuple[str, ...]
+    sizes: dict[str, m.Count]
+    """Bytes of each vector, in the order of the file."""
     sha256: m.Digest
 
 
@@ -65,13 +68,13 @@ class OwnStateFiles:
         data = [vectors[name] for name in names]
         metadata = _Metadata(
             client=self._client, run=reference.run, round=reference.round, digest=reference.digest,
-            names=tuple(names), sha256=_sha256(*data),
+            sizes={name: len(vectors[name]) for name in names}, sha256=_sha256(*data),
         )  # fmt: skip
         tensors = (
             Tensor(name, [len(one) // FLOAT32.size(1)], len(one))
             for name, one in zip(names, data, strict=True)
         )
-        head = file_head(tensors, {"correction": metadata.model_dump_json()})
+        head = file_head(tensors, {"state": metadata.model_dump_json()})
         self._memory.pop(STAGED, None)
         try:
             write_atomically(self._directory / STAGED, head, *data)
@@ -137,17 +140,16 @@ class OwnStateFiles:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:
                 raise ValueError(f"{size} bytes, expected at most {MAX_BYTES}")
-            text, _ = read_metadata(file, "a correction", MAX_HEADER)
+            text, _ = read_metadata(file, "a state", MAX_HEADER)
             data = memoryview(file.read())
         metadata = _Metadata.model_validate_json(text)
         if metadata.client != self._client:
             raise ValueError(f"client: {metadata.client!r}, but this edge is {self._client!r}")
         if metadata.sha256 != _sha256(data):
             raise ValueError("sha256: does not match the data")
-        each = len(data) // max(1, len(metadata.names))
-        return metadata, {
-            one: data[number * each : (number + 1) * each] for number, one in enumerate(metadata.names)
-        }
+        if sum(metadata.sizes.values()) != len(data):
+            raise ValueError(f"sizes: {metadata.sizes}, but there are {len(data)} bytes")
+        return metadata, parts_of(data, metadata.sizes)
 
 
 def _sha256(*parts: bytes | memoryview) -> str:

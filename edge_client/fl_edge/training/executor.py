@@ -31,7 +31,7 @@ VectorAllocator = Callable[[int], Vector]
 class TrainedUpdate:
     """A trained update. ``delta``: local − base, finite, shape (manifest.values,); ``seconds``: with evaluation.
 
-    ``sections`` go with the update, ``own`` stays on the edge until a correction asks for it; both are like ``delta``.
+    ``sections`` go with the update and are like ``delta``; ``own`` stays on the edge until its next training.
     """
 
     delta: Vector
@@ -85,13 +85,26 @@ class Executor(Protocol):
         cancelled: Callable[[], bool],
         allocate: VectorAllocator,
         correction: CorrectionRequest | None = None,
+        local: Vector | None = None,
     ) -> TrainedUpdate:
-        """Trains from ``base``; local − base is written into a vector of ``allocate``. ``base`` may be overwritten."""
+        """Trains from ``base``; local − base is written into a vector of ``allocate``. ``base`` may be overwritten.
+
+        ``local``: the arrays that stay on the edge (`local_part`); null if it has none yet.
+        """
 
     def evaluate(
-        self, model: Vector, manifest: Manifest, split: Split, client: str, partition: Partition | None
+        self,
+        model: Vector,
+        manifest: Manifest,
+        split: Split,
+        client: str,
+        partition: Partition | None,
+        local: Vector | None = None,
     ) -> Scores:
-        """Returns the scores of ``model`` on the test split, or on the holdout of the partition of ``client``."""
+        """Returns the scores of ``model`` on the test split, or on the holdout of the partition of ``client``.
+
+        ``local``: as for `train`.
+        """
 
     def make_predictor(
         self,
@@ -99,10 +112,11 @@ class Executor(Protocol):
         manifest: Manifest,
         client: str = "",
         partition: Partition | None = None,
+        local: Vector | None = None,
     ) -> Callable[[bytes], dict[str, Any]]:
         """Returns a function from a request to its answer, which JSON can express.
 
-        ``partition`` is that of ``client``, which answers.
+        ``partition`` is that of ``client``, which answers. ``local``: as for `train`.
         """
 
     def example_request(self) -> Any:

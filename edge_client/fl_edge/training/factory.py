@@ -6,8 +6,9 @@ import importlib.util
 from functools import lru_cache
 from pathlib import Path
 
-from fl_edge.errors import UnknownTaskError
+from fl_edge.errors import TaskOptionsError, UnknownTaskError
 from fl_edge.training.executor import Executor
+from fl_shared.protocol.task_spec import task_name
 
 
 def has_torch() -> bool:
@@ -23,21 +24,25 @@ def executor_for(task: str, data_dir: Path | None, device: str, *, light: bool =
     """
     from fl_edge.tasks.registry import load_task, needs_package
     from fl_edge.tasks.synthetic import parameter_count
+    from fl_edge.training.local_part import LocalPart
     from fl_edge.training.synthetic_executor import SyntheticExecutor
 
-    values = parameter_count(task)
+    part = LocalPart.of(task)
+    values = parameter_count(task_name(task))
+    if values is not None and part.patterns:
+        raise TaskOptionsError(f"--keep-local: a synthetic task, {task_name(task)}, has nothing to keep")
     if values is not None:
         return SyntheticExecutor(values)
     loaded = load_task(task)
     if not light and has_torch():
         from fl_edge.training.torch_executor import TorchExecutor
 
-        return TorchExecutor(loaded, data_dir, device)
+        return TorchExecutor(loaded, data_dir, device, part)
     from fl_edge.tasks.dense import DenseTask
     from fl_edge.training.light_executor import LightExecutor
 
     if isinstance(loaded, DenseTask):
-        return LightExecutor(loaded, data_dir)
+        return LightExecutor(loaded, data_dir, part)
     if has_torch():
         raise UnknownTaskError(f"task {loaded.name!r} needs torch: expected an edge without --light")
     raise UnknownTaskError(needs_package(loaded.name, "torch"))

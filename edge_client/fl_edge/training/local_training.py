@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -13,10 +14,13 @@ from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.corrections.observation import Layout, observation_of, observing_torch
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator, edge_seed
 from fl_edge.training.generator import GENERATOR
+from fl_edge.training.local_part import ALL_SHARED, LocalPart
 from fl_edge.training.task_results import checked_scores
 from fl_edge.training.update import check_manifests_match, make_update
 from fl_shared.protocol.messages import TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector, flatten, manifest_of, unflatten
+
+BATCH_NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def configure_torch() -> None:
@@ -29,11 +33,11 @@ def configure_torch() -> None:
     torch.set_flush_denormal(True)
 
 
-def initial_weights(task: Task, seed: int) -> tuple[Manifest, Vector]:
-    """Returns the first weights for round 0 and their manifest: a pure function of the task and ``seed``."""
+def initial_weights(task: Task, seed: int, part: LocalPart = ALL_SHARED) -> tuple[Manifest, Vector]:
+    """Returns the first weights for round 0 and their manifest: a pure function of the task, ``seed`` and ``part``."""
     model = build_model(task, seed)
-    manifest = shared_manifest(task, model)
-    return manifest, _vector(task, model, manifest)
+    manifest = shared_manifest(task, model, part)
+    return manifest, _vector(model, manifest)
 
 
 def build_model(task: Task, seed: int, manifest: Manifest | None = None) -> nn.Module:
@@ -42,34 +46,64 @@ def build_model(task: Task, seed: int, manifest: Manifest | None = None) -> nn.M
         return task.model(seed) if manifest is None else task.model_for(manifest, seed)
 
 
-def shared_manifest(task: Task, model: nn.Module) -> Manifest:
-    """Returns the manifest of the arrays of ``model`` that ``task`` shares."""
-    shared = task.shared(model)
+def local_names(task: Task, model: nn.Module, part: LocalPart) -> tuple[str, ...]:
+    """Returns the names of the arrays of ``model`` that stay on the edge. Raises ``TaskOptionsError``."""
+    state = model.state_dict()
+    batchnorm = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if isinstance(module, BATCH_NORMS)
+        for name in module.state_dict()
+    }
+    counters = (name for name, value in state.items() if not value.is_floating_point())
+    return part.names(task.shared(model), batchnorm, counters)
+
+
+def local_manifest(task: Task, model: nn.Module, part: LocalPart) -> Manifest | None:
+    """Returns the manifest of the arrays of ``model`` that stay on the edge; null if there are none."""
+    names = local_names(task, model, part)
+    return _manifest(model, names) if names else None
+
+
+def shared_manifest(task: Task, model: nn.Module, part: LocalPart = ALL_SHARED) -> Manifest:
+    """Returns the manifest of the arrays of ``model`` that ``task`` shares, and that do not stay on the edge."""
+    local = local_names(task, model, part) if part.patterns else ()
+    return _manifest(model, [name for name in task.shared(model) if name not in local])
+
+
+def _manifest(model: nn.Module, names: Sequence[str]) -> Manifest:
     state = model.state_dict()
     learnt = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     return manifest_of(
         # Only the shapes matter, so nothing is copied.
-        {name: np.broadcast_to(np.float32(0), tuple(state[name].shape)) for name in shared},
-        buffers=[name for name in shared if name not in learnt],
+        {name: np.broadcast_to(np.float32(0), tuple(state[name].shape)) for name in names},
+        buffers=[name for name in names if name not in learnt],
     )
 
 
 def model_from(
-    task: Task, vector: Vector, manifest: Manifest, device: torch.device | str = "cpu", seed: int = 0
+    task: Task,
+    vector: Vector,
+    manifest: Manifest,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    part: LocalPart = ALL_SHARED,
+    local: Vector | None = None,
 ) -> nn.Module:
     """Returns the task's model on ``device`` with the weights in ``vector``.
 
-    Arrays that are not shared come from ``seed``.
+    Arrays that are not shared come from ``seed``, and those of ``part`` from ``local`` if that is given.
 
     Raises ``ManifestMismatchError``, which names the first array that differs, and ``ValueError`` if ``vector`` is
-    too short or too long for ``manifest``.
+    too short or too long for ``manifest``, or ``local`` for ``part``.
     """
     model = build_model(task, seed, manifest)
-    check_manifests_match(task, manifest, shared_manifest(task, model))
+    check_manifests_match(task, manifest, shared_manifest(task, model, part))
+    arrays = unflatten(vector, manifest)
+    if local is not None and (own := local_manifest(task, model, part)) is not None:
+        arrays |= unflatten(local, own)
     # Not into the tensors of state_dict(), which may be copies.
-    model.load_state_dict(
-        {name: torch.from_numpy(array) for name, array in unflatten(vector, manifest).items()}, strict=False
-    )
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, strict=False)
     return model.to(device)
 
 
@@ -86,15 +120,18 @@ def train_update(
     allocate: VectorAllocator | None = None,
     correction: CorrectionRequest | None = None,
     clip_gradients: float = 0.0,
+    part: LocalPart = ALL_SHARED,
+    local: Vector | None = None,
 ) -> TrainedUpdate:
     """Trains from ``base`` on ``data``. The result is a pure function of the arguments, except for ``seconds``.
 
     ``allocate`` allocates the delta; None: a new array. ``correction`` and ``clip_gradients``: what is done to the
-    gradients. Metrics: see `make_update`. Raises ``CancelledError``,
+    gradients. ``part`` and ``local``: see `model_from`. Metrics: see `make_update`. Raises ``CancelledError``,
     ``DivergedError``, ``ManifestMismatchError``, ``TaskError``.
     """
     rng_seed = edge_seed(settings.seed, round_number, client)
-    model = model_from(task, base, manifest, device, settings.seed)
+    model = model_from(task, base, manifest, device, settings.seed, part, local)
+    own = local_manifest(task, model, part)
 
     def cancelled_or_waiting() -> bool:
         GENERATOR.give_way()
@@ -123,9 +160,10 @@ def train_update(
         data,
         base,
         train,
-        lambda trained: _vector(task, trained, manifest),
+        lambda trained: _vector(trained, manifest),
         allocate or (lambda values: np.empty(values, np.float32)),
         observation,
+        None if own is None else (lambda trained: _vector(trained, own)),
     )
 
 
@@ -136,6 +174,6 @@ def evaluate(
     return checked_scores(task, task.evaluate(model_from(task, vector, manifest, device), examples))
 
 
-def _vector(task: Task, model: nn.Module, manifest: Manifest) -> Vector:
+def _vector(model: nn.Module, manifest: Manifest) -> Vector:
     state = model.state_dict()
-    return flatten({name: state[name].float().cpu().numpy() for name in task.shared(model)}, manifest)
+    return flatten({one.name: state[one.name].float().cpu().numpy() for one in manifest.arrays}, manifest)

@@ -62,6 +62,7 @@ class SyntheticExecutor:
         cancelled: Callable[[], bool],  # noqa: ARG002  it returns too soon
         allocate: VectorAllocator,
         correction: CorrectionRequest | None = None,
+        local: Vector | None = None,  # noqa: ARG002  nothing stays on the edge
     ) -> TrainedUpdate:
         if correction is not None:
             raise ValueError(f"a synthetic task takes no steps that {correction.name} could correct")
@@ -84,6 +85,7 @@ class SyntheticExecutor:
         split: Split,  # noqa: ARG002
         client: str,  # noqa: ARG002
         partition: Partition | None,  # noqa: ARG002
+        local: Vector | None = None,  # noqa: ARG002
     ) -> Scores:
         self._check(model, manifest)
         return Scores(examples=1, loss=0.0)
@@ -94,6 +96,7 @@ class SyntheticExecutor:
         manifest: Manifest,
         client: str = "",  # noqa: ARG002
         partition: Partition | None = None,  # noqa: ARG002
+        local: Vector | None = None,  # noqa: ARG002
     ) -> Callable[[bytes], dict[str, Any]]:
         self._check(model, manifest)
 

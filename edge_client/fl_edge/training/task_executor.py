@@ -15,6 +15,7 @@ from fl_edge.tasks import classes
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Scores, Task
 from fl_edge.training.corrections import registry as corrections
 from fl_edge.training.executor import DataSummary
+from fl_edge.training.local_part import ALL_SHARED, LocalPart
 from fl_edge.training.task_results import (
     checked_answer,
     checked_data,
@@ -30,10 +31,11 @@ from fl_shared.tensors.manifest import Manifest, Vector
 
 
 class TaskExecutor(ABC):
-    """The executor of a `Task`. ``data_dir``: where the data set's files are."""
+    """The executor of a `Task`. ``data_dir``: where the data set's files are. ``part``: what stays on the edge."""
 
-    def __init__(self, task: Task, data_dir: Path | None) -> None:
+    def __init__(self, task: Task, data_dir: Path | None, part: LocalPart = ALL_SHARED) -> None:
         self.task = task
+        self.part = part
         self._data_dir = data_dir
         self._change_data: Callable[[LocalData], LocalData] = lambda data: data
         task.prepare(data_dir)
@@ -46,11 +48,11 @@ class TaskExecutor(ABC):
 
     @abstractmethod
     def own_manifest(self) -> Manifest:
-        """Returns the manifest of the task's model, which it has checked."""
+        """Returns the manifest of what is shared of the task's model, which it has checked."""
 
     @abstractmethod
-    def model_from(self, vector: Vector, manifest: Manifest) -> Any:
-        """Returns the task's model with the weights in ``vector``.
+    def model_from(self, vector: Vector, manifest: Manifest, local: Vector | None = None) -> Any:
+        """Returns the task's model with the weights in ``vector``, and ``local`` as what stays on the edge.
 
         Raises ``ManifestMismatchError``, which names the first array that differs, and ``ValueError`` if ``vector`` is
         too short or too long for ``manifest``.
@@ -84,10 +86,18 @@ class TaskExecutor(ABC):
         self._examples("test", "", None)
 
     def evaluate(
-        self, model: Vector, manifest: Manifest, split: Split, client: str, partition: Partition | None
+        self,
+        model: Vector,
+        manifest: Manifest,
+        split: Split,
+        client: str,
+        partition: Partition | None,
+        local: Vector | None = None,
     ) -> Scores:
         examples = self._examples(split, client, partition)
-        return checked_scores(self.task, self.task.evaluate(self.model_from(model, manifest), examples))
+        return checked_scores(
+            self.task, self.task.evaluate(self.model_from(model, manifest, local), examples)
+        )
 
     def make_predictor(
         self,
@@ -95,9 +105,10 @@ class TaskExecutor(ABC):
         manifest: Manifest,
         client: str = "",
         partition: Partition | None = None,
+        local: Vector | None = None,
     ) -> Callable[[bytes], dict[str, Any]]:
         context = None if partition is None else LoadContext(client, partition, self._data_dir)
-        predictor = self.task.predictor(self.model_from(model, manifest), context)
+        predictor = self.task.predictor(self.model_from(model, manifest, local), context)
         return lambda payload: checked_answer(self.task, predictor(payload))
 
     def example_request(self) -> Any:

@@ -11,6 +11,7 @@ from fl_edge.tasks.task import Task
 from fl_edge.training import local_training
 from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator, training_settings
+from fl_edge.training.local_part import ALL_SHARED, LocalPart
 from fl_edge.training.model_check import examine_model
 from fl_edge.training.task_executor import TaskExecutor
 from fl_shared.protocol.messages import Partition, TrainingRequest
@@ -20,20 +21,22 @@ from fl_shared.tensors.manifest import Manifest, Vector
 class TorchExecutor(TaskExecutor):
     """The executor of a task in torch, on ``device``."""
 
-    def __init__(self, task: Task, data_dir: Path | None, device: str) -> None:
-        super().__init__(task, data_dir)
+    def __init__(self, task: Task, data_dir: Path | None, device: str, part: LocalPart = ALL_SHARED) -> None:
+        super().__init__(task, data_dir, part)
         local_training.configure_torch()
         self._device = device
 
     def own_manifest(self) -> Manifest:
         examine_model(self.task)
-        return local_training.shared_manifest(self.task, local_training.build_model(self.task, 0))
+        return local_training.shared_manifest(self.task, local_training.build_model(self.task, 0), self.part)
 
-    def model_from(self, vector: Vector, manifest: Manifest) -> nn.Module:
-        return local_training.model_from(self.task, vector, manifest, self._device)
+    def model_from(self, vector: Vector, manifest: Manifest, local: Vector | None = None) -> nn.Module:
+        return local_training.model_from(
+            self.task, vector, manifest, self._device, self.part.seed, self.part, local
+        )
 
     def initial_weights(self, seed: int, allocate: VectorAllocator) -> Manifest:
-        manifest, weights = local_training.initial_weights(self.task, seed)
+        manifest, weights = local_training.initial_weights(self.task, seed, self.part)
         allocate(manifest.values)[:] = weights
         return manifest
 
@@ -48,6 +51,7 @@ class TorchExecutor(TaskExecutor):
         cancelled: Callable[[], bool],
         allocate: VectorAllocator,
         correction: CorrectionRequest | None = None,
+        local: Vector | None = None,
     ) -> TrainedUpdate:
         return local_training.train_update(
             self.task,
@@ -62,4 +66,6 @@ class TorchExecutor(TaskExecutor):
             allocate,
             correction,
             settings.clip_gradients,
+            self.part,
+            local,
         )

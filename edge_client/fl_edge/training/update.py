@@ -12,6 +12,7 @@ from fl_edge.errors import DataMissingError, DivergedError, ManifestMismatchErro
 from fl_edge.tasks.task import Examples, LocalData, Task, TrainReport
 from fl_edge.training.corrections.observation import Observation
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator
+from fl_edge.training.local_part import LOCAL
 from fl_edge.training.task_results import checked_report, checked_scores
 from fl_shared.protocol.messages import UpdateMetrics
 from fl_shared.tensors.manifest import Manifest, Vector
@@ -39,12 +40,14 @@ def make_update(
     vector_of: Callable[[Any], Vector],
     allocate: VectorAllocator,
     observation: Observation,
+    local_of: Callable[[Any], Vector] | None = None,
 ) -> TrainedUpdate:
     """Calls ``train``, which trains ``model`` in place, and returns the update.
 
     ``vector_of`` returns the weights of a model. The metrics are those before and after on the holdout, if there is
     one, and ``train.loss`` of the last epoch. ``observation`` sees the steps of ``train``; if it has seen any,
-    its number of steps counts, and not the task's.
+    its number of steps counts, and not the task's. ``local_of`` returns the part of a model that stays on the edge;
+    null if nothing does.
 
     Raises ``DataMissingError``, ``DivergedError`` and ``TaskError``.
     """
@@ -60,7 +63,9 @@ def make_update(
     task.finish(model, data)
     delta = allocate(len(base))
     np.subtract(vector_of(model), base, out=delta)
-    if not np.isfinite(delta).all():
+    if local_of is not None:
+        own[LOCAL] = local_of(model)
+    if not (np.isfinite(delta).all() and np.isfinite(own.get(LOCAL, 0)).all()):
         raise DivergedError("training diverged: some of the weights are not finite")
     return TrainedUpdate(
         delta=delta,

@@ -18,7 +18,7 @@ from fl_shared.protocol.messages import (
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Manifest
-from fl_shared.tensors.sections import DELTA, ModelSection
+from fl_shared.tensors.sections import DELTA, ModelSection, parts_of
 
 FailureKind = Literal[
     "cancelled",
@@ -37,21 +37,21 @@ FailureKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """Vectors of equal size by name, one after the other in ``memory``, in the order of ``names``."""
+    """Vectors by name, one after the other in ``memory``. ``sizes``: bytes of each, in the order of the names."""
 
-    names: list[str]
+    sizes: dict[str, int]
     memory: SharedBytes
 
     @classmethod
     def of(cls, data: Mapping[str, bytes | memoryview]) -> Self:
-        """Copies encoded vectors of equal size, in the order of their names."""
+        """Copies encoded vectors, in the order of their names."""
         names = sorted(data)
-        return cls(names, SharedBytes.copy_of(b"".join(data[name] for name in names)))
+        memory = SharedBytes.copy_of(b"".join(data[name] for name in names))
+        return cls({name: len(data[name]) for name in names}, memory)
 
     def parts(self) -> dict[str, memoryview]:
         """Returns a view of each vector's bytes."""
-        size = self.memory.size // max(1, len(self.names))
-        return {name: self.memory.view[n * size : (n + 1) * size] for n, name in enumerate(self.names)}
+        return parts_of(self.memory.view, self.sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class TrainJob:
     """Train from the model with the digest ``base``. If it is None (round 0), make the first weights instead.
 
     ``encoding``: of the result. ``companions``: the digests of the vectors that the aggregator publishes for the
-    ``correction``, by name; ``own``: the vectors that the edge has kept for it, as float32.
+    ``correction``, by name; ``own``: the vectors that the edge has kept, for it and as its local part, as float32.
     """
 
     client: str
@@ -91,20 +91,24 @@ class TrainJob:
 
 @dataclass(frozen=True, slots=True)
 class EvaluateJob:
-    """Evaluate the model ``digest`` on the test split, or on the holdout of the partition."""
+    """Evaluate the model ``digest`` on the test split, or on the holdout of the partition.
+
+    ``local``: the digest of the edge's local part; null if it has none.
+    """
 
     client: str
     task: str
     split: Split
     partition: Partition | None
     digest: str
+    local: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PredictJob:
     """Answer the prediction request ``payload`` with the model ``digest``; if it is empty, with an example of one.
 
-    ``partition`` is that of ``client``, which answers; null if it has none.
+    ``partition`` is that of ``client``, which answers, and ``local`` the digest of its local part; null if it has none.
     """
 
     task: str
@@ -112,6 +116,7 @@ class PredictJob:
     payload: bytes
     client: str = ""
     partition: Partition | None = None
+    local: str | None = None
 
 
 # Jobs name models by their digests; a model is sent once, before the first job that needs it (`CacheModel`).
@@ -139,8 +144,8 @@ class LoadOutcome:
 class TrainOutcome:
     """A trained update. ``delta``: local − base in ``encoding``; the first weights if there was no base.
 
-    ``sections``: what the correction adds to the update, in the same ``encoding``; ``own``: what the edge keeps for it,
-    as float32. ``digest``: of the update (protocol, 3.4). ``steps``: of the optimiser, 0 without a base. ``seconds``:
+    ``sections``: what the correction adds to the update, in the same ``encoding``; ``own``: what the edge keeps, as
+    float32. ``digest``: of the update (protocol, 3.4). ``steps``: of the optimiser, 0 without a base. ``seconds``:
     of training and evaluation.
     """
 

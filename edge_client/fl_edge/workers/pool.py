@@ -172,18 +172,24 @@ class Pool:
         return self._submit(_PendingJob(job, (*([] if base is None else [base]), *vectors.values())))
 
     def evaluate(
-        self, client: str, task: str, split: Split, partition: Partition | None, model: CacheModel
-    ) -> int:
-        """Submits an evaluation of ``model`` on a split: the result is an `EvaluateOutcome`."""
-        return self._submit(_PendingJob(EvaluateJob(client, task, split, partition, model.digest), (model,)))
+        self, client: str, task: str, split: Split, partition: Partition | None, model: CacheModel,
+        local: CacheModel | None = None,
+    ) -> int:  # fmt: skip
+        """Submits an evaluation of ``model`` on a split: the result is an `EvaluateOutcome`. ``local``: see there."""
+        needed, digest = _with_local(model, local)
+        return self._submit(
+            _PendingJob(EvaluateJob(client, task, split, partition, model.digest, digest), needed)
+        )
 
     def predict(
         self, task: str, model: CacheModel, payload: bytes, asker: str | None = None,
-        client: str = "", partition: Partition | None = None,
+        client: str = "", partition: Partition | None = None, local: CacheModel | None = None,
     ) -> int:  # fmt: skip
         """Submits a request of ``asker``, which ``client`` answers with ``model``: the result is a `PredictOutcome`."""
-        job = PredictJob(task, model.digest, payload, client, partition)
-        return self._submit(_PendingJob(job, (model,), asker))
+        needed, digest = _with_local(model, local)
+        return self._submit(
+            _PendingJob(PredictJob(task, model.digest, payload, client, partition, digest), needed, asker)
+        )
 
     def cancel(self, job_id: int) -> None:
         """Cancels a job: its result is ``cancelled``, unless it has already finished. Predictions are not cancelled."""
@@ -381,3 +387,8 @@ class Pool:
                         reason = "a cancelled job did not end" if pending.cancelled else late
                         slot.kill_reason = f"{reason}: its worker process was killed"
                         slot.process.kill()
+
+
+def _with_local(model: CacheModel, local: CacheModel | None) -> tuple[tuple[CacheModel, ...], str | None]:
+    """Returns what a job needs, and the digest of the local part."""
+    return ((model,), None) if local is None else ((model, local), local.digest)

@@ -30,6 +30,7 @@ from fl_edge.errors import CancelledError
 from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.executor import Executor, TrainedUpdate
 from fl_edge.training.factory import executor_for
+from fl_edge.training.local_part import LOCAL
 from fl_edge.workers.failures import failure_of
 from fl_edge.workers.jobs import (
     EvaluateJob,
@@ -70,9 +71,10 @@ class _CachedModel:
     """A cached model, and its predictors by task and edge, each made with the first request that needs it."""
 
     model: CacheModel
-    predictors: dict[tuple[str, str, Partition | None], Callable[[bytes], dict[str, Any]]] = field(
-        default_factory=dict
-    )
+    predictors: dict[
+        tuple[str, str, Partition | None], tuple[str | None, Callable[[bytes], dict[str, Any]]]
+    ] = field(default_factory=dict)
+    """Each with the digest of the local part that it was made with."""
 
     def weights(self) -> Vector:
         """Returns a writable copy-on-write view, since torch needs writable arrays."""
@@ -204,9 +206,12 @@ class Worker:
                 )
             case TrainJob():
                 return self._train(executor, job, models, cancelled)
-            case EvaluateJob(split=split, client=client, partition=partition, digest=digest):
+            case EvaluateJob(split=split, client=client, partition=partition, digest=digest, local=local):
                 model = models[digest]
-                scores = executor.evaluate(model.weights(), model.model.manifest, split, client, partition)
+                own = None if local is None else models[local].weights()
+                scores = executor.evaluate(
+                    model.weights(), model.model.manifest, split, client, partition, own
+                )
                 # The distribution of classes in a holdout is private; in the test split it is public.
                 confusion = scores.confusion if split == "test" else None
                 return EvaluateOutcome(
@@ -232,6 +237,9 @@ class Worker:
         model = models[job.base]
         manifest, weights = model.model.manifest, model.weights()
         _check_finite(weights)
+        kept = {} if job.own is None else job.own.parts()
+        own = {name: FLOAT32.decode(data) for name, data in kept.items()}
+        local = own.pop(LOCAL, None)
         update = executor.train(
             weights,
             manifest,
@@ -241,7 +249,8 @@ class Worker:
             job.client,
             cancelled,
             result.allocate,
-            _correction_request(job, models),
+            _correction_request(job, models, own),
+            local,
         )
         return train_outcome(job, manifest, result, update)
 
@@ -261,11 +270,14 @@ class Worker:
         if not job.payload:
             return ExampleOutcome(executor.example_request())
         whose = job.task, job.client, job.partition
-        if whose not in model.predictors:
-            model.predictors[whose] = executor.make_predictor(
-                model.weights(), model.model.manifest, job.client, job.partition
+        made_with, predict = model.predictors.get(whose, (None, None))
+        if predict is None or made_with != job.local:
+            local = None if job.local is None else models[job.local].weights()
+            predict = executor.make_predictor(
+                model.weights(), model.model.manifest, job.client, job.partition, local
             )
-        return PredictOutcome(model.predictors[whose](job.payload))
+            model.predictors[whose] = job.local, predict
+        return PredictOutcome(predict(job.payload))
 
 
 def _end_after_error() -> NoReturn:
@@ -287,23 +299,21 @@ def _model_digests(job: Job) -> tuple[str, ...]:
     match job:
         case TrainJob(base=base, companions=companions):
             return (*([] if base is None else [base]), *companions.values())
-        case EvaluateJob(digest=digest) | PredictJob(digest=digest):
-            return (digest,)
+        case EvaluateJob(digest=digest, local=local) | PredictJob(digest=digest, local=local):
+            return (digest,) if local is None else (digest, local)
         case LoadJob():
             return ()
         case _:
             assert_never(job)
 
 
-def _correction_request(job: TrainJob, models: _Models) -> CorrectionRequest | None:
+def _correction_request(
+    job: TrainJob, models: _Models, own: Mapping[str, Vector]
+) -> CorrectionRequest | None:
     if job.correction is None:
         return None
-    return CorrectionRequest(
-        job.correction.name,
-        job.correction.settings,
-        {name: models[digest].weights() for name, digest in job.companions.items()},
-        {} if job.own is None else {name: FLOAT32.decode(data) for name, data in job.own.parts().items()},
-    )
+    published = {name: models[digest].weights() for name, digest in job.companions.items()}
+    return CorrectionRequest(job.correction.name, job.correction.settings, published, own)
 
 
 def main(wrap: Callable[[Executor], Executor] = lambda executor: executor) -> int:

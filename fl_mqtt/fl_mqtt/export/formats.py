@@ -15,6 +15,7 @@ from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.task import Task
 from fl_edge.training.local_training import model_from
 from fl_shared.errors import UserError
+from fl_shared.protocol.task_spec import KEEP_LOCAL
 
 
 def convert(file: Path, form: str) -> bytes:
@@ -27,6 +28,11 @@ def convert(file: Path, form: str) -> bytes:
     metadata, arrays = read_arrays(file)
     if "task" not in metadata:
         raise UserError(f"{file}: its metadata names no task, expected a model of a run")
+    if KEEP_LOCAL in metadata:
+        raise UserError(
+            f"{file}: is without the part that each edge keeps (--keep-local {metadata[KEEP_LOCAL]}), "
+            "expected a model that is whole"
+        )
     task = load_task(metadata["task"])
     stored = model_of(file, metadata, arrays)
     model = model_from(task, stored.weights, stored.manifest)

@@ -44,6 +44,7 @@ class AttackingExecutor:
         cancelled: Callable[[], bool],
         allocate: VectorAllocator,
         correction: CorrectionRequest | None = None,
+        local: Vector | None = None,
     ) -> TrainedUpdate:
         """Trains, or attacks (see `executor.Executor`)."""
         training = Training(
@@ -59,6 +60,7 @@ class AttackingExecutor:
             self._clients,
             self._memory,
             correction,
+            local,
         )
         return self._attack.train(training, allocate) if client in self._attackers else training.run(allocate)
 

@@ -52,6 +52,7 @@ class Training:
     clients: int
     memory: dict[Any, Vector]
     correction: CorrectionRequest | None = None
+    local: Vector | None = None
 
     def run(
         self, allocate: VectorAllocator, client: str | None = None, executor: Executor | None = None
@@ -70,6 +71,7 @@ class Training:
             self.cancelled,
             allocate,
             self.correction,
+            self.local,
         )
 
 

@@ -1,9 +1,18 @@
-"""A task and its options as one text: ``tabular``, or ``tabular?hidden=64&target=price`` (protocol, 2.4)."""
+"""A task and its options as one text: ``tabular``, or ``tabular?hidden=64&target=price`` (protocol, 2.4).
+
+A member whose name has a hyphen is the run's own, and no option of the task: what stays on the edges (protocol, 5.17).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode
+
+KEEP_LOCAL: Final = "keep-local"
+"""``batchnorm`` and globs of names, separated by commas: the arrays of the model that stay on the edges."""
+LOCAL_SEED: Final = "local-seed"
+"""The seed from which an edge that has none of these arrays yet makes them."""
 
 
 def format_task(name: str, options: Mapping[str, str]) -> str:
@@ -21,3 +30,8 @@ def parse_task(text: str) -> tuple[str, dict[str, str]]:
 def task_name(text: str) -> str:
     """Returns the name alone."""
     return text.partition("?")[0]
+
+
+def keeps_local(text: str) -> bool:
+    """Whether a part of the model stays on the edges."""
+    return KEEP_LOCAL in parse_task(text)[1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +24,12 @@ class ModelSection:
     manifest: Manifest
     data: bytes | memoryview = field(repr=False)
     encoding: str = FLOAT32.name
+
+
+def parts_of(data: memoryview, sizes: Mapping[str, int]) -> dict[str, memoryview]:
+    """Returns views of the parts of ``data``, which lie one after the other. ``sizes``: bytes of each, by name."""
+    ends = itertools.accumulate(sizes.values())
+    return {name: data[end - size : end] for (name, size), end in zip(sizes.items(), ends, strict=True)}
 
 
 def model_digest(sections: Sequence[ModelSection]) -> str:

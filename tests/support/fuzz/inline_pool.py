@@ -46,6 +46,7 @@ class InlinePool:
         split: m.Split,
         partition: m.Partition | None,
         model: protocol.CacheModel,
+        *_: object,
     ) -> int:
         return self._do(jobs.EvaluateJob(client, task, split, partition, model.digest), model)
 

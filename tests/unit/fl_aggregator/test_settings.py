@@ -47,6 +47,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "target": None,
         "serve": "newest",
         "similarity": 0,
+        "keep_local": (),
         "train_examples": None,
         "partition": "iid",
         "holdout": 0.2,

@@ -90,7 +90,8 @@ def prediction_line(prediction: m.Prediction) -> str:
     if prediction.error is not None:
         return f"edge {prediction.client} could not answer: {prediction.error}"
     served = version_text(prediction.first_version, prediction.version)
-    source = f"by edge {prediction.client} with {served} of the model"
+    of_its_own = ", a part of it its own" if prediction.personal else ""
+    source = f"by edge {prediction.client} with {served} of the model{of_its_own}"
     return f"prediction: {_output_text(prediction)}, {source}"
 
 

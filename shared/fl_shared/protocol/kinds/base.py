@@ -30,8 +30,12 @@ TaskName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(:[A-Za-z_][A-Za-z0-9._]{0,127})?$")
 ]
 """The name of an installed task, or ``package.module:Class``."""
+MAX_TASK_SPEC: Final = 4096
 TaskSpec = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*(\?[A-Za-z0-9%&=._~-]*)?$", max_length=4096)
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*(\?[A-Za-z0-9%&=._~-]*)?$", max_length=MAX_TASK_SPEC
+    ),
 ]
 """A task's name and options (`task_spec`)."""
 Text = Annotated[str, StringConstraints(max_length=1000), AfterValidator(one_line)]

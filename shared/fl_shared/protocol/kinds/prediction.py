@@ -25,7 +25,8 @@ class Prediction(Scoped):
 
     ``sha256``: of the request's payload. An answer has ``label`` and ``probabilities`` if the task predicts classes,
     and ``output`` if there is anything else; otherwise there is ``error``, and in the answer to an empty request
-    ``example``, a request that the task can read. ``first_version``: see `ModelAnnouncement`.
+    ``example``, a request that the task can read. ``first_version``: see `ModelAnnouncement`. ``personal``: the
+    model is the edge's own, wholly or in part.
     """
 
     kind: Literal["prediction"] = "prediction"
@@ -33,6 +34,7 @@ class Prediction(Scoped):
     sha256: Digest
     version: Count
     first_version: Count | None = None
+    personal: bool = False
     label: Annotated[str, StringConstraints(max_length=256), AfterValidator(one_line)] | None = None
     probabilities: Annotated[dict[str, float], Field(max_length=100_000)] | None = None
     output: dict[str, FiniteJson] | None = None

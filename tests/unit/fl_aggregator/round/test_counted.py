@@ -9,7 +9,7 @@ import pytest
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.round.state import Counted
-from tests.support.round_playbook import Playbook
+from tests.support.round_playbook import Playbook, round_done, training
 
 
 def scaffold(**settings: Any) -> Playbook:
@@ -85,3 +85,9 @@ def test_without_a_correction_nothing_is_remembered(correct: tuple[str, ...]) ->
     playbook.play(f"send {playbook.cohort[0]}")
     contribute(playbook)
     assert (len(playbook.state.counted) > 0) == bool(correct)
+
+
+def test_5_17_what_stays_on_an_edge_counts_with_its_update_as_well() -> None:
+    playbook = training(clients=2, per_round=2, keep_local=("batchnorm",))
+    round_done(playbook)
+    assert {name: one.round for name, one in playbook.state.counted.items()} == {"0": 1, "1": 1}

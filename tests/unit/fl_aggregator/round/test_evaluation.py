@@ -359,3 +359,11 @@ def test_nobody_waits_for_an_evaluator_that_finds_that_it_cannot() -> None:
         << "history 1 committed v1"
         << "end"
     )
+
+
+def test_5_17_a_model_without_its_local_part_is_evaluated_where_the_part_is() -> None:
+    playbook = training(clients=2, per_round=1, keep_local=("batchnorm",))
+    assert playbook >> "join e roles=evaluate" << "refuse e lacks-ability *--keep-local*"
+    assert playbook >> "join both roles=predict,evaluate" << "admit both part=-"
+    round_done(playbook)
+    assert published(playbook)[-1] == "v1 evaluate=holdout"

@@ -15,6 +15,7 @@ from fl_edge.prediction.predictor import (
     STALLED_FETCH_TIMEOUT,
     Answer,
     Predictor,
+    Started,
 )
 from fl_edge.prediction.rate_limit import PredictionRateLimiter
 from fl_shared.mqtt import events as mqtt
@@ -69,9 +70,9 @@ class Setup:
             "7", "fl", self.store, self, connect, 0, PredictionRateLimiter(0.0), "predictors"
         )
 
-    def predict(self, *_: object) -> int:
+    def predict(self, *_: object) -> Started:
         self.jobs += 1
-        return self.jobs
+        return Started(self.jobs, personal=False)
 
     def _fetched(self, _holder: object, digest: str, model: FetchedModel | None, why: str) -> None:
         self.predictor.model_fetched(digest, model, why, self.now)

@@ -136,3 +136,13 @@ def test_a_registration_says_whether_there_is_anything() -> None:
         [second] = sent(script.do("loaded 0"))
         assert isinstance(second, m.Registration)
         assert second.fresh == fresh
+
+
+def test_a_version_is_evaluated_when_it_is_known_what_is_kept_with_it() -> None:
+    """5.17: with the local part that belongs to the version."""
+    script = reported(1)
+    script.do("accepted 1")
+    assert not any("fetch" in text for text in script.texts("model 1 evaluate=holdout"))
+    texts = script.texts("result 1 with=7,8")
+    assert texts[0] == "what is staged counts"
+    assert texts[-1].startswith("fetch job=2")
