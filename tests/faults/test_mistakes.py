@@ -13,6 +13,7 @@ from tests.support.command_line import (
     everything,
     is_one_clear_line,
     run,
+    run_here,
     simulate,
     start,
 )
@@ -23,7 +24,10 @@ MISTAKES = {
     "too many per round": start("--per-round", "30", says=("--per-round: 30", "20")),
     "unknown strategy": start("--strategy", "fedmax", says=("--strategy", "'fedmax'", "fedavg")),
     "unknown partition": start("--partition", "cake", says=("--partition 'cake'", "dirichlet:ALPHA")),
-    "unknown option": start("--round", "3", says=("--round", "--rounds")),
+    "unknown option": start("--round", "3", says=("--round", "--rounds", "For help: fl-aggregator start --help")),
+    "unknown command": Mistake(("fl-aggregator", "sart"), ("'sart'", "start", "For help: fl-aggregator --help")),
+    "option without a value": start("--rounds", says=("--rounds", "requires an argument", "--help")),
+    "missing argument": Mistake(("fl-aggregator", "report"), ("'DIR...'", "For help: fl-aggregator report --help")),
     "environment, a number": start(FL_ROUNDS="many", says=("--rounds", "'many'", "FL_ROUNDS")),
     "environment, a choice": start(FL_DURABILITY="always", says=("--durability", "process", "FL_DURABILITY")),
     "environment, our own check": start(FL_PARTITION="cake", says=("--partition 'cake'",)),
@@ -69,7 +73,8 @@ MISTAKES = {
     ),
     "stop: a run that cannot be": Mistake(("fl-aggregator", "stop", "--run", "a b"), ("--run 'a b'",)),
     "stop: too long a reason": Mistake(("fl-aggregator", "stop", "--reason", "x" * 201), ("--reason", "200")),
-    "edge: no id": edge(says=("--id",)),
+    "edge: no id": edge(says=("--id", "For help: fl-edge --help")),
+    "edge: too many arguments": edge("1", "--id", "1", says=("(1)", "For help: fl-edge --help")),
     "edge: no GPU": edge("--id", "1", "--device", "cuda", says=("--device cuda", "expected cpu or auto")),
     "edge: no data": edge(
         "--id", "1", "--task", "mnist", "--data", "{HERE}/empty", says=("mnist", "train-images", "{HERE}/empty")
@@ -89,12 +94,22 @@ MISTAKES = {
 }  # fmt: skip
 
 
+AS_PROGRAMS = (
+    "unknown option",
+    "configuration, a name",
+    "stop: no run",
+    "simulate: no mosquitto",
+    "edge: environment",
+)
+"""The others are tried in this process, which saves their start."""
+
+
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_one_clear_line(name: str, here: Path, shared_mosquitto: Mosquitto) -> None:
     mistake, before = MISTAKES[name], everything(here)
     arguments = tuple(
         a.replace("{BROKER}", shared_mosquitto.url).replace("{HERE}", str(here)) for a in mistake.arguments
     )
-    done = run(here, arguments, mistake.environment)
+    done = (run if name in AS_PROGRAMS else run_here)(here, arguments, mistake.environment)
     is_one_clear_line(done, *(words.replace("{HERE}", str(here)) for words in mistake.says))
     assert everything(here) == before, "nothing is left behind"

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import click
+import pytest
+from click.testing import CliRunner
+
+from fl_aggregator.cli.main import cli as fl_aggregator
+from fl_edge.cli import command as fl_edge
+from fl_shared.cli.main import mistake_line
+from fl_shared.errors import ProgramError
 from tests.support import programs
 
 AT_ONCE = 15.0
@@ -38,6 +47,27 @@ def edge(*arguments: str, says: tuple[str, ...], **environment: str) -> Mistake:
     return Mistake(("fl-edge", *arguments), says, environment)
 
 
+def run_here(
+    here: Path, arguments: tuple[str, ...], environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """As `run`, but in this process, which has imported everything already."""
+    command = {"fl-aggregator": fl_aggregator, "fl-edge": fl_edge}[arguments[0]]
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(here):
+        for name in os.environ:
+            if name.startswith("FL_"):
+                patch.delenv(name)
+        for name in ("HOME", "XDG_CACHE_HOME"):
+            patch.setenv(name, str(here / "empty"))
+        result = CliRunner().invoke(
+            command, arguments[1:], env=environment, standalone_mode=False, prog_name=arguments[0]
+        )
+    assert isinstance(result.exception, click.ClickException | ProgramError), result.exception
+    line = mistake_line(result.exception, arguments[0])
+    return subprocess.CompletedProcess(
+        arguments, result.exception.exit_code, result.stdout, result.stderr + line
+    )
+
+
 def run(
     here: Path, arguments: tuple[str, ...], environment: dict[str, str], timeout: float = 60.0
 ) -> subprocess.CompletedProcess[str]:
@@ -53,6 +83,7 @@ def run(
 def is_one_clear_line(done: subprocess.CompletedProcess[str], *says: str) -> None:
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+    assert "Usage:" not in done.stderr
     last = done.stderr.splitlines()[-1]
     for words in says:
         assert words in last, done.stderr

@@ -35,6 +35,24 @@ def _source_of(error: click.BadParameter) -> str:
             return ""
 
 
+def mistake_line(error: click.ClickException | ProgramError, program: str) -> str:
+    """The line that ``program`` prints for an error. Where click does not understand the arguments, it names the help.
+
+    For who gives no arguments to a group of commands, click's error is the whole help.
+    """
+    if isinstance(error, ProgramError):
+        return f"{program}: {one_line(str(error))}"
+    text = error.format_message()
+    if "\n" in text:
+        return text
+    if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
+        return f"{program}: {text}{_source_of(error)}"
+    if isinstance(error, click.UsageError):
+        command = program if error.ctx is None else error.ctx.command_path
+        return f"{program}: {text.removesuffix('.')}. For help: {command} --help"
+    return f"{program}: {text}"
+
+
 def _on_dead_thread(died: threading.ExceptHookArgs) -> None:
     """Ends the process if one of our threads has died of an error: whoever waits for it would wait for ever.
 
@@ -92,15 +110,9 @@ def run_program(command: click.Command, program: str, given: object = None) -> N
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo(f"{program}: interrupted", err=True)
         code = INTERRUPTED
-    except click.BadParameter as error:
-        click.echo(f"{program}: {error.format_message()}{_source_of(error)}", err=True)
-        code = UserError.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = UserError.exit_code
-    except ProgramError as error:
-        click.echo(f"{program}: {one_line(str(error))}", err=True)
-        code = error.exit_code
+    except (click.ClickException, ProgramError) as error:
+        click.echo(mistake_line(error, program), err=True)
+        code = error.exit_code if isinstance(error, ProgramError) else UserError.exit_code
     sys.stdout.flush()
     ignore_signals()  # while Python shuts down, a signal would end it with another code
     sys.exit(code)
