@@ -10,6 +10,7 @@ import pytest
 
 from fl_aggregator.tools.provision.kits import Provision
 from tests.support import programs
+from tests.support.command_line import run_here
 from tests.support.programs import Program
 from tests.support.provisioned_broker import ProvisionedBroker, provisioned
 from tests.support.wait import wait_until
@@ -109,9 +110,7 @@ def test_what_does_not_go_beside_a_kit(site: Provision, tmp_path: Path) -> None:
     ]
     for program, arguments, says in rows:
         run = ["--run-dir", str(tmp_path / "run")] if program == "fl-aggregator" else []
-        ended = subprocess.run(
-            [str(programs.BIN / program), *arguments, *run], capture_output=True, text=True, timeout=120
-        )
+        ended = run_here(tmp_path, (program, *arguments, *run), {})
         assert ended.returncode == 2, (arguments, ended.stderr)
         assert says in " ".join(ended.stderr.split()), arguments
         assert "hunter22" not in ended.stderr

@@ -22,6 +22,7 @@ from fl_shared.system.mosquitto import LOOPBACK
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.certificates import Authority, Pair, self_signed
+from tests.support.command_line import run_here
 from tests.support.connection_harness import ConnectionHarness
 from tests.support.ports import free_port
 from tests.support.programs import Program
@@ -171,8 +172,7 @@ def ends_at_once(directory: Path, program: str, url: str, options: list[str], sa
         more = ["--id", "7", "--task", "synthetic-10", "--state-dir", str(directory / "state")]
     else:
         more = ["start", "--task", "synthetic-10", "--run-dir", str(directory / "run")]
-    command = [str(programs.BIN / program), *more, "--broker", url, *options]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    ended = run_here(directory, (program, *more, "--broker", url, *options), {})
     assert ended.returncode == 2, ended.stderr
     lines = [line for line in ended.stderr.splitlines() if line]
     assert len(lines) == 1, ended.stderr

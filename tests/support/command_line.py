@@ -61,11 +61,11 @@ def run_here(
         result = CliRunner().invoke(
             command, arguments[1:], env=environment, standalone_mode=False, prog_name=arguments[0]
         )
-    assert isinstance(result.exception, click.ClickException | ProgramError), result.exception
-    line = mistake_line(result.exception, arguments[0])
-    return subprocess.CompletedProcess(
-        arguments, result.exception.exit_code, result.stdout, result.stderr + line
-    )
+    if (error := result.exception) is None:
+        return subprocess.CompletedProcess(arguments, result.return_value, result.stdout, result.stderr)
+    assert isinstance(error, click.ClickException | ProgramError), error
+    said = result.stderr + mistake_line(error, arguments[0])
+    return subprocess.CompletedProcess(arguments, error.exit_code, result.stdout, said)
 
 
 def run(
