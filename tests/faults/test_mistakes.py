@@ -44,6 +44,13 @@ MISTAKES = {
     "simulate: run directory a file": simulate("--run-dir", "{HERE}/list.toml", says=("--run-dir",)),
     "simulate: no such task": simulate("--task", "chess", says=("--task: 'chess'", "digits")),
     "simulate: no such device": simulate("--device", "abacus", says=("--device", "'abacus'")),
+    "simulate: no GPU": simulate("--device", "cuda", says=("fl-aggregator: --device cuda", "expected cpu or auto")),
+    "simulate: no such module": simulate(
+        "--task", "nowhere.at_all:Task", says=("fl-aggregator: --task: ", "'nowhere.at_all:Task'", "No module")
+    ),
+    "simulate: no such class": simulate(
+        "--task", "tests.support.library_task:Som", says=("fl-aggregator: --task: ", "'Som'")
+    ),
     "simulate: nothing listens": simulate("--broker", "mqtt://127.0.0.1:1", says=("nothing listens",)),
     "simulate: no mosquitto": simulate(FL_MOSQUITTO="/nowhere", says=("FL_MOSQUITTO is '/nowhere'",)),
     "simulate: data without files": simulate(

@@ -6,8 +6,6 @@ import contextlib
 import logging
 import queue
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +17,7 @@ from fl_edge.errors import UnknownTaskError
 from fl_edge.messaging.authenticity import MessageAuthenticator
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.prediction.predictor import MAX_REQUEST_PACKET
+from fl_edge.runtime.device import never_needs_torch, training_device
 from fl_edge.runtime.dispatcher import USER_ERRORS
 from fl_edge.runtime.edge import Edge
 from fl_edge.runtime.heartbeat import Heartbeat
@@ -46,7 +45,6 @@ from fl_shared.protocol import topics as t
 from fl_shared.protocol.abilities import CLIP_GRADIENTS, LOGIT_ADJUSTMENT
 from fl_shared.protocol.task_spec import keeps_local, task_name
 from fl_shared.system.file_limit import raise_file_limit
-from fl_shared.system.invocation import install_command
 
 LOG = logging.getLogger(__name__)
 
@@ -111,7 +109,7 @@ def run(settings: FleetSettings) -> int:
     """Runs the edges until all have stopped, and returns the exit code. Raises ``ProgramError``."""
     settings = replace(settings, light=settings.light or not has_torch())
     _check(settings)
-    device = "cpu" if settings.light or _is_synthetic(settings.task) else _device(settings.device)
+    device = training_device(settings.device, settings.task, light=settings.light)
     _check_file_limit(FILES_PER_EDGE * len(settings.edges) + OTHER_FILES)
     connection = settings.broker_access.connection_settings(
         max_queued_bytes=QUEUE_BYTES + MAX_GRANTED_CHUNKS * (settings.chunk_size + CHUNK_OVERHEAD),
@@ -128,12 +126,12 @@ def run(settings: FleetSettings) -> int:
             settings.data,
             device,
             inbox.put,
-            warm=not _is_synthetic(settings.task),
+            warm=not never_needs_torch(settings.task),
             light=settings.light,
             program=settings.worker,
         )
         stack.callback(pool.close)
-        if settings.task is not None and not _is_synthetic(settings.task):
+        if settings.task is not None and not never_needs_torch(settings.task):
             settings = replace(settings, edges=_check_task(pool, inbox, settings.task, settings.edges))
         # From here on, something is left behind on the disk.
         states = [stack.enter_context(StateDir.open(edge.state_dir)) for edge in settings.edges]
@@ -226,9 +224,6 @@ def _check(settings: FleetSettings) -> None:
     if not is_known:
         names = ", ".join((*registry.names(), f"{SYNTHETIC}N"))
         raise UserError(f"--task: {settings.task!r} is unknown here; expected one of: {names}")
-    if settings.light and settings.device == "cuda":
-        reason = "with --light" if has_torch() else f"without torch: {install_command('edge')}"
-        raise UserError(f"--device {settings.device} cannot be used {reason}")
     if settings.light:
         LOG.info("training without torch, which these tasks allow: %s", ", ".join(registry.light_names()))
 
@@ -280,35 +275,6 @@ def _check_load(inbox: RuntimeInbox, task: str, job: int) -> None:
                     return  # the run has them
                 raise UserError(item.outcome.message)
             return
-
-
-def _is_synthetic(task: str | None) -> bool:
-    """Whether the edges will never need torch."""
-    return task is not None and task.startswith(SYNTHETIC)
-
-
-def _device(name: str) -> str:
-    """Returns the name of the device to train on; ``auto`` stands for the one that torch finds.
-
-    Raises ``UserError`` if it is not there.
-
-    Another process asks torch, since this one never imports it.
-    """
-    if name == "cpu":
-        return name
-    script = "import torch; print('cuda' if torch.cuda.is_available() else 'cpu')"
-    try:
-        device = subprocess.run(  # noqa: S603  our own interpreter
-            [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
-        ).stdout.strip()
-    except (subprocess.SubprocessError, OSError) as error:
-        raise UserError(
-            f"--device {name}: torch cannot tell which devices there are ({error}); use cpu or cuda"
-        ) from None
-    if name not in ("auto", device):
-        raise UserError(f"--device {name}: torch finds none on this machine; expected cpu or auto")
-    LOG.info("training on %s", device)
-    return device
 
 
 def _check_file_limit(files: int) -> None:

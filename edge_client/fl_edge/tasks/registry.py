@@ -87,7 +87,7 @@ def load_task(text: str) -> Task:
         task = kind(options)
     except EdgeError:
         raise
-    except Exception as error:  # a foreign class may raise any error
+    except (Exception, SystemExit) as error:  # a foreign class may raise any error
         raise UnknownTaskError(f"task {name!r} cannot be created: {error!r}") from error
     if not isinstance(getattr(task, "name", None), str):
         task.name = name
@@ -106,7 +106,7 @@ def task_class(name: str) -> type[Task]:
         raise UnknownTaskError(f"task {name!r} is unknown here, expected one of: {', '.join(names())}")
     try:
         loaded: object = entry.load()
-    except Exception as error:  # a foreign module may raise any error
+    except (Exception, SystemExit) as error:  # a foreign module may raise any error
         if isinstance(error, ModuleNotFoundError) and error.name in EDGE_PACKAGES:
             raise UnknownTaskError(needs_package(name, error.name)) from None
         raise UnknownTaskError(f"task {name!r} ({entry.value}) cannot be loaded: {error!r}") from error

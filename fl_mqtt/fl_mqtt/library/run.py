@@ -90,7 +90,7 @@ def simulate(
             raise UserError(f"task {passed.name!r}: the run in {resume} trains {parsed.task!r}")
         access = local.broker_of_fleet(options, fleet.broker)
         simulation = stack.enter_context(
-            local.Simulation(launch.directory.path, parsed.task, access, options)
+            local.Simulation(launch.directory.path, parsed.task, access, options, fleet.options.get("device"))
         )
         if log is not None and (page := simulation.serve_dashboard(parsed)) is not None:
             log(f"dashboard: {page}")

@@ -129,7 +129,11 @@ def simulate(
     with (
         closing(launch),
         simulation.Simulation(
-            directory, settings.task, simulation.broker_of_fleet(broker, fleet.broker), broker
+            directory,
+            settings.task,
+            simulation.broker_of_fleet(broker, fleet.broker),
+            broker,
+            fleet.options.get("device"),
         ) as sim,
     ):
         page = sim.serve_dashboard(settings)
@@ -162,7 +166,7 @@ def simulate(
 def _check_task(settings: Settings) -> None:
     """Raises ``UserError`` if the edges will not have the task, or if its options are wrong.
 
-    Torch is not loaded for a task that needs it and has no options: here, that would cost more than it tells.
+    Torch is not loaded for our own tasks that need it and have no options: here, that would cost more than it tells.
     """
     from fl_edge.errors import EdgeError
     from fl_edge.tasks import registry
@@ -171,7 +175,8 @@ def _check_task(settings: Settings) -> None:
         if not registry.has_task(settings.task):
             known = ", ".join((*registry.names(), "synthetic-N"))
             raise UserError(f"--task: {settings.task!r} is unknown here; expected one of: {known}")
-        if settings.task_option or settings.task in registry.light_names():
+        named = settings.task in registry.light_names() or registry.is_path(settings.task)
+        if settings.task_option or named:
             registry.load_task(settings.task_spec)
     except EdgeError as error:
         raise UserError(f"--task: {error}") from None

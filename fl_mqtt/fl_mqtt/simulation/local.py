@@ -19,7 +19,9 @@ from fl_aggregator.storage.run_directory import LABEL_COUNTS_FILE, RUN_FILE, Fle
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import DashboardServer
 from fl_aggregator.tools.remote import predict
+from fl_edge.runtime.device import training_device
 from fl_edge.tasks.registry import EDGE_PACKAGES, TASK_PATH, is_path, light_names
+from fl_edge.training.factory import has_torch
 from fl_shared.cli import signals
 from fl_shared.cli.broker_access import BrokerAccess, BrokerOptions
 from fl_shared.errors import RunFailed, UserError
@@ -73,24 +75,31 @@ def mistake_in(log_tail: str) -> str:
     return log_tail.rpartition(" error: ")[2].removeprefix("fl-edge: ")
 
 
-def check_fleet_possible(task: str) -> None:
-    """Raises ``UserError`` if a package is missing that edges need for ``task`` and the aggregator does not."""
+def check_fleet_possible(task: str, device: object) -> None:
+    """Raises ``UserError`` if ``device`` is missing, or a package that edges need for ``task``."""
     missing = [name for name in sorted(EDGE_PACKAGES) if importlib.util.find_spec(name) is None]
     if missing and task_name(task) not in light_names() and not is_path(task_name(task)):
         raise UserError(f"simulate needs {', '.join(missing)} for its edges: {install_command('edge')}")
+    if device == "cuda":
+        training_device("cuda", task, light=not has_torch())
 
 
 class Simulation:
     """Starts a broker on entry, unless one is given, and stops it and the fleet on exit.
 
     If no run began in ``directory``, the files that broker and fleet have written there are deleted on exit. Raises
-    ``UserError`` if a package is missing that the edges need for ``task``.
+    ``UserError`` if a package is missing that the edges need for ``task``, or the ``device`` that they are to use.
     """
 
     def __init__(
-        self, directory: Path, task: str, given: BrokerAccess | None, options: BrokerOptions
+        self,
+        directory: Path,
+        task: str,
+        given: BrokerAccess | None,
+        options: BrokerOptions,
+        device: object,
     ) -> None:
-        check_fleet_possible(task)
+        check_fleet_possible(task, device)
         self._directory = directory
         self._given = given
         self._options = options
