@@ -137,3 +137,19 @@ def test_a_task_of_pictures_has_the_board(federation: SimulatedFederation, opene
     federation.answer(federation.request())
     page.wait_text("#answer-label", "7")
     assert not page.page.locator("#predict-form").is_visible()
+
+
+def test_the_edges_at_which_the_model_is_worth_least_are_named(
+    federation: SimulatedFederation, opened: Open
+) -> None:
+    show(federation, MAE)
+    page = opened()
+    page.wait_text("#f-primary", "23.0 kWh")
+    assert page.page.locator("#f-worst-box").is_hidden(), "no edge has measured anything"
+    worst = {"lab-a": 31.5, "7": 30.2, "3": 29.0}
+    federation.result(3, metrics={"mae": 23.0, "edges_mean": 25.5}, primary=MAE, worst_edges=worst)
+    page.wait_text("#f-worst", "lab-a 31.5 kWh")
+    assert page.text("#f-worst-more") == "7 30.2 kWh · 3 29.0 kWh · mean 25.5 kWh"
+    federation.result(2, metrics={"mae": 23.0}, primary=MAE, worst_edges={"1": 99.0})
+    federation.result(4, metrics={"mae": 23.0}, primary=MAE, worst_edges={"9": 28.0})
+    page.wait_text("#f-worst", "9 28.0 kWh")

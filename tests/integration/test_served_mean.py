@@ -43,6 +43,11 @@ def test_the_mean_is_measured_and_answers_and_training_goes_on_from_the_newest(t
     with safe_open(directory / "served.safetensors", framework="numpy") as file:
         assert json.loads(file.metadata()["metrics"]) == lines[-1]["metrics"]
     plain_lines = programs.history(tmp_path / "plain")
+    assert [line["edges_version"] for line in plain_lines] == [0, 1, 2, 4], "at the end of the last version"
+    assert [set(line["edges"]) for line in (plain_lines[-1], lines[-1])] == [{"0", "1", "2"}] * 2
+    assert mean.result["worst"] == min(lines[-1]["edges"].values())
+    assert lines[-1]["edges"] != plain_lines[-1]["edges"], "another model was measured"
+    assert all(line["split"] == "test" for line in lines)
     assert lines[0]["metrics"]["loss"] == plain_lines[0]["metrics"]["loss"]
     assert lines[-1]["metrics"]["loss"] != plain_lines[-1]["metrics"]["loss"], "another model was measured"
     html = page([read_run_report(directory)])

@@ -322,6 +322,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             version=3,
             digest=DIGEST,
             participants=("7",),
+            worst_edges={"7": 0.5},
             missing={"lab-a": "offline: for 2.0 s"},
             examples=57,
             metrics={"accuracy": 0.96875},

@@ -105,9 +105,11 @@ class ModelPublisher:
                 self._outlet.clear(topic)
 
     def _retain(self, model: Model, section: str = sections.WEIGHTS) -> pub.ModelPublication:
-        """Publishes the chunks and the manifest of a model or a companion."""
+        """Publishes the chunks and the manifest of a model or a companion, unless they are at the broker already."""
+        if model.digest in self._models:
+            self._models[model.digest] = publication = self._models.pop(model.digest)
+            return publication
         publication = self._publication(model, self._effective_chunk_size(), section)
-        self._models.pop(model.digest, None)
         self._models[model.digest] = publication
         for topic in publication.topics():
             self._outlet.retain_large(topic, self._message_factory(model.digest, topic))

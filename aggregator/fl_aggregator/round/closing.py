@@ -179,7 +179,7 @@ def commit(state: Run, event: on.ModelCreated) -> Transition:
         else (*state.pending_summaries, summary),
     )
     served = None if event.served is None else ModelReference(version=model.version, digest=event.served)
-    state, split = evaluation.request_evaluation(state, served or model, event.now)
+    state, split = evaluation.request_evaluation(state, served or model, event.now, event.strategy_state)
     return state, (
         do.PublishModel(phase.round, model, split, event.strategy_state, served),
         do.PublishResult(summary),

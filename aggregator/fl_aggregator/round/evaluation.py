@@ -10,17 +10,26 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from fl_aggregator.round.effects import Effect, PublishResult, StoreBest, Transition, WriteHistory
+from fl_aggregator.round.effects import (
+    Effect,
+    PublishModel,
+    PublishResult,
+    StoreBest,
+    Transition,
+    WriteHistory,
+)
 from fl_aggregator.round.events import ConfusionCounts, Evaluated
-from fl_aggregator.round.state import PendingEvaluation, Run
-from fl_aggregator.round.summary import weighted_means
+from fl_aggregator.round.state import PendingEvaluation, Run, Summary
+from fl_aggregator.round.summary import edges_metrics, edges_values, weighted_means
 from fl_shared.protocol.messages import LOSS, ModelReference, Split
 
 MAX_EVALUATION_SECONDS: Final = 120.0
 """Seconds that a version's evaluation may take: an edge that hangs must not delay the end of a run."""
 
 
-def request_evaluation(state: Run, model: ModelReference, now: float) -> tuple[Run, Split | None]:
+def request_evaluation(
+    state: Run, model: ModelReference, now: float, strategy_state: str | None = None
+) -> tuple[Run, Split | None]:
     """Decides on which split a new version is evaluated, if at all, and remembers which edges were asked.
 
     Every version whose number is a multiple of ``evaluate_every`` is evaluated, and always the last one. The
@@ -44,8 +53,29 @@ def request_evaluation(state: Run, model: ModelReference, now: float) -> tuple[R
         requested_at=now,
         deadline=now + min(settings.deadline, MAX_EVALUATION_SECONDS),
         awaited=evaluators,
+        strategy_state=strategy_state,
     )
     return replace(state, evaluations=(*state.evaluations, evaluation)), split
+
+
+def _request_holdouts(state: Run, ended: PendingEvaluation, now: float) -> Transition:
+    """Asks all training edges that are there for their holdouts, if the last version was measured on the test split.
+
+    So the last line of the history says what the model is worth at each edge, not only at those of the last round.
+    """
+    version, settings = ended.model.version, state.settings
+    is_last = version == state.version and (version >= settings.rounds or state.target_reached)
+    if ended.split != "test" or not is_last or settings.holdout == 0 or state.model is None:
+        return state, ()
+    awaited = _available_evaluators(state, "holdout", now)
+    number = next((s.round for s in state.pending_summaries if s.model == state.model), None)
+    if not awaited or number is None:
+        return state, ()
+    deadline = now + min(settings.deadline, MAX_EVALUATION_SECONDS)
+    asked = replace(ended, split="holdout", requested_at=now, deadline=deadline, awaited=awaited, results=())
+    served = None if ended.model == state.model else ended.model
+    publish = PublishModel(number, state.model, "holdout", ended.strategy_state, served)
+    return replace(state, evaluations=(*state.evaluations, asked)), (publish,)
 
 
 def _available_evaluators(state: Run, split: Split, now: float) -> frozenset[str]:
@@ -96,6 +126,9 @@ def advance(state: Run, now: float, *, close_all: bool = False) -> Transition:
         if close_all or now >= _closes_at(state, evaluation):
             state, closing = _close_evaluation(state, evaluation, now)
             effects += closing
+            if not close_all:
+                state, asking = _request_holdouts(state, evaluation, now)
+                effects += asking
     pending = {evaluation.model.version for evaluation in state.evaluations}
     written = 0
     for summary in state.pending_summaries:
@@ -121,29 +154,37 @@ def _closes_at(state: Run, evaluation: PendingEvaluation) -> float:
 
 
 def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> Transition:
+    """Adds the reports to the round's summary: the metrics of the split that was asked first, and holdouts by edge."""
     remaining = tuple(e for e in state.evaluations if e is not evaluation)
     state = replace(state, evaluations=remaining)
     if not evaluation.results:
         return state, ()
     reports = sorted(evaluation.results, key=lambda report: report.client)
-    examples = sum(report.examples for report in reports)
+    found = [(report, _valid_metrics(state, report)) for report in reports]
     metrics = {
-        **weighted_means([(report.examples, _valid_metrics(state, report)) for report in reports]),
-        "evaluated_examples": float(examples),
+        **weighted_means([(report.examples, metrics) for report, metrics in found]),
+        "evaluated_examples": float(sum(report.examples for report in reports)),
     }
+    edges: dict[str, float] = {}
+    if evaluation.split == "holdout":
+        edges = edges_values(state, [(report.client, metrics) for report, metrics in found])
     effects: list[Effect] = []
     summaries = []
+    is_second = False
     for summary in state.pending_summaries:
         if summary.model is not None and summary.model.version == evaluation.model.version:
-            summary = replace(
-                summary,
-                metrics={**summary.metrics, **metrics},
-                split=evaluation.split,
-                confusion=_sum_confusion(reports),
-                seconds={**summary.seconds, "evaluating": round(now - evaluation.requested_at, 6)},
-            )
+            is_second = summary.split is not None
+            if edges:
+                overall = {**summary.metrics, **edges_metrics(state, edges)}
+                version = evaluation.model.version
+                summary = replace(summary, metrics=overall, edges=edges, edges_version=version)
+            if not is_second:
+                summary = _with_evaluation(summary, evaluation, reports, metrics, now)
             effects.append(PublishResult(summary))
         summaries.append(summary)
+    state = replace(state, pending_summaries=tuple(summaries))
+    if is_second:
+        return state, tuple(effects)
     value = metrics.get(state.primary.name)
     if value is not None and _is_best(state, value, evaluation.split):
         state = replace(state, best=value, best_split=evaluation.split)
@@ -151,12 +192,27 @@ def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> 
     newest = evaluation.model.version >= state.metrics.get("version", 0)
     state = replace(
         state,
-        pending_summaries=tuple(summaries),
         metrics={"version": float(evaluation.model.version), **metrics} if newest else state.metrics,
         split=evaluation.split if newest else state.split,
         target_reached=state.target_reached or _reaches_target(state, metrics),
     )
     return state, tuple(effects)
+
+
+def _with_evaluation(
+    summary: Summary,
+    evaluation: PendingEvaluation,
+    reports: list[Evaluated],
+    metrics: Mapping[str, float],
+    now: float,
+) -> Summary:
+    return replace(
+        summary,
+        metrics={**summary.metrics, **metrics},
+        split=evaluation.split,
+        confusion=_sum_confusion(reports),
+        seconds={**summary.seconds, "evaluating": round(now - evaluation.requested_at, 6)},
+    )
 
 
 def _is_best(state: Run, value: float, split: Split) -> bool:

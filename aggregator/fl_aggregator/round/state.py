@@ -149,7 +149,9 @@ class Summary:
     ``model`` is null if it was abandoned. ``missing``: the edges that did not contribute, and why.
     ``seconds``: by phase. ``declared``: the metrics that the task declares. ``split``: on which the version was
     evaluated, null if it was not. ``first_served``: the first of the versions whose mean was evaluated, null if it was
-    the version itself. ``similarity``: of the updates, null if they were not compared.
+    the version itself. ``similarity``: of the updates, null if they were not compared. ``edges``: by client, the
+    primary metric of version ``edges_version`` on the edge's own holdout: of the round's version if edges were asked
+    for their holdouts, else of its base, as the participants measured it before they trained.
     """
 
     round: int
@@ -167,6 +169,8 @@ class Summary:
     confusion: ConfusionCounts | None = None
     first_served: int | None = None
     similarity: Similarity | None = None
+    edges: Mapping[str, float] = field(default_factory=dict)
+    edges_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +197,10 @@ class Counted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingEvaluation:
-    """A version under evaluation: the edges that have not reported yet, and the reports so far."""
+    """A version under evaluation: the edges that have not reported yet, and the reports so far.
+
+    ``strategy_state``: see `ModelCreated`.
+    """
 
     model: ModelReference
     split: Split
@@ -201,6 +208,7 @@ class PendingEvaluation:
     deadline: float
     awaited: frozenset[str]
     results: tuple[Evaluated, ...] = ()
+    strategy_state: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,18 @@ from typing import Final, Literal
 
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.state import Collecting, Run, Summary
-from fl_shared.protocol.messages import MAX_DECLARED_METRICS, MAX_METRIC_NAME, MAX_METRICS, ModelReference
+from fl_shared.protocol.messages import (
+    EDGES_METRICS,
+    MAX_DECLARED_METRICS,
+    MAX_METRIC_NAME,
+    MAX_METRICS,
+    ModelReference,
+)
 from fl_shared.system.text import names_text, natural_order
 
-MAX_TRAINING_METRICS: Final = MAX_METRICS - MAX_DECLARED_METRICS - 2
-"""Metrics of training in a summary. Those of the evaluation are added: the declared ones, loss and examples."""
+MAX_TRAINING_METRICS: Final = MAX_METRICS - MAX_DECLARED_METRICS - 2 - len(EDGES_METRICS)
+"""Metrics of training in a summary. Those of the evaluation are added: the declared ones, loss and examples; and those
+over the edges."""
 
 
 def missing_reasons(state: Run, phase: Collecting, now: float) -> dict[str, str]:
@@ -54,6 +61,7 @@ def summary_of(
     ``closed`` is when it stopped collecting, ``now`` when it ended; both are run time in seconds.
     """
     updates = [phase.updates[name] for name in sorted(phase.updates)]
+    edges = edges_values(state, [(update.client, update.before) for update in updates])
     outcome: Literal["committed", "abandoned"] = "abandoned" if model is None else "committed"
     return Summary(
         round=phase.round,
@@ -64,7 +72,7 @@ def summary_of(
         participants=tuple(update.client for update in updates) if model is not None else (),
         missing=missing_reasons(state, phase, now) if missing is None else missing,
         examples=sum(update.examples for update in updates) if model is not None else 0,
-        metrics=_mean_metrics(updates),
+        metrics=_mean_metrics(updates) | edges_metrics(state, edges),
         declared=state.declared or (),
         first_served=None if model is None else state.settings.first_served(model.version),
         seconds={
@@ -72,6 +80,8 @@ def summary_of(
             "collecting": round(closed - phase.opened, 6),
             "aggregating": round(now - closed, 6),
         },
+        edges=edges,
+        edges_version=phase.base.version if edges and phase.base is not None else None,
     )
 
 
@@ -102,6 +112,32 @@ def weighted_means(reports: list[tuple[int, Mapping[str, float]]]) -> dict[str, 
         if math.isfinite(mean):
             means[name] = mean
     return means
+
+
+def edges_values(state: Run, reports: list[tuple[str, Mapping[str, float]]]) -> dict[str, float]:
+    """Returns the primary metric by client, of the reports that have a possible value."""
+    primary = state.primary
+    return {
+        client: metrics[primary.name]
+        for client, metrics in reports
+        if primary.name in metrics and primary.contains(metrics[primary.name])
+    }
+
+
+def edges_metrics(state: Run, edges: Mapping[str, float]) -> dict[str, float]:
+    """Returns the mean of the edges' values, in which each counts the same, the 10th percentile, and the worst one.
+
+    Of ten edges, nine have a value that is no worse than the percentile (interpolated linearly). Empty without edges.
+    """
+    if not edges:
+        return {}
+    ranked = sorted(edges.values(), reverse=not state.primary.higher_is_better)
+    place = 0.1 * (len(ranked) - 1)
+    below, above = ranked[math.floor(place)], ranked[math.ceil(place)]
+    # Halved, since the sum or the difference of two floats may be larger than a float can be.
+    p10 = 2 * (below / 2 + (place % 1) * (above / 2 - below / 2))
+    mean = 2 * sum(value / (2 * len(ranked)) for value in ranked)
+    return dict(zip(EDGES_METRICS, (mean, p10, ranked[0]), strict=True))
 
 
 def too_few_edges_detail(state: Run, eligible: tuple[str, ...], minimum: int) -> str:

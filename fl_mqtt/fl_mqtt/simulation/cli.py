@@ -23,6 +23,7 @@ from fl_shared.errors import RunFailed, UserError
 if TYPE_CHECKING:
     from fl_aggregator.server.aggregator import Aggregator, Outcome
     from fl_aggregator.settings import Settings
+    from fl_aggregator.storage.run_directory import RunDirectory
     from fl_shared.cli.broker_access import BrokerOptions
 
 
@@ -154,7 +155,7 @@ def simulate(
         if answer is not None:
             click.echo(prediction_line(answer))
         if as_json:
-            click.echo(json.dumps(_result(aggregator, outcome, directory)))
+            click.echo(json.dumps(_result(aggregator, outcome, launch.directory)))
         if answer is not None and answer.error is not None:
             raise RunFailed(f"the prediction failed: {answer.error}")
         if stay and code == 0:
@@ -182,20 +183,23 @@ def _check_task(settings: Settings) -> None:
         raise UserError(f"--task: {error}") from None
 
 
-def _result(aggregator: Aggregator, outcome: Outcome, directory: Path) -> dict[str, Any]:
-    """The object that ``simulate --json`` prints at the end."""
+def _result(aggregator: Aggregator, outcome: Outcome, directory: RunDirectory) -> dict[str, Any]:
+    """The object that ``simulate --json`` prints at the end. ``mean``, ``p10``, ``worst``: of the last round."""
+    from fl_aggregator.monitoring.views.round_record import read_records
     from fl_aggregator.storage.checkpoint import model_sha256
 
-    model = directory / "model.safetensors"
+    model = directory.checkpoints.model_path
+    rounds = list(read_records(directory.history()))
     return {
         "run": aggregator.scope.run,
         "rounds": outcome.state.version,
         "metrics": dict(outcome.state.metrics),
         "primary": outcome.state.primary.name,
         "split": outcome.state.split,
+        **(rounds[-1].over_edges if rounds else {}),
         "model_sha256": model_sha256(model) if model.exists() else None,
         "seconds": round(outcome.seconds, 3),
         "attack": aggregator.attack,
         "refused": aggregator.rejections.total,
-        "run_dir": str(directory),
+        "run_dir": str(directory.path),
     }

@@ -33,6 +33,7 @@ from fl_shared.protocol.kinds.base import (
 )
 from fl_shared.protocol.kinds.evaluation import MAX_CLASSES, Confusion, Evaluation
 from fl_shared.protocol.kinds.metric import (
+    EDGES_METRICS,
     LOSS,
     MAX_DECLARED_METRICS,
     MAX_DECLARED_NAME,
@@ -65,6 +66,7 @@ from fl_shared.protocol.kinds.prediction import ImageRequest, Prediction
 from fl_shared.protocol.kinds.round import (
     MAX_CLIENTS_NAMED,
     MAX_OUTLIERS,
+    MAX_WORST_EDGES,
     Companion,
     Correction,
     CountedUpdate,
@@ -106,6 +108,7 @@ from fl_shared.protocol.kinds.update import (
 )
 
 __all__ = [
+    "EDGES_METRICS",
     "FINAL_PHASES",
     "LOSS",
     "MAX_CHUNK",
@@ -123,6 +126,7 @@ __all__ = [
     "MAX_TASK_SPEC",
     "MAX_UNABLE",
     "MAX_WEIGHTS_JSON",
+    "MAX_WORST_EDGES",
     "PROTOCOL_VERSION",
     "Accepted",
     "Admitted",

@@ -64,6 +64,10 @@ def round_line(record: RoundRecord, rounds: int) -> str:
         f"{scores_text(record.primary, row.metrics, row.split)}, {duration_text(row.seconds)}, "
         f"{size_text(row.bytes_up)} up, {size_text(row.bytes_down)} down"
     )
+    if (mean := row.metrics.get("edges_mean")) is not None:
+        (worst, value), *_ = record.worst_edges.items() or [("?", row.metrics.get("edges_worst"))]
+        unit = record.primary.unit
+        line += f"; edges: mean {quantity_text(mean, unit)}, worst {quantity_text(value, unit)} ({worst})"
     if record.delayed:
         line += f"; messages to or from {names_text(record.delayed)} were late or lost"
     if record.similarity is not None and record.similarity.outliers:

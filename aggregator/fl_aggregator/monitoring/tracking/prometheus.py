@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 
 from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics
 from fl_aggregator.monitoring.views import edge_states, status
-from fl_aggregator.monitoring.views.round_record import EDGES_METRICS, RoundRecord
+from fl_aggregator.monitoring.views.round_record import WHEN_MEASURED, RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import PHASES, ROUND_PHASES, Run
 from fl_aggregator.storage.run_directory import RunRecord
@@ -148,6 +148,7 @@ class Prometheus(Collector):
             yield from _state_families(self._state)
         if self._newest_round is not None:
             yield edges_family(self._newest_round)
+            yield edges_statistics(self._newest_round)
 
 
 def _runtime_families(metrics: RuntimeMetrics) -> Iterator[Metric]:
@@ -214,9 +215,21 @@ def edges_family(record: RoundRecord) -> GaugeMetricFamily:
         "fl_edges_metric", "The newest round's means over its edges.", labels=["metric", "unit", "when"]
     )
     for metric in (m.LOSS, *record.declared):
-        for when in EDGES_METRICS:
+        for when in WHEN_MEASURED:
             if (value := record.metrics.get(f"{when}_{metric.name}")) is not None:
                 family.add_metric([metric.name, metric.unit, when], value)
+    return family
+
+
+def edges_statistics(record: RoundRecord) -> GaugeMetricFamily:
+    """The mean, the 10th percentile and the worst value of the primary metric over the edges of a round."""
+    family = GaugeMetricFamily(
+        "fl_edges_primary", "The primary metric over the newest round's edges.",
+        labels=["metric", "unit", "statistic"],
+    )  # fmt: skip
+    for name in m.EDGES_METRICS:
+        if (value := record.metrics.get(name)) is not None:
+            family.add_metric([record.primary.name, record.primary.unit, name.removeprefix("edges_")], value)
     return family
 
 

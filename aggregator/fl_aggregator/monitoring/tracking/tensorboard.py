@@ -70,7 +70,7 @@ def scalars(record: RoundRecord) -> dict[str, float]:
     measured = {m.LOSS.name, *(metric.name for metric in record.declared)}
     for name, value in record.metrics.items():
         evaluated = name in measured or name == "evaluated_examples"
-        values[f"{record.split}/{name}" if evaluated else f"edges/{name}"] = value
+        values[f"{record.split}/{name}" if evaluated else f"edges/{name.removeprefix('edges_')}"] = value
     if record.version is not None:
         values["version"] = record.version
     values |= {f"seconds/{phase}": seconds for phase, seconds in record.seconds.items()}

@@ -37,7 +37,9 @@ Names = Annotated[list[Name], Field(max_length=100_000)]
 Counts = Annotated[dict[Name, m.Count], Field(max_length=1000)]
 FiniteMetrics = Annotated[dict[Name, Annotated[float, Field(ge=-1e300, le=1e300)]], Field(max_length=256)]
 """Metrics in a range that can be drawn. The aggregator writes finite numbers only."""
-EDGES_METRICS: Final = ("before", "after", "train")
+EdgesValues = Annotated[dict[Name, Annotated[float, Field(ge=-1e300, le=1e300)]], Field(max_length=100_000)]
+"""Values by client."""
+WHEN_MEASURED: Final = ("before", "after", "train")
 """Before ``_`` and a metric's name: of the base and the trained model on the edges' holdouts, and of the training."""
 Reason = Annotated[str, StringConstraints(max_length=10_000)]
 
@@ -77,6 +79,8 @@ class RoundRecord(_Lenient):
     numbers of messages by client and reason. ``declared``: the metrics that the task declares. ``split``: on which the
     version was evaluated, null if it was not. ``seconds``: durations by phase. ``first_served``: of a mean of versions
     that was evaluated, the first; null if it was the version itself. ``similarity``: null if updates were not compared.
+    ``edges``: by client, the primary metric of version ``edges_version`` on the edge's own holdout (see `Summary`); in
+    a result only the worst.
     """
 
     round: m.Count
@@ -98,6 +102,8 @@ class RoundRecord(_Lenient):
     bytes: Traffic = Traffic()
     first_served: m.Count | None = None
     similarity: Similarity | None = None
+    edges: EdgesValues = {}
+    edges_version: m.Count | None = None
 
     @field_validator("similarity")
     @classmethod
@@ -148,6 +154,8 @@ class RoundRecord(_Lenient):
             bytes=Traffic.model_construct(up=up, down=down),
             first_served=summary.first_served,
             similarity=summary.similarity,
+            edges={name: summary.edges[name] for name in natural_order(summary.edges)},
+            edges_version=summary.edges_version,
         )
 
     @classmethod
@@ -174,6 +182,7 @@ class RoundRecord(_Lenient):
             split=result.split,
             confusion=None,
             seconds={"total": result.seconds},
+            edges=dict(result.worst_edges),
             bytes=Traffic.model_construct(up=result.bytes_up, down=result.bytes_down),
         )
 
@@ -193,6 +202,7 @@ class RoundRecord(_Lenient):
             primary=self.primary,
             split=self.split,
             outliers={} if self.similarity is None else _first(self.similarity.outliers),
+            worst_edges=self.worst_edges,
             bytes_up=self.bytes.up,
             bytes_down=self.bytes.down,
             seconds=self.duration,
@@ -207,11 +217,27 @@ class RoundRecord(_Lenient):
         """The metric by which versions are compared."""
         return m.primary_of(self.declared)
 
+    @property
+    def worst_edges(self) -> dict[str, float]:
+        """The edges with the worst values of the primary metric, the worst first."""
+        names = sorted(
+            natural_order(self.edges), key=self.edges.__getitem__, reverse=not self.primary.higher_is_better
+        )
+        return {name: self.edges[name] for name in names[: m.MAX_WORST_EDGES]}
+
+    @property
+    def over_edges(self) -> dict[str, Any]:
+        """The primary metric over the edges, for ``--json``: ``mean``, ``p10``, ``worst``, null if none measured it."""
+        values = {name.removeprefix("edges_"): self.metrics.get(name) for name in m.EDGES_METRICS}
+        return values | {"worst_edges": self.worst_edges}
+
     def unit_of(self, name: str) -> str:
         """Returns the unit of a member of ``metrics``; empty if it has none, as all that the task does not declare."""
-        units = {metric.name: metric.unit for metric in self.declared}
+        units = {metric.name: metric.unit for metric in self.declared} | dict.fromkeys(
+            m.EDGES_METRICS, self.primary.unit
+        )
         when, _, metric = name.partition("_")
-        return units.get(name, units.get(metric, "") if when in EDGES_METRICS else "")
+        return units.get(name, units.get(metric, "") if when in WHEN_MEASURED else "")
 
     @property
     def duration(self) -> float:
@@ -229,9 +255,9 @@ class RoundRecord(_Lenient):
         return {name: reason for name, reason in self.missing.items() if not reason.startswith("surplus")}
 
     def summary_fields(self) -> dict[str, Any]:
-        """The object for ``--json``: the members of the `HistoryRow`, ``primary``, ``reason`` and ``missing``."""
+        """The object for ``--json``: the `HistoryRow`, ``primary``, ``reason``, ``missing``, and `over_edges`."""
         more = {"primary": self.primary.model_dump(), "reason": self.reason, "missing": dict(self.missing)}
-        return asdict(HistoryRow.of(self)) | more
+        return asdict(HistoryRow.of(self)) | more | self.over_edges
 
 
 def _first(outliers: Mapping[str, str]) -> dict[str, str]:

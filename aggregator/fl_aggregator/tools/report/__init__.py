@@ -4,7 +4,7 @@
 ``cli``             ``fl-aggregator report``
 ``reading``         reads a run directory, complete or not
 ``page``            the whole page (``style``: its style sheet)
-``sections``        the sections about one run
+``sections``        the sections about one run (``similarity``, ``edge_values``: two more)
 ``comparison``      differences between runs
 ``figures``         the figures, by matplotlib (``drawing``: as SVG in the page's own colours)
 ``markup``          HTML in which all text is escaped

@@ -67,7 +67,7 @@ def curves(
         axes.set_xlabel(x_label)
         axes.margins(x=0.02)
         if x_label == "round":
-            _whole_numbers(axes)
+            whole_numbers(axes)
         if metric.unit not in ("", "%"):
             axes.set_ylabel(metric.unit)
         if (metric.minimum, metric.maximum) == (0, 1):
@@ -76,13 +76,13 @@ def curves(
         elif all(min(y, default=0) >= 0 for _, _, y in lines):
             axes.set_ylim(bottom=0)
         if len(lines) > 1:
-            _legend(axes, len(lines))
+            legend(axes, len(lines))
 
     summary = "; ".join(f"{label}: {_range_text(y, metric.unit)}" for label, _, y in lines)
     return draw(name, size, f"{title} by {x_label}. {summary}", paint)
 
 
-def _whole_numbers(axes: Axes) -> None:
+def whole_numbers(axes: Axes) -> None:
     """Puts ticks of the x axis at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
@@ -95,7 +95,7 @@ def _range_text(values: Sequence[float], unit: str) -> str:
     return f"from {quantity_text(values[0], unit)} to {quantity_text(values[-1], unit)}"
 
 
-def _legend(axes: Axes, entries: int) -> None:
+def legend(axes: Axes, entries: int) -> None:
     """Adds a legend below the axes, where it covers nothing."""
     axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=min(entries, 4))
 
@@ -133,9 +133,9 @@ def stacked_bars(
         axes.set_title(title)
         axes.set_xlabel("round")
         axes.set_ylabel(unit)
-        _whole_numbers(axes)
+        whole_numbers(axes)
         if len(heights) > 1:
-            _legend(axes, len(heights))
+            legend(axes, len(heights))
 
     summary = "; ".join(f"{label}: {sum(values):.4g} {unit} in total" for label, values in heights)
     return draw(name, size, f"{title} by round. {summary}", paint)
@@ -182,12 +182,12 @@ def participation(name: str, rounds: Sequence[RoundRecord], edges: Sequence[str]
         _edge_names(axes, edges)
         axes.set_xlim(-0.7, len(rounds) - 0.3)
         axes.set_xlabel("round")
-        _whole_numbers(axes)
+        whole_numbers(axes)
         axes.xaxis.set_major_formatter(
             lambda at, _: str(rounds[int(at)].round) if 0 <= at < len(rounds) else ""
         )
         if participating or missing or surplus:
-            _legend(axes, 3)
+            legend(axes, 3)
 
     summary = f"{len(participating)} times an edge's update was in, {len(missing)} times it was missing"
     return draw(

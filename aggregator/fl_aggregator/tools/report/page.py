@@ -16,6 +16,7 @@ from fl_aggregator.tools.report.comparison import (
     versions_to_reach,
 )
 from fl_aggregator.tools.report.drawing import SERIES_COLOURS
+from fl_aggregator.tools.report.edge_values import edge_values
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.reading import RunReport
 from fl_aggregator.tools.report.sections import newest_version, section, setting_text
@@ -93,7 +94,8 @@ def _run_sections(run: RunReport) -> list[Child]:
         return [nothing, sections.labels(run), sections.settings(run)]
     return [
         sections.learning(run), _side_by_side(sections.primary_by_edge(run), sections.confusion(run)),
-        sections.labels(run), sections.participation(run), sections.time_and_traffic(run), sections.rejections(run),
+        edge_values(run), sections.labels(run), sections.participation(run),
+        sections.time_and_traffic(run), sections.rejections(run),
         similarity(run),
         sections.rounds(run),
         sections.settings(run),

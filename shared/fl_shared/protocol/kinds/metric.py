@@ -13,7 +13,10 @@ MAX_DECLARED_METRICS: Final = 32
 """Metrics that a task may declare."""
 MAX_DECLARED_NAME: Final = MAX_METRIC_NAME - len("before_")
 """Bytes of a declared metric's name in UTF-8; the aggregator adds ``before_`` in front of some."""
-RESERVED_METRICS: Final = frozenset({"loss", "examples", "evaluated_examples", "version"})
+EDGES_METRICS: Final = ("edges_mean", "edges_p10", "edges_worst")
+"""Of a round: the mean of the primary metric over the edges, each of which counts the same, its 10th percentile, and
+its worst value."""
+RESERVED_METRICS: Final = frozenset({"loss", "examples", "evaluated_examples", "version", *EDGES_METRICS})
 RESERVED_PREFIXES: Final = ("before_", "after_", "train_")
 """Names of metrics that the programs measure themselves begin so, or are `RESERVED_METRICS`."""
 

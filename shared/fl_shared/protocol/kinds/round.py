@@ -131,12 +131,17 @@ MAX_OUTLIERS: Final = 20
 """The most edges that a result names as unlike the others."""
 
 
+MAX_WORST_EDGES: Final = 3
+"""The most edges that a result names with the worst values."""
+
+
 class Result(Scoped):
     """The result of a round, retained on ``fl/round/<n>/result`` for the last eight rounds.
 
     It is published again, with more ``metrics``, when evaluations of its version have arrived, on ``split``. Of them,
     ``primary`` is the one by which versions are compared. ``outliers``: the edges whose updates are unlike the others,
-    with the reason; empty if they were not compared.
+    with the reason; empty if they were not compared. ``worst_edges``: the edges with the worst values of ``primary`` on
+    their own holdouts, the worst first; ``metrics`` has `EDGES_METRICS` of all edges that measured it.
     """
 
     kind: Literal["result"] = "result"
@@ -152,6 +157,7 @@ class Result(Scoped):
     primary: MetricDeclaration | None = None
     split: Split | None = None
     outliers: Annotated[dict[ClientId, Text], Field(max_length=MAX_OUTLIERS)] = Field(default={})
+    worst_edges: Annotated[dict[ClientId, Number], Field(max_length=MAX_WORST_EDGES)] = Field(default={})
     bytes_up: Count
     bytes_down: Count
     seconds: Seconds

@@ -103,7 +103,7 @@ def test_with_neither_evaluator_nor_holdout_nothing_is_evaluated() -> None:
 
 def test_every_so_many_versions_are_evaluated_and_the_last_one_always() -> None:
     """`--evaluate-every`; first weights never."""
-    playbook = training(clients=1, per_round=1, rounds=5, evaluate_every=2, evaluator=True)
+    playbook = training(clients=1, per_round=1, rounds=5, evaluate_every=2, evaluator=True, holdout=0)
     for version in range(1, 6):
         round_done(playbook)
         playbook.play(f"evaluate e {version} 0.5")
@@ -119,7 +119,7 @@ def test_every_so_many_versions_are_evaluated_and_the_last_one_always() -> None:
 
 
 def test_the_run_ends_only_when_its_last_version_was_evaluated() -> None:
-    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True)
+    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True, holdout=0)
     round_done(playbook)
     assert isinstance(playbook.state.phase, Evaluating)
     assert playbook >> "wait 100" >> "evaluate e 1 0.5" << "result 1" << "best v1" << "history 1" << "end"
@@ -127,14 +127,14 @@ def test_the_run_ends_only_when_its_last_version_was_evaluated() -> None:
 
 def test_an_evaluator_that_is_lost_is_not_waited_for() -> None:
     """After the grace; the version then has no accuracy."""
-    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True, grace=5)
+    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True, grace=5, holdout=0)
     round_done(playbook)
     assert playbook >> "lose e" >> "wait 4.9" >> "wait 0.1" << "history 1 committed v1" << "end"
     assert playbook.state.best is None
 
 
 def test_an_evaluator_that_comes_back_in_time_is_heard() -> None:
-    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True, grace=5)
+    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True, grace=5, holdout=0)
     round_done(playbook)
     playbook.play("lose e", "sleep 4", "rejoin e", "sleep 50")
     assert playbook >> "evaluate e 1 0.5" << "result 1" << "best v1" << "history 1" << "end"
@@ -142,7 +142,7 @@ def test_an_evaluator_that_comes_back_in_time_is_heard() -> None:
 
 def test_an_evaluator_whose_link_blinks_at_the_commit_is_asked_all_the_same() -> None:
     """The announcement is retained: it finds it when it is back."""
-    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True, grace=5)
+    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True, grace=5, holdout=0)
     playbook.play("lose e")
     round_done(playbook)
     assert published(playbook)[-1] == "v1 evaluate=test"
@@ -151,7 +151,7 @@ def test_an_evaluator_whose_link_blinks_at_the_commit_is_asked_all_the_same() ->
 
 
 def test_the_last_version_is_evaluated_though_our_own_connection_was_just_gone() -> None:
-    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True, grace=0)
+    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True, grace=0, holdout=0)
     playbook.play("reconnect")
     round_done(playbook)
     playbook.play("rejoin e", "wait 30")
@@ -288,7 +288,7 @@ def test_versions_that_were_measured_on_two_splits_are_not_compared() -> None:
 
 def test_the_target_ends_the_run() -> None:
     """`--target`: every version is waited for, since its metrics decide whether there is a next round."""
-    playbook = training(clients=1, per_round=1, rounds=9, target="accuracy=0.7", evaluator=True)
+    playbook = training(clients=1, per_round=1, rounds=9, target="accuracy=0.7", evaluator=True, holdout=0)
     round_done(playbook)
     assert isinstance(playbook.state.phase, Evaluating)
     assert (
@@ -350,7 +350,7 @@ def test_a_report_of_another_session_or_about_another_model_does_not_count(wrong
 
 def test_nobody_waits_for_an_evaluator_that_finds_that_it_cannot() -> None:
     """Its test split is missing, for example."""
-    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True)
+    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True, holdout=0)
     round_done(playbook)
     assert (
         playbook

@@ -129,6 +129,9 @@ def test_what_the_edges_measured_is_averaged_by_examples() -> None:
         "before_accuracy": 0.5,
         "after_accuracy": pytest.approx(0.8),
         "train_loss": 2,
+        "edges_mean": 0.5,
+        "edges_p10": 0.5,
+        "edges_worst": 0.5,
     }
 
 

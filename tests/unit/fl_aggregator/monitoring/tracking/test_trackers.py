@@ -16,7 +16,7 @@ import pytest
 from fl_aggregator.monitoring.tracking import tensorboard
 from fl_aggregator.monitoring.tracking.event_file import EventFile, steps
 from fl_aggregator.monitoring.tracking.mlflow import allowed_name
-from fl_aggregator.monitoring.tracking.prometheus import edges_family, metric_families
+from fl_aggregator.monitoring.tracking.prometheus import edges_family, edges_statistics, metric_families
 from fl_aggregator.monitoring.tracking.tensorboard import TensorBoard
 from fl_aggregator.monitoring.tracking.trackers import CLOSE_TIMEOUT, RuntimeMetrics, Tracker, Trackers
 from fl_aggregator.monitoring.views.round_record import RoundRecord, Traffic
@@ -301,3 +301,15 @@ def test_the_primary_metric_of_each_split_is_everywhere() -> None:
     assert [record.unit_of(name) for name in ("mae", "after_mae", "train_loss", "loss", "mae_after")] == [
         "kWh", "kWh", "", "", "",
     ]  # fmt: skip
+
+
+def test_the_mean_the_tenth_percentile_and_the_worst_edge_are_everywhere() -> None:
+    measured = {"mae": 21.5, "edges_mean": 22.0, "edges_p10": 25.0, "edges_worst": 30.0}
+    record = line(1, **measured).model_copy(update={"declared": [MAE]})
+    assert tensorboard.scalars(record).items() >= {
+        "edges/mean": 22.0, "edges/p10": 25.0, "edges/worst": 30.0,
+    }.items()  # fmt: skip
+    assert [(*sample.labels.values(), sample.value) for sample in edges_statistics(record).samples] == [
+        ("mae", "kWh", "mean", 22.0), ("mae", "kWh", "p10", 25.0), ("mae", "kWh", "worst", 30.0),
+    ]  # fmt: skip
+    assert record.unit_of("edges_worst") == "kWh"

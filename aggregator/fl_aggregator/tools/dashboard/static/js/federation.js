@@ -18,6 +18,7 @@ class Federation {
     this.aggregator = null;
     this.history_ = null;
     this.edges_ = null;
+    this.worst_ = null;
     /** @type {Map<string, {state: string, session: string}>} */
     this.presence = new Map();
     /** When the status was published, by this page's clock. */
@@ -65,6 +66,11 @@ class Federation {
       } else if (state === "online" && silent && known.state === "offline") all.set(client, { ...known, state: "present", reason: null });
     }
     return all;
+  }
+
+  /** The newest result that names the edges at which the model is worth least, or null. */
+  get worst() {
+    return this.worst_?.run === this.run ? this.worst_ : null;
   }
 
   /** The number of edges that the aggregator had to leave out of its message. */
@@ -148,6 +154,11 @@ class Federation {
 
   #hearResult(result, retained, now) {
     if (!result) return;
+    // The last results are retained, and arrive in any order.
+    if (result.worst_edges?.size && (this.worst_?.run !== result.run || result.round >= this.worst_.round)) {
+      this.worst_ = result;
+      this.changed("status");
+    }
     const missing = result.missing.size === 0 ? "" : `; missing: ${Format.names([...result.missing].map(([name, why]) => `${name} (${why})`), 3)}`;
     const unlike = result.outliers?.size ? `; unlike the others: ${Format.names([...result.outliers].map(([name, why]) => `${name} (${why})`), 3)}` : "";
     const reached = Federation.reached(result);

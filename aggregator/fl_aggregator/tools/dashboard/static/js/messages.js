@@ -92,6 +92,7 @@ const Messages = (() => {
       ...scope, round: count, outcome: oneOf(["committed", "abandoned"]), reason: nullable(text(1000)),
       version: nullable(count), participants: list(token, 20_000), missing: record(token, text(1000), 20_000),
       metrics, primary: nullable(metric), split, seconds, outliers: nullable(record(token, text(1000), 20)),
+      worst_edges: nullable(record(token, number, 3)),
     }),
     refused: shape({ ...scope, client: token, reason: text(64), detail: text(1000) }),
     rejected: shape({ ...scope, client: token, round: count, reason: text(64), detail: text(1000) }),

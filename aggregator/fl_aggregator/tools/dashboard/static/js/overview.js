@@ -110,6 +110,17 @@ const Overview = (() => {
     say(byId("f-present"), edges.size ? Format.count(present) : Format.DASH);
     say(byId("f-present-more"), edges.size ? `of ${Format.count(edges.size - evaluators + federation.leftOut)} known${evaluators ? `, ${Format.count(evaluators)} evaluating` : ""}` : "");
 
+    const { worst } = federation;
+    byId("f-worst-box").hidden = worst === null;
+    if (worst !== null) {
+      const metric = worst.primary ?? Federation.LOSS;
+      // Sorted again, since JavaScript puts keys that are whole numbers first.
+      const ranked = [...worst.worst_edges].sort(([, a], [, b]) => (metric.higher_is_better ? a - b : b - a))
+        .map(([name, value]) => `${name} ${Format.measured(value, metric)}`);
+      say(byId("f-worst"), ranked[0]);
+      say(byId("f-worst-more"), [...ranked.slice(1), `mean ${Format.measured(worst.metrics.get("edges_mean") ?? null, metric)}`].join(" · "));
+    }
+
     const left = runLeft(federation);
     const since = federation.age(now) ?? 0;
     const roundLeft = open && status.seconds_left !== null ? Math.max(status.seconds_left - (status.paused ? 0 : since / 1000), 0) : null;
