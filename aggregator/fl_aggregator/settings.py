@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from fl_aggregator.staleness import STALENESS_METAVAR, parse_staleness
 from fl_shared.cli.headings import BROKER, DATA, EVALUATION, OUTPUT, ROUNDS, RUN, SECURITY, TRAINING
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
@@ -40,6 +41,15 @@ SPECIFICATION: Final = "NAME[:FIELD=VALUE,…]"
 PER_ROUND: Final = 10
 """Updates in a round by default, unless there are fewer clients."""
 
+CONCURRENCY: Final = 20
+"""Edges at work in an asynchronous run by default, unless there are fewer clients."""
+STALENESS: Final = "polynomial:0.5"
+MAX_STALENESS: Final = 10
+ASYNC_ONLY: Final = ("buffer", "concurrency", "staleness", "max_staleness")
+"""The settings that have a meaning in an asynchronous run only; null in others."""
+
+Mode = Literal["sync", "async"]
+"""Whether a version is made of the updates of one round, or of those that come next, whatever they began from."""
 Durability = Literal["process", "power", "memory"]
 """What an accepted update survives: the end of the process (page cache), a power failure (fsync), or
 neither."""
@@ -161,7 +171,19 @@ class Settings(BaseModel):
         Option(ROUNDS, "Extra edges to select beyond --per-round.")] = 0
     quorum: Annotated[int | None, Field(ge=1),
         Option(ROUNDS, "Minimum number of updates in a round.", default="half of --per-round")] = None
-    deadline: Annotated[Seconds, Option(ROUNDS, "Maximum duration of a round, in seconds.")] = 600.0
+    mode: Annotated[Mode, Option(ROUNDS, "Whether edges train together, in rounds, or each at its own pace "
+        "(async: FedBuff).")] = "sync"
+    buffer: Annotated[Count | None, Option(ROUNDS, "Updates in each version of an asynchronous run.",
+        default="half of --concurrency")] = None
+    concurrency: Annotated[Count | None, Option(ROUNDS, "Edges that train at the same time in an asynchronous run.",
+        default=f"{CONCURRENCY}, or --clients if that is less")] = None
+    staleness: Annotated[str | None, Option(ROUNDS, "How much an update counts in an asynchronous run whose base is "
+        "several versions old.", default=STALENESS, metavar=STALENESS_METAVAR)] = None
+    max_staleness: Annotated[int | None, Field(ge=0, le=1000),
+        Option(ROUNDS, "Versions that may have been made since the base of an update in an asynchronous run.",
+               default=str(MAX_STALENESS))] = None
+    deadline: Annotated[Seconds, Option(ROUNDS, "Maximum duration of a round, or of one edge's training in an "
+        "asynchronous run, in seconds.")] = 600.0
     grace: Annotated[float, Field(ge=0, le=1e6), Option(ROUNDS, "Seconds that a lost edge has to return.")] = 5.0
     wait: Annotated[Seconds, Option(ROUNDS, "Seconds to wait for enough edges.")] = 600.0
     holdout: Annotated[float, Field(ge=0, le=0.9),
@@ -196,10 +218,24 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_more_per_round_than_clients(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "per_round" not in values and isinstance(values.get("clients"), int):
-            return {**values, "per_round": min(PER_ROUND, values["clients"])}
-        return values
+    def _fill_in(cls, values: Any) -> Any:
+        """Fills in what follows from other settings. In an asynchronous run, ``per_round`` is the ``buffer``."""
+        if not isinstance(values, dict) or not isinstance(clients := values.get("clients", 20), int):
+            return values
+        if values.get("mode") != "async":
+            return {"per_round": min(PER_ROUND, clients), **values}
+        filled = {
+            "concurrency": min(CONCURRENCY, clients),
+            "staleness": STALENESS,
+            "max_staleness": MAX_STALENESS,
+        }
+        filled |= {name: value for name, value in values.items() if value is not None}
+        concurrency, per_round = filled["concurrency"], filled.get("per_round")
+        if isinstance(concurrency, int):
+            filled.setdefault("buffer", (concurrency + 1) // 2)
+        if per_round not in (None, filled.get("buffer")):
+            raise ValueError(_not_in_async("per_round"))
+        return {**filled, "per_round": filled.get("buffer")}
 
     @field_validator("partition")
     @classmethod
@@ -231,6 +267,34 @@ class Settings(BaseModel):
                 "expected topic levels without +, #, $, spaces, empty levels or too many slashes"
             )
         return text
+
+    @field_validator("staleness")
+    @classmethod
+    def _staleness_is_known(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_staleness(text)
+        return text
+
+    @model_validator(mode="after")
+    def _check_mode(self) -> Self:
+        if self.mode == "sync":
+            for name in ASYNC_ONLY:
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name}: has a meaning with --mode async only, but --mode is sync")
+            return self
+        assert self.buffer is not None
+        assert self.concurrency is not None
+        for name in ("quorum", "over_select"):
+            if getattr(self, name):
+                raise ValueError(_not_in_async(name))
+        if self.buffer > self.clients:
+            raise ValueError(
+                f"buffer: {self.buffer} must not exceed --clients ({self.clients}): "
+                "an edge contributes at most once to a version"
+            )
+        if self.concurrency > self.clients:
+            raise ValueError(f"concurrency: {self.concurrency} must not exceed --clients ({self.clients})")
+        return self
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
@@ -285,7 +349,7 @@ class Settings(BaseModel):
     def abilities(self) -> tuple[str, ...]:
         """What edges that train must be able to do. A strategy's own correction must be in ``correct``."""
         correction = self.correct[0].partition(":")[0] if self.correct else None
-        return needed(correction, self.clip_gradients, self.logit_adjustment)
+        return needed(correction, self.clip_gradients, self.logit_adjustment, tickets=self.mode == "async")
 
     @property
     def task_spec(self) -> str:
@@ -324,6 +388,8 @@ class Settings(BaseModel):
     @property
     def effective_quorum(self) -> int:
         """The smallest number of updates with which a round may close."""
+        if self.mode == "async":
+            return self.per_round
         return math.ceil(self.per_round / 2) if self.quorum is None else self.quorum
 
     @property
@@ -377,6 +443,10 @@ class Settings(BaseModel):
             holdout=self.holdout,
             examples=self.train_examples,
         )
+
+
+def _not_in_async(name: str) -> str:
+    return f"{name}: has no meaning with --mode async: say --buffer and --concurrency instead"
 
 
 _NAMES: Final = {

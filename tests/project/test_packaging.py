@@ -192,6 +192,7 @@ def test_modules_lie_in_subpackages() -> None:
     }
     assert outside == {
         "fl_aggregator/settings.py",
+        "fl_aggregator/staleness.py",
         "fl_edge/cli.py",
         "fl_edge/errors.py",
         "fl_shared/errors.py",

@@ -76,8 +76,9 @@ def play(text: str) -> str:
         if playbook is None:
             verb, *words = shlex.split(line)
             assert verb == "settings", f"{line!r}: a trace begins with its settings"
-            given: dict[str, Any] = dict(word.split("=", 1) for word in words)
-            playbook = Playbook(**given)
+            given: dict[str, str] = dict(word.split("=", 1) for word in words)
+            numbers: dict[str, Any] = {key: int(value) for key, value in given.items() if value.isdecimal()}
+            playbook = Playbook(**{**given, **numbers})
             continue
         if line in ("gather", "begin"):
             _set_up(playbook, first_weights=line == "begin")

@@ -58,7 +58,7 @@ class Incarnation:
             done = JobDone()  # lets go of the bytes
             return self.next()
         if isinstance(done.event, on.UpdateStored):
-            self.worker.fold(done.event.update)
+            self.worker.fold(do.Fold(done.event.update, done.event.update.round))
         self.worker.release(done, 0.0)
         return done
 

@@ -11,7 +11,7 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import due, step
 from fl_aggregator.round.snapshot import Snapshot
-from fl_aggregator.round.state import Aggregating, Collecting, Finished, Run, Selecting, Stopped
+from fl_aggregator.round.state import Aggregating, Buffering, Collecting, Finished, Run, Selecting, Stopped
 from fl_aggregator.server.resume import ended_rounds
 from fl_aggregator.storage.journal import snapshot_line
 
@@ -99,12 +99,20 @@ class RoundInvariants:
                 assert cohort[: len(self.cohort)] == self.cohort != cohort, "a cohort only grows"
                 assert len(set(cohort)) == len(cohort)
                 self.cohort = cohort
+            case do.IssueTicket(ticket=ticket):
+                self.last_round = self.open_round = max(self.last_round, ticket.round)
+            case do.Fold(update=update) if before.settings.mode == "async" and update.base is not None:
+                pass  # see tests/property/test_buffering.py
             case do.Fold(update=update):
                 assert update.round == self.open_round
                 assert not self.averaged
                 assert update.client in self.cohort, "folded from outside of the cohort"
                 assert update.client not in self.folded, "folded twice"
                 self.folded[update.client] = update
+            case do.Average(round=number, base=base) if before.settings.mode == "async" and base is not None:
+                self.last_averaged = number
+            case do.CloseBuffer(round=number):
+                self.open_round = None
             case do.Average(round=number, version=version, base=base, contributors=contributors):
                 assert number == self.open_round
                 assert not self.averaged, "averaged once"
@@ -120,7 +128,8 @@ class RoundInvariants:
             case do.PublishResult(summary=summary):
                 assert summary.round not in self.written, "the line in the history is final"
                 if summary.round not in self.results:
-                    assert summary.round == self.open_round, "a round has its result before it is withdrawn"
+                    collects_on = isinstance(before.phase, Buffering)
+                    assert collects_on or summary.round == self.open_round, "before it is withdrawn"
                     self.results.append(summary.round)
                 assert set(summary.missing) | set(summary.participants) <= set(summary.cohort)
                 assert not set(summary.missing) & set(summary.participants)
@@ -192,7 +201,7 @@ class RoundInvariants:
         elif isinstance(phase, Aggregating):
             assert self.open_round == phase.round
             assert self.averaged
-        elif not after.ended:
+        elif not after.ended and not isinstance(phase, Buffering):
             assert self.open_round is None
 
 

@@ -33,7 +33,7 @@ from typing import Any, Self
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
-from fl_aggregator.round.state import Collecting, new_run
+from fl_aggregator.round.state import Buffering, Collecting, new_run
 from fl_aggregator.settings import Settings
 from fl_shared.protocol.messages import MetricDeclaration, ModelReference
 from tests.support.builders import ACCURACY
@@ -58,6 +58,7 @@ class Playbook:
         ``declared``: the metrics that the edges' task declares.
         """
         self.declared = declared
+        self.abilities = "tickets" if settings.get("mode") == "async" else ""
         first = ModelReference(version=0, digest=digest_of(0)) if first_weights else None
         self.state = new_run(Settings.model_validate(settings), first, "M" if first_weights else None)
         self.now = 0.0
@@ -240,7 +241,7 @@ class Playbook:
             device=given.get("device", f"device-{client}"),
             roles=tuple(roles),  # type: ignore[arg-type]
             encodings=tuple(given.get("encodings", "f32").split(",")),
-            abilities=tuple(filter(None, given.get("abilities", "").split(","))),
+            abilities=tuple(filter(None, given.get("abilities", self.abilities).split(","))),
             task=given.get("task"),
             unable=given.get("unable"),
             fresh="fresh" in given,
@@ -253,6 +254,9 @@ class Playbook:
         phase = self.state.phase
         base = phase.base if isinstance(phase, Collecting) else self.state.model
         number = int(given.get("round", self.round))
+        ticket = phase.ticket_of(client) if isinstance(phase, Buffering) else None
+        if ticket is not None:
+            base, number = ticket.base, ticket.round
         if "base" in given:
             base_digest = None if given["base"] == "none" else digest_of(int(given["base"].lstrip("v")))
         else:

@@ -6,7 +6,7 @@ import shlex
 from fnmatch import fnmatchcase
 
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.state import Collecting, Run, Selecting, Summary
+from fl_aggregator.round.state import Buffering, Collecting, Run, Selecting, Summary
 from fl_shared.protocol.messages import ModelReference
 from tests.support.versions import version_of
 
@@ -29,12 +29,19 @@ def describe(effect: do.Effect) -> str:
             return f"announce {effect.round} base={_model(effect.base)} cohort={cohort} until={effect.deadline:g}"
         case do.WithdrawRound(round=number):
             return f"withdraw {number}"
+        case do.IssueTicket(client=client, ticket=ticket):
+            return f"issue {client} {ticket.round} base={_model(ticket.base)} until={ticket.deadline:g}"
+        case do.WithdrawTicket(client=client, round=number):
+            return f"withdraw {client} {number}"
+        case do.CloseBuffer(round=number, updates=updates):
+            return f"close {number} of={','.join(update.digest for update in updates)}"
         case do.Receive(update=update):
             return f"receive {update.digest}"
         case do.StoreUpdate(update=update):
             return f"keep {update.digest}"
         case do.Fold(update=update):
-            return f"fold {update.digest}"
+            stale = f" stale={update.staleness}" if update.staleness else ""
+            return f"fold {update.digest}{stale}"
         case do.Average(round=number, version=version, contributors=contributors):
             of = ",".join(update.digest for update in contributors)
             return f"average {number} base={_model(effect.base)} of={of} version={version}"
@@ -97,6 +104,11 @@ def describe_phase(state: Run) -> str:
             words.append(str(number))
         case Collecting(round=number):
             words += [str(number), f"{len(phase.updates)}/{phase.target}", "of", ",".join(phase.cohort)]
+        case Buffering(round=number):
+            at_work = ",".join(sorted(phase.tickets)) or "-"
+            words += [str(number), f"{len(phase.updates)}/{state.settings.per_round}", "at work", at_work]
+            words += ["away", ",".join(sorted(phase.away))] if phase.away else []
+            words += ["making", str(phase.making.round)] if phase.making is not None else []
         case _:
             words += [
                 str(getattr(phase, name)) for name in ("round", "reason", "detail") if hasattr(phase, name)

@@ -161,6 +161,24 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             inline_limit=1_000_000,
         ),
     ),
+    "ticket": (
+        t.WorkTopic("7"),
+        m.Selected(
+            run=RUN,
+            incarnation=1,
+            seq=7,
+            round=5,
+            task="digits",
+            cohort=None,
+            seconds_left=600.0,
+            training=m.TrainingRequest(epochs=10, batch_size=32, lr=0.05, momentum=0.9, seed=0),
+            fold=m.FoldSettings(max_examples=1_000_000, max_delta=100.0, scale_bits=32),
+            encoding="f32",
+            base=m.ModelReference(version=4, digest=DIGEST),
+            inline_limit=1_000_000,
+            ticket=True,
+        ),
+    ),
     "model": (
         t.ModelTopic(),
         m.ModelAnnouncement(

@@ -35,7 +35,7 @@ class Version:
 
 
 class Averager:
-    """Holds what has been combined of the open round's updates, and the newest two models."""
+    """Holds what has been combined of the updates of open rounds, and the newest two models."""
 
     def __init__(self, settings: Settings, strategy: Strategy, directory: RunDirectory) -> None:
         self._settings = settings
@@ -48,9 +48,9 @@ class Averager:
         self.previous: Model | None = None
         self.served: dict[int, Model] = {}
         """The means that are served, by their last version: the newest two, if the run serves means."""
-        self._base: Model | None = None
         self._expected: ExpectedUpdate | None = None
-        self._combiner: Combiner | None = None
+        self._combiners: dict[int, Combiner] = {}
+        """By round; an asynchronous run collects for several at a time."""
         self._first_weights: tuple[Manifest, Vector] | None = None
         self.plain_weights: PlainWeights | None = None
         """What the user gave in place of the values of the initial weights that an edge makes."""
@@ -119,35 +119,34 @@ class Averager:
         caps = self._settings.max_delta, self._settings.max_buffer
         return ExpectedUpdate(self._strategy.sections, encoding, self.newest.manifest, *caps)
 
-    def begin_round(self, base: m.ModelReference | None, expected: ExpectedUpdate) -> None:
-        """Prepares for the updates of a new round, and remembers its base, which must be the newest version."""
+    def begin_round(self, expected: ExpectedUpdate) -> None:
+        """Prepares for the updates of a new round, or of all rounds of an asynchronous run."""
         self._expected = expected
-        self._base = None if base is None else self.newest
         self._unwritten = None
-        assert base is None or self.newest.digest == base.digest, "rounds build on the newest version"
         self._first_weights = None
-        self._combiner = (
-            None if self._base is None else Combiner(self._strategy, self._base.manifest, self._settings)
-        )
+        self._combiners.clear()
 
     def check(self, update: UpdateContent) -> CheckedUpdate:
         """Checks an update and decodes it, so that it can be folded. Raises ``InvalidUpdate``."""
         assert self._expected is not None, "a round is open"
         return self._expected.check(update)
 
-    def fold(self, update: UpdateMetadata, checked: CheckedUpdate) -> None:
-        """Takes a stored update into the round's average; in round 0, copies the initial weights.
+    def fold(self, update: UpdateMetadata, checked: CheckedUpdate, number: int) -> None:
+        """Takes a stored update into the average of round ``number``; in round 0, copies the initial weights.
 
         Raises ``UserError`` if the weights that the user gave do not fit the edge's model.
         """
-        if self._combiner is None:
+        if update.base is None:
             given, manifest = self.plain_weights, checked.manifest
             self._first_weights = (
                 manifest,
                 checked.delta.values.copy() if given is None else given.fit(manifest),
             )
         else:
-            self._combiner.add(update, checked.delta.values, checked.delta.magnitude, checked.sections)
+            if number not in self._combiners:
+                self._combiners[number] = Combiner(self._strategy, self.newest.manifest, self._settings)
+            combiner = self._combiners[number]
+            combiner.add(update, checked.delta.values, checked.delta.magnitude, checked.sections)
 
     def average(self, effect: do.Average) -> tuple[Model, str | None]:
         """Makes the next version and writes it to disk; returns it with the digest of the strategy's state.
@@ -163,19 +162,22 @@ class Averager:
         return made.model, digest
 
     def _next_version(self, effect: do.Average) -> Version:
-        if self._base is None or self._combiner is None:
+        if effect.base is None:
             assert self._first_weights is not None
             self.similarity = None
             made = Version(Model.of(*self._first_weights))
+            self._first_weights = None
         else:
             assert self._newest is not None
-            base, expected = self._base, self._expected
+            base, expected = self.newest, self._expected
             assert expected is not None
+            assert base.digest == effect.base.digest, "rounds build on the newest version"
             encoding = encodings.get(expected.encoding)
+            rounds = {update.client: update.round for update in effect.contributors}
 
             def read(client: str) -> Vector:
                 try:
-                    content = self._spool.read(effect.round, client)
+                    content = self._spool.read(rounds[client], client)
                 except (SpoolFileDamaged, FileNotFoundError) as error:
                     raise RunFailed(
                         f"round {effect.round}: the accepted update of edge {client} cannot be read again: {error}; "
@@ -187,9 +189,7 @@ class Averager:
             due = bool(every) and effect.version % every == 0
             self.similarity = compare(effect.contributors, read, base.manifest) if due else None
             state = self._newest[1].state or first_state(self._strategy, base.manifest.values)
-            weights, state = self._combiner.next_model(
-                effect.version, base.weights, state, read, effect.heard
-            )
+            combiner = self._combiners.pop(effect.round)
+            weights, state = combiner.next_model(effect.version, base.weights, state, read, effect.heard)
             made = Version(Model.of(base.manifest, weights), state)
-        self._base = self._combiner = self._first_weights = None
         return made

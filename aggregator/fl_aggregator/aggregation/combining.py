@@ -29,6 +29,7 @@ from fl_aggregator.aggregation.strategies.parts import (
 from fl_aggregator.aggregation.validation import CheckedSection
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.settings import Settings
+from fl_aggregator.staleness import parse_staleness
 from fl_shared.tensors.manifest import Manifest, Vector, magnitude
 
 State = Mapping[str, Vector]
@@ -61,6 +62,7 @@ class Combiner:
         self._buffers = spans(manifest, buffers=True)
         self._max_delta = settings.max_delta
         self._slots = settings.per_round + settings.over_select
+        self._staleness = parse_staleness(settings.staleness or "constant")
         self._factors: dict[str, float] = {}
         self._contributions: dict[str, Contribution] = {}
         self._sums: list[_SpanSum] = []
@@ -104,6 +106,7 @@ class Combiner:
             update.client, update.examples, update.steps, update.before.get("loss"), length
         )
         factor, contribution = strategy.transformed(contribution)
+        factor *= self._staleness(update.staleness)
         self._factors[update.client], self._contributions[update.client] = factor, contribution
         if isinstance(strategy.combine, WeightedSum):
             weight = strategy.combine.weight(contribution) * factor

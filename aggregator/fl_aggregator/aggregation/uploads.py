@@ -140,8 +140,9 @@ class Uploads:
         return iter(self._uploads)
 
     def restore(self, round_number: int) -> None:
-        """Reads the incomplete updates of the open round from the spool; an offer continues them."""
+        """Reads the incomplete updates of an open round from the spool; an offer continues them."""
         for client, recovered in self._spool.partial_uploads(round_number):
+            self._drop_resumable(client)  # of an earlier ticket
             digest = _IncrementalDigest(recovered.description)
             digest.add_chunks(recovered.received, recovered.partial.data)
             self._resumable[client] = _ResumableUpload(
@@ -299,6 +300,20 @@ class Uploads:
         self._scheduler.remove(client)
         if upload is not None and upload.partial is not None:
             _delete_partial(upload.partial)
+
+    def _drop_resumable(self, client: str) -> None:
+        resumable = self._resumable.pop(client, None)
+        if resumable is not None:
+            _delete_partial(resumable.partial)
+
+    def end_ticket(self, client: str, number: int) -> UpdateMetadata | None:
+        """Deletes what has come of the update of a ticket that has ended; returns its metadata if it was under way."""
+        self._drop_resumable(client)
+        upload = self._uploads.get(client)
+        if upload is None or upload.metadata.round != number:
+            return None
+        self.drop(client)
+        return upload.metadata
 
     def renew_grants(self, now: float) -> None:
         """Grants chunks again that have not come in time."""

@@ -76,7 +76,7 @@ class AggregationWorker:
         self._received: dict[tuple[str, str], ReceivedUpdate] = {}
 
     def restore(self, round_number: int, updates: Iterable[on.UpdateMetadata]) -> tuple[str, ...]:
-        """At a resume: folds the stored updates of the open round, and returns when that is done.
+        """At a resume: folds the stored updates of an open round, and returns when that is done.
 
         Called after ``begin_round`` and before the loop runs. Returns the clients whose update is missing or
         damaged (its file is deleted), sorted. Incomplete uploads continue when they are offered again.
@@ -93,16 +93,16 @@ class AggregationWorker:
 
     def _restore(self, round_number: int, update: on.UpdateMetadata) -> bool:
         try:
-            content = self._spool.read(round_number, update.client)
+            content = self._spool.read(update.round, update.client)
             # The edge sent an update with this digest; the one in the file's own description proves nothing.
             checked = self.averager.check(replace(content, digest=update.digest))
         except FileNotFoundError:
             return False
         except (SpoolFileDamaged, InvalidUpdate) as error:
             LOG.warning("deleted the damaged update of edge %s from the spool: %s", update.client, error)
-            self._spool.delete(round_number, update.client)
+            self._spool.delete(update.round, update.client)
             return False
-        self.averager.fold(update, checked)
+        self.averager.fold(update, checked, round_number)
         return True
 
     def receive(self, offer: m.Offer, metadata: on.UpdateMetadata, now: float) -> on.UpdateMetadata | None:
@@ -164,12 +164,13 @@ class AggregationWorker:
         self._checked[update.client] = checked
         return JobDone(on.UpdateStored(now=0.0, update=update), checked=update)
 
-    def fold(self, update: on.UpdateMetadata) -> None:
-        """Adds a stored update to the round's sum."""
-        self._submit(self._fold, update, self._checked.pop(update.client))
+    def fold(self, effect: do.Fold) -> None:
+        """Adds a stored update to the sum of its round."""
+        self._submit(self._fold, effect, self._checked.pop(effect.update.client))
 
-    def _fold(self, update: on.UpdateMetadata, checked: CheckedUpdate) -> JobDone:
-        self.averager.fold(update, checked)
+    def _fold(self, effect: do.Fold, checked: CheckedUpdate) -> JobDone:
+        update = effect.update
+        self.averager.fold(update, checked, effect.round)
         return JobDone(folded=update)
 
     def average(self, effect: do.Average) -> None:
@@ -197,10 +198,11 @@ class AggregationWorker:
     def begin_round(self, base: m.ModelReference | None, encoding: str) -> None:
         """Prepares for the updates of a round that has opened.
 
-        A null base means round 0. The sum is emptied on the worker's thread, after the jobs before it.
+        A null base means round 0. The sum is emptied on the worker's thread, after the jobs before it. An asynchronous
+        run has one such preparation after round 0.
         """
         self._expected = self.averager.expected(base, encoding)
-        self._submit(self.averager.begin_round, base, self._expected)
+        self._submit(self.averager.begin_round, self._expected)
 
     def release(self, job: JobDone, now: float) -> None:
         """Frees what is no longer needed, after the event of a finished job was handled."""

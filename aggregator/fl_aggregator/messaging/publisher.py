@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from fl_aggregator.messaging.outlet import Outlet
@@ -38,6 +39,16 @@ FIRST_REPEAT_DELAY: Final = 10.0
 MAX_REPEAT_INTERVAL: Final = 60.0
 
 
+@dataclass(slots=True)
+class _Retained:
+    """A ticket that is retained since ``at``, and published again at ``repeat_at``, in run time."""
+
+    selected: m.Selected
+    at: float
+    repeat_at: float
+    repeats: int = 0
+
+
 class ModelPublisher:
     """Publishes versions and open rounds, and clears what is superseded."""
 
@@ -53,6 +64,7 @@ class ModelPublisher:
         self._open_round: m.Selected | None = None
         self._opened_at = self._repeat_at = 0.0
         self._repeats = 0
+        self._tickets: dict[str, _Retained] = {}
 
     def publish(
         self,
@@ -162,21 +174,46 @@ class ModelPublisher:
             return
         self._repeats += 1
         self._repeat_at = now + backoff(self._repeats, FIRST_REPEAT_DELAY, MAX_REPEAT_INTERVAL)
-        left = max(0.0, selected.seconds_left - (now - self._opened_at))
-        again = selected.model_copy(update={**self._scope.envelope(), "seconds_left": left})
+        again = self._again(selected, now - self._opened_at)
         self._outlet.retain(t.SelectedTopic(again.round), again)
         if again.cohort is None:
             for client in awaited:
                 self._outlet.retain(t.WorkTopic(client), again)
 
+    def issue(self, client: str, selected: m.Selected, now: float) -> None:
+        """Publishes a ticket on the edge's own topic. ``now`` is run time in seconds."""
+        self._tickets[client] = _Retained(selected, now, now + FIRST_REPEAT_DELAY)
+        self._outlet.retain(t.WorkTopic(client), selected)
+
+    def end_ticket(self, client: str) -> None:
+        """Clears the retained ticket of an edge."""
+        self._tickets.pop(client, None)
+        self._outlet.clear(t.WorkTopic(client))
+
+    def repeat_tickets(self, now: float) -> None:
+        """Publishes tickets again now and then, as `repeat` does with rounds."""
+        for client, ticket in self._tickets.items():
+            if now >= ticket.repeat_at:
+                ticket.repeats += 1
+                ticket.repeat_at = now + backoff(ticket.repeats, FIRST_REPEAT_DELAY, MAX_REPEAT_INTERVAL)
+                self._outlet.retain(t.WorkTopic(client), self._again(ticket.selected, now - ticket.at))
+
+    def _again(self, selected: m.Selected, passed: float) -> m.Selected:
+        left = max(0.0, selected.seconds_left - passed)
+        return selected.model_copy(update={**self._scope.envelope(), "seconds_left": left})
+
     def withdraw(self, round_number: int) -> None:
         """Clears the retained messages of a round that has ended, except its result."""
         self._open_round = None
         self._outlet.clear(t.SelectedTopic(round_number))
-        self._outlet.clear(t.MissingTopic(round_number))
+        self.clear_missing(round_number)
         for client in self._selected_clients:
             self._outlet.clear(t.WorkTopic(client))
         self._selected_clients = ()
+
+    def clear_missing(self, round_number: int) -> None:
+        """Clears the list of the edges that a round waits for."""
+        self._outlet.clear(t.MissingTopic(round_number))
 
 
 STATUS_INTERVAL: Final = 5.0

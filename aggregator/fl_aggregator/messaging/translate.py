@@ -243,6 +243,22 @@ def selected_message(
     )
 
 
+def ticket_message(
+    effect: do.IssueTicket,
+    settings: Settings,
+    correction: m.Correction | None,
+    scope: EnvelopeSource,
+    now: float,
+    maximum_packet_size: int,
+) -> m.Selected:
+    """Returns the message that asks one edge of an asynchronous run to train, on its own topic."""
+    ticket, edges = effect.ticket, settings.concurrency or 1
+    alone = do.AnnounceRound(ticket.round, ticket.base, settings.encoding, (effect.client,), ticket.deadline)
+    selected = selected_message(alone, settings, correction, (), scope, now, maximum_packet_size)
+    limit = _inline_limit(edges, maximum_packet_size)
+    return selected.model_copy(update={"cohort": None, "ticket": True, "inline_limit": limit})
+
+
 def _inline_limit(cohort: int, maximum_packet_size: int) -> int:
     """Returns the bytes of the largest update that may be sent whole; 0 for a large cohort.
 

@@ -14,10 +14,10 @@ from fl_aggregator.round import events as on
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import Resumed
 from fl_aggregator.round.state import (
+    ROUND_PHASES,
     Aggregating,
     Collecting,
     Counted,
-    Evaluating,
     Failed,
     Finished,
     Run,
@@ -162,13 +162,19 @@ def commit(state: Run, event: on.ModelCreated) -> Transition:
     phase = state.phase
     if not isinstance(phase, Aggregating) or phase.round != event.round:
         return state, ()
+    next_phase = Selecting(round=phase.round + 1, since=event.now, not_before=event.now)
+    state, effects = committed(state, phase, event)
+    return replace(state, phase=next_phase), (*effects, do.WithdrawRound(phase.round))
+
+
+def committed(state: Run, phase: Aggregating, event: on.ModelCreated) -> Transition:
+    """Returns the run with the version that was made of a closed round; the phase stays as it is."""
     collected = phase.collected
     model = ModelReference(version=collected.version, digest=event.digest)
     summary = summary_of(state, collected, phase.closed, event.now, model=model, missing=phase.missing)
     summary = replace(summary, similarity=event.similarity)
     state = replace(
         state,
-        phase=Selecting(round=phase.round + 1, since=event.now, not_before=event.now),
         model=model,
         manifest=event.manifest,
         consecutive_abandoned=0,
@@ -183,7 +189,6 @@ def commit(state: Run, event: on.ModelCreated) -> Transition:
     return state, (
         do.PublishModel(phase.round, model, split, event.strategy_state, served),
         do.PublishResult(summary),
-        do.WithdrawRound(phase.round),
     )
 
 
@@ -204,7 +209,7 @@ def stop_run(state: Run, now: float, reason: str) -> Transition:
 
     The history is written with pending evaluations as they are; they go on if the run is resumed.
     """
-    assert isinstance(state.phase, Selecting | Collecting | Aggregating | Evaluating), "the run is not over"
+    assert isinstance(state.phase, ROUND_PHASES), "the run is not over"
     _, effects = evaluation.advance(state, now, close_all=True)
     stopped = Stopped(at=now, reason=reason, resume_phase=state.phase)
     return replace(state, phase=stopped), (*effects, do.EndRun())

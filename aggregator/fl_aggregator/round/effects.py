@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from fl_aggregator.round import events as on
 from fl_aggregator.round.events import Event, UpdateMetadata
-from fl_aggregator.round.state import Counted, Run, Summary
+from fl_aggregator.round.state import Counted, Run, Summary, Ticket
 from fl_shared.protocol.messages import ModelReference, RefusalReason, RejectionReason, Split
 
 
@@ -101,6 +101,30 @@ class WithdrawRound:
 
 
 @dataclass(frozen=True, slots=True)
+class IssueTicket:
+    """Ask one edge to train from the newest version; again, when the run is resumed or the edge is over its time."""
+
+    client: str
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawTicket:
+    """Clear the retained ticket of an edge that has ended, and end its upload if one is under way."""
+
+    client: str
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseBuffer:
+    """Clear what is retained of a round of an asynchronous run, except its result, and delete these updates."""
+
+    round: int
+    updates: tuple[UpdateMetadata, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Receive:
     """Receive an offered update in chunks; ``UpdateArrived`` follows when it is complete.
 
@@ -124,9 +148,10 @@ class StoreUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Add a stored update to the round's sum."""
+    """Add a stored update to the sum of ``round``, which is the update's own in a run of rounds."""
 
     update: UpdateMetadata
+    round: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +215,9 @@ Effect = (
     | SendReply
     | AnnounceRound
     | WithdrawRound
+    | IssueTicket
+    | WithdrawTicket
+    | CloseBuffer
     | Receive
     | StoreUpdate
     | Fold
@@ -227,6 +255,9 @@ EFFECT_SPECS: Final[dict[type[Effect], EffectSpec]] = {
         "both", "the event that opened the round or called substitutes", repeated_on_resume=True
     ),
     WithdrawRound: EffectSpec("loop", "the event that ended the round", (on.UpdateOffered,)),
+    IssueTicket: EffectSpec("both", "the event that led to it", repeated_on_resume=True),
+    WithdrawTicket: EffectSpec("loop", "the event that ended the ticket", (on.UpdateOffered,)),
+    CloseBuffer: EffectSpec("loop", "the event that ended the round"),
     Receive: EffectSpec(
         "loop", "nothing: chunks are written as they come", (on.UpdateArrived, on.UpdateInvalid)
     ),

@@ -24,7 +24,8 @@ class UpdateMetadata:
 
     ``base`` and ``digest`` are digests; ``base`` is null for initial weights. ``size`` is in bytes,
     ``seconds`` is how long training took. ``before``, ``after`` and ``train`` are metrics: of the base and of
-    the trained model on the edge's holdout, and of the training itself.
+    the trained model on the edge's holdout, and of the training itself. ``staleness``: how many versions had been made
+    since its base, set when it is accepted; always 0 in a run of rounds.
     """
 
     client: str
@@ -40,6 +41,7 @@ class UpdateMetadata:
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
     train: dict[str, float] = field(default_factory=dict)
+    staleness: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """The round as a pure state machine: ``step`` makes every decision about how a run goes.
 
 Selecting → Collecting → Aggregating → (committed | abandoned) → Selecting → … → Finished | Failed | Stopped
+In an asynchronous run, Buffering takes the place of Collecting and Aggregating after round 0, until the last version.
 (a resume leads from Failed and Stopped back to where the run was)
 
 The same state and event always give the same state and effects. Whenever the state changes, the first effect
@@ -14,13 +15,15 @@ import math
 from dataclasses import replace
 from typing import Final, assert_never
 
-from fl_aggregator.round import closing, evaluation, registration, selecting, updates
+from fl_aggregator.round import buffering, closing, evaluation, registration, selecting, updates
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
+from fl_aggregator.round.answers import reply_to
 from fl_aggregator.round.closing import abandon, collect, commit
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.selecting import select
 from fl_aggregator.round.state import (
+    Buffering,
     Collecting,
     Evaluating,
     Run,
@@ -61,6 +64,8 @@ def due(state: Run) -> float | None:
             at = min(at, selecting.due(state, phase))
         case Collecting() as phase:
             at = min(at, closing.due(state, phase))
+        case Buffering() as phase:
+            at = min(at, buffering.due(state, phase))
         case _:
             pass
     return None if at == math.inf else at
@@ -90,17 +95,19 @@ def _react(state: Run, event: on.Event) -> Transition:
             if decision is None:
                 effect_type = do.Receive if isinstance(event, on.UpdateOffered) else do.StoreUpdate
                 return state, (effect_type(update, payload),)
-            state = updates.drop_if_rejected(state, update.client, update.round, decision)
-            return state, (updates.reply_to(update, decision),)
-        case on.UpdateStored(update=update):
-            return updates.accept(state, update)
+            state, effects = updates.drop_if_rejected(state, update.client, update.round, decision)
+            return state, (reply_to(update, decision), *effects)
+        case on.UpdateStored(now=now, update=update):
+            return updates.accept(state, update, now)
         case on.UpdateInvalid():
             rejection = _rejection(event)
-            state = updates.drop_if_rejected(state, event.client, event.round, rejection)
-            return state, (do.SendReply(event.client, event.session, rejection),)
+            state, effects = updates.drop_if_rejected(state, event.client, event.round, rejection)
+            return state, (do.SendReply(event.client, event.session, rejection), *effects)
         case on.TrainingFailureReported(client=client, round=number, detail=detail):
-            return updates.drop_from_round(state, client, number, f"failed: {detail}"), ()
+            return updates.drop_from_round(state, client, number, f"failed: {detail}")
         case on.ModelCreated():
+            if isinstance(state.phase, Buffering):
+                return buffering.commit(state, state.phase, event)
             return commit(state, event)
         case on.Evaluated():
             return evaluation.receive_report(state, event), ()
@@ -123,7 +130,7 @@ def _step_after_end(state: Run, event: on.Event) -> Transition:
             decision = updates.decide(state, update)
             if decision is None or (isinstance(state.phase, Stopped) and _is_unknown_round(decision)):
                 return state, ()  # the open round may be resumed: the edge keeps its update
-            return state, (updates.reply_to(update, decision),)
+            return state, (reply_to(update, decision),)
         case on.UpdateInvalid():
             return state, (do.SendReply(event.client, event.session, _rejection(event)),)
         case _:
@@ -152,11 +159,16 @@ def _abandon_for_lost_updates(state: Run, event: on.UpdatesLost) -> Transition:
 
     Their edges have deleted their copies, so the round cannot be completed as it was.
     """
+    if isinstance(state.phase, Buffering) and event.clients:
+        return buffering.abandon(state, state.phase, event.now, _lost_text(event))
     collected = collected_round(state.phase)
     if collected is None or collected.round != event.round or not event.clients:
         return state, ()
-    reason = f"accepted updates were lost when the aggregator stopped: {names_text(event.clients, 5)}"
-    return abandon(state, collected, event.now, reason)
+    return abandon(state, collected, event.now, _lost_text(event))
+
+
+def _lost_text(event: on.UpdatesLost) -> str:
+    return f"accepted updates were lost when the aggregator stopped: {names_text(event.clients, 5)}"
 
 
 def _advance(state: Run, now: float) -> Transition:
@@ -169,6 +181,11 @@ def _advance(state: Run, now: float) -> Transition:
             state, further_effects = select(state, state.phase, now)
         case Collecting():
             state, further_effects = collect(state, state.phase, now)
+        case Buffering():
+            state, further_effects = buffering.advance(state, state.phase, now)
+            if isinstance(state.phase, Selecting):  # there is nothing left to collect
+                state, ending = select(state, state.phase, now)
+                further_effects += ending
         case _:
             further_effects = ()
     return state, effects + further_effects

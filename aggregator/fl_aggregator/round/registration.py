@@ -8,7 +8,7 @@ from dataclasses import replace
 from fl_aggregator.round import roster as r
 from fl_aggregator.round.effects import Admit, Effect, Refuse, SendReply, Transition
 from fl_aggregator.round.events import Registered
-from fl_aggregator.round.state import Aggregating, Collecting, Evaluating, Run, Selecting
+from fl_aggregator.round.state import Aggregating, Buffering, Collecting, Evaluating, Run, Selecting
 from fl_shared.protocol import abilities
 from fl_shared.tensors.encodings.float32 import FLOAT32
 
@@ -57,8 +57,8 @@ def register(state: Run, event: Registered) -> Transition:
                 partition,
                 received_round_of(state, event.client),
                 event.examples,
-                _newest_round(state),
-                isinstance(state.phase, Collecting) and event.client in state.phase.awaited,
+                _newest_round(state, event.client),
+                _is_awaited(state, event.client),
                 state.counted.get(event.client),
             ),
         ),
@@ -188,14 +188,27 @@ def _assign_partition(state: Run, event: Registered) -> int | Refuse | None:
 
 
 def received_round_of(state: Run, client: str) -> int | None:
-    """Returns the open round for which the client's update is already stored, or null."""
+    """Returns the open round, or of the edge's newest ticket, for which its update is already stored; or null."""
     phase = state.phase
+    if isinstance(phase, Buffering):
+        answered = None if phase.ticket_of(client) else state.answered.get(client)
+        return None if answered is None or answered.digest is None else answered.round
     return phase.round if isinstance(phase, Collecting) and client in phase.updates else None
 
 
-def _newest_round(state: Run) -> int | None:
-    """Returns the number of the newest round that has been opened, or null."""
+def _is_awaited(state: Run, client: str) -> bool:
+    phase = state.phase
+    if isinstance(phase, Buffering):
+        return phase.ticket_of(client) is not None
+    return isinstance(phase, Collecting) and client in phase.awaited
+
+
+def _newest_round(state: Run, client: str) -> int | None:
+    """Returns the number of the newest round that has been opened, or of the ticket of the edge; or null."""
     match state.phase:
+        case Buffering(round=number) as phase:
+            ticket = phase.ticket_of(client)
+            return number if ticket is None else ticket.round
         case Selecting(round=number):
             return number - 1 if number > 0 else None
         case Collecting() | Aggregating() | Evaluating() as phase:

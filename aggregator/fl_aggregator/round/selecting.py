@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from fl_aggregator.round import registration
+from fl_aggregator.round import buffering, registration
 from fl_aggregator.round.closing import announcement_of, end_run, finish
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.state import (
@@ -117,6 +117,8 @@ def _begin_run(state: Run, phase: Selecting, now: float) -> Transition:
 
 def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: float) -> Transition:
     settings = state.settings
+    if settings.mode == "async" and state.model is not None:
+        return buffering.begin(state, phase, now)
     ranked = permutation(eligible, settings.seed, phase.round)
     first_weights = state.model is None
     width = 1 if first_weights else min(settings.per_round + settings.over_select, len(ranked))

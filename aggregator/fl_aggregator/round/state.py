@@ -13,7 +13,14 @@ from typing import ClassVar, Final, Literal, get_args
 from fl_aggregator.round.events import ConfusionCounts, Evaluated, Similarity, UpdateMetadata
 from fl_aggregator.round.roster import Roster
 from fl_aggregator.settings import Settings
-from fl_shared.protocol.messages import LOSS, MetricDeclaration, ModelReference, Split, primary_of
+from fl_shared.protocol.messages import (
+    LOSS,
+    MetricDeclaration,
+    ModelReference,
+    RejectionReason,
+    Split,
+    primary_of,
+)
 from fl_shared.protocol.messages import Phase as PhaseName
 
 
@@ -83,6 +90,54 @@ class Aggregating:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """The selection of one edge in an asynchronous run; its update counts whatever is collected when it comes.
+
+    ``round``: which was open when it was issued; those of an edge's tickets grow. ``base``: the newest version then.
+    After ``deadline`` another edge gets a ticket in addition.
+    """
+
+    round: int
+    base: ModelReference
+    issued: float
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buffering:
+    """An asynchronous run collects updates, each from the version that was the newest when its edge began.
+
+    ``round``: of the version for which updates are collected, since ``opened``. ``since``: when an update was accepted
+    last. ``bases``: the newest versions, ascending. ``tickets``: of the edges at work. ``away``: tickets whose edge is
+    offline or over its time; others work in its place, but its update still counts. ``updates``: accepted, in the order
+    of their arrival; those that are too many for this round are for the next ones. ``dropped``: whose tickets ended in
+    this round without an update, and why. ``making``: the round before, while its average is made. ``issued``: how many
+    tickets so far.
+    """
+
+    name: ClassVar[PhaseName] = "buffering"
+    round: int
+    since: float
+    opened: float
+    bases: tuple[ModelReference, ...]
+    tickets: Mapping[str, Ticket] = field(default_factory=dict)
+    away: Mapping[str, Ticket] = field(default_factory=dict)
+    updates: tuple[UpdateMetadata, ...] = ()
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    making: Aggregating | None = None
+    issued: int = 0
+
+    @property
+    def versions(self) -> int:
+        """The number of the newest version that is decided on; its average may not be ready yet."""
+        return self.bases[-1].version + (self.making is not None)
+
+    def ticket_of(self, client: str) -> Ticket | None:
+        """Returns the edge's ticket that is not answered yet, or null."""
+        return self.tickets.get(client) or self.away.get(client)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluating:
     """The run waits for evaluations, on which it depends whether another round opens."""
 
@@ -118,16 +173,23 @@ class Stopped:
     name: ClassVar[PhaseName] = "interrupted"
     at: float
     reason: str
-    resume_phase: Selecting | Collecting | Aggregating | Evaluating
+    resume_phase: Selecting | Collecting | Aggregating | Buffering | Evaluating
 
 
-Phase = Selecting | Collecting | Aggregating | Evaluating | Finished | Failed | Stopped
+Phase = Selecting | Collecting | Aggregating | Buffering | Evaluating | Finished | Failed | Stopped
 PHASES: Final[tuple[type[Phase], ...]] = get_args(Phase)
 """All phases, in the order in which a run passes through them."""
 FINAL_PHASE_TYPES: Final = (Finished, Failed, Stopped)
 """The phases of a run that has ended."""
-ROUND_PHASES: Final = (Selecting, Collecting, Aggregating, Evaluating)
+ROUND_PHASES: Final = (Selecting, Collecting, Aggregating, Buffering, Evaluating)
 """The phases of one round; a summary has the seconds of each."""
+
+
+def buffering_of(phase: Phase) -> Buffering | None:
+    """Returns the phase if an asynchronous run collects updates, or did when it was stopped; else null."""
+    if isinstance(phase, Stopped):
+        phase = phase.resume_phase
+    return phase if isinstance(phase, Buffering) else None
 
 
 def collected_round(phase: Phase) -> Collecting | None:
@@ -187,6 +249,20 @@ class ClosedRound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """How the newest ticket of an edge that has ended did so. The edge gets no other one up to round ``until``.
+
+    ``digest``: of its update, if that was accepted; otherwise null, and ``reason`` and ``detail`` say why.
+    """
+
+    round: int
+    until: int
+    digest: str | None = None
+    reason: RejectionReason = "not-selected"
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
     """The newest update of an edge that is in a version: its round, its digest, and the examples behind it."""
 
@@ -219,7 +295,7 @@ class Run:
     an edge has said so. ``pending_summaries``: ended rounds whose line in the history is not written yet. ``metrics``:
     of the newest evaluated version, on ``split``. ``best``: the best value of the primary metric so far, on
     ``best_split``. ``counted``: by client, the updates on which what edges keep for a correction is based; empty
-    without one.
+    without one. ``answered``: by client; empty in a run of rounds.
     """
 
     settings: Settings
@@ -240,6 +316,7 @@ class Run:
     best_split: Split | None = None
     target_reached: bool = False
     counted: Mapping[str, Counted] = field(default_factory=dict)
+    answered: Mapping[str, Answered] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:

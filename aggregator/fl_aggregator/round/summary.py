@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.round.state import Collecting, Run, Summary
+from fl_aggregator.round.state import Buffering, Collecting, Run, Summary, Ticket
 from fl_shared.protocol.messages import (
     EDGES_METRICS,
     MAX_DECLARED_METRICS,
@@ -17,9 +17,9 @@ from fl_shared.protocol.messages import (
 )
 from fl_shared.system.text import names_text, natural_order
 
-MAX_TRAINING_METRICS: Final = MAX_METRICS - MAX_DECLARED_METRICS - 2 - len(EDGES_METRICS)
-"""Metrics of training in a summary. Those of the evaluation are added: the declared ones, loss and examples; and those
-over the edges."""
+MAX_TRAINING_METRICS: Final = MAX_METRICS - MAX_DECLARED_METRICS - 4 - len(EDGES_METRICS)
+"""Metrics of training in a summary. The two of the staleness are added, and those of the evaluation: the declared ones,
+loss and examples; and those over the edges."""
 
 
 def missing_reasons(state: Run, phase: Collecting, now: float) -> dict[str, str]:
@@ -63,6 +63,8 @@ def summary_of(
     updates = [phase.updates[name] for name in sorted(phase.updates)]
     edges = edges_values(state, [(update.client, update.before) for update in updates])
     outcome: Literal["committed", "abandoned"] = "abandoned" if model is None else "committed"
+    is_buffer = state.settings.mode == "async" and phase.base is not None
+    ages = [update.staleness for update in updates] if is_buffer and model is not None else []
     return Summary(
         round=phase.round,
         outcome=outcome,
@@ -72,16 +74,45 @@ def summary_of(
         participants=tuple(update.client for update in updates) if model is not None else (),
         missing=missing_reasons(state, phase, now) if missing is None else missing,
         examples=sum(update.examples for update in updates) if model is not None else 0,
-        metrics=_mean_metrics(updates) | edges_metrics(state, edges),
+        metrics={**_mean_metrics(updates), **staleness_metrics(ages), **edges_metrics(state, edges)},
         declared=state.declared or (),
         first_served=None if model is None else state.settings.first_served(model.version),
         seconds={
             "selecting": round(phase.opened - phase.since, 6),
-            "collecting": round(closed - phase.opened, 6),
+            "buffering" if is_buffer else "collecting": round(closed - phase.opened, 6),
             "aggregating": round(now - closed, 6),
         },
         edges=edges,
         edges_version=phase.base.version if edges and phase.base is not None else None,
+    )
+
+
+def staleness_metrics(ages: list[int]) -> dict[str, float]:
+    """Returns how many versions had been made since the bases of a version's updates; empty in a run of rounds."""
+    if not ages:
+        return {}
+    return {"staleness_mean": sum(ages) / len(ages), "staleness_max": float(max(ages))}
+
+
+def away_reason(state: Run, client: str, ticket: Ticket, now: float) -> str:
+    """Says why an edge that has a ticket is not at work."""
+    known = state.roster.get(client)
+    if known is not None and known.present:
+        return f"deadline: no update within {now - ticket.issued:.0f} s"
+    return (
+        "offline" if known is None or known.lost_at is None else f"offline: for {now - known.lost_at:.1f} s"
+    )
+
+
+def stuck_buffer_detail(state: Run, phase: Buffering, now: float) -> str:
+    """Says why an asynchronous run has failed: how long no update has come, and what became of the edges."""
+    reasons = [f"{name} ({reason})" for name, reason in sorted(phase.dropped.items())]
+    reasons += [f"{name} ({away_reason(state, name, one, now)})" for name, one in sorted(phase.away.items())]
+    waiting = f": {names_text(reasons, 5)}" if reasons else ""
+    return (
+        f"no update came for {now - phase.since:.0f} s (--wait {state.settings.wait:g}), with {len(phase.updates)} of "
+        f"{state.settings.per_round} in the buffer of round {phase.round}, "
+        f"and {len(phase.tickets)} edges at work{waiting}"
     )
 
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Final
 
 from fl_aggregator.round import effects as do
+from fl_aggregator.round import tickets
+from fl_aggregator.round.answers import content_rejection, reject, reply_to, short_digest
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.round.state import Aggregating, ClosedRound, Collecting, Run
+from fl_aggregator.round.state import Aggregating, Buffering, ClosedRound, Collecting, Run
 from fl_shared.protocol.messages import RejectionReason
 from fl_shared.system.text import shortened
-from fl_shared.tensors.sections import DELTA
 
 MAX_CLOSED_ROUNDS: Final = 4
 """Closed rounds that are remembered, to answer late updates."""
@@ -22,32 +23,24 @@ edges."""
 
 def decide(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject | None:
     """Accepts or rejects an update by its metadata; null if its values have to be checked first."""
-
-    def reject(reason: RejectionReason, detail: str) -> do.Reject:
-        return do.Reject(update.round, update.digest, reason, detail)
-
     phase = state.phase
+    if isinstance(phase, Buffering):
+        return tickets.decide(state, phase, update)
     if not isinstance(phase, Collecting) or phase.round != update.round:
-        return _decide_closed(state, update)
+        return tickets.decide_answered(state, update) or _decide_closed(state, update)
     if update.client not in phase.cohort:
-        return reject("not-selected", f"{update.client!r} is not selected in round {update.round}")
+        return reject(update, "not-selected", f"{update.client!r} is not selected in round {update.round}")
     stored = phase.updates.get(update.client)
     if stored is not None:
         if stored.digest == update.digest:
             return do.Accept(update.round, update.digest)
-        return reject("duplicate", f"update {stored.digest[:12]} of this round has already been accepted")
+        detail = f"update {short_digest(stored.digest)} of this round has already been accepted"
+        return reject(update, "duplicate", detail)
     base = None if phase.base is None else phase.base.digest
     if update.base != base:
-        return reject("wrong-base", f"base: {_short_digest(update.base)}, expected {_short_digest(base)}")
-    if not update.manifest:
-        return reject("wrong-manifest", f"sections: none is named {DELTA!r}, expected one")
-    if update.manifest != state.manifest:
-        detail = f"manifest: {_short_digest(update.manifest)}, expected {_short_digest(state.manifest)}"
-        return reject("wrong-manifest", detail)
-    limit = state.settings.max_examples
-    if not 1 <= update.examples <= limit:
-        return reject("bad-examples", f"examples: {update.examples}, expected 1 to {limit} (--max-examples)")
-    return None
+        detail = f"base: {short_digest(update.base)}, expected {short_digest(base)}"
+        return reject(update, "wrong-base", detail)
+    return content_rejection(state, update)
 
 
 def _decide_closed(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject:
@@ -71,13 +64,12 @@ def _decide_closed(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject:
     return do.Reject(update.round, update.digest, "late", f"round {update.round} has closed")
 
 
-def _short_digest(digest: str | None) -> str:
-    return "none" if digest is None else digest[:12]
-
-
 def is_awaited(state: Run, client: str, round_number: int) -> bool:
     """Whether `decide` would look at more of an update than its round and its sender."""
     phase = state.phase
+    if isinstance(phase, Buffering):
+        ticket = phase.ticket_of(client)
+        return ticket is not None and ticket.round == round_number
     return (
         isinstance(phase, Collecting)
         and phase.round == round_number
@@ -92,40 +84,42 @@ def may_describe_arrays(state: Run, client: str | None) -> bool:
     return isinstance(phase, Collecting) and phase.base is None and client in (None, *phase.awaited)
 
 
-def accept(state: Run, update: UpdateMetadata) -> Transition:
+def accept(state: Run, update: UpdateMetadata, now: float) -> Transition:
     """Counts an update that is in the spool, and asks for its fold.
 
     The update may have been stored twice, or the round may have closed; then only the reply is sent.
     """
+    if isinstance(state.phase, Buffering):
+        return tickets.accept(state, state.phase, update, now)
     answer = decide(state, update)
     if answer is not None:
         return state, (reply_to(update, answer),)
     assert isinstance(state.phase, Collecting)
     phase = replace(state.phase, updates={**state.phase.updates, update.client: update})
     accepted = reply_to(update, do.Accept(update.round, update.digest))
-    return replace(state, phase=phase), (accepted, do.Fold(update))
+    return replace(state, phase=phase), (accepted, do.Fold(update, update.round))
 
 
-def reply_to(update: UpdateMetadata, body: do.Accept | do.Reject) -> do.SendReply:
-    """Returns the reply to the session that sent the update."""
-    return do.SendReply(update.client, update.session, body)
-
-
-def drop_if_rejected(state: Run, client: str, round_number: int, decision: do.Accept | do.Reject) -> Run:
+def drop_if_rejected(
+    state: Run, client: str, round_number: int, decision: do.Accept | do.Reject
+) -> Transition:
     """Drops an edge from the round if its update was rejected: it will not send another one."""
     if isinstance(decision, do.Accept):
-        return state
-    return drop_from_round(state, client, round_number, f"rejected: {decision.reason}: {decision.detail}")
+        return state, ()
+    reason = f"rejected: {decision.reason}: {decision.detail}"
+    return drop_from_round(state, client, round_number, reason, decision)
 
 
-def drop_from_round(state: Run, client: str, round_number: int, reason: str) -> Run:
-    """Stops waiting for ``client`` in round ``round_number``, if that round is open."""
-    phase = state.phase
+def drop_from_round(
+    state: Run, client: str, round_number: int, reason: str, rejection: do.Reject | None = None
+) -> Transition:
+    """Stops waiting for ``client`` in round ``round_number``, if that round is open, or its ticket is not answered."""
+    phase, reason = state.phase, shortened(reason, MAX_MISSING_REASON)
+    if isinstance(phase, Buffering):
+        return tickets.drop(state, phase, client, round_number, reason, rejection)
     if not isinstance(phase, Collecting) or phase.round != round_number or client not in phase.awaited:
-        return state
-    return replace(
-        state, phase=replace(phase, dropped={**phase.dropped, client: shortened(reason, MAX_MISSING_REASON)})
-    )
+        return state, ()
+    return replace(state, phase=replace(phase, dropped={**phase.dropped, client: reason})), ()
 
 
 def closed_round(phase: Collecting) -> ClosedRound:

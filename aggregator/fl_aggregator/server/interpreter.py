@@ -22,7 +22,7 @@ from fl_aggregator.monitoring.views import notices, status
 from fl_aggregator.monitoring.views.round_record import RoundRecord, read_records
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.round.state import Run
+from fl_aggregator.round.state import Buffering, Run, buffering_of
 from fl_aggregator.server.compaction import JournalCompactor
 from fl_aggregator.server.disk_pause import DiskPause
 from fl_aggregator.server.launch import Launch
@@ -72,6 +72,7 @@ class Interpreter:
             None if correct is None else m.Correction(name=correct.name, settings=asdict(cast(Any, correct)))
         )
         self._companions: tuple[m.Companion, ...] = ()
+        self._buffering = False
         self._directory = launch.directory
         self._scope = scope
         self._outlet = outlet
@@ -112,19 +113,24 @@ class Interpreter:
                 recovered.strategy_state,
                 recovered.served,
             )
-        collected = recovered.open_round
-        stored = () if collected is None else tuple(collected.updates.values())
         self.observer_feed.restore(
             read_records(self._directory.history()), recovered.snapshot.updates.values()
         )
-        self._directory.spool.delete_except(
-            None if collected is None else collected.round, [update.client for update in stored]
-        )
-        if collected is None:
-            return ()
-        self.worker.begin_round(collected.base, collected.encoding)
-        self.status_publisher.begin_round(collected.round)
-        return self.worker.restore(collected.round, stored)
+        stored, open_rounds = recovered.stored, recovered.open_rounds
+        accepted = {(update.round, update.client) for updates in stored.values() for update in updates}
+        self._directory.spool.delete_except(accepted, open_rounds)
+        collected, buffering = recovered.open_round, buffering_of(recovered.state.phase)
+        if collected is not None:
+            self.worker.begin_round(collected.base, collected.encoding)
+            self.status_publisher.begin_round(collected.round)
+        elif buffering is not None:
+            self._begin_buffering(buffering)
+        lost = [
+            client for number, updates in stored.items() for client in self.worker.restore(number, updates)
+        ]
+        for number in sorted(open_rounds - stored.keys()):
+            self.worker.uploads.restore(number)
+        return tuple(sorted(lost))
 
     def write(self, action: Callable[[], WriteResultT]) -> WriteResultT:
         """Writes something small into the run directory, and returns the result of ``action``.
@@ -163,13 +169,24 @@ class Interpreter:
                 self._announce(effect)
             case do.WithdrawRound(round=number):
                 self._withdraw(number)
+            case do.IssueTicket():
+                self._issue(effect, state)
+            case do.WithdrawTicket(client=client, round=number):
+                self._model_publisher.end_ticket(client)
+                if (update := self.worker.uploads.end_ticket(client, number)) is not None:
+                    self._add_event(on.UpdateOffered(now=self._clock(), update=update))
+            case do.CloseBuffer(round=number, updates=updates):
+                self._model_publisher.clear_missing(number)
+                self._directory.spool.delete_updates((update.round, update.client) for update in updates)
+                if isinstance(state.phase, Buffering):
+                    self.status_publisher.begin_round(state.phase.round)
             case do.Receive():
                 self._receive(effect)
             case do.StoreUpdate():
                 self._store_update(effect)
             case do.Fold(update=update):
                 self.observer_feed.update_accepted(update)
-                self.worker.fold(update)
+                self.worker.fold(effect)
             case do.Average():
                 self.worker.average(effect)
             case do.PublishModel():
@@ -211,11 +228,34 @@ class Interpreter:
         )
         self._model_publisher.announce(message, effect.cohort, self._clock())
 
+    def _begin_buffering(self, phase: Buffering) -> None:
+        if not self._buffering:
+            self._buffering = True
+            self.worker.begin_round(phase.bases[-1], self._settings.encoding)
+        self.status_publisher.begin_round(phase.round)
+
+    def _issue(self, effect: do.IssueTicket, state: Run) -> None:
+        phase = buffering_of(state.phase)
+        assert phase is not None
+        self._begin_buffering(phase)
+        self._rate_limiter.refill((effect.client,))
+        message = translate.ticket_message(
+            effect,
+            self._settings,
+            self._correction,
+            self._scope,
+            self._clock(),
+            self._outlet.maximum_packet_size,
+        )
+        self._model_publisher.issue(effect.client, message, self._clock())
+
     def repeat_round(self, state: Run) -> None:
-        """Publishes the open round again if that is due, for the edges that it waits for."""
+        """Publishes the open round, or tickets, again if that is due, for the edges that are waited for."""
         self._model_publisher.repeat(status.awaited_clients(state), self._clock())
+        self._model_publisher.repeat_tickets(self._clock())
 
     def _withdraw(self, number: int) -> None:
+        self._buffering = False
         self._model_publisher.withdraw(number)
         self._directory.spool.delete_round(number)
         for update in self.worker.uploads.end_round():

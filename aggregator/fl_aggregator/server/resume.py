@@ -19,16 +19,19 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round import machine
 from fl_aggregator.round.closing import announcement_of, average_of
 from fl_aggregator.round.effects import Effect
+from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.round.state import (
     Aggregating,
+    Buffering,
     Collecting,
     Failed,
     Finished,
     Run,
     Stopped,
     Summary,
+    buffering_of,
     collected_round,
     new_run,
 )
@@ -70,10 +73,37 @@ class RecoveredRun:
         return collected_round(self.state.phase)
 
     @property
+    def stored(self) -> dict[int, tuple[UpdateMetadata, ...]]:
+        """The accepted updates that are in the spool, by the round in whose sum they are."""
+        if self.open_round is not None:
+            return {self.open_round.round: tuple(self.open_round.updates.values())}
+        phase = buffering_of(self.state.phase)
+        if phase is None:
+            return {}
+        size = self.record.settings.per_round
+        stored = {
+            phase.round + i // size: phase.updates[i : i + size] for i in range(0, len(phase.updates), size)
+        }
+        if phase.making is not None:
+            stored[phase.making.round] = tuple(phase.making.collected.updates.values())
+        return stored
+
+    @property
+    def open_rounds(self) -> set[int]:
+        """The rounds whose incomplete uploads go on."""
+        if self.open_round is not None:
+            return {self.open_round.round}
+        phase = buffering_of(self.state.phase)
+        return (
+            set() if phase is None else {one.round for one in (*phase.tickets.values(), *phase.away.values())}
+        )
+
+    @property
     def average(self) -> do.Average | None:
         """The average that was being made when the aggregator stopped, or null."""
         phase = self.state.phase.resume_phase if isinstance(self.state.phase, Stopped) else self.state.phase
-        return average_of(self.state, phase.collected) if isinstance(phase, Aggregating) else None
+        making = phase.making if isinstance(phase, Buffering) else phase
+        return average_of(self.state, making.collected) if isinstance(making, Aggregating) else None
 
     def effects_to_repeat(self, state: Run) -> tuple[do.Effect, ...]:
         """Returns the effects to perform once more, given the state after the resume."""
@@ -84,7 +114,10 @@ class RecoveredRun:
         effects += self.snapshot.results.values()
         if isinstance(state.phase, Collecting):
             effects.append(announcement_of(state.phase))
-        if self.average is not None and isinstance(state.phase, Aggregating):
+        if isinstance(state.phase, Buffering):
+            tickets = {**state.phase.tickets, **state.phase.away}
+            effects += [do.IssueTicket(client, ticket) for client, ticket in tickets.items()]
+        if self.average is not None and isinstance(state.phase, Aggregating | Buffering):
             effects.append(self.average)
         if best is not None:
             effects.append(best)
@@ -284,6 +317,9 @@ def resume_point_text(state: Run) -> str:
             return f"{progress}; round {phase.round} is open and has {len(phase.updates)} of {phase.target} updates"
         case Aggregating():
             return f"{progress}; round {phase.round} is closed and will be averaged"
+        case Buffering():
+            at_work, size = len(phase.tickets), state.settings.per_round
+            return f"{progress}; the buffer has {len(phase.updates)} of {size} updates, and {at_work} edges are at work"
         case _:
             return progress
 

@@ -106,18 +106,18 @@ class Runner:
             self.handle(on.Started(now=self._clock()))
             return
         LOG.info("resuming run %s: %s", self._scope.run, resume.resume_point_text(recovered.state))
-        collected = recovered.open_round
         lost = self.interpreter.restore(recovered)
         if recovered.entries == 0:
             self.handle(on.Started(now=self._clock()))
         self.handle(on.Resumed(now=self._clock(), incarnation=self._scope.incarnation))
-        if lost and collected is not None:
+        if lost:
+            number = max(recovered.stored)
             LOG.warning(
                 "accepted updates of round %d are missing from the spool (%s): abandoning it and opening a new one",
-                collected.round,
+                number,
                 ", ".join(lost),
             )
-            self.handle(on.UpdatesLost(now=self._clock(), round=collected.round, clients=lost))
+            self.handle(on.UpdatesLost(now=self._clock(), round=number, clients=lost))
         for effect in recovered.effects_to_repeat(self.state):
             self.interpreter.perform(effect, self.state)
 

@@ -12,7 +12,7 @@ import mmap
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,22 +257,29 @@ class Spool:
         """Deletes a stored update, if it exists."""
         self._path(round_number, client, ".update").unlink(missing_ok=True)
 
-    def delete_except(self, round_number: int | None, clients: Iterable[str]) -> None:
-        """Deletes, at a resume, all updates but those of ``clients`` in the open round, which were accepted.
+    def delete_updates(self, updates: Iterable[tuple[int, str]]) -> None:
+        """Deletes stored updates, each by its round and its client, and the folders that are empty then."""
+        for number, client in updates:
+            self.delete(number, client)
+            with suppress(OSError):  # another update is in it
+                self._folder_of(number).rmdir()
+
+    def delete_except(self, accepted: Collection[tuple[int, str]], open_rounds: Collection[int]) -> None:
+        """Deletes, at a resume, all updates but those ``accepted``, each by its round and its client.
 
         An update that was written but not journalled was not accepted: its edge sends it again. Incomplete
-        uploads of the open round stay (`partial_uploads`).
+        uploads of ``open_rounds`` stay (`partial_uploads`).
         """
-        accepted = set(clients)
+        kept = {str(number) for number in (*open_rounds, *(number for number, _ in accepted))}
         for folder in self.path.iterdir():
             if not re.fullmatch(NUMBER, folder.name):
                 continue
-            if folder.name != str(round_number):
+            if folder.name not in kept:
                 _delete_folder(folder)
                 continue
             delete_temporary_files(folder)
             for path in folder.glob("*.update"):
-                if path.stem not in accepted:
+                if (int(folder.name), path.stem) not in accepted:
                     path.unlink(missing_ok=True)
 
     @property

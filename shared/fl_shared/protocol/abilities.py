@@ -7,11 +7,18 @@ from typing import Final
 
 CLIP_GRADIENTS: Final = "clip-gradients"
 LOGIT_ADJUSTMENT: Final = "logit-adjustment"
+TICKETS: Final = "tickets"
+"""Takes up work that is for this edge alone, and outlives rounds (protocol, 5.16)."""
 
 
-def needed(correction: str | None, clip_gradients: float, logit_adjustment: float) -> tuple[str, ...]:
-    """Returns the abilities that a training with these settings needs; ``correction`` is the name of one, or null."""
-    asked = ((CLIP_GRADIENTS, clip_gradients), (LOGIT_ADJUSTMENT, logit_adjustment))
+def needed(
+    correction: str | None, clip_gradients: float, logit_adjustment: float, *, tickets: bool = False
+) -> tuple[str, ...]:
+    """Returns the abilities that a training with these settings needs; ``correction`` is the name of one, or null.
+
+    ``tickets``: whether the run is asynchronous.
+    """
+    asked = ((CLIP_GRADIENTS, clip_gradients), (LOGIT_ADJUSTMENT, logit_adjustment), (TICKETS, tickets))
     return (*([correction] if correction else []), *(name for name, value in asked if value))
 
 

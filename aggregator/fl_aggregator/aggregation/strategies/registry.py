@@ -199,6 +199,10 @@ def _check(strategy: Strategy, settings: Settings) -> None:
     )
     if strategy.correct is not None:
         _check_correction(strategy.correct, strategy, option, settings)
+    if settings.mode == "async" and settings.per_round < strategy.min_updates:
+        raise UserError(
+            f"{option}: needs {strategy.min_updates} updates, but --buffer is {settings.buffer}: raise --buffer"
+        )
     if settings.effective_quorum < strategy.min_updates:
         raise UserError(
             f"{option}: needs {strategy.min_updates} updates, but --quorum is {settings.effective_quorum}: "
@@ -206,7 +210,8 @@ def _check(strategy: Strategy, settings: Settings) -> None:
         )
     bad = getattr(strategy.combine, "bad", 0)
     if 2 * bad >= settings.per_round:
-        raise UserError(f"{option}: bad={bad} is not less than half of --per-round ({settings.per_round})")
+        size = "--buffer" if settings.mode == "async" else "--per-round"
+        raise UserError(f"{option}: bad={bad} is not less than half of {size} ({settings.per_round})")
     if strategy.needs_all_updates and settings.durability == "memory":
         raise UserError(
             f"{option}: needs updates on the disk until a round closes, but --durability is memory"
@@ -220,6 +225,10 @@ def _check_correction(correct: Correction, strategy: Strategy, option: str, sett
     if isinstance(strategy.combine, Normalized):
         raise UserError(
             f"{option}: counts plain local steps, so it does not go together with {name}, which changes them"
+        )
+    if correct.sections and settings.mode == "async":
+        raise UserError(
+            f"{name}: compares edges that train from the same version, so it does not go together with --mode async"
         )
     if correct.sections and strategy.combine != Mean():
         raise UserError(

@@ -27,7 +27,7 @@ from fl_shared.protocol.kinds.metric import DeclaredMetrics, MetricDeclaration
 MAX_REFUSED_NAMED: Final = 3
 """The most clients that a status names in ``refused``."""
 Phase = Literal[
-    "selecting", "collecting", "aggregating", "evaluating", "finished", "failed", "interrupted"
+    "selecting", "collecting", "aggregating", "buffering", "evaluating", "finished", "failed", "interrupted"
 ]  # fmt: skip
 FINAL_PHASES: Final[tuple[Phase, ...]] = ("finished", "failed", "interrupted")
 """The phases that the last status of a run may have."""

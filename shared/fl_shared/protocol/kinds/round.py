@@ -110,7 +110,8 @@ class Selected(Scoped):
     ``base`` is null in round 0, in which one selected edge makes the first weights. ``cohort`` is null if it would
     have more than 256 names. ``encoding``: of the sections of the round's updates. An update of at most
     ``inline_limit`` bytes may be sent whole, without an offer. ``correction``: null in round 0, and without one.
-    ``companions``: the vectors that it needs besides the base, if there are any yet.
+    ``companions``: the vectors that it needs besides the base, if there are any yet. ``ticket``: it is for one edge of
+    an asynchronous run, and outlives the round (protocol, 5.17); ``cohort`` is null.
     """
 
     kind: Literal["selected"] = "selected"
@@ -125,6 +126,7 @@ class Selected(Scoped):
     inline_limit: Count
     correction: Correction | None = None
     companions: Annotated[tuple[Companion, ...], Field(max_length=4, fail_fast=True)] = ()
+    ticket: bool = False
 
 
 MAX_OUTLIERS: Final = 20

@@ -27,7 +27,7 @@ from fl_shared.tensors.encodings.registry import KnownEncoding
 from fl_shared.tensors.manifest import MAX_ARRAYS, ArraySpec
 
 RejectionReason = Literal[
-    "stale-round", "not-selected", "surplus", "late", "duplicate", "wrong-base", "wrong-manifest",
+    "stale-round", "stale", "not-selected", "surplus", "late", "duplicate", "wrong-base", "wrong-manifest",
     "wrong-encoding", "wrong-size", "wrong-digest", "not-finite", "too-large", "bad-examples", "malformed", "no-round",
 ]  # fmt: skip
 

@@ -222,10 +222,10 @@ def test_at_a_resume_stays_what_was_accepted_or_is_under_way(tmp_path: Path) -> 
         for client in ("7", "8"):
             spool.put(number, client, content(DATA))
         spool.begin(number, "9", description()).close()
-    spool.delete_except(3, iter(["7"]))
+    spool.delete_except({(3, "7")}, {3})
     assert [path.name for path in (tmp_path / "spool").iterdir()] == ["3"]
     assert names(tmp_path) == ["7.update", f"9.{DIGEST}.part"]
-    spool.delete_except(None, [])
+    spool.delete_except((), ())
     assert list((tmp_path / "spool").iterdir()) == []
 
 
@@ -312,7 +312,7 @@ def test_only_what_has_the_form_of_the_spool_is_deleted(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "7.update").write_text("mine")
     (tmp_path / "spool" / "4").symlink_to(tmp_path / "elsewhere")
-    spool.delete_except(3, [])
+    spool.delete_except((), {3})
     spool.delete_round(4)
     spool.delete_round(2)
     left = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}

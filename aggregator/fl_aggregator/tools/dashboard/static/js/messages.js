@@ -10,7 +10,7 @@ const Messages = (() => {
   const MAX_TEXT_BYTES = 65_536;
   const MAX_LONG_BYTES = 2 * 2 ** 20;
   const STATES = ["present", "offline", "selected", "training", "uploading", "in", "missing"];
-  const PHASES = ["selecting", "collecting", "aggregating", "evaluating", "finished", "failed", "interrupted"];
+  const PHASES = ["selecting", "collecting", "aggregating", "buffering", "evaluating", "finished", "failed", "interrupted"];
 
   /** @template T @typedef {(value: unknown) => T} Reader returns the value, or throws Junk */
 

@@ -3,7 +3,7 @@
 /** The head of the page: the name of the run, its progress and its numbers. */
 const Overview = (() => {
   const { byId, make, say } = Elements;
-  const STAGES = ["selecting", "collecting", "aggregating", "evaluating"];
+  const STAGES = ["selecting", "collecting", "aggregating", "buffering", "evaluating"];
   const MAX_SEGMENTS = 60;
 
   /** @param {Federation} federation */

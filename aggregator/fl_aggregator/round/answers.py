@@ -1,0 +1,38 @@
+"""Answers to updates that do not depend on how the run goes: replies, and what is wrong with an update itself. Pure."""
+
+from __future__ import annotations
+
+from fl_aggregator.round import effects as do
+from fl_aggregator.round.events import UpdateMetadata
+from fl_aggregator.round.state import Run
+from fl_shared.protocol.messages import RejectionReason
+from fl_shared.tensors.sections import DELTA
+
+
+def reject(update: UpdateMetadata, reason: RejectionReason, detail: str) -> do.Reject:
+    """Returns the rejection of an update."""
+    return do.Reject(update.round, update.digest, reason, detail)
+
+
+def reply_to(update: UpdateMetadata, body: do.Accept | do.Reject) -> do.SendReply:
+    """Returns the reply to the session that sent the update."""
+    return do.SendReply(update.client, update.session, body)
+
+
+def short_digest(digest: str | None) -> str:
+    """Returns a digest as people read it."""
+    return "none" if digest is None else digest[:12]
+
+
+def content_rejection(state: Run, update: UpdateMetadata) -> do.Reject | None:
+    """Rejects an update whose arrays or number of examples are not the run's; null if they are."""
+    if not update.manifest:
+        return reject(update, "wrong-manifest", f"sections: none is named {DELTA!r}, expected one")
+    if update.manifest != state.manifest:
+        detail = f"manifest: {short_digest(update.manifest)}, expected {short_digest(state.manifest)}"
+        return reject(update, "wrong-manifest", detail)
+    limit = state.settings.max_examples
+    if not 1 <= update.examples <= limit:
+        detail = f"examples: {update.examples}, expected 1 to {limit} (--max-examples)"
+        return reject(update, "bad-examples", detail)
+    return None
