@@ -315,6 +315,10 @@ class Uploads:
         self.drop(client)
         return upload.metadata
 
+    def due(self) -> float:
+        """Returns the run time at which `renew_grants` does something, if no chunk comes; ∞ for never."""
+        return self._scheduler.due()
+
     def renew_grants(self, now: float) -> None:
         """Grants chunks again that have not come in time."""
         before = self._logged_overdue

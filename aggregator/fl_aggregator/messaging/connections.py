@@ -258,13 +258,14 @@ class Connections:
         self._leftovers.edge_registered()
 
     def run_due_repairs(self) -> None:
-        """Performs the repairs that were put off because their topic had just been repaired.
-
-        The loop calls it every tick.
-        """
+        """Performs the repairs that were put off because their topic had just been repaired, once they are `due`."""
         now = time.monotonic()
         self._log_leftovers(now)
         self._retained.run_due_repairs(now)
+
+    def due(self) -> float:
+        """Returns when `run_due_repairs` does something; ∞ for never. The clock is ``time.monotonic``."""
+        return min(self._leftovers.due(), self._retained.due())
 
     def _log_leftovers(self, now: float) -> None:
         if summary := self._leftovers.pop_summary(now):

@@ -21,7 +21,7 @@ from fl_shared.system.flood_control import Capacity, TurnQueue
 ConnectionName = Literal["control", "updates"]
 
 TICK: Final = 0.2
-"""Seconds that the loop waits for an item at most, since deadlines pass in the meantime."""
+"""Seconds after which the loop does what is due, at the latest, while items keep coming; else it does so at once."""
 MAX_QUEUED_ITEMS: Final = 50_000
 """Messages that may wait in each queue."""
 MAX_CONTROL_BURST: Final = 50
@@ -51,12 +51,18 @@ class AdmittedMessage:
     received: mqtt.Received
 
 
+@dataclass(frozen=True, slots=True)
+class SomethingDropped:
+    """Messages are being dropped, which the loop has to know, although none of them comes."""
+
+
 InboxItem = (
     mqtt.Connected
     | mqtt.Subscribed
     | mqtt.Lost
     | mqtt.ConnectRefused
     | AdmittedMessage
+    | SomethingDropped
     | StopRequest
     | JobDone
 )
@@ -98,7 +104,9 @@ class Inbox:
         self._dropped = 0
 
     def put(
-        self, connection_name: ConnectionName, event: mqtt.ConnectionEvent | StopRequest | JobDone
+        self,
+        connection_name: ConnectionName,
+        event: mqtt.ConnectionEvent | SomethingDropped | StopRequest | JobDone,
     ) -> None:
         """Adds an item without blocking; may be called on any thread.
 
@@ -109,7 +117,7 @@ class Inbox:
             return
         with self._condition:
             if isinstance(item, AdmittedMessage) and not self._room[connection_name].take(size_of(item)):
-                self._dropped += 1
+                self._dropped += 1  # it is full, so the loop is awake
                 return
             if isinstance(item, StopRequest):
                 self._control.appendleft(item)  # a flood of anything else must not delay the end
@@ -123,6 +131,11 @@ class Inbox:
     def queued_items(self) -> int:
         """The number of items in both queues; may be read on any thread."""
         return len(self._control) + len(self._updates)
+
+    @property
+    def has_dropped(self) -> bool:
+        """Whether any message found no space since `pop_dropped` was last called."""
+        return self._dropped > 0
 
     def pop_dropped(self) -> int:
         """Returns how many messages found no space since the last call."""

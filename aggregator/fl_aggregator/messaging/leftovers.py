@@ -73,7 +73,7 @@ class Leftovers:
         """Whether a retained message that is not our newest is a leftover; one of another session is counted."""
         if not self._expected or topic in self._topics:
             return False
-        if now > min(self._last_at + QUIET, self._begun_at + MAX_WAIT):
+        if now >= self._expected_until():
             return False
         if _key(topic, payload) in self._sent:
             return True  # published before the subscription, and replaced since
@@ -94,9 +94,16 @@ class Leftovers:
         self._last_at = now
         return True
 
+    def _expected_until(self) -> float:
+        return min(self._last_at + QUIET, self._begun_at + MAX_WAIT)
+
+    def due(self) -> float:
+        """Returns when `pop_summary` has a line; ∞ if there was no leftover."""
+        return self._expected_until() if self._topics else math.inf
+
     def pop_summary(self, now: float) -> str | None:
         """The line about all leftovers, once no more are expected; null before, and if there were none."""
-        if not self._topics or now <= min(self._last_at + QUIET, self._begun_at + MAX_WAIT):
+        if not self._topics or now < self._expected_until():
             return None
         count = len(self._topics)
         runs = f" of run {names_text(list(self._runs), 3)}" if self._runs else ""

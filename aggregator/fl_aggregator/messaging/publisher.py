@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -164,16 +165,23 @@ class ModelPublisher:
                 self._outlet.retain(t.WorkTopic(client), selected)
             self._selected_clients = cohort
 
+    def due(self) -> float:
+        """Returns the run time at which the open round or a ticket is to be repeated; ∞ if there is none."""
+        of_round = math.inf if self._open_round is None else self._repeat_at
+        return min((of_round, *(ticket.repeat_at for ticket in self._tickets.values())))
+
     def repeat(self, awaited: Collection[str], now: float) -> None:
-        """Publishes the open round again now and then, as long as updates of the edges ``awaited`` are missing.
+        """Publishes the open round again, if that is `due` and updates of the edges ``awaited`` are missing.
 
         The broker may have dropped it on its way to an edge, which would never begin.
         """
         selected = self._open_round
-        if selected is None or not awaited or now < self._repeat_at:
+        if selected is None or now < self._repeat_at:
             return
         self._repeats += 1
         self._repeat_at = now + backoff(self._repeats, FIRST_REPEAT_DELAY, MAX_REPEAT_INTERVAL)
+        if not awaited:
+            return
         again = self._again(selected, now - self._opened_at)
         self._outlet.retain(t.SelectedTopic(again.round), again)
         if again.cohort is None:
@@ -246,6 +254,14 @@ class StatusPublisher:
         self._round_bytes: dict[int, tuple[int, int]] = {}
         self._retained_results: deque[int] = deque()
 
+    def due(self, state: Run) -> float:
+        """Returns when `publish_status` publishes something, if the state stays. The clock is ``time.monotonic``."""
+        return min(self._status_due(state), self._observer_feed.due(state))
+
+    def _status_due(self, state: Run) -> float:
+        changed = state is not self._published_state
+        return self._published_at + (MIN_STATUS_INTERVAL if changed else STATUS_INTERVAL)
+
     def publish_status(
         self, state: Run, now: float, paused: str | None, rejections: Rejections, *, force: bool = False
     ) -> None:
@@ -255,15 +271,10 @@ class StatusPublisher:
         ``force`` publishes at once.
         """
         self._observer_feed.publish_due(state, force=force)
-        changed = state is not self._published_state
-        elapsed = time.monotonic() - self._published_at  # not run time, which does not pass in a pause
-        if (
-            not force
-            and paused == self._paused
-            and elapsed < (MIN_STATUS_INTERVAL if changed else STATUS_INTERVAL)
-        ):
+        at = time.monotonic()  # not run time, which does not pass in a pause
+        if not force and paused == self._paused and at < self._status_due(state):
             return
-        self._published_at, self._published_state, self._paused = time.monotonic(), state, paused
+        self._published_at, self._published_state, self._paused = at, state, paused
         most_rejected = rejections.most_rejected(m.MAX_REFUSED_NAMED)
         self._outlet.retain(
             t.StatusTopic(),

@@ -38,8 +38,9 @@ class RateLimiter:
     """Admits or drops messages, by the limits of their channel. Safe on any thread.
 
     The edges' own topics have limits, as ``channels`` says, and so has what is no topic of the protocol. ``roster``
-    returns the newest roster, which is never changed in place. ``clock`` must not stop in a pause of the run, since
-    edges then repeat unanswered messages.
+    returns the newest roster, which is never changed in place. ``on_dropped`` is called for the first message that is
+    dropped after `pop_throttled`. ``clock`` must not stop in a pause of the run, since edges then repeat unanswered
+    messages.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class RateLimiter:
         roster: Callable[[], Roster],
         clock: Callable[[], float] = time.monotonic,
         channels: Channels = CHANNELS,
+        on_dropped: Callable[[], None] = lambda: None,
     ) -> None:
         self._prefix = prefix
         self._channels = channels
         self._clients = clients
         self._roster = roster
+        self._on_dropped = on_dropped
         self._clock = clock
         self._lock = threading.Lock()
         self._limits = RateLimits(clients, roster_limit, clock())
@@ -77,8 +80,11 @@ class RateLimiter:
             exceeded = self._limits.charge(client, kind, received.size, self._clock(), known=known)
             if exceeded is None:
                 return arrival
+            is_first = not self._throttled
             self._throttled[None if exceeded.shared else client, exceeded] += 1
-            return None
+        if is_first:
+            self._on_dropped()
+        return None
 
     def _limit_key(self, topic: t.Topic | None) -> tuple[str | None, Limit, bool] | None:
         """Returns the client that a topic names, the limit that applies, and whether the client is known.
@@ -115,6 +121,11 @@ class RateLimiter:
         """Lets clients send a full burst again, because they are asked for updates."""
         with self._lock:
             self._limits.refill(clients)
+
+    @property
+    def has_throttled(self) -> bool:
+        """Whether anything was dropped since `pop_throttled` was last called."""
+        return bool(self._throttled)
 
     def pop_throttled(self) -> list[Throttled]:
         """Returns what was dropped since the last call."""

@@ -58,18 +58,22 @@ class RetainedMessages:
         """Publishes our message on a topic again, or clears the topic; at most once a second."""
         if len(self._repaired_at) >= MAX_REPAIRED_TOPICS:
             self._repaired_at.clear()
-        if self._is_repaired_lately(topic, time.monotonic()):
+        if time.monotonic() < self._repairable_at(topic):
             self._pending_repairs.add(topic)  # for `run_due_repairs`; otherwise the second message would stay
         else:
             self._repair(topic)
 
+    def due(self) -> float:
+        """Returns when `run_due_repairs` repairs something; ∞ if nothing was put off. The clock is monotonic."""
+        return min(map(self._repairable_at, self._pending_repairs), default=math.inf)
+
     def run_due_repairs(self, now: float) -> None:
         """Performs the repairs that were put off because their topic had just been repaired."""
-        for topic in [each for each in self._pending_repairs if not self._is_repaired_lately(each, now)]:
+        for topic in [each for each in self._pending_repairs if now >= self._repairable_at(each)]:
             self._repair(topic)
 
-    def _is_repaired_lately(self, topic: str, now: float) -> bool:
-        return now - self._repaired_at.get(topic, -math.inf) < REPAIR_INTERVAL
+    def _repairable_at(self, topic: str) -> float:
+        return self._repaired_at.get(topic, -math.inf) + REPAIR_INTERVAL
 
     def _repair(self, topic: str) -> None:
         self._pending_repairs.discard(topic)

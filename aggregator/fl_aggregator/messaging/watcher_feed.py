@@ -5,6 +5,7 @@ Both are published as rarely as possible, since they are large: a megabyte for a
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
@@ -86,22 +87,40 @@ class ObserverFeed:
 
     # --- publishing ---------------------------------------------------------------------------------------
 
+    def due(self, state: Run) -> float:
+        """Returns when `publish_due` publishes something, if all stays as it is. The clock is ``time.monotonic``."""
+        dues = [
+            self._history_at + MIN_HISTORY_INTERVAL if self._history_is_due else math.inf,
+            self._closed_published_at + self._interval(state) if self._closed_is_due else math.inf,
+            self._edges_due(state) if self._have_edges_changed(state, self._uploading()) else math.inf,
+        ]
+        return min(dues)
+
+    def _interval(self, state: Run) -> float:
+        return MIN_EDGES_INTERVAL + len(state.roster.clients) / EDGES_PER_SECOND
+
+    def _edges_due(self, state: Run) -> float:
+        """Returns when it is time to see whether the edges have changed: not for each of a thousand messages."""
+        return max(
+            self._edges_published_at + self._interval(state), self._checked_at + MIN_EDGES_INTERVAL / 4
+        )
+
+    def _have_edges_changed(self, state: Run, uploading: Collection[str]) -> bool:
+        return self._published[0] is not state or self._published[1] != uploading
+
     def publish_due(self, state: Run, *, force: bool = False) -> None:
         """Publishes what has changed, if its interval has passed, or at once with ``force``."""
         now = time.monotonic()
-        if self._history_is_due and (force or now - self._history_at >= MIN_HISTORY_INTERVAL):
+        if self._history_is_due and (force or now >= self._history_at + MIN_HISTORY_INTERVAL):
             self._history_at, self._history_is_due = now, False
             self._publish_history(state)
-        interval = MIN_EDGES_INTERVAL + len(state.roster.clients) / EDGES_PER_SECOND
-        if self._closed_is_due and (force or now - self._closed_published_at >= interval):
+        if self._closed_is_due and (force or now >= self._closed_published_at + self._interval(state)):
             self._closed_published_at, self._closed_is_due = now, False
             self._publish_closed(state)
-        if force or (
-            now - self._edges_published_at >= interval and now - self._checked_at >= MIN_EDGES_INTERVAL / 4
-        ):
+        if force or now >= self._edges_due(state):
             self._checked_at = now
             uploading = self._uploading()
-            if force or self._published[0] is not state or self._published[1] != uploading:
+            if force or self._have_edges_changed(state, uploading):
                 self._published, self._edges_published_at = (state, uploading), now
                 self._publish_edges(state, uploading)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,7 +11,14 @@ from typing import Final, assert_never
 
 from fl_aggregator.aggregation.worker import JobDone
 from fl_aggregator.messaging.connections import RIVAL_TOPICS, Connections
-from fl_aggregator.messaging.inbox import TICK, AdmittedMessage, Inbox, InboxItem, StopRequest
+from fl_aggregator.messaging.inbox import (
+    TICK,
+    AdmittedMessage,
+    Inbox,
+    InboxItem,
+    SomethingDropped,
+    StopRequest,
+)
 from fl_aggregator.messaging.rate_limiter import RateLimiter
 from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.router import Router
@@ -62,7 +70,11 @@ class Aggregator:
         self._launch = launch
         self.scope = EnvelopeSource(run=launch.record.run, incarnation=launch.record.incarnation)
         self._rate_limiter = RateLimiter(
-            settings.prefix, settings.clients, settings.roster_limit, lambda: self.state.roster
+            settings.prefix,
+            settings.clients,
+            settings.roster_limit,
+            lambda: self.state.roster,
+            on_dropped=lambda: self.inbox.put("control", SomethingDropped()),
         )
         self.inbox = Inbox(self._rate_limiter.admit)
         self.rejections = Rejections()
@@ -200,22 +212,32 @@ class Aggregator:
 
     def _run_once(self) -> None:
         self._network.check()
-        item = self._disk_pause.pop_deferred() or self._fence.get(TICK)
+        item = (
+            self._disk_pause.pop_deferred()
+            or self._fence.get(0.0)
+            or self._fence.get(self._seconds_until_due())
+        )
         self._fence.check()
         if item is not None:
             self._dispatch(*item)
-        if self._now() - self._ticked_at >= TICK:
-            # Here, so that deadlines pass even in a flood of messages.
+        if item is None or self._now() - self._ticked_at >= TICK:
+            # Also after an item, so that deadlines pass even in a flood of messages.
             self._ticked_at = self._now()
             if (dropped := self.inbox.pop_dropped()) > 0:
                 self.rejections.count(None, "no-room", "the inbox is full", dropped)
             self._router.record_throttled(self.state)
             self._connections.run_due_repairs()
             self._runner.handle(on.TimePassed(now=self._ticked_at))
-            self._interpreter.repeat_round(self.state)
         self._runner.handle_waiting()
-        self._worker.uploads.renew_grants(self._now())
+        self._interpreter.do_what_is_due(self.state)
         self._publish_status()
+
+    def _seconds_until_due(self) -> float:
+        """Returns how long the loop may wait for an item, since nothing else is to be done until then."""
+        has_dropped = self._rate_limiter.has_throttled or self.inbox.has_dropped
+        in_run_time = (self._runner.due(), self._ticked_at + TICK if has_dropped else math.inf)
+        monotonic = (self._connections.due(), self._interpreter.status_publisher.due(self.state))
+        return max(0.0, min(min(in_run_time) - self._now(), min(monotonic) - time.monotonic()))
 
     def _on_pause(self) -> None:
         self._network.check()
@@ -227,6 +249,8 @@ class Aggregator:
         match item:
             case JobDone():
                 self._runner.job_done(item)
+            case SomethingDropped():
+                pass  # it has woken the loop
             case StopRequest(reason=reason):
                 self._runner.handle(on.StopRequested(now=self._now(), reason=reason))
             case AdmittedMessage():

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from fl_aggregator.aggregation.worker import JobDone
-from fl_aggregator.messaging.inbox import TICK, AdmittedMessage, ConnectionName, InboxItem, size_of
+from fl_aggregator.messaging.inbox import AdmittedMessage, ConnectionName, InboxItem, size_of
 from fl_aggregator.round.events import StopRequested
 from fl_aggregator.storage.disk_space import DiskFull, has_space
 
@@ -122,7 +122,7 @@ class DiskPause:
         self.reason = str(disk_full)
         next_check = time.monotonic() + DISK_CHECK_INTERVAL
         while True:
-            arrived = self._get(TICK)
+            arrived = self._get(max(0.0, next_check - time.monotonic()))
             if arrived is not None:
                 self._defer(*arrived)
             if time.monotonic() >= next_check:

@@ -249,10 +249,17 @@ class Interpreter:
         )
         self._model_publisher.issue(effect.client, message, self._clock())
 
-    def repeat_round(self, state: Run) -> None:
-        """Publishes the open round, or tickets, again if that is due, for the edges that are waited for."""
-        self._model_publisher.repeat(status.awaited_clients(state), self._clock())
-        self._model_publisher.repeat_tickets(self._clock())
+    def due(self) -> float:
+        """Returns the run time at which `do_what_is_due` does something; ∞ for never."""
+        return min(self._model_publisher.due(), self.worker.uploads.due())
+
+    def do_what_is_due(self, state: Run) -> None:
+        """Publishes the open round or tickets again, for the edges that are waited for; grants overdue chunks again."""
+        now = self._clock()
+        if now >= self._model_publisher.due():
+            self._model_publisher.repeat(status.awaited_clients(state), now)
+            self._model_publisher.repeat_tickets(now)
+        self.worker.uploads.renew_grants(now)
 
     def _withdraw(self, number: int) -> None:
         self._buffering = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor
@@ -21,7 +22,7 @@ from fl_aggregator.monitoring.views import notices
 from fl_aggregator.monitoring.views.history import RoundHistory
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.round.machine import step
+from fl_aggregator.round.machine import due, step
 from fl_aggregator.round.state import Run
 from fl_aggregator.server import resume
 from fl_aggregator.server.disk_pause import DiskPause, StoppedWhilePaused
@@ -34,8 +35,11 @@ from fl_shared.protocol.envelope import EnvelopeSource
 
 LOG: Final = logging.getLogger(__name__)
 
-Observer = Callable[[Run, tuple[do.Effect, ...], float], None]
-"""Receives the state after each step, the effects of the step, and the run time in seconds."""
+Observer = Callable[[Run, tuple[do.Effect, ...], float], float | None]
+"""Receives the state after each step, the effects of the step, and the run time in seconds.
+
+It returns the run time at which it wants to be called again, though nothing happens; null for never.
+"""
 
 
 class Runner:
@@ -71,6 +75,7 @@ class Runner:
         self._clock = clock
         self._check = check
         self._observer = observer
+        self._observer_due: float | None = None
         self._events: deque[on.Event] = deque()
         self.interpreter = Interpreter(
             launch,
@@ -139,9 +144,14 @@ class Runner:
                 self._check()  # the machine may have slept in the midst of the effects
                 self.interpreter.perform(effect, after)
         if self._observer is not None:
-            self._observer(self.state, effects, self._clock())
+            self._observer_due = self._observer(self.state, effects, self._clock())
         self._trackers.observe(self.state, effects)
         self.interpreter.compactor.add(event, after, effects)
+
+    def due(self) -> float:
+        """Returns the run time at which something is to be done, though nothing happens; ∞ for never."""
+        dues = (due(self.state), self._observer_due, self.interpreter.due())
+        return min((at for at in dues if at is not None), default=math.inf)
 
     def _defer(self, event: on.Event) -> None:
         """Puts an event off in a pause, since it cannot be recorded; only a stop takes effect."""

@@ -226,6 +226,7 @@ class ModelStore:
         dues = [deadline for entry in self._entries.values() for deadline in entry.deadlines.values()]
         for entry in self._entries.values():
             if entry.model is None:
+                dues.append(entry.report_at)
                 due = entry.download.due() if entry.transport_client is not None else self._retry_at
                 dues += [] if due is None else [due]
         return min(dues, default=None)

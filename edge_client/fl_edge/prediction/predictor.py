@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ MAX_FETCH_WAIT: Final = 5.0
 them."""
 FETCH_RETRY_DELAY: Final = 15.0
 """Seconds until a model that could not be fetched is tried again."""
+ADVANCE_INTERVAL: Final = 1.0
+"""Seconds after which `Predictor.advance` looks again at what changes without its being told."""
 STALLED_FETCH_TIMEOUT: Final = 10.0
 """Seconds without progress after which the fetch of a model gives way to a model that was announced later."""
 
@@ -168,8 +171,22 @@ class Predictor:
                 self._connection = self._connect()
         self._answer_waiting()
 
+    def due(self, now: float) -> float:
+        """Returns when `advance` must be called next; ∞ for never.
+
+        While a model is fetched, and while there are retained requests to clear, that is every second.
+        """
+        if self._fetching is not None or self._to_clear:
+            return now + ADVANCE_INTERVAL
+        return self._retry_at()
+
+    def _retry_at(self) -> float:
+        """When a first model that could not be fetched is tried again."""
+        waits = self._fetching is None and self._loaded is None and self._announced is not None
+        return self._failed[1] + FETCH_RETRY_DELAY if waits else math.inf
+
     def advance(self, now: float) -> None:
-        """Does what is due; must be called every second.
+        """Does what is due.
 
         Requests that have waited long enough for a newer model are answered, a first model that could not
         be fetched is tried again, and retained requests are cleared.
@@ -178,12 +195,7 @@ class Predictor:
         self._abandon_stalled_fetch(now)
         if self._is_fetch_slow(now):
             self._answer_waiting()
-        elif (
-            self._fetching is None
-            and self._loaded is None
-            and self._announced is not None
-            and now >= self._failed[1] + FETCH_RETRY_DELAY
-        ):
+        elif self._announced is not None and now >= self._retry_at():
             self._fetch(self._announced, now)
 
     def _abandon_stalled_fetch(self, now: float) -> None:

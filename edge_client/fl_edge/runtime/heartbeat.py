@@ -32,6 +32,11 @@ class Heartbeat:
         except OSError as error:
             raise UserError(f"--heartbeat {path}: cannot be written to: {error.strerror}") from None
 
+    @property
+    def due(self) -> float:
+        """When `beat` touches the file next."""
+        return self._next
+
     def beat(self, now: float) -> None:
         """Touches the file if that is due; of failures in a row, it logs only the first."""
         if now < self._next:

@@ -58,6 +58,11 @@ class Inbox(Generic[ItemT]):
                 room.release(charged_size)
         return item
 
+    @property
+    def has_dropped(self) -> bool:
+        """Whether messages have been dropped since `pop_dropped` was last called."""
+        return self._dropped > 0
+
     def pop_dropped(self) -> int:
         """Returns how many messages have been dropped since the last call."""
         with self._lock:

@@ -40,6 +40,10 @@ from fl_shared.tensors.sections import WEIGHTS
 
 LOG = logging.getLogger(__name__)
 
+CHORE_INTERVAL: Final = 1.0
+"""Seconds between two times at which the loop does what is not urgent, at least."""
+CHECK_INTERVAL: Final = 5.0
+"""Seconds after which the loop looks whether another thread has failed, at the latest."""
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds in which the connection of an edge that stops may still send what is queued."""
 
@@ -129,7 +133,7 @@ class Runtime:
         self._evaluators = [edge for edge in edges if edge.state.identity.roles == ("evaluate",)]
         self._notices = ConnectionNotices(edges, broker, broker_timeout, clock())
         self._router = Router(prefix, self._store, self._notices, self._add_event, self._process_events)
-        self._next_second = clock() + 1.0
+        self._chores_at = clock() + CHORE_INTERVAL
         first_seq = int(time.time() * 1000)
         for edge in edges:
             if "predict" in edge.state.identity.roles:
@@ -159,13 +163,10 @@ class Runtime:
         for edge in self._edges.values():
             edge.connection = edge.connect(partial(self._enqueue, edge.client))
         while self._running:
-            try:
-                item = self._inbox.get(timeout=self._wait_timeout())
-            except queue.Empty:
-                pass
-            else:
+            item = self._get(0.0) or self._get(self._wait_timeout())
+            if item is not None:
                 self._handle(item)
-                del item  # it may have a large vector in it
+            del item  # it may have a large vector in it
             check()
             self._run_timers(self._clock())
             self._stop_remaining_evaluators()
@@ -190,13 +191,28 @@ class Runtime:
         """Adds an event of a predictor's connection to the inbox. Runs on the network thread."""
         self._inbox.put(FromPredictor(client, event), _size(event), is_prediction_request=True)
 
+    def _get(self, timeout: float) -> Item | None:
+        try:
+            return self._inbox.get(timeout)
+        except queue.Empty:
+            return None
+
     def _wait_timeout(self) -> float:
+        """Returns how long the loop may wait for an item, since nothing else is to be done until then."""
         now = self._clock()
         store_due = self._store.due()
-        dues = [self._next_second]
+        dues = [max(self._chores_at, self._chores_due(now)), now + CHECK_INTERVAL]
         dues += [self._timers[0][0]] if self._timers else []
         dues += [store_due] if store_due is not None else []
         return max(0.0, min(dues) - now)
+
+    def _chores_due(self, now: float) -> float:
+        dues = [self._notices.due()]
+        dues += [edge.predictor.due(now) for edge in self._edges.values() if edge.predictor is not None]
+        dues += [now] if self._inbox.has_dropped else []
+        if self._heartbeat is not None and self._notices.has_broker:
+            dues.append(self._heartbeat.due)
+        return min(dues)
 
     def _handle(self, item: Item) -> None:
         now = self._clock()
@@ -248,9 +264,11 @@ class Runtime:
                 edge.scheduled = None
                 self._add_event(edge, events.TimePassed(now))
         self._store.advance(now)
-        if now < self._next_second:
-            return
-        self._next_second = now + 1.0
+        if now >= self._chores_at:
+            self._chores_at = now + CHORE_INTERVAL
+            self._do_chores(now)
+
+    def _do_chores(self, now: float) -> None:
         self._notices.check(now)
         if self._heartbeat is not None and self._notices.has_broker:
             self._heartbeat.beat(now)

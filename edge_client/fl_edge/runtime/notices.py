@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -66,17 +67,21 @@ class ConnectionNotices:
             return "the last one is offline"
         return "none was seen: is the prefix right, and may this account read it?"
 
+    def due(self) -> float:
+        """Returns when `check` must be called next."""
+        return min(self._next_notice, self._unreachable_at())
+
+    def _unreachable_at(self) -> float:
+        if self._timeout is None or self._disconnected_since is None:
+            return math.inf
+        return self._disconnected_since + self._timeout
+
     def check(self, now: float) -> None:
-        """Logs how many edges wait for an aggregator; must be called about every second.
+        """Logs how many edges wait for an aggregator, if that is `due`.
 
         Raises ``BrokerUnreachable`` if all edges have been without a broker for too long.
         """
-        disconnected_since = self._disconnected_since
-        if (
-            self._timeout is not None
-            and disconnected_since is not None
-            and now - disconnected_since > self._timeout
-        ):
+        if now >= self._unreachable_at():
             raise BrokerUnreachable(f"no broker for {self._timeout:g} s: {self._last_loss[0]}")
         if now < self._next_notice:
             return

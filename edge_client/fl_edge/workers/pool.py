@@ -55,8 +55,6 @@ MAX_CACHED_MODELS: Final = 4
 """The most models that one worker keeps, if they have at most `Limits.bytes_kept` bytes in all."""
 MAX_PREDICTIONS_PER_WORKER: Final = 4
 """The most prediction jobs that one worker has at a time."""
-_WATCH_INTERVAL: Final = 0.5
-"""Seconds between two looks at the deadlines of jobs."""
 
 
 @dataclass(slots=True, eq=False)
@@ -122,6 +120,7 @@ class Pool:
         self._on_done = on_done
         self._lock = threading.RLock()
         self._closing = threading.Event()
+        self._deadline_set = threading.Event()
         self._job_ids = itertools.count(1)
         self._pending: dict[int, _PendingJob] = {}
         self._queue: deque[int] = deque()
@@ -200,7 +199,7 @@ class Pool:
             pending.cancelled = True
             if pending.slot is not None:
                 pending.slot.send(CancelJob(job_id))
-                pending.deadline = time.monotonic() + self._limits.cancel_grace
+                self._set_deadline(pending, self._limits.cancel_grace)
                 return
             self._queue.remove(job_id)
             del self._pending[job_id]
@@ -211,6 +210,7 @@ class Pool:
     def close(self) -> None:
         """Ends all workers at once; waits at most twice ``close_grace``. Unfinished jobs get no result."""
         self._closing.set()
+        self._deadline_set.set()
         with self._lock:
             processes = [slot.process for slot in self._slots if slot.process is not None]
             for process in processes:
@@ -264,7 +264,7 @@ class Pool:
     def _assign(self, slot: _Slot, job_id: int) -> None:
         pending = self._pending[job_id]
         pending.slot = slot
-        pending.deadline = time.monotonic() + self._limits.seconds_for(pending.job)
+        self._set_deadline(pending, self._limits.seconds_for(pending.job))
         self._ensure_cached(slot, pending.models)
         pending.models = ()
         slot.send(RunJob(job_id, pending.job))
@@ -375,14 +375,25 @@ class Pool:
             results.append(JobResult(job_id, pending.job, failed, 0.0))
         return results
 
+    def _set_deadline(self, pending: _PendingJob, seconds: float) -> None:
+        pending.deadline = time.monotonic() + seconds
+        self._deadline_set.set()
+
     def _watch(self) -> None:
         """Kills the workers whose jobs have taken too long. Runs on a thread of its own."""
-        while not self._closing.wait(_WATCH_INTERVAL):
-            now = time.monotonic()
+        next_deadline = math.inf
+        while not self._closing.is_set():
+            self._deadline_set.wait(None if next_deadline == math.inf else next_deadline - time.monotonic())
+            self._deadline_set.clear()
+            now, next_deadline = time.monotonic(), math.inf
             with self._lock:
                 for pending in self._pending.values():
                     slot = pending.slot
-                    if now >= pending.deadline and slot is not None and slot.process is not None:
+                    if slot is None or slot.process is None:
+                        continue
+                    if now < pending.deadline:
+                        next_deadline = min(next_deadline, pending.deadline)
+                    else:
                         late = f"the task did not end within {self._limits.seconds_for(pending.job):g} s"
                         reason = "a cancelled job did not end" if pending.cancelled else late
                         slot.kill_reason = f"{reason}: its worker process was killed"

@@ -10,6 +10,7 @@ Times are seconds of a monotonic clock. An `UploadScheduler` is told everything 
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -216,15 +217,22 @@ class UploadScheduler:
         return "keep"
 
     def next_grants(self, now: float) -> tuple[ChunkGrant, ...]:
-        """The grants that are now possible. Call this after chunks were kept, and periodically."""
+        """The grants that are now possible. Call this after anything has changed, and when it is `due`."""
         for upload in list(self._active.values()):
-            self._expire_if_overdue(upload, now)
-            is_stalled = upload.timeouts >= MAX_TIMEOUTS or now - upload.active_since >= TIME_SLICE
-            if is_stalled and self._waiting and not upload.complete:
+            if now >= self._overdue_at(upload):
+                self.overdue_grants += 1
+                self._expire_grants(upload)
+                self._active.move_to_end(upload.offer.client)  # the others come first in the next grant
+            if now >= self._gives_way_at(upload):
                 self._expire_grants(upload)
                 upload.timeouts = 0
                 self._waiting[upload.offer.client] = self._active.pop(upload.offer.client)
         return self._grant(now)
+
+    def due(self) -> float:
+        """When `next_grants` does something, although no chunk has come; ∞ for never."""
+        uploads = self._active.values()
+        return min((min(self._overdue_at(one), self._gives_way_at(one)) for one in uploads), default=math.inf)
 
     def is_complete(self, client: str) -> bool:
         """Whether all chunks of the client's upload have arrived; False without an upload."""
@@ -252,16 +260,16 @@ class UploadScheduler:
         self._in_flight -= len(upload.granted)
         upload.expire_grants()
 
-    def _expire_if_overdue(self, upload: _ScheduledUpload, now: float) -> None:
-        if not upload.granted:
-            return
-        oldest = min(upload.granted.values())
+    def _overdue_at(self, upload: _ScheduledUpload) -> float:
+        """When chunks that were granted are granted again; ∞ if all have come."""
         delay = backoff(upload.timeouts, self._grant_timeout, MAX_GRANT_TIMEOUT)
-        if now - oldest < delay:
-            return
-        self.overdue_grants += 1
-        self._expire_grants(upload)
-        self._active.move_to_end(upload.offer.client)  # the others come first in the next grant
+        return min(upload.granted.values(), default=math.inf) + delay
+
+    def _gives_way_at(self, upload: _ScheduledUpload) -> float:
+        """When an active upload makes room: ∞ if none waits, -∞ if its grants have timed out too often."""
+        if not self._waiting or upload.complete:
+            return math.inf
+        return -math.inf if upload.timeouts >= MAX_TIMEOUTS else upload.active_since + TIME_SLICE
 
     def _free_window(self, chunk_size: int) -> int:
         """How many more chunks of ``chunk_size`` bytes may be granted now."""

@@ -41,3 +41,6 @@ class SteppedAggregator(Aggregator):
 
     def _now(self) -> float:
         return self.clock
+
+    def _seconds_until_due(self) -> float:
+        return 0.0

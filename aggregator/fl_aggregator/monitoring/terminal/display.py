@@ -92,10 +92,10 @@ class Display:
             self._live.stop()
             _log_to_standard_error()
 
-    def observe(self, state: Run, effects: tuple[do.Effect, ...], now: float) -> None:
+    def observe(self, state: Run, effects: tuple[do.Effect, ...], now: float) -> float:
         """Shows the state after a step and what the step's effects tell. Called on the loop's thread.
 
-        ``now``: run time in seconds.
+        ``now``: run time in seconds. Returns when it must be called again, though nothing happens; ∞ for never.
         """
         if self._hint:
             LOG.info("%s", self._hint)
@@ -111,7 +111,7 @@ class Display:
             if state.ended or time.monotonic() - self._snapshot_at >= SNAPSHOT_INTERVAL:
                 self._snapshot_at = time.monotonic()
                 self._snapshot = self._take_snapshot(state, now)
-            return
+            return now + SNAPSHOT_INTERVAL
         for effect in effects:
             if isinstance(effect, do.WriteHistory):
                 self._log_round(effect, state)
@@ -127,6 +127,7 @@ class Display:
                 LOG.info("round %d: %s%s", effect.round, line, meanwhile)
         if waiting_line is not None:
             LOG.info("%s", waiting_line)
+        return self.waiting_notices.due
 
     def _log_round(self, effect: do.WriteHistory, state: Run) -> None:
         assert self._source is not None

@@ -37,12 +37,19 @@ class WaitingNotices:
         self._refused: dict[str, str] = {}
         self._declined: dict[str, str] = {}
         self._declined_logged_at = -math.inf
+        self._declined_due = self._waiting_due = math.inf
+
+    @property
+    def due(self) -> float:
+        """When one of the next two has a line, if nothing happens; ∞ for never."""
+        return min(self._declined_due, self._waiting_due)
 
     def observe_declined(self, state: Run, now: float) -> str | None:
         """Must be called after every step. Returns a line when all edges that have registered to train have declined.
 
         It returns another one when there are more of them, but not within `MIN_NOTICE_INTERVAL`.
         """
+        self._declined_due = math.inf
         trainers = {name: client for name, client in state.roster.clients.items() if "train" in client.roles}
         declined = {name: client.unable for name, client in trainers.items() if client.unable is not None}
         if (
@@ -51,7 +58,8 @@ class WaitingNotices:
             or declined == self._declined
         ):
             return None
-        if now - self._declined_logged_at < MIN_NOTICE_INTERVAL:
+        if now < self._declined_logged_at + MIN_NOTICE_INTERVAL:
+            self._declined_due = self._declined_logged_at + MIN_NOTICE_INTERVAL
             return None
         self._declined, self._declined_logged_at = declined, now
         if not declined:
@@ -76,18 +84,19 @@ class WaitingNotices:
                     self._refused.pop(effect.client, None)
         have, need = status.progress(state)
         if not isinstance(state.phase, Selecting) or have >= need:
-            self._waiting_since = None
+            self._waiting_since, self._waiting_due = None, math.inf
             return None
         if self._waiting_since is None:
             self._waiting_since, self._logged_at, self._repeats, self._logged_progress = now, now, 0, None
-        elapsed = now - self._logged_at
         pause = backoff(self._repeats, FIRST_NOTICE_DELAY, MAX_NOTICE_INTERVAL)
         changed = self._logged_progress is not None and self._logged_progress != (have, need)
-        if elapsed < (min(MIN_NOTICE_INTERVAL, pause) if changed else pause):
+        self._waiting_due = self._logged_at + (min(MIN_NOTICE_INTERVAL, pause) if changed else pause)
+        if now < self._waiting_due:
             return None
         if not changed:
             self._repeats += 1
         self._logged_at, self._logged_progress = now, (have, need)
+        self._waiting_due = now + backoff(self._repeats, FIRST_NOTICE_DELAY, MAX_NOTICE_INTERVAL)
         seconds = status.seconds_left(state, now)
         time_left = "" if seconds is None else f"; {seconds:.0f} s left (--wait)"
         return f"waiting for edges: {waiting_text(state)}{time_left}" + (

@@ -148,8 +148,7 @@ class Aggregator:
 
     def _repeat(self) -> None:
         if self._alive and not self.state.ended:
-            self.runner.interpreter.repeat_round(self.state)
-            self.runner.worker.uploads.renew_grants(self._world.now)
+            self.runner.interpreter.do_what_is_due(self.state)
             self._world.after(REPEAT_INTERVAL, self._repeat)
 
 

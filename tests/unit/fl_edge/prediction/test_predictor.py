@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -10,6 +11,8 @@ import pytest
 from fl_edge.messaging.model_store import FetchedModel, ModelStore
 from fl_edge.prediction import rate_limit
 from fl_edge.prediction.predictor import (
+    ADVANCE_INTERVAL,
+    FETCH_RETRY_DELAY,
     MAX_PENDING_PER_ASKER,
     MAX_PENDING_REQUESTS,
     STALLED_FETCH_TIMEOUT,
@@ -291,3 +294,15 @@ def test_a_model_that_comes_slowly_is_not_given_up_for_a_newer_one() -> None:
     setup.ask()
     setup.wait(6)
     assert setup.versions() == [3]
+
+
+def test_it_waits_for_no_time_unless_it_fetches_or_has_failed_to() -> None:
+    setup = Setup()
+    assert setup.predictor.due(setup.now) == math.inf
+    setup.announce(0)
+    assert setup.predictor.due(setup.now) == setup.now + ADVANCE_INTERVAL
+    setup.wait(600)
+    assert setup.predictor.due(setup.now) == setup.now + FETCH_RETRY_DELAY, "it did not come"
+    setup.wait(FETCH_RETRY_DELAY)
+    setup.deliver(MODELS[0])
+    assert setup.predictor.due(setup.now) == math.inf

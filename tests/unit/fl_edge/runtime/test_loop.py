@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fl_edge.runtime.inbox import MAX_INBOX_BYTES
+from fl_edge.runtime.loop import CHECK_INTERVAL
 from fl_shared.mqtt import events as mqtt
 from tests.support.fuzz.aggregator_messages import CLIENT
 from tests.support.fuzz.edge_harness import EdgeHarness
@@ -34,5 +35,22 @@ def test_what_the_inbox_dropped_is_read_again(tmp_path: Path, monkeypatch: pytes
         harness.now += 1.0
         harness.turn()
         assert subscribed == [], "once"
+    finally:
+        harness.close()
+
+
+def test_an_edge_without_work_sleeps_until_something_is_due(tmp_path: Path) -> None:
+    harness = EdgeHarness(tmp_path, seed=0)
+    try:
+        runtime = harness.runtime
+        runtime._timers.clear()  # of its registration
+        harness.now = runtime._notices.due() - 10
+        assert runtime._wait_timeout() == CHECK_INTERVAL
+        harness.now += 9
+        assert runtime._wait_timeout() == 1, "then it says what it waits for"
+        for _ in range(2):
+            runtime._enqueue(CLIENT, mqtt.Received("fl/model", bytes(MAX_INBOX_BYTES), False, 1))
+        harness.now -= 9
+        assert runtime._wait_timeout() == 0, "messages were dropped"
     finally:
         harness.close()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from fl_shared.transfer.upload_scheduler import (
+    GRANT_TIMEOUT,
     MAX_TIMEOUTS,
     TIME_SLICE,
     ChunkGrant,
@@ -120,3 +123,20 @@ def test_offers_that_wait_take_no_room() -> None:
     rooms = [len(upload.received) for upload in intake._waiting.values()]
     assert len(rooms) >= 998
     assert sum(rooms) == 0
+
+
+def test_before_it_is_due_there_is_nothing_to_grant_and_then_there_is() -> None:
+    """With one offer, with one that waits, and after timeouts: so nobody has to ask periodically."""
+    intake = UploadScheduler()
+    assert intake.due() == math.inf
+    intake.offer(large("slow"), 0.0)
+    assert intake.due() == GRANT_TIMEOUT
+    intake.offer(large("good"), 1.0)
+    now = 0.0
+    for _ in range(10):
+        due = intake.due()
+        assert now < due <= now + TIME_SLICE
+        assert intake.next_grants(math.nextafter(due, 0.0)) == ()
+        assert intake.due() == due
+        assert intake.next_grants(due) != ()
+        now = due
