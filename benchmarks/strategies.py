@@ -4,7 +4,7 @@
 
 For each: processor seconds of one thread, from the first update to the next model; how many times those of the
 exact sum of the same updates (`fedavg`) that is; and the peak of anonymous memory beyond the base, in MB and in models.
-Updates lie in files, as in the spool. Medians of five for the seconds.
+Updates lie in files, as in the spool; SCAFFOLD's control is as long as the change. Medians of five for the seconds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 
 from fl_aggregator.aggregation.combining import Combiner, first_state
 from fl_aggregator.aggregation.strategies import registry
+from fl_aggregator.aggregation.validation import CheckedSection
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.settings import Settings
 from fl_shared.tensors.encodings.float32 import FLOAT32
@@ -31,7 +32,8 @@ from fl_shared.tensors.manifest import Vector, manifest_of
 
 REPEATS = 5
 STRATEGIES = (
-    "fedavg", "fedadam", "fedexp", "median", "trimmed-mean", "multi-krum:bad=20", "bulyan:bad=20", "geometric-median",
+    "fedavg", "fedprox", "fednova:momentum=0.9", "fedadam", "fedexp", "scaffold",
+    "median", "trimmed-mean", "multi-krum:bad=20", "bulyan:bad=20", "geometric-median",
     "centered-clip",
 )  # fmt: skip
 
@@ -92,8 +94,10 @@ def main() -> None:
                             client=f"{k:03}", session="", round=1, base="", digest="", manifest="", examples=100 + k,
                             steps=1, size=FLOAT32.size(values),
                         )  # fmt: skip
-                        combiner.add(metadata, read(f"{k:03}"), 1.0)
-                    combiner.next_model(1, base, state, read)
+                        change = read(f"{k:03}")
+                        names = () if strategy.correct is None else strategy.correct.sections
+                        combiner.add(metadata, change, 1.0, dict.fromkeys(names, CheckedSection(change, 1.0)))
+                    combiner.next_model(1, base, state, read, (0, sum(range(100, 100 + updates))))
                     seconds.append(time.thread_time() - started)
                 peaks.append(peak.most - peak.first)
             found[name] = {
