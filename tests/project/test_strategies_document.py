@@ -20,13 +20,14 @@ TEXT = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text(encoding
 
 
 def test_the_table_has_all_strategies() -> None:
-    rows = re.findall(r"^\| (`.*?) \| (.*?) \| (.*?) \|", TEXT.partition("\n## ")[0], re.MULTILINE)
+    rows = re.findall(r"^\| (`.*?) \| (.*?) \| (.*?) \| (.*?) \|", TEXT.partition("\n## ")[0], re.MULTILINE)
     names = [name for row, *_ in rows[1:] for name in re.findall(r"`([\w-]+)`", row)]
     assert sorted(names) == sorted(PRESETS)
-    for row, combine, optimize in rows[1:]:
+    for row, combine, optimize, paper in rows[1:]:
         for name in re.findall(r"`([\w-]+)`", row):
             assert f"`{PRESETS[name].combine.partition(':keep')[0]}`" in (combine, f"`{name}`"), name
             assert f"`{PRESETS[name].optimize}`" in optimize, name
+            assert PRESETS[name].paper == paper, name
             assert f"`{PRESETS[name].correct or PRESETS[name].optimize}`" in optimize, name
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from fl_shared.errors import UserError
 from fl_shared.system.invocation import aggregator_command
+
+_MEANING: Final = re.compile(r"((?:``\w+``(?:, )?)+): (.+?)(?=\.\s+``\w+``[,:]|\n\s*\n|\Z)", re.DOTALL)
+"""The fields that a docstring names, and what it says of them."""
+_LIMITS: Final = {
+    "exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most",
+}  # fmt: skip
 
 if TYPE_CHECKING:
     from fl_aggregator.aggregation.strategies.presets import Preset
@@ -23,7 +30,10 @@ def strategies(name: str | None, as_json: bool) -> None:
     from fl_aggregator.aggregation.strategies.presets import PRESETS
 
     parts = {kind: {part: _part(kind, part) for part in registry.names(kind)} for kind in registry.PARTS}
-    presets = {preset: {"summary": one.summary, **_kinds_of(one)} for preset, one in sorted(PRESETS.items())}
+    presets = {
+        preset: {"summary": one.summary, "paper": one.paper, **_kinds_of(one)}
+        for preset, one in sorted(PRESETS.items())
+    }
     listed: dict[str, Any] = {"strategy": presets, **parts}
     if name is not None:
         listed = {kind: {name: members[name]} for kind, members in listed.items() if name in members}
@@ -52,8 +62,34 @@ def _part(kind: str, name: str) -> dict[str, Any]:
     found = registry.part_class(kind, name)
     return {
         "description": " ".join((found.__doc__ or "").replace("``", "").split()),
-        "fields": registry.fields_of(found),
+        "fields": _fields(found),
     }
+
+
+def _fields(part: type[Any]) -> dict[str, dict[str, Any]]:
+    """Returns the JSON Schema of each field of a part, with what its docstring says of it as ``description``."""
+    from pydantic import TypeAdapter
+
+    meanings: dict[str, str] = {}
+    for names, meaning in _MEANING.findall(part.__doc__ or ""):
+        meanings |= dict.fromkeys(
+            re.findall(r"\w+", names), " ".join(meaning.replace("``", "").split()).rstrip(".")
+        )
+    schema = TypeAdapter(part).json_schema()
+    return {
+        name: {
+            **{key: value for key, value in field.items() if key != "title"},
+            "required": name in schema.get("required", ()),
+            "description": meanings.get(name, ""),
+        }
+        for name, field in schema.get("properties", {}).items()
+    }
+
+
+def _range(field: dict[str, Any]) -> str:
+    """Returns the range of a field for a person: ``above 0, at most 10``."""
+    limits = {key: value for some in field.get("anyOf", [field]) for key, value in some.items()}
+    return ", ".join(f"{words} {limits[key]:g}" for key, words in _LIMITS.items() if key in limits)
 
 
 def _text(listed: dict[str, Any], *, brief: bool) -> str:
@@ -64,13 +100,18 @@ def _text(listed: dict[str, Any], *, brief: bool) -> str:
             if "summary" in member:
                 lines.append(f"  {name:<18}{member['summary']}")
                 if not brief:
-                    parts = (f"--{part} {text}" for part, text in member.items() if part != "summary")
-                    lines.append(f"  {'':<18}{' '.join(parts)}")
+                    parts = (f"--{p} {text}" for p, text in member.items() if p not in ("summary", "paper"))
+                    lines += [f"  {'':<18}{' '.join(parts)}", f"  {'':<18}{member['paper']}"]
                 continue
-            fields = ", ".join(f"{f}={v}" for f, v in member["fields"].items())
+            fields = ", ".join(
+                f"{name}={'…' if field['required'] else field['default']}"
+                for name, field in member["fields"].items()
+            )
             lines.append(f"  {name:<18}{fields}".rstrip())
             if not brief:
                 lines += [
                     f"      {line}" for line in click.wrap_text(member["description"], 100).splitlines()
                 ]
+                ranges = [f"{f} {limits}" for f, one in member["fields"].items() if (limits := _range(one))]
+                lines += [f"      ({'; '.join(ranges)})"] if ranges else []
     return "\n".join(lines)

@@ -17,7 +17,10 @@ from fl_aggregator.aggregation.strategies.parts import Columns, Doubles
 
 @dataclass(frozen=True, slots=True)
 class Median:
-    """The median of each coordinate (definition 1). Of an even number of updates, the mean of the two in the middle."""
+    """The median of each coordinate (definition 1). Of an even number of updates, the mean of the two in the middle.
+
+    Yin et al. 2018, arXiv:1803.01498.
+    """
 
     def min_updates(self) -> int:
         return 3
@@ -31,7 +34,7 @@ class Median:
 class TrimmedMean:
     """The mean of each coordinate without its ⌈βn⌉ smallest and ⌈βn⌉ largest values (definition 2).
 
-    ``beta``: the part that is cut on each side.
+    Yin et al. 2018, arXiv:1803.01498. ``beta``: the part that is cut on each side.
     """
 
     beta: Annotated[float, Field(gt=0, lt=0.5)] = 0.2

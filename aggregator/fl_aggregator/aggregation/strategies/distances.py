@@ -37,10 +37,10 @@ def krum_scores(gram: Doubles, bad: int) -> Doubles:
 
 @dataclass(frozen=True, slots=True)
 class Krum:
-    """The mean of the ``keep`` updates that are nearest to others (Blanchard et al. 2017, section 4).
+    """The mean of some updates that are nearest to others (Blanchard et al. 2017, section 4).
 
     "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent". It needs n ≥ 2f + 3
-    updates. ``keep``: 1 is Krum; null is n − f, Multi-Krum.
+    updates. ``bad``: f, how many edges may send anything. ``keep``: 1 is Krum; null is n − f, Multi-Krum.
     """
 
     remembers: ClassVar[bool] = False
@@ -118,7 +118,7 @@ class Bulyan:
     """n − 2f updates that Krum chooses one by one; of each coordinate, the mean of those nearest to the median.
 
     El Mhamdi et al. 2018, arXiv:1802.07927. With θ = n − 2f, the θ − 2f values nearest to the median are averaged. It
-    needs n ≥ 4f + 3 updates.
+    needs n ≥ 4f + 3 updates. ``bad``: f, how many edges may send anything.
     """
 
     bad: Bad

@@ -21,9 +21,9 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 @dataclass(frozen=True, slots=True)
 class Sgd:
-    """m ← βm + Δ; x ← x + ηm. With ``lr`` η = 1 and ``momentum`` β = 0, it is FedAvg's.
+    """m ← βm + Δ; x ← x + ηm. With η = 1 and β = 0, it is FedAvg's.
 
-    With momentum, FedAvgM: Hsu et al. 2019, arXiv:1909.06335.
+    With momentum, FedAvgM: Hsu et al. 2019, arXiv:1909.06335. ``lr``: η. ``momentum``: β.
     """
 
     wants_norms: ClassVar[bool] = False
@@ -70,6 +70,8 @@ class _Adaptive(ABC):
 class Adam(_Adaptive):
     """m ← β₁m + (1 − β₁)Δ; v ← β₂v + (1 − β₂)Δ²; x ← x + ηm / (√v + τ), without a correction of the bias.
 
+    Reddi et al. 2021, arXiv:2003.00295, algorithm 2.
+
     ``lr``: η. ``beta1``, ``beta2``: how much of m and v stays. ``tau``: τ, which bounds a step; v begins as τ².
     """
 
@@ -82,7 +84,12 @@ class Adam(_Adaptive):
 
 @dataclass(frozen=True, slots=True)
 class Yogi(_Adaptive):
-    """As `Adam`, but v ← v − (1 − β₂) Δ² sign(v − Δ²), so that v grows slowly."""
+    """As `Adam`, but v ← v − (1 − β₂) Δ² sign(v − Δ²), so that v grows slowly.
+
+    Reddi et al. 2021, arXiv:2003.00295, algorithm 2.
+
+    ``lr``: η. ``beta1``, ``beta2``: how much of m and v stays. ``tau``: τ, which bounds a step; v begins as τ².
+    """
 
     beta2: Decay = 0.99
 
@@ -92,7 +99,12 @@ class Yogi(_Adaptive):
 
 @dataclass(frozen=True, slots=True)
 class Adagrad(_Adaptive):
-    """As `Adam`, but v ← v + Δ², and β₁ = 0."""
+    """As `Adam`, but v ← v + Δ², and β₁ = 0.
+
+    Reddi et al. 2021, arXiv:2003.00295, algorithm 2.
+
+    ``lr``: η. ``beta1``: how much of m stays. ``tau``: τ, which bounds a step; v begins as τ².
+    """
 
     lr: Rate = 0.1
     beta1: Decay = 0.0

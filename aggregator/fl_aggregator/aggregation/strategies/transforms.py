@@ -12,7 +12,10 @@ from fl_aggregator.aggregation.strategies.parts import Contribution
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """Δ ← Δ min(1, C / ‖Δ‖): no update is longer than ``norm`` C (Sun et al. 2019, arXiv:1911.07963, section 4)."""
+    """Δ ← Δ min(1, C / ‖Δ‖): no update is longer than C (Sun et al. 2019, arXiv:1911.07963, section 4).
+
+    ``norm``: C. ``--similarity`` shows how long the updates of a run are.
+    """
 
     wants_norms: ClassVar[bool] = True
     norm: Annotated[float, Field(gt=0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from click.testing import CliRunner
 
@@ -27,16 +28,33 @@ def test_one_is_described_with_its_paper_and_the_fields_of_its_parts() -> None:
     assert "--combine krum --server-optimizer sgd" in text
     assert "Blanchard et al. 2017" in text
     assert "lr=1.0, momentum=0.0" in text
+    assert "(lr above 0, at most 1e+06; momentum at least 0, below 1)" in text
 
 
 def test_for_programs() -> None:
     found = json.loads(ask("--json", "fedyogi"))
-    assert found["server-optimizer"]["yogi"]["fields"] == {
+    assert found["strategy"]["fedyogi"]["paper"] == "Reddi et al. 2021, arXiv:2003.00295"
+    fields = found["server-optimizer"]["yogi"]["fields"]
+    assert {name: field["default"] for name, field in fields.items()} == {
         "lr": 0.01, "beta1": 0.9, "tau": 0.001, "beta2": 0.99,
+    }  # fmt: skip
+    assert fields["beta1"] == {
+        "type": "number", "default": 0.9, "minimum": 0, "exclusiveMaximum": 1, "required": False,
+        "description": "how much of m and v stays",
     }  # fmt: skip
     assert json.loads(ask("--json")).keys() == {
         "strategy", "combine", "server-optimizer", "transform", "correct",
     }  # fmt: skip
+
+
+def test_every_part_has_its_paper_and_says_what_its_fields_mean() -> None:
+    for kind, members in json.loads(ask("--json")).items():
+        for name, member in members.items():
+            paper = member.get("paper", member.get("description"))
+            assert re.search(r"et al\. 20\d\d", paper), f"{kind} {name}"
+            for field, schema in member.get("fields", {}).items():
+                assert schema["description"], f"{kind} {name}: {field}"
+                assert schema["required"] or "default" in schema, f"{kind} {name}: {field}"
 
 
 def test_an_unknown_name_is_the_users_mistake() -> None:
