@@ -49,7 +49,7 @@ def mistake_line(error: click.ClickException | ProgramError, program: str) -> st
         return f"{program}: {text}{_source_of(error)}"
     if isinstance(error, click.UsageError):
         command = program if error.ctx is None else error.ctx.command_path
-        return f"{program}: {text.removesuffix('.')}. For help: {command} --help"
+        return f"{program}: {text.removesuffix('.')} (help: {command} --help)"
     return f"{program}: {text}"
 
 

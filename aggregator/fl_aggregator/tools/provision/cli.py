@@ -122,6 +122,8 @@ def provision(
         broker_dir=_parse_broker_dir(broker_dir),
     )
     requested = _edge_accounts([str(number) for number in range(edges)], train, evaluate, predict)
+    if askers == "all":
+        raise UserError("--askers 'all': an asker has a name of its own; expected none, or NAME,…")
     for name in _parse_names(askers, "--askers"):
         requested.append((name, ("asker",)))
     provisioned, result = kits.create_provision(out, location, requested, force=force)

@@ -67,11 +67,8 @@ class Provision:
         Raises ``UserError``, before it changes anything, if a name is taken or, without ``force``, a kit
         exists.
         """
-        names: set[str] = set()
+        _check_unique(requested)
         for name, _ in requested:
-            if name in names:
-                raise UserError(f"{name!r} is given twice; account names must be unique")
-            names.add(name)
             if self.register.find(name) is not None:
                 raise UserError(f"{name!r} already has an account; for a new kit: provision rotate {name}")
         return self._issue([self._account(name, roles) for name, roles in requested], force=force)
@@ -225,6 +222,14 @@ def open_provision(out: Path) -> Iterator[Provision]:
         yield provision
 
 
+def _check_unique(requested: Sequence[tuple[str, tuple[AccountRole, ...]]]) -> None:
+    names: set[str] = set()
+    for name, _ in requested:
+        if name in names:
+            raise UserError(f"account {name!r} is given twice; expected each name once, of edges and askers")
+        names.add(name)
+
+
 def create_provision(
     out: Path,
     location: BrokerLocation,
@@ -237,6 +242,7 @@ def create_provision(
     If the call is interrupted, the same call completes it. Raises ``UserError`` if the directory contains
     accounts already, or was begun with other settings.
     """
+    _check_unique(requested)
     with _locked(out):
         now = datetime.now(UTC).replace(microsecond=0)
         existing = AccountRegister.read(out)
