@@ -161,6 +161,7 @@ class SessionScript:
                     **scope,
                     round=number,
                     task=task,
+                    ticket="ticket" in rest,
                     cohort=None if "work" in rest else tuple(named.get("cohort", CLIENT).split(",")),
                     seconds_left=float(named.get("left", "600")),
                     training=TRAINING,

@@ -159,6 +159,8 @@ class Aggregator:
             self._connections.close()  # first: after an error, nobody may wait for what is left to do here
             self._network.close()
             self._worker.close()
+            if isinstance(self._state.phase, Finished):
+                self._directory.spool.delete_except((), ())  # what was stored when nothing more was awaited
             self.running = False
 
     def _to_run_failed(self, error: OSError) -> RunFailed:

@@ -31,6 +31,7 @@ from fl_edge.session.transitions import (
 )
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.abilities import TICKETS
 from fl_shared.protocol.task_spec import task_name
 
 RETRY_DELAY = 1.0
@@ -50,7 +51,7 @@ def with_registration(session: Session, **more: Any) -> tuple[Session, Send]:
         roles=identity.roles,
         task=None if identity.task is None else task_name(identity.task),
         encodings=identity.encodings,
-        **{"abilities": identity.abilities, **more},
+        **{**more, "abilities": (*more.get("abilities", identity.abilities), TICKETS)},
     )
     return session, Send(t.RegisterTopic(identity.client), message)
 

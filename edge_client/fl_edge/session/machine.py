@@ -138,6 +138,7 @@ def _react(session: Session, event: Event) -> Transition:
             return then(
                 transition(_store_announcement(session, announced)),
                 lambda s: presence.detect_restart(s, announced, now),
+                lambda s: rounds.renew_base(s, now),
                 declining.end_if_data_are_wrong,
                 lambda s: evaluation.serve_model(s, announced),
                 evaluation.start_evaluation,

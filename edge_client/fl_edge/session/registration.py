@@ -168,7 +168,10 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
     step = transition(session)
     if membership is None or reply.run != membership.run:
         step = then(
-            step, cancel_work, cancel_evaluation, lambda s: transition(replace(s, last_handled_round=-1))
+            step,
+            cancel_work,
+            cancel_evaluation,
+            lambda s: transition(replace(s, last_handled_round=-1, last_answered_round=-1)),
         )
     return then(
         step,
@@ -209,7 +212,7 @@ def _drop_received_update(session: Session, reply: m.Admitted) -> Transition:
     """
     if reply.received_round is None:
         return transition(session)
-    session = replace(session, last_handled_round=max(session.last_handled_round, reply.received_round))
+    session = session.answered(reply.received_round)
     if isinstance(session.work, Idle) or session.work.selected.round != reply.received_round:
         return transition(session)
     notice = LogNotice(f"round {reply.received_round}: the aggregator already has the update")
@@ -225,7 +228,11 @@ def _forget_lost_rounds(session: Session, reply: m.Admitted) -> Transition:
     if newest is None:
         return transition(session)
     last = newest - 1 if reply.awaited else newest
-    session = replace(session, last_handled_round=min(session.last_handled_round, last))
+    session = replace(
+        session,
+        last_handled_round=min(session.last_handled_round, last),
+        last_answered_round=min(session.last_answered_round, last),
+    )
     if isinstance(session.work, Idle) or session.work.selected.round <= newest:
         return transition(session)
     number = session.work.selected.round

@@ -211,8 +211,7 @@ def accepted(session: Session, reply: m.Accepted) -> Transition:
             session, reply, selected, update.digest
         ):
             notice = LogNotice(f"round {reply.round}: accepted")
-            session = replace(session, last_handled_round=max(session.last_handled_round, reply.round))
-            return then(cancel_work(session), lambda s: transition(s, notice))
+            return then(cancel_work(session.answered(reply.round)), lambda s: transition(s, notice))
         case _:
             return transition(session)
 
@@ -229,7 +228,7 @@ def rejected(session: Session, reply: m.Rejected) -> Transition:
         case _:
             return transition(session)
     notice = LogNotice(f"round {reply.round}: rejected: {reply.reason}: {reply.detail}", "warning")
-    session = replace(session, last_handled_round=max(session.last_handled_round, reply.round))
+    session = session.answered(reply.round)
     return then(own_state.drop_rejected(session, reply.digest), cancel_work, lambda s: transition(s, notice))
 
 

@@ -16,6 +16,8 @@ from fl_shared.protocol import messages as m
 
 MIN_FETCH_TIMEOUT = 10.0
 """The least time allowed for fetching a base, in seconds, however little the round has left."""
+VERSIONS_RETAINED = 2
+"""Versions that the broker retains: the newest and the one before it."""
 MAX_INCARNATIONS = 4
 """Incarnations whose retained messages are remembered. All but one of them have ended."""
 
@@ -77,7 +79,9 @@ def selection_cleared(session: Session, event: SelectionCleared) -> Transition:
     def is_meant(messages: RetainedMessages) -> bool:
         if messages.selected is None:
             return False
-        return messages.on_own_topic if event.round is None else messages.selected.round == event.round
+        if event.round is None or messages.selected.ticket:
+            return event.round is None and messages.on_own_topic
+        return messages.selected.round == event.round
 
     cleared_rounds = [
         messages.selected.round
@@ -92,7 +96,9 @@ def selection_cleared(session: Session, event: SelectionCleared) -> Transition:
     )
     session = replace(session, retained_messages=remaining)
     match session.work:
-        case Fetching() | Training() | ReportingFailure() as work if work.selected.round in cleared_rounds:
+        case Fetching() | Training() | ReportingFailure() as work if (
+            work.selected.round in cleared_rounds and (event.round is None or not work.selected.ticket)
+        ):
             return _stop_work(session, "the round is no longer open")
         case _:
             return transition(session)
@@ -109,7 +115,9 @@ def _stop_ended_round(session: Session, result: m.Result) -> Transition:
         return transition(session)
     session = replace(session, last_handled_round=max(session.last_handled_round, result.round))
     match session.work:
-        case Fetching() | Training() | ReportingFailure() as work if work.selected.round == result.round:
+        case Fetching() | Training() | ReportingFailure() as work if (
+            work.selected.round == result.round and not work.selected.ticket
+        ):
             return _stop_work(session, f"the round was {result.outcome} without this edge")
         case _:
             # A finished update is kept until it is answered, even if that answer can only be "late".
@@ -132,7 +140,9 @@ def start_round(session: Session, now: float) -> Transition:
     """
     messages = session.own_retained_messages()
     selected = messages.selected if messages else None
-    if messages is None or selected is None or selected.round <= session.last_handled_round:
+    if messages is None or selected is None:
+        return transition(session)
+    if selected.round <= (session.last_answered_round if selected.ticket else session.last_handled_round):
         return transition(session)
     work = session.work
     if not isinstance(work, Idle) and selected.round <= work.selected.round:
@@ -179,6 +189,7 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
     if not isinstance(state, LoadedPartition) or state.partition != membership.partition:
         # The round is started when the partition has been loaded.
         return transition(session)
+    selected = _with_newest_base(session, selected)
     notice = LogNotice(f"selected for round {selected.round}")
     session, job = with_next_job(session)
     if selected.base is None:
@@ -187,6 +198,38 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
     session = replace(session, work=Fetching(job, selected))
     timeout = max(MIN_FETCH_TIMEOUT, selected.seconds_left)
     return transition(session, notice, Fetch(job, selected.base.digest, timeout, selected.companions))
+
+
+def _with_newest_base(session: Session, selected: m.Selected) -> m.Selected:
+    """Returns a ticket with the newest version as its base: that of a ticket may be cleared at the broker.
+
+    If a mean of versions is announced, the base stays as it is, since a mean is no base.
+    """
+    messages = session.own_retained_messages()
+    announced = messages.announced if messages else None
+    if (
+        not selected.ticket
+        or selected.base is None
+        or announced is None
+        or announced.first_version is not None
+    ):
+        return selected
+    if announced.version <= selected.base.version:
+        return selected
+    newest = m.ModelReference(version=announced.version, digest=announced.digest)
+    return selected.model_copy(update={"base": newest})
+
+
+def renew_base(session: Session, now: float) -> Transition:
+    """Fetches the newest version if that is being fetched which a ticket has named, and it is no longer retained."""
+    match session.work:
+        case Fetching(selected=selected) if selected.base is not None:
+            base = _with_newest_base(session, selected).base
+            if base is None or base.version < selected.base.version + VERSIONS_RETAINED:
+                return transition(session)
+            return then(cancel_work(session), lambda s: _fetch_or_train(s, selected, now))
+        case _:
+            return transition(session)
 
 
 def fetched(session: Session, event: Fetched) -> Transition:
@@ -220,6 +263,10 @@ def trained(session: Session, event: Trained) -> Transition:
 def work_failed(session: Session, event: JobFailed) -> Transition:
     """Reports that the edge cannot train in this round, since its job has failed."""
     match session.work:
+        case Fetching(job=job, selected=selected) if (
+            job == event.job and _with_newest_base(session, selected) != selected
+        ):
+            return _fetch_or_train(session, selected, event.now)
         case Fetching(job=job, selected=selected) | Training(job=job, selected=selected) if job == event.job:
             return reporting.report_failure(session, selected, event.detail, event.now)
         case _:

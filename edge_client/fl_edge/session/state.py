@@ -7,7 +7,7 @@ end of all four.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from fl_edge.session.work import (
@@ -245,10 +245,10 @@ class Session:
     """The state of one edge while it runs.
 
     ``seq`` is the sequence number of the next message, ``job`` the number of the next job. The edge takes up
-    no work for the round ``last_handled_round`` of its run or an earlier one. ``aggregator`` is the newest
-    presence seen on this connection. ``restored_update`` is what an earlier process of this edge had
-    finished; it waits until an admission shows whether its run still exists. ``own_state``: what it keeps of
-    a run.
+    no work for the round ``last_handled_round`` of its run or an earlier one, and no ticket of the round
+    ``last_answered_round`` or an earlier one: tickets outlive rounds. ``aggregator`` is the newest presence seen on
+    this connection. ``restored_update`` is what an earlier process of this edge had finished; it waits until an
+    admission shows whether its run still exists. ``own_state``: what it keeps of a run.
     """
 
     identity: Identity
@@ -260,6 +260,7 @@ class Session:
     work: Work = field(default_factory=Idle)
     evaluation: EvaluationState = field(default_factory=NotEvaluating)
     last_handled_round: int = -1
+    last_answered_round: int = -1
     retained_messages: tuple[RetainedMessages, ...] = ()
     aggregator: m.AggregatorPresence | None = None
     restored_update: PendingUpdate | None = None
@@ -285,6 +286,14 @@ class Session:
                 return PendingUpdate(selected, update)
             case _:
                 return self.restored_update
+
+    def answered(self, number: int) -> Session:
+        """Returns the session after the aggregator has answered the work of round ``number``."""
+        return replace(
+            self,
+            last_handled_round=max(self.last_handled_round, number),
+            last_answered_round=max(self.last_answered_round, number),
+        )
 
     def own_retained_messages(self) -> RetainedMessages | None:
         """Returns the retained messages of the incarnation that admitted the edge, or ``None``."""
