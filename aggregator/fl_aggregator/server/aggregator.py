@@ -159,7 +159,7 @@ class Aggregator:
             self._connections.close()  # first: after an error, nobody may wait for what is left to do here
             self._network.close()
             self._worker.close()
-            if isinstance(self._state.phase, Finished):
+            if isinstance(self.state.phase, Finished):
                 self._directory.spool.delete_except((), ())  # what was stored when nothing more was awaited
             self.running = False
 
