@@ -154,6 +154,8 @@ class Settings(BaseModel):
                "1 is recommended for edges with few classes each.")] = 0.0
     keep_local: Annotated[tuple[ArrayPattern, ...], Option(TRAINING, "Arrays of the model that stay on each edge: "
         "batchnorm, or a glob of names such as fc2.*; may be given several times.", metavar="batchnorm|GLOB")] = ()
+    personalize: Annotated[int, Field(ge=0, le=1_000_000), Option(TRAINING, "Epochs that each edge trains from "
+        "the last version, for a model of its own; 0: none.", metavar="EPOCHS")] = 0
     encoding: KnownEncoding = FLOAT32.name
     epochs: Annotated[int | None, Field(ge=1, le=1_000_000),
         Option(TRAINING, "Local epochs per round.", default=BY_TASK)] = None
@@ -432,6 +434,10 @@ class Settings(BaseModel):
             logit_adjustment=self.logit_adjustment,
             seed=self.seed,
         )
+
+    def personal_training(self, version: int) -> m.TrainingRequest:
+        """Returns how edges make models of their own from ``version``."""
+        return self.training_request(version).model_copy(update={"epochs": self.personalize})
 
     def partition_at(self, index: int) -> m.Partition:
         """Returns partition ``index`` as an edge is told about it."""

@@ -25,13 +25,14 @@ STRATEGIES = {
     "multi-krum": (*SYNTHETIC, "--strategy", "multi-krum:bad=1", "--transform", "clip:norm=1"),
     # What its edges have kept must go back with it, or their updates differ.
     "scaffold": ("--task", "digits-mlp", "--epochs", "1", "--strategy", "scaffold"),
+    "personal": ("--task", "digits-mlp", "--epochs", "1", "--keep-local", "fc2.*", "--personalize", "1"),
 }
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=() if name in ("fedadam", "scaffold") else pytest.mark.long)
+        pytest.param(name, marks=() if name in ("fedadam", "scaffold", "personal") else pytest.mark.long)
         for name in STRATEGIES
     ],
 )
@@ -59,6 +60,11 @@ def goes_on(cluster: Cluster, undisturbed: Reference, boundary: int, name: str =
     note = dies_and_goes_on(cluster, undisturbed, boundary, name)
     if note != "lives":
         assert states(cluster, f"{name}-{boundary}") == states(cluster, "undisturbed"), note
+        personal, expected = (
+            programs.history(cluster.directory / run)[-1]["personal"]
+            for run in (f"{name}-{boundary}", "undisturbed")
+        )
+        assert personal == expected, note
     return note
 
 
@@ -67,7 +73,7 @@ def test_it_is_written_beside_the_models(cluster: Cluster, undisturbed: Referenc
     first, *later = (state for state, _ in states(cluster, "undisturbed"))
     assert first is None, "the first weights are nobody's average"
     checkpoints = Checkpoints(cluster.directory / "undisturbed" / "run")
-    keeps = not any(name in cluster.directory.name for name in ("multi-krum", "served"))
+    keeps = not any(name in cluster.directory.name for name in ("multi-krum", "served", "personal"))
     assert [digest is not None for digest in later] == [keeps, keeps]
     assert [checkpoints.state_path(n).exists() for n in (0, 1, 2)] == [False, keeps, keeps]
     if keeps:

@@ -217,6 +217,7 @@ class Playbook:
                     examples=int(given.get("examples", 10)),
                     loss=float(given.get("loss", 0.5)),
                     metrics={m.name: float(one) for m, one in zip(self.declared, value, strict=False)},
+                    before={"accuracy": float(given["before"])} if "before" in given else {},
                 )
         raise ValueError(f"{line!r}: see the notation in {__name__}")
 

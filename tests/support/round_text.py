@@ -47,6 +47,8 @@ def describe(effect: do.Effect) -> str:
             return f"average {number} base={_model(effect.base)} of={of} version={version}"
         case do.PublishModel(round=number, model=model, evaluate=split):
             return f"publish {_model(model)} round={number} evaluate={split or '-'}"
+        case do.Personalize(model=model):
+            return f"personalize {_model(model)}"
         case do.PublishResult(summary=summary):
             return f"result {_describe_summary(summary)}"
         case do.WriteHistory(summary=summary):

@@ -110,12 +110,15 @@ class SessionScript:
         if what == "fetched":
             return events.Fetched(self.now, job)
         if what == "trained":
-            return events.Trained(
-                self.now,
-                job,
-                update(base=None if named.get("base") == "none" else "b" * 64, data=self.data),
-                {"control": memoryview(DATA)} if text == "own" else {},
-            )
+            made = update(base=None if named.get("base") == "none" else "b" * 64, data=self.data)
+            if "after" in named:
+                before, after = (
+                    {"accuracy": float(named[when]), "loss": 0.5, "examples": 10.0}
+                    for when in ("before", "after")
+                )
+                made = replace(made, metrics=m.UpdateMetrics(before=before, after=after))
+            own = {"control": memoryview(DATA)} if text.startswith("own") else {}
+            return events.Trained(self.now, job, made, own)
         if what == "evaluated":
             return events.ModelEvaluated(
                 self.now, job, EvaluationScores(10, 0.5, {"accuracy": 0.75}, declared=(ACCURACY,))
@@ -187,6 +190,7 @@ class SessionScript:
                     chunks=1,
                     size=16,
                     evaluate=split,
+                    training=training_request() if split == "personal" else None,
                 )
                 return events.ModelAnnounced(self.now, announced)
         raise AssertionError(f"no such event: {what}")
@@ -279,8 +283,13 @@ def shown(effect: Effect) -> str:
             return f"stage what round {reference.round} has left"
         case effects.PromoteState():
             return "what is staged counts"
-        case effects.DropState(staged=staged, current=current):
-            return f"drop{' what is staged' if staged else ''}{' what counts' if current else ''}"
+        case effects.DropState(staged=staged, current=current, personal=personal):
+            texts = {"what is staged": staged, "what counts": current, "its own model": personal}
+            return f"drop {', '.join(text for text, asked in texts.items() if asked)}"
+        case effects.KeepPersonal(reference=reference):
+            return f"keep a model of its own of version {reference.round}"
+        case effects.Personalize(job=job, announced=announced, partition=part):
+            return f"personalize job={job} version {announced.version} part={part.index}/{part.count}"
         case effects.Load(job=job, task=task, partition=part, run_weights=weights):
             compared = "" if weights is None else f" compared with {weights.digest[:6]}"
             return f"load job={job} {task} part={part.index}/{part.count}{compared}"

@@ -58,6 +58,8 @@ class InstantJobs:
                 return events.Trained(now, job, update(client, selected))
             case effects.Evaluate():
                 return events.ModelEvaluated(now, job, EvaluationScores(1, 0.5))
+            case effects.Personalize():
+                raise NotImplementedError("no run of these tests asks for models of the edges' own")
 
 
 def update(client: str, selected: m.Selected) -> FinishedUpdate:

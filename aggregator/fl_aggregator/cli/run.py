@@ -64,7 +64,9 @@ def run_aggregator(
         result_line = summary.outcome_line(outcome, display.waiting_notices.refused_text)
         if aggregator.attack is not None:
             result_line += f"; {aggregator.attack}"
+        personal = summary.personal_line(outcome.state)
         if quiet:
+            result_line = result_line if personal is None else f"{result_line}; {personal}"
             click.echo(result_line if resume is None else f"{result_line}; resume with: {resume}")
             return
         recent = aggregator.history.recent()
@@ -77,6 +79,8 @@ def run_aggregator(
         if refused := aggregator.rejections.total:
             click.echo(summary.refused_line(refused))
         click.echo(result_line)
+        if personal is not None:
+            click.echo(personal)
         for line in summary.written_files(directory, outcome.state):
             click.echo(line)
         if resume is not None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from fl_aggregator.messaging.rejections import RejectionCounts
 from fl_aggregator.monitoring.views.notices import absence_text
+from fl_aggregator.monitoring.views.round_record import personal_scores
 from fl_aggregator.round.state import Failed, Finished, Run, Stopped
 from fl_aggregator.server.aggregator import Outcome
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RUN_FILE
@@ -50,6 +51,22 @@ def outcome_line(outcome: Outcome, refused: str) -> str:
             return f"stopped: {versions}{score}: {reason}"
         case _:
             return versions
+
+
+def personal_line(state: Run) -> str | None:
+    """Says what the edges' own models are worth; null if there are none."""
+    scores = personal_scores(state.personal or {})
+    if scores is None:
+        return None
+    primary = state.primary
+    before, after = (quantity_text(mean, primary.unit) for mean in scores.means)
+    gains = {name: after - scores.before[name] for name, after in scores.after.items()}
+    worst = (min if primary.higher_is_better else max)(gains, key=gains.__getitem__)
+    values = (quantity_text(found[worst], primary.unit) for found in (scores.before, scores.after))
+    return (
+        f"personal models: {primary.name} {before} → {after} (mean of {len(gains)} edges on their holdouts; "
+        f"least gain: edge {worst}, {' → '.join(values)})"
+    )
 
 
 def written_files(directory: Path, state: Run) -> Iterator[str]:

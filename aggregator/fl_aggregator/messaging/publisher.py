@@ -62,6 +62,7 @@ class ModelPublisher:
         self._companions: tuple[str, ...] = ()
         """The digests of those of the newest version; they are in ``_models``, too."""
         self._selected_clients: Sequence[str] = ()
+        self._announcement: m.ModelAnnouncement | None = None
         self._open_round: m.Selected | None = None
         self._opened_at = self._repeat_at = 0.0
         self._repeats = 0
@@ -110,12 +111,20 @@ class ModelPublisher:
             evaluate=evaluate,
             first_version=first_version,
         )
+        self._announcement = announcement
         self._outlet.retain(t.ModelTopic(), announcement)
         versions = [digest for digest in self._models if digest not in (*superseded, *self._companions)]
         outdated = versions[: -MODELS_RETAINED * (1 if base is None else 2)]
         for digest in (*outdated, *(set(superseded) - set(self._companions))):
             for topic in self._models.pop(digest).topics():
                 self._outlet.clear(topic)
+
+    def ask_for_personal(self, training: m.TrainingRequest) -> None:
+        """Announces the newest version once more: edges make models of their own from it."""
+        if self._announcement is not None:
+            update = {**self._scope.envelope(), "evaluate": "personal", "training": training}
+            self._announcement = self._announcement.model_copy(update=update)
+            self._outlet.retain(t.ModelTopic(), self._announcement)
 
     def _retain(self, model: Model, section: str = sections.WEIGHTS) -> pub.ModelPublication:
         """Publishes the chunks and the manifest of a model or a companion, unless they are at the broker already."""

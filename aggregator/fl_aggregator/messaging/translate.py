@@ -60,6 +60,7 @@ def event_from(
                 examples=message.examples,
                 loss=message.loss,
                 metrics=message.metrics,
+                before=message.before or {},
                 confusion=None
                 if message.confusion is None
                 else on.ConfusionCounts(message.confusion.labels, message.confusion.counts),

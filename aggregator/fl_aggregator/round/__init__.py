@@ -5,7 +5,7 @@
 ``selecting``     opens a round: the seeded permutation, cohort, substitutes
 ``closing``       closes, commits or abandons a round; ends a run, and resumes it
 ``registration``  clients and their partitions;  ``evaluation``: metrics of versions
-``updates``       accepts or rejects an update
+``updates``       accepts or rejects an update;  ``personalization``: the edges' own models
 ``summary``       how a round ended;  ``effects``: what the machine asks for
 ``snapshot``      the state, and what a resume needs besides
 ``state``         the phases, as types;  ``roster``: the clients;  ``events``

@@ -185,6 +185,7 @@ def committed(state: Run, phase: Aggregating, event: on.ModelCreated) -> Transit
         else (*state.pending_summaries, summary),
     )
     served = None if event.served is None else ModelReference(version=model.version, digest=event.served)
+    state = replace(state, served=served or model)
     state, split = evaluation.request_evaluation(state, served or model, event.now, event.strategy_state)
     return state, (
         do.PublishModel(phase.round, model, split, event.strategy_state, served),

@@ -185,6 +185,13 @@ class PublishModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Personalize:
+    """Ask the edges to make models of their own from the last version, or from the mean that is served in its place."""
+
+    model: ModelReference
+
+
+@dataclass(frozen=True, slots=True)
 class PublishResult:
     """Publish how a round ended; again when its version has been evaluated."""
 
@@ -223,6 +230,7 @@ Effect = (
     | Fold
     | Average
     | PublishModel
+    | Personalize
     | PublishResult
     | WriteHistory
     | StoreBest
@@ -270,6 +278,9 @@ EFFECT_SPECS: Final[dict[type[Effect], EffectSpec]] = {
     ),
     PublishModel: EffectSpec(
         "loop", "the model, in its checkpoint, and its ModelCreated", repeated_on_resume=True
+    ),
+    Personalize: EffectSpec(
+        "loop", "the event that ended the last evaluation", (on.Evaluated,), repeated_on_resume=True
     ),
     PublishResult: EffectSpec(
         "loop", "the event that ended the round or its evaluation", repeated_on_resume=True

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from fl_aggregator.round import personalization
 from fl_aggregator.round.effects import (
     Effect,
     PublishModel,
@@ -64,7 +65,7 @@ def _request_holdouts(state: Run, ended: PendingEvaluation, now: float) -> Trans
     So the last line of the history says what the model is worth at each edge, not only at those of the last round.
     """
     version, settings = ended.model.version, state.settings
-    is_last = version == state.version and (version >= settings.rounds or state.target_reached)
+    is_last = version == state.version and state.is_done
     if ended.split != "test" or not is_last or settings.holdout == 0 or state.model is None:
         return state, ()
     awaited = _available_evaluators(state, "holdout", now)
@@ -108,6 +109,8 @@ def receive_report(state: Run, event: Evaluated) -> Run:
     def with_report(evaluation: PendingEvaluation) -> PendingEvaluation:
         if event.client not in evaluation.awaited or evaluation.model.version > event.version:
             return evaluation
+        if evaluation.split == "personal" != event.split:
+            return evaluation  # a late report on the same version; training takes longer
         awaited = evaluation.awaited - {event.client}
         if event.examples and (evaluation.model, evaluation.split) == (model, event.split):
             return replace(evaluation, awaited=awaited, results=(*evaluation.results, event))
@@ -130,6 +133,8 @@ def advance(state: Run, now: float, *, close_all: bool = False) -> Transition:
                 state, asking = _request_holdouts(state, evaluation, now)
                 effects += asking
     pending = {evaluation.model.version for evaluation in state.evaluations}
+    if personalization.is_owed(state) and not close_all:
+        pending.add(state.version)
     written = 0
     for summary in state.pending_summaries:
         if summary.model is not None and summary.model.version in pending:
@@ -155,6 +160,8 @@ def _closes_at(state: Run, evaluation: PendingEvaluation) -> float:
 
 def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> Transition:
     """Adds the reports to the round's summary: the metrics of the split that was asked first, and holdouts by edge."""
+    if evaluation.split == "personal":
+        return personalization.close(state, evaluation)
     remaining = tuple(e for e in state.evaluations if e is not evaluation)
     state = replace(state, evaluations=remaining)
     if not evaluation.results:

@@ -234,7 +234,7 @@ class Evaluated:
     """An edge has evaluated a version on its split.
 
     ``examples`` is 0 if the edge could not evaluate it, or has no examples for that. ``metrics``: the values of those
-    that its task declares.
+    that its task declares. ``before``: the metrics and the loss before training, of the split ``personal``.
     """
 
     now: float
@@ -247,6 +247,7 @@ class Evaluated:
     loss: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     confusion: ConfusionCounts | None = None
+    before: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from fl_aggregator.round import buffering, registration
+from fl_aggregator.round import buffering, personalization, registration
 from fl_aggregator.round.closing import announcement_of, end_run, finish
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.state import (
@@ -31,18 +31,21 @@ def select(state: Run, phase: Selecting | Evaluating, now: float) -> Transition:
     """Opens the next round if enough edges are eligible; otherwise waits, finishes the run, or fails.
 
     The run finishes when all versions were made or the target was reached; first it waits for pending
-    evaluations. It fails if too few edges are eligible for ``wait`` seconds, or if the task does not have the
-    metric of the target.
+    evaluations, and for models of the edges' own if there are to be any. It fails if too few edges are eligible for
+    ``wait`` seconds, or if the task does not have the metric of the target.
     """
     settings = state.settings
     if settings.parsed_target is not None and state.declared is not None and state.target_metric is None:
         return _fail_for_unknown_target(state, settings.parsed_target, now)
-    is_done = state.version >= settings.rounds or state.target_reached
-    if is_done or settings.target is not None:
+    if state.is_done or settings.target is not None:
         if state.evaluations:
             evaluating = Evaluating(round=phase.round, since=phase.since)
             return (state if phase == evaluating else replace(state, phase=evaluating)), ()
-        if is_done:
+        if personalization.is_owed(state):
+            state, effects = personalization.request(state, phase.round, phase.since, now)
+            if effects:
+                return state, effects
+        if state.is_done:
             return finish(state, now)
     if isinstance(phase, Evaluating):
         phase = Selecting(round=phase.round, since=now, not_before=now)

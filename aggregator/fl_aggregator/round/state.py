@@ -205,6 +205,14 @@ def collected_round(phase: Phase) -> Collecting | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PersonalScore:
+    """The primary metric on an edge's holdout: of the last version, and of the model that the edge made of it."""
+
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """How a round ended.
 
@@ -213,7 +221,8 @@ class Summary:
     evaluated, null if it was not. ``first_served``: the first of the versions whose mean was evaluated, null if it was
     the version itself. ``similarity``: of the updates, null if they were not compared. ``edges``: by client, the
     primary metric of version ``edges_version`` on the edge's own holdout: of the round's version if edges were asked
-    for their holdouts, else of its base, as the participants measured it before they trained.
+    for their holdouts, else of its base, as the participants measured it before they trained. ``personal``: by client,
+    of the last version with ``--personalize``.
     """
 
     round: int
@@ -233,6 +242,7 @@ class Summary:
     similarity: Similarity | None = None
     edges: Mapping[str, float] = field(default_factory=dict)
     edges_version: int | None = None
+    personal: Mapping[str, PersonalScore] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,8 +304,9 @@ class Run:
     ``incarnation``: which start of the aggregator this is. ``declared``: the metrics that the task declares, null until
     an edge has said so. ``pending_summaries``: ended rounds whose line in the history is not written yet. ``metrics``:
     of the newest evaluated version, on ``split``. ``best``: the best value of the primary metric so far, on
-    ``best_split``. ``counted``: by client, the updates on which what edges keep for a correction is based; empty
-    without one. ``answered``: by client; empty in a run of rounds.
+    ``best_split``. ``counted``: by client, the updates on which what edges keep is based; empty if they keep nothing.
+    ``answered``: by client; empty in a run of rounds. ``served``: the newest version, or the mean of versions in its
+    place. ``personal``: by client, the scores of the edges' own models; null until they are asked for them.
     """
 
     settings: Settings
@@ -317,6 +328,13 @@ class Run:
     target_reached: bool = False
     counted: Mapping[str, Counted] = field(default_factory=dict)
     answered: Mapping[str, Answered] = field(default_factory=dict)
+    served: ModelReference | None = None
+    personal: Mapping[str, PersonalScore] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all versions were made, or the target was reached."""
+        return self.version >= self.settings.rounds or self.target_reached
 
     @property
     def ended(self) -> bool:

@@ -191,6 +191,8 @@ class Interpreter:
                 self.worker.average(effect)
             case do.PublishModel():
                 self._publish_model(effect)
+            case do.Personalize(model=model):
+                self._model_publisher.ask_for_personal(self._settings.personal_training(model.version))
             case do.PublishResult(summary=summary):
                 notices.log_single_class(summary)
                 self._rejections.close_round(summary.round)

@@ -16,7 +16,7 @@ from typing import Final
 from fl_aggregator.aggregation.serving import read_mean
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
-from fl_aggregator.round import machine
+from fl_aggregator.round import machine, personalization
 from fl_aggregator.round.closing import announcement_of, average_of
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.events import UpdateMetadata
@@ -111,6 +111,7 @@ class RecoveredRun:
         effects: list[do.Effect] = [
             models[version] for version in sorted(models) if version in self.checkpoints
         ]
+        effects += personalization.repeated(state)
         effects += self.snapshot.results.values()
         if isinstance(state.phase, Collecting):
             effects.append(announcement_of(state.phase))

@@ -54,12 +54,13 @@ class PredictionRequest:
     """A request that waits for its answer.
 
     ``response_topic`` is ``None`` if the request has none, or one that the protocol does not allow. The
-    answer repeats ``correlation_data``, MQTT's Correlation Data.
+    answer repeats ``correlation_data``, MQTT's Correlation Data. ``by_name``: it came on the edge's own topic.
     """
 
     payload: bytes = field(repr=False)
     response_topic: str | None
     correlation_data: bytes | None
+    by_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,18 @@ class PredictionBackend(Protocol):
     """Where predictions are made."""
 
     def predict(
-        self, announced: m.ModelAnnouncement, model: FetchedModel, payload: bytes, asker: str | None
+        self,
+        announced: m.ModelAnnouncement,
+        model: FetchedModel,
+        payload: bytes,
+        asker: str | None,
+        *,
+        by_name: bool,
     ) -> Started:
-        """Starts a prediction with ``model``, which was ``announced``. The askers of waiting predictions take turns."""
+        """Starts a prediction with ``model``, which was ``announced``, or with what this edge has made of it.
+
+        ``by_name``: this edge was asked, and no other. The askers of waiting predictions take turns.
+        """
 
 
 class Predictor:
@@ -126,7 +136,8 @@ class Predictor:
         self._waiting: deque[PredictionRequest] = deque()
         self._running: dict[int, tuple[PredictionRequest, m.ModelAnnouncement, bool]] = {}
         self._answered = 0
-        self._topics = {t.build(prefix, t.PredictTopic(name)) for name in (None, client)}
+        self._own_topic = t.build(prefix, t.PredictTopic(client))
+        self._topics = {t.build(prefix, t.PredictTopic()), self._own_topic}
         self._to_clear: set[str] = set()
         self._cleared = 0
 
@@ -256,7 +267,10 @@ class Predictor:
             return  # most refused requests get no answer, or the answers would be a flood, too
         is_allowed = topic is None or t.is_response_topic_allowed(self._prefix, topic)
         request = PredictionRequest(
-            bytes(received.payload), topic if is_allowed else None, received.correlation_data
+            bytes(received.payload),
+            topic if is_allowed else None,
+            received.correlation_data,
+            by_name=received.topic == self._own_topic,
         )
         if not is_allowed:
             own_topic = t.build(self._prefix, t.PredictionsTopic())
@@ -325,7 +339,9 @@ class Predictor:
     def _predict(
         self, request: PredictionRequest, announced: m.ModelAnnouncement, model: FetchedModel
     ) -> None:
-        started = self._backend.predict(announced, model, request.payload, request.response_topic)
+        started = self._backend.predict(
+            announced, model, request.payload, request.response_topic, by_name=request.by_name
+        )
         self._running[started.job] = request, announced, started.personal
 
     def _answer(

@@ -104,6 +104,22 @@ class Dispatcher:
         )
         self._track(JobOwner(client, effect.job, None if base is None else base.digest), pool_id)
 
+    def personalize(
+        self,
+        client: str,
+        effect: effects.Personalize,
+        model: FetchedModel,
+        own: Mapping[str, memoryview],
+    ) -> None:
+        """Starts to train a model of the edge's own from ``model``."""
+        announced = effect.announced
+        assert announced.training is not None
+        pool_id = self._pool.train(
+            client, announced.task, effect.partition, _cache_frame(model), announced.training, announced.round + 1,
+            own=jobs.Vectors.of(own) if own else None, personal=True,
+        )  # fmt: skip
+        self._track(JobOwner(client, effect.job, model.digest), pool_id)
+
     def evaluate(
         self,
         client: str,
@@ -126,7 +142,7 @@ class Dispatcher:
         self,
         client: str,
         task: str,
-        model: FetchedModel,
+        model: FetchedModel | protocol.CacheModel,
         payload: bytes,
         asker: str | None,
         partition: Partition | None,
@@ -136,7 +152,8 @@ class Dispatcher:
 
         ``local``: the part of the model that is the edge's own.
         """
-        pool_id = self._pool.predict(task, _cache_frame(model), payload, asker, client, partition, local)
+        frame = _cache_frame(model) if isinstance(model, FetchedModel) else model
+        pool_id = self._pool.predict(task, frame, payload, asker, client, partition, local)
         self._owners[pool_id] = JobOwner(client, None)
         return pool_id
 

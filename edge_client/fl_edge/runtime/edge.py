@@ -9,11 +9,12 @@ from pathlib import Path
 
 from fl_edge.messaging.authenticity import MessageAuthenticator
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
+from fl_edge.messaging.model_store import FetchedModel
 from fl_edge.prediction.predictor import Predictor
 from fl_edge.session.state import LoadedPartition, Session, SessionState
 from fl_edge.session.work import StateReference
 from fl_edge.storage.own_state_files import OwnStateFiles
-from fl_edge.training.local_part import LOCAL
+from fl_edge.training.local_part import LOCAL, PERSONAL
 from fl_edge.workers.protocol import CacheModel
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
@@ -21,6 +22,14 @@ from fl_shared.protocol.messages import Partition
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import ArraySpec, Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class PersonalModel:
+    """A model of the edge's own: the arrays that are shared in training, and those that stay there, too."""
+
+    whole: CacheModel
+    local: CacheModel | None
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +51,7 @@ class Edge:
     own_state: OwnStateFiles = field(init=False)
     """What it keeps of a run, beside its update."""
     _local: tuple[StateReference, CacheModel | None] | None = None
+    _personal: tuple[StateReference, PersonalModel | None] | None = None
     model_digests: dict[int, tuple[str, ...]] = field(default_factory=dict)
     """By job, the digests of the model that it has asked for, and of its companions."""
     scheduled: float | None = None
@@ -76,13 +86,29 @@ class Edge:
             self._local = current, None if data is None else _vector_frame(data)
         return self._local[1]
 
+    def personal_model(self, run: str, model: FetchedModel) -> PersonalModel | None:
+        """Returns what the edge has made of this model of ``run`` with ``--personalize``; null if it has not."""
+        kept = self.state.own_state.personal if isinstance(self.state, Session) else None
+        if kept is None or (kept.run, kept.digest) != (run, model.digest):
+            return None
+        if self._personal is None or self._personal[0] != kept:
+            vectors = self.own_state.personal()
+            weights, local = vectors.get(PERSONAL), vectors.get(LOCAL)
+            fits = weights is not None and len(weights) == len(model.weights.data)
+            self._personal = kept, None
+            if weights is not None and fits:
+                whole = _vector_frame(weights, model.weights.manifest)
+                self._personal = kept, PersonalModel(whole, None if local is None else _vector_frame(local))
+        return self._personal[1]
+
     @property
     def is_connected(self) -> bool:
         """Whether the connection of the edge's session is up."""
         return self.connection is not None and self.connection.is_connected
 
 
-def _vector_frame(data: memoryview) -> CacheModel:
-    """Returns an encoded vector as a worker is sent it. Only the worker knows which arrays it has."""
-    spec = ArraySpec(name=LOCAL, shape=(len(data) // FLOAT32.size(1),))
-    return CacheModel(hashlib.sha256(data).hexdigest(), Manifest(arrays=(spec,)), SharedBytes.copy_of(data))
+def _vector_frame(data: memoryview, manifest: Manifest | None = None) -> CacheModel:
+    """Returns an encoded vector as a worker is sent it. Only the worker knows which arrays a local part has."""
+    if manifest is None:
+        manifest = Manifest(arrays=(ArraySpec(name=LOCAL, shape=(len(data) // FLOAT32.size(1),)),))
+    return CacheModel(hashlib.sha256(data).hexdigest(), manifest, SharedBytes.copy_of(data))

@@ -83,14 +83,27 @@ class _EdgePredictionBackend:
         self._dispatcher, self._edge = dispatcher, edge
 
     def predict(
-        self, announced: m.ModelAnnouncement, model: FetchedModel, payload: bytes, asker: str | None
+        self,
+        announced: m.ModelAnnouncement,
+        model: FetchedModel,
+        payload: bytes,
+        asker: str | None,
+        *,
+        by_name: bool,
     ) -> Started:
         edge, task = self._edge, announced.task
-        local = edge.local_part(announced.run)
+        own = edge.personal_model(announced.run, model) if by_name else None
+        local = edge.local_part(announced.run) if own is None else own.local
         job = self._dispatcher.predict(
-            edge.client, task, model, payload, asker, edge.partition_of(task), local
+            edge.client,
+            task,
+            model if own is None else own.whole,
+            payload,
+            asker,
+            edge.partition_of(task),
+            local,
         )
-        return Started(job, personal=local is not None)
+        return Started(job, personal=own is not None or local is not None)
 
 
 class Runtime:
@@ -329,8 +342,10 @@ class Runtime:
                 edge.own_state.stage(reference, vectors)
             case effects.PromoteState():
                 edge.own_state.promote()
-            case effects.DropState(staged=staged, current=current):
-                edge.own_state.drop(staged=staged, current=current)
+            case effects.DropState(staged=staged, current=current, personal=personal):
+                edge.own_state.drop(staged=staged, current=current, personal=personal)
+            case effects.KeepPersonal(reference=reference, vectors=vectors):
+                edge.own_state.keep_personal(reference, vectors)
             case effects.Load():
                 self._dispatcher.load(client, effect)
             case effects.Fetch(job=job):
@@ -342,6 +357,9 @@ class Runtime:
             case effects.Evaluate(job=job, run=run):
                 model = self._take_models(edge, job)[0]
                 self._dispatcher.evaluate(client, effect, model, edge.local_part(run))
+            case effects.Personalize(job=job):
+                model = self._take_models(edge, job)[0]
+                self._dispatcher.personalize(client, effect, model, edge.own_state.current())
             case effects.Cancel(job=job):
                 self._dispatcher.cancel(client, job)
                 self._release_models(edge, job)

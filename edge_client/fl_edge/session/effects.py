@@ -68,10 +68,19 @@ class PromoteState:
 
 @dataclass(frozen=True, slots=True)
 class DropState:
-    """Delete what is kept: what is staged, what counts, or both."""
+    """Delete what is kept: what is staged, what counts, the edge's own model, or several of these."""
 
-    staged: bool
-    current: bool
+    staged: bool = False
+    current: bool = False
+    personal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPersonal:
+    """Keep a model of the edge's own, in place of the one before."""
+
+    reference: StateReference
+    vectors: Mapping[str, memoryview] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +131,15 @@ class Evaluate:
 
 
 @dataclass(frozen=True, slots=True)
+class Personalize:
+    """Train a model of the edge's own from the one that the same job has fetched, which was ``announced``."""
+
+    job: int
+    announced: m.ModelAnnouncement
+    partition: m.Partition
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
     """Cancel job ``job``, including its fetch; nothing that it still reports counts."""
 
@@ -156,10 +174,12 @@ Effect = (
     | StageState
     | PromoteState
     | DropState
+    | KeepPersonal
     | Load
     | Fetch
     | Train
     | Evaluate
+    | Personalize
     | Cancel
     | ServeModel
     | Disconnect

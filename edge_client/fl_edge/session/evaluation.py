@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fl_edge.session.declining import decline_evaluation
-from fl_edge.session.effects import Evaluate, Fetch, LogNotice, Send, ServeModel
-from fl_edge.session.events import Fetched, JobFailed, ModelEvaluated
+from fl_edge.session.effects import Evaluate, Fetch, KeepPersonal, LogNotice, Personalize, Send, ServeModel
+from fl_edge.session.events import Fetched, JobFailed, ModelEvaluated, Trained
 from fl_edge.session.state import LoadedPartition, Session
 from fl_edge.session.transitions import Transition, then, transition, with_next_job, with_next_seq
-from fl_edge.session.work import Evaluating, EvaluationDone, EvaluationScores, Recipient
+from fl_edge.session.work import Evaluating, EvaluationDone, EvaluationScores, Recipient, StateReference
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.system.text import quantity_text
 
 EVALUATION_FETCH_TIMEOUT = 600.0
 """Seconds for fetching a model to evaluate. The fetch ends earlier if the broker no longer has the model."""
@@ -51,6 +52,8 @@ def start_evaluation(session: Session) -> Transition:
     announced = messages.announced if messages else None
     if announced is None or announced.evaluate is None or isinstance(session.evaluation, Evaluating):
         return transition(session)
+    if announced.evaluate == "personal" and announced.training is None:
+        return transition(session)
     if not _can_evaluate(session, announced.evaluate, announced.task):
         return transition(session)
     staged = session.own_state.staged
@@ -89,10 +92,11 @@ def fetched(session: Session, event: Fetched) -> Transition:
     """Starts the evaluation when its model has been fetched."""
     match session.evaluation:
         case Evaluating(job=job, announced=announced, split=split) if job == event.job:
+            loaded = session.partition_state
+            if split == "personal" and isinstance(loaded, LoadedPartition):
+                return transition(session, Personalize(job, announced, loaded.partition))
             partition = (
-                session.partition_state.partition
-                if split == "holdout" and isinstance(session.partition_state, LoadedPartition)
-                else None
+                loaded.partition if split == "holdout" and isinstance(loaded, LoadedPartition) else None
             )
             return transition(
                 session, Evaluate(job, announced.run, announced.task, announced.digest, split, partition)
@@ -111,6 +115,48 @@ def evaluated(session: Session, event: ModelEvaluated) -> Transition:
             return then(transition(session, notice), send_evaluation, start_evaluation)
         case _:
             return transition(session)
+
+
+def personalized(session: Session, event: Trained) -> Transition:
+    """Keeps the model that the edge has made of the last version, and sends what it is worth."""
+    match session.evaluation:
+        case Evaluating(job=job, announced=announced, split=split) if job == event.job:
+            reference = StateReference(announced.run, announced.version, announced.digest)
+            session = replace(session, own_state=replace(session.own_state, personal=reference))
+            scores = _scores_of(session, event.update.metrics)
+            notice = LogNotice(f"version {announced.version}: made a model of its own: {_gain(scores)}")
+            session = replace(session, evaluation=EvaluationDone(announced, split, scores, None))
+            keep = KeepPersonal(reference, event.own)
+            return then(transition(session, keep, notice), send_evaluation, start_evaluation)
+        case _:
+            return transition(session)
+
+
+def _scores_of(session: Session, metrics: m.UpdateMetrics) -> EvaluationScores:
+    """Returns the scores before and after the training on the edge's holdout, if it has one."""
+    if metrics.before is None or metrics.after is None:
+        return NO_SCORES
+    before, after = (
+        {name: value for name, value in found.items() if name != "examples"}
+        for found in (metrics.before, metrics.after)
+    )
+    loaded = session.partition_state
+    return EvaluationScores(
+        examples=int(metrics.after["examples"]),
+        loss=after.pop(m.LOSS.name),
+        metrics=after,
+        declared=loaded.metrics if isinstance(loaded, LoadedPartition) else (),
+        before=before,
+    )
+
+
+def _gain(scores: EvaluationScores) -> str:
+    if scores.before is None:
+        return "it has no holdout to measure it on"
+    primary = m.primary_of(scores.declared)
+    after = {**scores.metrics, m.LOSS.name: scores.loss}
+    values = (quantity_text(found.get(primary.name), primary.unit) for found in (scores.before, after))
+    return f"{primary.name} {' → '.join(values)} on its holdout"
 
 
 def failed(session: Session, event: JobFailed) -> Transition:
@@ -164,4 +210,5 @@ def _message(
         loss=scores.loss,
         metrics=dict(scores.metrics),
         confusion=scores.confusion,
+        before=None if scores.before is None else dict(scores.before),
     )

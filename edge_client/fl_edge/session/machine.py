@@ -154,7 +154,11 @@ def _react(session: Session, event: Event) -> Transition:
         case Fetched():
             return then(rounds.fetched(session, event), lambda s: evaluation.fetched(s, event))
         case Trained():
-            return then(rounds.trained(session, event), lambda s: rounds.start_round(s, now))
+            return then(
+                rounds.trained(session, event),
+                lambda s: rounds.start_round(s, now),
+                lambda s: evaluation.personalized(s, event),
+            )
         case ModelEvaluated():
             return evaluation.evaluated(session, event)
         case JobFailed():

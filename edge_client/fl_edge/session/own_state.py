@@ -11,8 +11,8 @@ from dataclasses import replace
 from fl_edge.session.effects import DropState, PromoteState, StageState
 from fl_edge.session.events import Trained
 from fl_edge.session.state import Membership, Session
-from fl_edge.session.transitions import Transition, transition
-from fl_edge.session.work import OwnState, StateReference
+from fl_edge.session.transitions import Transition, then, transition
+from fl_edge.session.work import StateReference
 from fl_shared.protocol import messages as m
 
 
@@ -40,6 +40,11 @@ def settle_by_admission(session: Session, before: Membership | None, reply: m.Ad
 
     Of an earlier moment of the same incarnation, a late reply says nothing.
     """
+    if session.own_state.personal is not None and session.own_state.personal.run != reply.run:
+        session = replace(session, own_state=replace(session.own_state, personal=None))
+        return then(
+            transition(session, DropState(personal=True)), lambda s: settle_by_admission(s, before, reply)
+        )
     own, counted, newest = session.own_state, reply.counted, reply.newest_round
     ours = [one.round for one in (own.current, own.staged) if one is not None and one.run == reply.run]
     known = before is not None and (before.run, before.incarnation) == (reply.run, reply.incarnation)
@@ -77,12 +82,13 @@ def _is_counted(reference: StateReference, run: str, counted: m.CountedUpdate | 
 
 
 def _promote(session: Session, staged: StateReference) -> Transition:
-    return transition(replace(session, own_state=OwnState(current=staged)), PromoteState())
+    own = replace(session.own_state, current=staged, staged=None)
+    return transition(replace(session, own_state=own), PromoteState())
 
 
 def _drop(session: Session, *, staged: bool = False, current: bool = False) -> Transition:
     if not (staged or current):
         return transition(session)
     own = session.own_state
-    left = OwnState(None if current else own.current, None if staged else own.staged)
+    left = replace(own, current=None if current else own.current, staged=None if staged else own.staged)
     return transition(replace(session, own_state=left), DropState(staged=staged, current=current))

@@ -40,10 +40,15 @@ class StateReference:
 
 @dataclass(frozen=True, slots=True)
 class OwnState:
-    """What the edge keeps of a run. ``staged``: with an update of which nobody knows yet whether it counts."""
+    """What the edge keeps of a run.
+
+    ``staged``: with an update of which nobody knows yet whether it counts. ``personal``: a model of its own, made of
+    the version ``round`` with this digest.
+    """
 
     current: StateReference | None = None
     staged: StateReference | None = None
+    personal: StateReference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,8 @@ class Evaluating:
 class EvaluationScores:
     """The scores of one model: ``loss`` per example, and those of the ``declared`` metrics that could be measured.
 
-    If ``examples`` is 0, the other values mean nothing.
+    If ``examples`` is 0, the other values mean nothing. ``before``: with the loss, of the version that the edge has
+    made a model of its own of; ``None`` in other evaluations.
     """
 
     examples: int
@@ -152,6 +158,7 @@ class EvaluationScores:
     metrics: Mapping[str, float] = field(default_factory=dict)
     confusion: m.Confusion | None = None
     declared: tuple[m.MetricDeclaration, ...] = ()
+    before: Mapping[str, float] | None = None
 
     @property
     def text(self) -> str:

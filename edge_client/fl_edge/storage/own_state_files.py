@@ -1,7 +1,8 @@
 """What an edge keeps of a run, on disk: what counts, and what is staged with its newest update.
 
 It keeps vectors for a correction, and the part of the model that is not shared. ``own.safetensors`` counts,
-``own.next.safetensors`` is staged. Each has a float32 tensor for each vector.
+``own.next.safetensors`` is staged, ``personal.safetensors`` is a model of the edge's own. Each has a float32 tensor for
+each vector.
 The metadata has the client, the run, the round and the digest of the update that it came with, and the SHA-256 of the
 data, by which a file is recognized that a power failure has left incomplete.
 """
@@ -29,6 +30,7 @@ LOG: Final = logging.getLogger(__name__)
 
 CURRENT: Final = "own.safetensors"
 STAGED: Final = "own.next.safetensors"
+PERSONAL: Final = "personal.safetensors"
 MAX_HEADER: Final = 2**16
 """Bytes."""
 MAX_BYTES: Final = 2**36
@@ -60,10 +62,17 @@ class OwnStateFiles:
 
     def read(self) -> OwnState:
         """Returns what the files are. Those that are not usable are logged and removed."""
-        return OwnState(self._reference(CURRENT), self._reference(STAGED))
+        return OwnState(*map(self._reference, (CURRENT, STAGED, PERSONAL)))
 
     def stage(self, reference: StateReference, vectors: Vectors) -> None:
         """Writes what is staged, in place of what was. When it returns, it survives the process."""
+        self._write(STAGED, reference, vectors)
+
+    def keep_personal(self, reference: StateReference, vectors: Vectors) -> None:
+        """Writes a model of the edge's own, in place of the one before."""
+        self._write(PERSONAL, reference, vectors)
+
+    def _write(self, file: str, reference: StateReference, vectors: Vectors) -> None:
         names = sorted(vectors)
         data = [vectors[name] for name in names]
         metadata = _Metadata(
@@ -75,18 +84,18 @@ class OwnStateFiles:
             for name, one in zip(names, data, strict=True)
         )
         head = file_head(tensors, {"state": metadata.model_dump_json()})
-        self._memory.pop(STAGED, None)
+        self._memory.pop(file, None)
         try:
-            write_atomically(self._directory / STAGED, head, *data)
+            write_atomically(self._directory / file, head, *data)
         except OSError as error:
             LOG.warning(
                 "%s: not written: %s; it stays in memory, and this edge begins as a new one if it is killed now",
-                self._directory / STAGED,
+                self._directory / file,
                 error.strerror,
                 extra={"client": self._client},
             )
-            delete(self._directory / STAGED)
-            self._memory[STAGED] = {name: bytes(one) for name, one in zip(names, data, strict=True)}
+            delete(self._directory / file)
+            self._memory[file] = {name: bytes(one) for name, one in zip(names, data, strict=True)}
 
     def promote(self) -> None:
         """Makes what is staged what counts."""
@@ -101,18 +110,25 @@ class OwnStateFiles:
         except OSError as error:
             LOG.warning("cannot rename %s: %s", self._directory / STAGED, error.strerror)
 
-    def drop(self, *, staged: bool, current: bool) -> None:
+    def drop(self, *, staged: bool = False, current: bool = False, personal: bool = False) -> None:
         """Deletes what is asked for."""
-        for name, asked in ((STAGED, staged), (CURRENT, current)):
+        for name, asked in ((STAGED, staged), (CURRENT, current), (PERSONAL, personal)):
             if asked:
                 self._memory.pop(name, None)
                 delete(self._directory / name)
 
     def current(self) -> dict[str, memoryview]:
         """Returns the vectors that count; none if there are none."""
-        if CURRENT in self._memory:
-            return {name: memoryview(data) for name, data in self._memory[CURRENT].items()}
-        found = self._load(CURRENT)
+        return self._vectors(CURRENT)
+
+    def personal(self) -> dict[str, memoryview]:
+        """Returns the vectors of the edge's own model; none if it has none."""
+        return self._vectors(PERSONAL)
+
+    def _vectors(self, file: str) -> dict[str, memoryview]:
+        if file in self._memory:
+            return {name: memoryview(data) for name, data in self._memory[file].items()}
+        found = self._load(file)
         return {} if found is None else found[1]
 
     def _reference(self, name: str) -> StateReference | None:

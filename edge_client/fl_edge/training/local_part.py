@@ -21,6 +21,8 @@ MAX_NAMED: Final = 50
 """Arrays that a mistake names."""
 LOCAL: Final = "@local"
 """The vector of these arrays among those that an edge keeps. No section and no correction has this name."""
+PERSONAL: Final = "@weights"
+"""That of the shared arrays of a model of its own."""
 
 
 @dataclass(frozen=True, slots=True)

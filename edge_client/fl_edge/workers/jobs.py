@@ -75,6 +75,7 @@ class TrainJob:
 
     ``encoding``: of the result. ``companions``: the digests of the vectors that the aggregator publishes for the
     ``correction``, by name; ``own``: the vectors that the edge has kept, for it and as its local part, as float32.
+    ``personal``: what the edge keeps of it is a model of its own.
     """
 
     client: str
@@ -87,6 +88,7 @@ class TrainJob:
     correction: Correction | None = None
     companions: dict[str, str] = field(default_factory=dict)
     own: Vectors | None = None
+    personal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,14 +160,18 @@ class Pool:
         correction: Correction | None = None,
         companions: Mapping[str, CacheModel] | None = None,
         own: Vectors | None = None,
+        *,
+        personal: bool = False,
     ) -> int:
         """Submits a training job from ``base``; None in round 0. The result is a `TrainOutcome` in ``encoding``.
 
-        For the vectors of a ``correction``, see `TrainJob`.
+        For the vectors of a ``correction``, and ``personal``, see `TrainJob`.
         """
         digest, vectors = None if base is None else base.digest, companions or {}
         digests = {name: vector.digest for name, vector in vectors.items()}
-        job = TrainJob(client, task, partition, digest, settings, round, encoding, correction, digests, own)
+        job = TrainJob(
+            client, task, partition, digest, settings, round, encoding, correction, digests, own, personal
+        )
         return self._submit(_PendingJob(job, (*([] if base is None else [base]), *vectors.values())))
 
     def evaluate(

@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -30,7 +30,7 @@ from fl_edge.errors import CancelledError
 from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.executor import Executor, TrainedUpdate
 from fl_edge.training.factory import executor_for
-from fl_edge.training.local_part import LOCAL
+from fl_edge.training.local_part import LOCAL, PERSONAL
 from fl_edge.workers.failures import failure_of
 from fl_edge.workers.jobs import (
     EvaluateJob,
@@ -238,8 +238,8 @@ class Worker:
         manifest, weights = model.model.manifest, model.weights()
         _check_finite(weights)
         kept = {} if job.own is None else job.own.parts()
-        own = {name: FLOAT32.decode(data) for name, data in kept.items()}
-        local = own.pop(LOCAL, None)
+        vectors = {name: FLOAT32.decode(data) for name, data in kept.items()}
+        local = vectors.pop(LOCAL, None)
         update = executor.train(
             weights,
             manifest,
@@ -249,9 +249,12 @@ class Worker:
             job.client,
             cancelled,
             result.allocate,
-            _correction_request(job, models, own),
+            _correction_request(job, models, vectors),
             local,
         )
+        if job.personal:
+            own = {name: one for name, one in update.own.items() if name == LOCAL}
+            update = replace(update, own={**own, PERSONAL: model.weights() + update.delta})
         return train_outcome(job, manifest, result, update)
 
     def _prediction_loop(self) -> NoReturn:

@@ -183,6 +183,17 @@ def _check_task(settings: Settings) -> None:
         raise UserError(f"--task: {error}") from None
 
 
+def _personal(outcome: Outcome) -> dict[str, Any] | None:
+    """What the edges' own models are worth; null if there are none."""
+    from fl_aggregator.monitoring.views.round_record import personal_scores
+
+    scores = personal_scores(outcome.state.personal or {})
+    if scores is None:
+        return None
+    before, after = scores.means
+    return {"before": before, "after": after, "edges": scores.model_dump()}
+
+
 def _result(aggregator: Aggregator, outcome: Outcome, directory: RunDirectory) -> dict[str, Any]:
     """The object that ``simulate --json`` prints at the end. ``mean``, ``p10``, ``worst``: of the last round."""
     from fl_aggregator.monitoring.views.round_record import read_records
@@ -197,6 +208,7 @@ def _result(aggregator: Aggregator, outcome: Outcome, directory: RunDirectory) -
         "primary": outcome.state.primary.name,
         "split": outcome.state.split,
         **(rounds[-1].over_edges if rounds else {}),
+        "personal": _personal(outcome),
         "model_sha256": model_sha256(model) if model.exists() else None,
         "seconds": round(outcome.seconds, 3),
         "attack": aggregator.attack,

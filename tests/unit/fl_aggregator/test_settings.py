@@ -53,6 +53,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "serve": "newest",
         "similarity": 0,
         "keep_local": (),
+        "personalize": 0,
         "train_examples": None,
         "partition": "iid",
         "holdout": 0.2,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
@@ -21,7 +22,7 @@ from pydantic import (
 )
 
 from fl_aggregator.round.events import Similarity
-from fl_aggregator.round.state import Summary
+from fl_aggregator.round.state import PersonalScore, Summary
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Envelope
 from fl_shared.system.text import natural_order
@@ -72,6 +73,18 @@ class Traffic(_Lenient):
     down: m.Count = 0
 
 
+class PersonalScores(_Lenient):
+    """By client, the primary metric on its holdout: of the last version, and of its own model made of that."""
+
+    before: EdgesValues = {}
+    after: EdgesValues = {}
+
+    @property
+    def means(self) -> tuple[float, float]:
+        """The means over the edges, each of which counts the same; of one edge at least."""
+        return fmean(self.before.values()), fmean(self.after.values())
+
+
 class RoundRecord(_Lenient):
     """A round that has ended. ``version`` and ``digest`` are null if it was abandoned for ``reason``.
 
@@ -80,7 +93,7 @@ class RoundRecord(_Lenient):
     version was evaluated, null if it was not. ``seconds``: durations by phase. ``first_served``: of a mean of versions
     that was evaluated, the first; null if it was the version itself. ``similarity``: null if updates were not compared.
     ``edges``: by client, the primary metric of version ``edges_version`` on the edge's own holdout (see `Summary`); in
-    a result only the worst.
+    a result only the worst. ``personal``: of the last version with ``--personalize``.
     """
 
     round: m.Count
@@ -104,6 +117,7 @@ class RoundRecord(_Lenient):
     similarity: Similarity | None = None
     edges: EdgesValues = {}
     edges_version: m.Count | None = None
+    personal: PersonalScores | None = None
 
     @field_validator("similarity")
     @classmethod
@@ -156,6 +170,7 @@ class RoundRecord(_Lenient):
             similarity=summary.similarity,
             edges={name: summary.edges[name] for name in natural_order(summary.edges)},
             edges_version=summary.edges_version,
+            personal=personal_scores(summary.personal),
         )
 
     @classmethod
@@ -258,6 +273,17 @@ class RoundRecord(_Lenient):
         """The object for ``--json``: the `HistoryRow`, ``primary``, ``reason``, ``missing``, and `over_edges`."""
         more = {"primary": self.primary.model_dump(), "reason": self.reason, "missing": dict(self.missing)}
         return asdict(HistoryRow.of(self)) | more | self.over_edges
+
+
+def personal_scores(scores: Mapping[str, PersonalScore]) -> PersonalScores | None:
+    """Returns the scores of the edges' own models as a record has them; null if there are none."""
+    names = natural_order(scores)
+    if not names:
+        return None
+    return PersonalScores.model_construct(
+        before={name: scores[name].before for name in names},
+        after={name: scores[name].after for name in names},
+    )
 
 
 def _first(outliers: Mapping[str, str]) -> dict[str, str]:

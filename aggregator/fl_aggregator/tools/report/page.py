@@ -94,7 +94,7 @@ def _run_sections(run: RunReport) -> list[Child]:
         return [nothing, sections.labels(run), sections.settings(run)]
     return [
         sections.learning(run), _side_by_side(sections.primary_by_edge(run), sections.confusion(run)),
-        edge_values(run), sections.labels(run), sections.participation(run),
+        edge_values(run), sections.personal(run), sections.labels(run), sections.participation(run),
         sections.time_and_traffic(run), sections.rejections(run),
         similarity(run),
         sections.rounds(run),

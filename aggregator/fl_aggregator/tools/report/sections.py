@@ -274,6 +274,31 @@ def primary_by_edge(run: RunReport) -> Markup | None:
     )  # fmt: skip
 
 
+def personal(run: RunReport) -> Markup | None:
+    """The primary metric of each edge's own model, before and after; null in a run without such models."""
+    scores = next((record.personal for record in reversed(run.rounds) if record.personal is not None), None)
+    if scores is None or not scores.after:
+        return None
+    metric = run.primary
+    before, after = scores.means
+    shown = [
+        ("mean", before, after),
+        *((name, scores.before.get(name), scores.after[name]) for name in scores.after),
+    ]
+    rows = [
+        [name, *(quantity_text(value, metric.unit) for value in values)]
+        for name, *values in shown[: MAX_REPORT_ROWS + 1]
+    ]
+    return section(
+        "Personal models",
+        figures.values_by_edge(f"{run.name}/personal", metric, list(scores.after.items()), before),
+        tag("details", tag("summary", f"All {len(scores.after)} edges as a table"),
+            table(["edge", "last version", "its own model"], rows, caption="Personal models")),
+        note=f"{metric.name} of the model that each edge has made of the last version (--personalize), on its holdout. "
+             f"Mean {quantity_text(before, metric.unit)} before (the line), {quantity_text(after, metric.unit)} after.",
+    )  # fmt: skip
+
+
 def confusion(run: RunReport) -> Markup | None:
     """The newest confusion matrix, or its most frequent confusions; null if there is none."""
     newest = run.confusion

@@ -151,8 +151,10 @@ class Edge:
                 self._own_state.stage(reference, vectors)
             case effects.PromoteState():
                 self._own_state.promote()
-            case effects.DropState(staged=staged, current=current):
-                self._own_state.drop(staged=staged, current=current)
+            case effects.DropState(staged=staged, current=current, personal=personal):
+                self._own_state.drop(staged=staged, current=current, personal=personal)
+            case effects.KeepPersonal(reference=reference, vectors=vectors):
+                self._own_state.keep_personal(reference, vectors)
             case effects.Load():
                 self._begin(Work(effect), LOAD_SECONDS)
             case effects.Fetch(job=job, timeout=timeout):
@@ -165,6 +167,10 @@ class Edge:
                 examples = self._holdout if split == "holdout" else None
                 seconds = self.device.evaluation_seconds(examples)
                 self._begin(Work(effect, self._fetched.pop(job)), seconds)
+            case effects.Personalize(job=job, announced=announced):
+                assert announced.training is not None
+                work = Work(effect, self._fetched.pop(job), self._own_state.current())
+                self._begin(work, self._training_seconds(announced.training.epochs))
             case effects.Cancel(job=job):
                 self._cancel(job)
             case effects.ServeModel():
@@ -218,14 +224,17 @@ class Edge:
         return 0 if self._loaded is None else self._loaded.holdout
 
     def _train(self, effect: effects.Train) -> None:
-        selected, loaded, seconds = effect.selected, self._loaded, 0.0
+        selected = effect.selected
         models = () if selected.base is None else self._fetched.pop(effect.job)
-        if models and loaded is not None:
-            epochs = selected.training.epochs or self._epochs
-            seconds = self.device.training_seconds(loaded.examples, loaded.holdout, epochs)
-        own = self._own_state.current() if selected.correction is not None else None
-        self._begin(Work(effect, models, own), seconds)
+        seconds = self._training_seconds(selected.training.epochs) if models else 0.0
+        self._begin(Work(effect, models, self._own_state.current()), seconds)
         self.on_training(selected.round, seconds)
+
+    def _training_seconds(self, epochs: int | None) -> float:
+        loaded = self._loaded
+        if loaded is None:
+            return 0.0
+        return self.device.training_seconds(loaded.examples, loaded.holdout, epochs or self._epochs)
 
     def _begin(self, work: Work, seconds: float) -> None:
         """Begins a job, whose result is looked at in ``seconds``."""

@@ -26,7 +26,7 @@ from fl_edge.workers.pool import Pool
 class Work:
     """A job: its effect, the model that it needs with the companions, and what the edge has kept for a correction."""
 
-    effect: effects.Load | effects.Train | effects.Evaluate
+    effect: effects.Load | effects.Train | effects.Evaluate | effects.Personalize
     models: tuple[FetchedModel, ...] = ()
     own: Mapping[str, memoryview] | None = None
 
@@ -105,6 +105,8 @@ class PoolJobs:
                 self._dispatcher.train(client, work.effect, base, others, work.own)
             case effects.Evaluate():
                 self._dispatcher.evaluate(client, work.effect, work.models[0])
+            case effects.Personalize():
+                self._dispatcher.personalize(client, work.effect, work.models[0], work.own or {})
 
     def _take(self, *, block: bool) -> None:
         try:

@@ -73,7 +73,8 @@ AbilityName = EncodingName
 """The name of something that an edge can do in training; this program may not know it."""
 ClientRole = Literal["train", "predict", "evaluate"]
 PresenceState = Literal["online", "offline"]
-Split = Literal["test", "holdout"]
+Split = Literal["test", "holdout", "personal"]
+"""``personal``: the holdout, before and after the edge has trained a model of its own from the version."""
 
 
 class Fragment(BaseModel):

@@ -48,7 +48,8 @@ class Evaluation(Scoped):
     ``loss`` is the mean over the examples. ``examples`` is 0 if the edge has no examples or could not evaluate: it
     sends no other result for this version, and the other numbers have no meaning. ``metrics``: those that the task
     declares; one that is not finite on these examples is left out. ``confusion`` is given only for the test split,
-    which is not private, and only if the task names its classes.
+    which is not private, and only if the task names its classes. ``before``: on the split ``personal``, the metrics and
+    the loss of the version itself; ``metrics`` and ``loss`` are those of the edge's own model then.
     """
 
     kind: Literal["evaluation"] = "evaluation"
@@ -61,6 +62,7 @@ class Evaluation(Scoped):
     loss: Number
     metrics: Metrics = Field(default={})
     confusion: Confusion | None = None
+    before: Metrics | None = None
 
     @model_validator(mode="after")
     def _examples_agree(self) -> Self:

@@ -7,12 +7,15 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from fl_shared.protocol.kinds.base import MAX_CHUNK, Count, Digest, Fragment, Scoped, Split, TaskSpec
+from fl_shared.protocol.kinds.round import TrainingRequest
 from fl_shared.tensors.encodings.registry import KnownEncoding
 from fl_shared.tensors.manifest import MAX_ARRAYS, ArraySpec
 
 
 class ModelAnnouncement(Scoped):
     """The newest version, retained on ``fl/model``. ``evaluate``: the split on which edges should evaluate it.
+
+    ``training``: with ``evaluate`` personal, how edges train models of their own.
 
     ``first_version``: the model is the mean of the versions from this one to ``version``; null: it is ``version``.
     """
@@ -26,6 +29,7 @@ class ModelAnnouncement(Scoped):
     size: Count
     evaluate: Split | None = None
     first_version: Count | None = None
+    training: TrainingRequest | None = None
 
 
 class SectionManifest(Fragment):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from fl_aggregator.storage.run_directory import HISTORY_FILE, RunDirectory, new_
 from fl_shared.errors import UserError
 from tests.support.recorded_runs import directory_of, rounds_in
 from tests.support.round_playbook import Playbook, round_done, training
+from tests.support.versions import model_of
 
 
 def recalled(playbook: Playbook, path: Path) -> RecoveredRun:
@@ -164,3 +166,12 @@ def test_a_resumed_run_can_begin_to_require_seals_and_keeps_to_it(tmp_path: Path
         again.directory.write_run(again.record)
         again.close()
         assert again.record.settings == Settings(lr=0.5, require_sealed=required)
+
+
+def test_edges_are_asked_for_their_own_models_once_more(tmp_path: Path) -> None:
+    playbook = training(clients=2, per_round=2, rounds=1, personalize=3)
+    round_done(playbook)
+    playbook.play("evaluate 0 1 0.5 split=holdout", "evaluate 1 1 0.7 split=holdout")
+    found = replace(recalled(playbook, tmp_path), checkpoints={1: model_of(1)})
+    again = [type(effect) for effect in found.effects_to_repeat(resumed(found.state))]
+    assert again.index(do.PublishModel) < again.index(do.Personalize), "the second announcement is the last"

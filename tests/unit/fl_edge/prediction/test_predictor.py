@@ -73,7 +73,7 @@ class Setup:
             "7", "fl", self.store, self, connect, 0, PredictionRateLimiter(0.0), "predictors"
         )
 
-    def predict(self, *_: object) -> Started:
+    def predict(self, *_: object, **__: object) -> Started:
         self.jobs += 1
         return Started(self.jobs, personal=False)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fl_edge.session.effects import Fetch
+from fl_edge.session.work import OwnState, StateReference
 from fl_shared.protocol import messages as m
-from tests.support.session_script import SessionScript, identity, version_digest
+from tests.support.session_script import RUN, SessionScript, identity, version_digest
 from tests.support.session_steps import ready, sent
 
 
@@ -70,3 +73,37 @@ def test_models_are_offered_for_predictions_before_any_admission_but_not_those_o
     assert script.do("model 5 run=old") == ()
     assert script.texts("model 1") == ["offer version 1"]
     assert SessionScript(identity(roles=("train",))).do("model 1") == ()
+
+
+def test_5_18_a_model_of_its_own_is_kept_before_its_scores_are_sent() -> None:
+    script = ready()
+    script.do("model 1 evaluate=holdout", "fetched 1", "evaluated 1")
+    texts = script.texts("model 1 evaluate=personal")
+    assert texts[-1].startswith("fetch job=2")
+    assert script.texts("fetched 2") == ["personalize job=2 version 1 part=7/20"]
+    texts = script.texts("trained 2 own before=0.5 after=0.75")
+    assert texts[0] == "keep a model of its own of version 1"
+    assert "accuracy 0.5000 → 0.7500 on its holdout" in texts[1]
+    assert texts[-1].startswith(
+        "send fl/evaluations/7: evaluation incarnation=1 version=1 personal accuracy=0.75"
+    )
+    assert script.session.own_state.personal == StateReference(RUN, 1, version_digest(1))
+    assert sent(script.do("model 1 evaluate=personal")) == [], "once"
+
+
+def test_5_18_an_edge_without_a_holdout_makes_one_as_well() -> None:
+    script = SessionScript()
+    script.do("connected s1", "admitted part=7/20", "loaded 0 holdout=0")
+    script.do("model 1 evaluate=personal", "fetched 1")
+    effects = script.do("trained 1 own")
+    assert [(report.split, report.examples) for report in evaluations(effects)] == [("personal", 0)]
+    assert script.session.own_state.personal is not None
+
+
+def test_a_model_of_another_run_is_dropped() -> None:
+    script = SessionScript()
+    own = OwnState(personal=StateReference("elsewhere", 4, version_digest(4)))
+    script.state = replace(script.session, own_state=own)
+    script.do("connected s1")
+    assert "drop its own model" in script.texts("admitted part=7/20")
+    assert script.session.own_state == OwnState()
