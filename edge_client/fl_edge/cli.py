@@ -6,7 +6,6 @@ Modules that only a running edge needs are imported when it starts, so that ``--
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
 from datetime import UTC, datetime
@@ -257,6 +256,7 @@ def command(
         raise click.BadParameter("can be used with one edge only", param_hint="--mqtt-client-id")
 
     from fl_edge.runtime import fleet
+    from fl_edge.runtime.worker_setup import EdgeSettings, usable_cores
     from fl_edge.workers.process import WORKER
 
     def directory(name: str) -> Path:
@@ -267,7 +267,7 @@ def command(
     return fleet.run(
         fleet.FleetSettings(
             edges=tuple(
-                fleet.EdgeSettings(name, kit_roles, directory(name))  # type: ignore[arg-type]
+                EdgeSettings(name, kit_roles, directory(name))  # type: ignore[arg-type]
                 for name, kit_roles in edges
             ),
             broker_access=broker_access,
@@ -275,7 +275,7 @@ def command(
             data=values["data"],
             device=values["device"],
             chunk_size=values["chunk"],
-            workers=values["workers"] or min(_cores(), len(edges)),
+            workers=values["workers"] or min(usable_cores(), len(edges)),
             broker_timeout=values["wait"],
             label_counts_file=values["parts_file"],
             light=values["light"],
@@ -311,13 +311,6 @@ def _from_kit(
                 "%s: its kit does not include the role %s", consequence, role, extra={"client": kit.name}
             )
     return (kit.name,), kit_roles
-
-
-def _cores() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def main(program: str = "fl-edge", worker: tuple[str, ...] | None = None) -> NoReturn:

@@ -19,6 +19,7 @@ from fl_aggregator.server.interpreter import Interpreter
 from fl_aggregator.settings import Settings
 from fl_edge.runtime import fleet
 from fl_edge.runtime.loop import Runtime
+from fl_edge.runtime.worker_setup import EdgeSettings
 from fl_edge.session import effects, events, machine
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt.address import BrokerAddress
@@ -47,7 +48,7 @@ def run_edge(broker: Mosquitto, prefix: str, state_dir: Path) -> None:
     """Runs the edge 7 in this process until it ends."""
     fleet.run(
         fleet.FleetSettings(
-            edges=(fleet.EdgeSettings("7", ("train",), state_dir),),
+            edges=(EdgeSettings("7", ("train",), state_dir),),
             broker_access=BrokerAccess(BrokerAddress.parse(broker.url), prefix=prefix),
             task=TASK,
             data=None,

@@ -199,6 +199,9 @@ def test_modules_lie_in_subpackages() -> None:
     }
 
 
+PRESETS = ("uniform", "silos", "gateways", "phones")
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("wheel")
@@ -223,6 +226,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         wanted |= sources | pages | {f"{package}/py.typed"}
     wanted |= {f"fl_edge/data/digits.{suffix}" for suffix in ("csv.gz", "LICENSE.md")}
     wanted |= {f"fl_mqtt/cli/seven.{suffix}" for suffix in ("json", "png")}
+    wanted |= {f"fl_mqtt/simulation/virtual/presets/{name}.toml" for name in PRESETS}
     wanted |= {f"fl_edge/tools/template/{name}.txt" for name in ("pyproject.toml", "README.md", "task.py")}
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}

@@ -116,6 +116,12 @@ def simulate(directory: Path, *arguments: str, environment: Mapping[str, str] | 
     return Program(directory, "fl-aggregator", "simulate", *common, *arguments, environment=environment)
 
 
+def simulate_virtually(directory: Path, *arguments: str) -> Program:
+    """``fl-aggregator simulate --virtual --json`` that writes to ``directory/run``."""
+    common = ("--virtual", "--json", "--run-dir", str(directory / "run"))
+    return Program(directory, "fl-aggregator", "simulate", *common, *arguments)
+
+
 def history(directory: Path) -> list[dict[str, Any]]:
     """The lines of ``directory/run/history.jsonl``."""
     path = directory / "run" / "history.jsonl"

@@ -42,6 +42,11 @@ class InstantJobs:
         """The clients and rounds of trainings whose result was looked at."""
         self._work: dict[tuple[str, int], Work] = {}
 
+    @property
+    def open(self) -> int:
+        """The trainings that have begun and were neither looked at nor cancelled."""
+        return sum(isinstance(work.effect, effects.Train) for work in self._work.values())
+
     def begin(self, client: str, work: Work, due: float) -> None:
         del due
         self._work[client, work.effect.job] = work

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import click
 
@@ -15,24 +15,46 @@ from fl_shared.cli import signals
 from fl_shared.errors import INTERRUPTED, RunFailed, UserError
 
 if TYPE_CHECKING:
-    from fl_aggregator.messaging.unsealing import Unsealer
-    from fl_aggregator.server.aggregator import Aggregator, Outcome
+    from fl_aggregator.messaging.rejections import Rejections
+    from fl_aggregator.monitoring.terminal.display import RunSource
+    from fl_aggregator.monitoring.tracking.trackers import Trackers
+    from fl_aggregator.server.aggregator import Outcome
     from fl_aggregator.server.launch import Launch
-    from fl_shared.cli.broker_access import BrokerAccess
+    from fl_aggregator.server.runner import Observer
+    from fl_shared.protocol.envelope import EnvelopeSource
+
+    class Runnable(RunSource, Protocol):
+        """What runs, and can be displayed and stopped."""
+
+        @property
+        def scope(self) -> EnvelopeSource:
+            """Which run this is, and which start of it."""
+
+        @property
+        def rejections(self) -> Rejections:
+            """What was refused."""
+
+        @property
+        def running(self) -> bool:
+            """Whether there is a run to stop."""
+
+        def request_stop(self, reason: str) -> None:
+            """Asks the run to end."""
+
+    RunT = TypeVar("RunT", bound=Runnable)
 
 
 @contextmanager
 def run_aggregator(
     launch: Launch,
-    broker: BrokerAccess,
+    make: Callable[[Observer, Trackers], RunT],
     tracking: TrackingOptions,
     log_format: str,
     quiet: bool,
     resume_arguments: list[str],
     hint: str = "",
-    unsealer: Unsealer | None = None,
-) -> Iterator[tuple[Aggregator, Callable[[Outcome], None]]]:
-    """Yields an aggregator that can be run, and a function that prints the summary of its outcome.
+) -> Iterator[tuple[RunT, Callable[[Outcome], None]]]:
+    """Yields the aggregator that ``make`` makes, and a function that prints the summary of its outcome.
 
     It is displayed on stderr and followed by trackers, and the first Ctrl-C stops its run cleanly.
     """
@@ -41,7 +63,6 @@ def run_aggregator(
     from fl_aggregator.cli import summary
     from fl_aggregator.monitoring.terminal.display import Display
     from fl_aggregator.monitoring.terminal.render import FULL_TABLE_WIDTH, table
-    from fl_aggregator.server.aggregator import Aggregator
     from fl_aggregator.storage import run_directory
     from fl_shared.system.malloc import keep_freed_memory
 
@@ -51,7 +72,7 @@ def run_aggregator(
         console, launch.record.run, live=console.is_terminal and log_format == "text" and not quiet, hint=hint
     )
     trackers = tracking.trackers(launch.directory.path)
-    aggregator = Aggregator(launch, broker, unsealer=unsealer, observer=display.observe, trackers=trackers)
+    aggregator = make(display.observe, trackers)
     display.set_source(aggregator)
     _end_on_signals(aggregator)
 
@@ -90,7 +111,7 @@ def run_aggregator(
         yield aggregator, finish
 
 
-def _end_on_signals(aggregator: Aggregator) -> None:
+def _end_on_signals(aggregator: Runnable) -> None:
     """Lets the first Ctrl-C (or SIGTERM) stop the run cleanly.
 
     Before and after the run it raises ``KeyboardInterrupt`` instead: there is nothing to save.

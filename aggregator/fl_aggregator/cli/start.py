@@ -42,6 +42,7 @@ def start(
     """Run training rounds with the edges that connect to the broker."""
     from fl_aggregator.messaging.unsealing import Unsealer
     from fl_aggregator.server import launch as launches
+    from fl_aggregator.server.aggregator import Aggregator
     from fl_aggregator.settings import parse_settings
     from fl_aggregator.tools.remote.cli import watch_command
     from fl_shared.mqtt.address import BrokerAddress
@@ -77,7 +78,15 @@ def start(
     with (
         closing(launch),
         run_aggregator(
-            launch, access, tracking, log_format, quiet, broker.resume_arguments(), hint, unsealer
+            launch,
+            lambda observer, trackers: Aggregator(
+                launch, access, unsealer=unsealer, observer=observer, trackers=trackers
+            ),
+            tracking,
+            log_format,
+            quiet,
+            broker.resume_arguments(),
+            hint,
         ) as (
             aggregator,
             finish,

@@ -47,10 +47,11 @@ LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended; ``seconds`` is its run time."""
+    """How a run ended; ``seconds`` is its run time. ``real_seconds``: what a run in virtual time took; else null."""
 
     state: Run
     seconds: float
+    real_seconds: float | None = None
 
 
 class Aggregator:

@@ -48,6 +48,7 @@ class Interpreter:
 
     ``post`` takes what a finished job of the worker has left, on any thread; ``add_event`` puts an event behind those
     that wait; ``clock`` returns run time in seconds. ``executor``: see `AggregationWorker`.
+    ``real_clock``: of a run in virtual time, the real seconds since it began.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Interpreter:
         add_event: Callable[[on.Event], None],
         clock: Callable[[], float],
         executor: Executor | None = None,
+        real_clock: Callable[[], float] | None = None,
     ) -> None:
         self._settings = settings = launch.record.settings
         correct = launch.strategy.correct
@@ -83,6 +85,9 @@ class Interpreter:
         self._trackers = trackers
         self._add_event = add_event
         self._clock = clock
+        self._real_clock = real_clock
+        self._ended_at: dict[int, tuple[float, float]] = {}
+        """By round: the virtual and the real time of its end."""
         self.worker = AggregationWorker(
             settings,
             launch.strategy,
@@ -196,6 +201,8 @@ class Interpreter:
             case do.PublishResult(summary=summary):
                 notices.log_single_class(summary)
                 self._rejections.close_round(summary.round)
+                if self._real_clock is not None:
+                    self._ended_at.setdefault(summary.round, (self._clock(), self._real_clock()))
                 self.status_publisher.publish_result(summary, self._delays.clients(summary.round))
             case do.WriteHistory():
                 self._write_history(effect)
@@ -342,7 +349,12 @@ class Interpreter:
         number = effect.summary.round
         up, down = self.status_publisher.pop_round_bytes(number)
         record = RoundRecord.of(
-            effect.summary, up, down, self._rejections.pop_round(number), self._delays.clients(number)
+            effect.summary,
+            up,
+            down,
+            self._rejections.pop_round(number),
+            self._delays.clients(number),
+            self._ended_at.pop(number, None),
         )
         self.write(lambda: self._directory.append_history(record.history_fields()))
         self._trackers.log_round(record)

@@ -46,8 +46,8 @@ class Runner:
     """The state of a run, and what performs its effects. All methods are for one thread.
 
     ``post`` takes what a finished job of the worker has left, on any thread. ``clock`` returns run time in seconds.
-    ``check`` is called before each effect, and raises if this aggregator may not go on. ``executor``: see
-    `AggregationWorker`.
+    ``check`` is called before each effect, and raises if this aggregator may not go on. ``executor``,
+    ``real_clock``: see `Interpreter`.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Runner:
         check: Callable[[], None] = lambda: None,
         observer: Observer | None = None,
         executor: Executor | None = None,
+        real_clock: Callable[[], float] | None = None,
     ) -> None:
         self._scope = scope
         self._outlet = outlet
@@ -90,6 +91,7 @@ class Runner:
             add_event=self._events.append,
             clock=clock,
             executor=executor,
+            real_clock=real_clock,
         )
         self.worker = self.interpreter.worker
         if launch.first_weights is not None:

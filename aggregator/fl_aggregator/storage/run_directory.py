@@ -65,15 +65,24 @@ class AttackRecord(BaseModel):
     summary: str
 
 
-class FleetRecord(BaseModel):
-    """How ``simulate`` runs its edges. ``broker`` is null if the simulation starts its own broker.
+class VirtualTimeRecord(BaseModel):
+    """The devices of a run in virtual time: a preset or a file, and the SHA-256 of what it says."""
 
-    ``options``: the options of ``fl-edge`` that ``simulate`` passes on, by name. ``attack`` is null if no edge attacks.
+    heterogeneity: str
+    sha256: str
+
+
+class FleetRecord(BaseModel):
+    """How ``simulate`` runs its edges. ``broker`` is null if the simulation starts its own broker, or has none.
+
+    ``options``: the options of ``fl-edge`` that ``simulate`` passes on, by name. ``attack`` is null if no edge attacks,
+    ``virtual`` if the run is not in virtual time.
     """
 
     broker: str | None = None
     options: dict[Literal["data", "device", "workers"], int | str | Path] = {}
     attack: AttackRecord | None = None
+    virtual: VirtualTimeRecord | None = None
 
 
 class RunRecord(BaseModel):

@@ -1,7 +1,7 @@
 """Runs the edges of one process: performs the effects of their session machines.
 
 ==============  =================================================================
-``fleet``       edges with one network, one pool of workers and one loop
+``fleet``       edges with one network, one pool of workers (``worker_setup``), one loop
 ``loop``        the thread that owns all state: takes events, performs effects
 ``edge``        one edge: its session, its connection
 ``inbox``       what other threads hand to the loop

@@ -11,14 +11,19 @@ from fl_edge.messaging.authenticity import MessageAuthenticator
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.messaging.model_store import FetchedModel
 from fl_edge.prediction.predictor import Predictor
-from fl_edge.session.state import LoadedPartition, Session, SessionState
+from fl_edge.session.state import Identity, LoadedPartition, Session, SessionState
 from fl_edge.session.work import StateReference
 from fl_edge.storage.own_state_files import OwnStateFiles
+from fl_edge.tasks import registry
+from fl_edge.tasks.synthetic import NAME_PREFIX
+from fl_edge.training.corrections import registry as corrections
 from fl_edge.training.local_part import LOCAL, PERSONAL
 from fl_edge.workers.protocol import CacheModel
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
-from fl_shared.protocol.messages import Partition
+from fl_shared.protocol.abilities import CLIP_GRADIENTS, LOGIT_ADJUSTMENT
+from fl_shared.protocol.messages import ClientRole, Partition
+from fl_shared.protocol.task_spec import task_name
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import ArraySpec, Manifest
@@ -30,6 +35,33 @@ class PersonalModel:
 
     whole: CacheModel
     local: CacheModel | None
+
+
+def identity_of(
+    client: str,
+    device: str,
+    roles: tuple[ClientRole, ...],
+    task: str | None,
+    *,
+    light: bool,
+    chunk_size: int,
+    seals: bool = False,
+) -> Identity:
+    """Returns who an edge is, with the tasks and abilities of this installation. ``light``: without those of torch."""
+    return Identity(
+        client,
+        device,
+        roles,
+        (
+            *(registry.light_names() if light else registry.names()),
+            *([task_name(task)] if task is not None else ()),
+        ),
+        task,
+        task_prefixes=(NAME_PREFIX,),
+        chunk_size=chunk_size,
+        seals=seals,
+        abilities=(*corrections.names(), CLIP_GRADIENTS, LOGIT_ADJUSTMENT),
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +115,7 @@ class Edge:
             return None
         if self._local is None or self._local[0] != current:
             data = self.own_state.current().get(LOCAL)
-            self._local = current, None if data is None else _vector_frame(data)
+            self._local = current, None if data is None else vector_frame(data)
         return self._local[1]
 
     def personal_model(self, run: str, model: FetchedModel) -> PersonalModel | None:
@@ -97,8 +129,8 @@ class Edge:
             fits = weights is not None and len(weights) == len(model.weights.data)
             self._personal = kept, None
             if weights is not None and fits:
-                whole = _vector_frame(weights, model.weights.manifest)
-                self._personal = kept, PersonalModel(whole, None if local is None else _vector_frame(local))
+                whole = vector_frame(weights, model.weights.manifest)
+                self._personal = kept, PersonalModel(whole, None if local is None else vector_frame(local))
         return self._personal[1]
 
     @property
@@ -107,7 +139,7 @@ class Edge:
         return self.connection is not None and self.connection.is_connected
 
 
-def _vector_frame(data: memoryview, manifest: Manifest | None = None) -> CacheModel:
+def vector_frame(data: memoryview, manifest: Manifest | None = None) -> CacheModel:
     """Returns an encoded vector as a worker is sent it. Only the worker knows which arrays a local part has."""
     if manifest is None:
         manifest = Manifest(arrays=(ArraySpec(name=LOCAL, shape=(len(data) // FLOAT32.size(1),)),))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import queue
 import signal
 import threading
 import time
@@ -17,22 +16,19 @@ from fl_edge.errors import UnknownTaskError
 from fl_edge.messaging.authenticity import MessageAuthenticator
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.prediction.predictor import MAX_REQUEST_PACKET
-from fl_edge.runtime.device import never_needs_torch, training_device
-from fl_edge.runtime.dispatcher import USER_ERRORS
-from fl_edge.runtime.edge import Edge
+from fl_edge.runtime.device import training_device
+from fl_edge.runtime.edge import Edge, identity_of
 from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.loop import Interrupted, Runtime, RuntimeInbox
-from fl_edge.session.state import Identity, Session
+from fl_edge.runtime.worker_setup import EdgeSettings, edges_with_data, start_pool
+from fl_edge.session.state import Session
 from fl_edge.storage import update_store
 from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.storage.own_state_files import OwnStateFiles
 from fl_edge.storage.state_dir import StateDir
 from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import NAME_PREFIX as SYNTHETIC
-from fl_edge.training.corrections import registry as corrections
 from fl_edge.training.factory import has_torch
-from fl_edge.workers.jobs import FailureOutcome, JobResult
-from fl_edge.workers.pool import Pool
 from fl_edge.workers.process import WORKER
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.cli.signals import end_on_signals
@@ -42,8 +38,7 @@ from fl_shared.mqtt.connection import Connection
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.protocol.abilities import CLIP_GRADIENTS, LOGIT_ADJUSTMENT
-from fl_shared.protocol.task_spec import keeps_local, task_name
+from fl_shared.protocol.task_spec import task_name
 from fl_shared.system.file_limit import raise_file_limit
 
 LOG = logging.getLogger(__name__)
@@ -61,15 +56,6 @@ FILES_PER_EDGE: Final = 6
 """Open files that each edge may need."""
 OTHER_FILES: Final = 200
 """Open files that the process may need besides."""
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeSettings:
-    """The id, the roles and the state directory of one edge."""
-
-    client: str
-    roles: tuple[m.ClientRole, ...]
-    state_dir: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +107,18 @@ def run(settings: FleetSettings) -> int:
         inbox = RuntimeInbox()
         check_threads = stack.enter_context(_thread_failures())
         stack.enter_context(_stop_on_signals(lambda: inbox.put(Interrupted())))
-        pool = Pool(
-            settings.workers,
+        pool = start_pool(
+            settings.task,
             settings.data,
             device,
+            settings.workers,
             inbox.put,
-            warm=not never_needs_torch(settings.task),
             light=settings.light,
             program=settings.worker,
         )
         stack.callback(pool.close)
-        if settings.task is not None and not never_needs_torch(settings.task):
-            settings = replace(settings, edges=_check_task(pool, inbox, settings.task, settings.edges))
+        if settings.task is not None:
+            settings = replace(settings, edges=edges_with_data(pool, inbox, settings.task, settings.edges))
         # From here on, something is left behind on the disk.
         states = [stack.enter_context(StateDir.open(edge.state_dir)) for edge in settings.edges]
         update_writer = update_store.UpdateWriter()
@@ -171,19 +157,14 @@ def _edge(
     connection: mqtt.ConnectionSettings,
     network: Network,
 ) -> Edge:
-    identity = Identity(
+    identity = identity_of(
         edge.client,
         state.device,
         edge.roles,
-        (
-            *(registry.light_names() if settings.light else registry.names()),
-            *([task_name(settings.task)] if settings.task is not None else ()),
-        ),
         settings.task,
-        task_prefixes=(SYNTHETIC,),
+        light=settings.light,
         chunk_size=settings.chunk_size,
         seals=settings.seal,
-        abilities=(*corrections.names(), CLIP_GRADIENTS, LOGIT_ADJUSTMENT),
     )
     mqtt_client_id = connection.mqtt_client_id
     for_predictions = replace(
@@ -226,55 +207,6 @@ def _check(settings: FleetSettings) -> None:
         raise UserError(f"--task: {settings.task!r} is unknown here; expected one of: {names}")
     if settings.light:
         LOG.info("training without torch, which these tasks allow: %s", ", ".join(registry.light_names()))
-
-
-CHECKED_PARTITION: Final = m.Partition(index=0, count=100, scheme="iid", seed=0, holdout=0.0)
-"""A small partition, whose loading shows whether the data is there."""
-
-
-def _check_task(
-    pool: Pool, inbox: RuntimeInbox, task: str, edges: tuple[EdgeSettings, ...]
-) -> tuple[EdgeSettings, ...]:
-    """Lets a worker load the task, and the data that the edges need, before there is a connection.
-
-    The test split is needed by edges that only evaluate. If it is missing and others train, or if a part of the model
-    stays on these, they take part without them. Returns the edges that take part. Raises ``UserError`` for what the
-    user must fix.
-    """
-    trains = any("train" in edge.roles for edge in edges)
-    others = tuple(edge for edge in edges if edge.roles != ("evaluate",))
-    evaluates = len(others) < len(edges)
-    if not trains:
-        _check_load(inbox, task, pool.load("", task, None, test=evaluates))
-        return edges
-    _check_load(inbox, task, pool.load("", task, CHECKED_PARTITION))
-    if evaluates and keeps_local(task):
-        return others
-    if evaluates:
-        try:
-            _check_load(inbox, task, pool.load("", task, None, test=True))
-        except UserError as error:
-            LOG.warning("no edge evaluates on the test split: %s", error)
-            return others
-    return edges
-
-
-def _check_load(inbox: RuntimeInbox, task: str, job: int) -> None:
-    """Waits for the result of ``job``. Raises ``UserError`` for what the user must fix. A signal ends the wait."""
-    while True:
-        try:
-            item = inbox.get(timeout=1.0)
-        except queue.Empty:
-            continue
-        if isinstance(item, Interrupted):
-            inbox.put(item)
-            return
-        if isinstance(item, JobResult) and item.id == job:
-            if isinstance(item.outcome, FailureOutcome) and item.outcome.kind in USER_ERRORS:
-                if item.outcome.kind == "task-options" and "?" not in task:
-                    return  # the run has them
-                raise UserError(item.outcome.message)
-            return
 
 
 def _check_file_limit(files: int) -> None:

@@ -21,7 +21,8 @@ from fl_shared.cli.logging import start_logging
 from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
-    from fl_aggregator.server.aggregator import Aggregator, Outcome
+    from fl_aggregator.cli.run import Runnable
+    from fl_aggregator.server.aggregator import Outcome
     from fl_aggregator.settings import Settings
     from fl_aggregator.storage.run_directory import RunDirectory
     from fl_shared.cli.broker_access import BrokerOptions
@@ -58,6 +59,20 @@ def _more_options() -> list[click.Parameter]:
 )
 @option_under(
     RUN,
+    "--virtual",
+    is_flag=True,
+    help="Run in virtual time, without a broker: nobody waits, and what is not looked at is not trained "
+    "(docs/simulation.md).",
+)
+@option_under(
+    RUN,
+    "--heterogeneity",
+    metavar="uniform|silos|gateways|phones|FILE",
+    help="With --virtual: how fast the edges are, on which links, and when they are there.",
+    show_default="uniform",
+)
+@option_under(
+    RUN,
     "--stay",
     is_flag=True,
     help="After the run, keep the broker, edges and dashboard running until Ctrl-C.",
@@ -75,6 +90,8 @@ def simulate(
     request: Path | None,
     as_json: bool,
     attack: str | None,
+    virtual: bool,
+    heterogeneity: str | None,
     stay: bool,
     verbose: int,
     log_format: str,
@@ -87,46 +104,53 @@ def simulate(
 ) -> int:
     """Run a broker, all edges and the aggregator on this machine."""
     from fl_aggregator.server import launch as launches
+    from fl_aggregator.server.aggregator import Aggregator
     from fl_aggregator.settings import parse_settings
     from fl_aggregator.storage.run_directory import FleetRecord
     from fl_aggregator.tools.remote.cli import watch_command
     from fl_aggregator.tools.remote.predict import prediction_line
     from fl_mqtt.simulation import local as simulation
     from fl_mqtt.simulation.attacks import attack_record
+    from fl_mqtt.simulation.virtual.cli import run_in_virtual_time, virtual_devices
     from fl_shared.cli.broker_access import DEFAULT_PREFIX
 
     start_logging(verbose, log_format, quiet=quiet)
     question = None if request is None else request.read_bytes()
     of_edges = {name: values.pop(name) for name in OF_EDGES}
+    if heterogeneity is not None and not virtual and resume is None:
+        raise UserError("--heterogeneity needs --virtual: in real time, edges are as fast as this machine")
     if resume is None:
+        devices = virtual_devices(heterogeneity) if virtual else None
         settings = parse_settings(**values, prefix=broker.prefix or DEFAULT_PREFIX)
         _check_task(settings)
         address = None if broker.broker is None else str(broker.broker)
         simulation.broker_of_fleet(broker, address)
-        given = {name: value for name, value in of_edges.items() if value is not None}
         launch = launches.new(
             settings,
             run_dir,
             init,
             FleetRecord(
-                broker=address, options=given, attack=attack_record(attack, settings.clients, settings.task)
+                broker=address,
+                options={name: value for name, value in of_edges.items() if value is not None},
+                attack=attack_record(attack, settings.clients, settings.task),
+                virtual=devices,
             ),
         )
     else:
-        refuse_with_resume(*OF_EDGES, "attack")
+        refuse_with_resume(*OF_EDGES, "attack", "virtual", "heterogeneity")
         launch = launches.resume(resume, simulated=True)
-        if (
-            broker.broker is not None
-            and launch.record.fleet is not None
-            and launch.record.fleet.broker is None
-        ):
-            launch.close()
-            raise UserError(
-                "--broker cannot be combined with --resume: this simulation starts its own broker"
-            )
-    settings, directory = launch.record.settings, launch.directory.path
-    assert launch.record.fleet is not None
     fleet = launch.record.fleet
+    assert fleet is not None
+    if fleet.virtual is not None:
+        with closing(launch):
+            run, outcome = run_in_virtual_time(launch, tracking, log_format, quiet)
+        if as_json:
+            click.echo(json.dumps(_result(run, outcome, launch.directory)))
+        return exit_code(outcome)
+    if resume is not None and broker.broker is not None and fleet.broker is None:
+        launch.close()
+        raise UserError("--broker cannot be combined with --resume: this simulation starts its own broker")
+    settings, directory = launch.record.settings, launch.directory.path
     with (
         closing(launch),
         simulation.Simulation(
@@ -143,10 +167,14 @@ def simulate(
             click.echo(f"watch it: {watch_command(sim.broker, settings.prefix, broker)}")
         if page is not None and (stay or not quiet):
             click.echo(f"dashboard: {page}")
-        with run_aggregator(launch, sim.broker, tracking, log_format, quiet, broker.resume_arguments()) as (
-            aggregator,
-            finish,
-        ):
+        with run_aggregator(
+            launch,
+            lambda observer, trackers: Aggregator(launch, sim.broker, observer=observer, trackers=trackers),
+            tracking,
+            log_format,
+            quiet,
+            broker.resume_arguments(),
+        ) as (aggregator, finish):
             sim.start_fleet(settings, fleet)
             outcome = sim.run(aggregator)
             code = exit_code(outcome)
@@ -194,7 +222,7 @@ def _personal(outcome: Outcome) -> dict[str, Any] | None:
     return {"before": before, "after": after, "edges": scores.model_dump()}
 
 
-def _result(aggregator: Aggregator, outcome: Outcome, directory: RunDirectory) -> dict[str, Any]:
+def _result(aggregator: Runnable, outcome: Outcome, directory: RunDirectory) -> dict[str, Any]:
     """The object that ``simulate --json`` prints at the end. ``mean``, ``p10``, ``worst``: of the last round."""
     from fl_aggregator.monitoring.views.round_record import read_records
     from fl_aggregator.storage.checkpoint import model_sha256
@@ -211,7 +239,19 @@ def _result(aggregator: Aggregator, outcome: Outcome, directory: RunDirectory) -
         "personal": _personal(outcome),
         "model_sha256": model_sha256(model) if model.exists() else None,
         "seconds": round(outcome.seconds, 3),
+        **_times(outcome),
         "attack": aggregator.attack,
         "refused": aggregator.rejections.total,
         "run_dir": str(directory.path),
+    }
+
+
+def _times(outcome: Outcome) -> dict[str, Any]:
+    """Says which clock the seconds of a run are of, if it is not a real one."""
+    if outcome.real_seconds is None:
+        return {}
+    return {
+        "clock": "virtual",
+        "virtual_seconds": round(outcome.seconds, 3),
+        "real_seconds": round(outcome.real_seconds, 3),
     }

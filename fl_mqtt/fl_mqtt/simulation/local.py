@@ -41,6 +41,8 @@ PASSED_TASKS: Final = "local_task"
 resume must not take code."""
 ATTACKING: Final = "fl_mqtt.simulation.attacking"
 """The module that runs a fleet with attackers."""
+FLEET_LOG: Final = "fleet.log"
+"""The file of a run directory with the output of the edges."""
 _BROKER: Final = "broker"
 _EDGES: Final = "edges"
 
@@ -201,7 +203,7 @@ class Simulation:
     @property
     def fleet_log(self) -> Path:
         """The file that receives the output of the edges."""
-        return self._directory / "fleet.log"
+        return self._directory / FLEET_LOG
 
     def run(self, aggregator: Aggregator) -> Outcome:
         """Runs the aggregator until the run ends. If the fleet exits, stops the aggregator at once.

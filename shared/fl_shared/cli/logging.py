@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from fl_shared.errors import UserError
@@ -50,6 +53,28 @@ def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     return str(getattr(record, "exception", ""))
 
 
+def _formatter(log_format: str) -> logging.Formatter:
+    return _JsonFormatter() if log_format == "json" else _TextFormatter()
+
+
+@contextmanager
+def logging_to_file(path: Path, log_format: str, *names: str) -> Iterator[None]:
+    """Makes the loggers of these names, and those below them, write to a file instead. Raises ``OSError``."""
+    loggers = [logging.getLogger(name) for name in names]
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(_formatter(log_format))
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+            logger.propagate = True
+        handler.close()
+
+
 def start_logging(verbose: int, log_format: str, *, quiet: bool = False) -> None:
     """Makes all loggers write to standard error. Raises ``UserError`` for ``quiet`` with ``verbose``.
 
@@ -60,7 +85,7 @@ def start_logging(verbose: int, log_format: str, *, quiet: bool = False) -> None
     if quiet and verbose:
         raise UserError("--quiet cannot be combined with --verbose")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    handler.setFormatter(_formatter(log_format))
     level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # At the debug level, asyncio would log which selector it uses.

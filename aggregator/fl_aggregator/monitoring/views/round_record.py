@@ -93,7 +93,9 @@ class RoundRecord(_Lenient):
     version was evaluated, null if it was not. ``seconds``: durations by phase. ``first_served``: of a mean of versions
     that was evaluated, the first; null if it was the version itself. ``similarity``: null if updates were not compared.
     ``edges``: by client, the primary metric of version ``edges_version`` on the edge's own holdout (see `Summary`); in
-    a result only the worst. ``personal``: of the last version with ``--personalize``.
+    a result only the worst. ``personal``: of the last version with ``--personalize``. ``virtual_seconds``,
+    ``real_seconds``: of a run in virtual time, its time at the end of the round, and the real time until then; null in
+    real time.
     """
 
     round: m.Count
@@ -118,6 +120,8 @@ class RoundRecord(_Lenient):
     edges: EdgesValues = {}
     edges_version: m.Count | None = None
     personal: PersonalScores | None = None
+    virtual_seconds: m.Seconds | None = None
+    real_seconds: m.Seconds | None = None
 
     @field_validator("similarity")
     @classmethod
@@ -138,10 +142,11 @@ class RoundRecord(_Lenient):
         down: int,
         refused: Mapping[str, Mapping[str, int]] | None = None,
         delayed: Collection[str] = (),
+        times: tuple[float, float] | None = None,
     ) -> RoundRecord:
         """Makes the record of a summary.
 
-        ``up``, ``down``: bytes. Validates nothing, since the values are our own.
+        ``up``, ``down``: bytes. ``times``: ``virtual_seconds`` and ``real_seconds``. Nothing is validated: all is ours.
         """
         confusion = summary.confusion
         return cls.model_construct(
@@ -171,6 +176,8 @@ class RoundRecord(_Lenient):
             edges={name: summary.edges[name] for name in natural_order(summary.edges)},
             edges_version=summary.edges_version,
             personal=personal_scores(summary.personal),
+            virtual_seconds=None if times is None else round(times[0], 6),
+            real_seconds=None if times is None else round(times[1], 3),
         )
 
     @classmethod

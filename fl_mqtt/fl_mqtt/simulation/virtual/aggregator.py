@@ -40,8 +40,9 @@ class Aggregator:
         *,
         observer: Observer | None = None,
         trackers: Trackers | None = None,
+        real_clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``trackers`` must have been entered as a context manager."""
+        """``trackers`` must have been entered. ``real_clock``: real seconds since the run began."""
         settings, record = launch.record.settings, launch.record
         self.scope = EnvelopeSource(
             run=record.run, incarnation=record.incarnation, started=record.incarnation
@@ -71,12 +72,18 @@ class Aggregator:
             clock=lambda: world.now,
             observer=observer,
             executor=_Inline(),
+            real_clock=real_clock,
         )
 
     @property
     def state(self) -> Run:
         """The state of the run after the last event."""
         return self.runner.state
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """The bytes of updates that have come, and of models that were published, in this incarnation."""
+        return self._outlet.bytes_up, self._outlet.bytes_down
 
     def begin(self) -> None:
         """Begins the run, or continues it where its journal ends."""

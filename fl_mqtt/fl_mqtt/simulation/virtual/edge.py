@@ -10,7 +10,7 @@ from typing import Final, assert_never
 from fl_edge.messaging.model_store import FetchedModel
 from fl_edge.messaging.translate import event_of, event_of_cleared
 from fl_edge.session import effects, events, machine
-from fl_edge.session.state import Identity, LoadedPartition, Session, SessionState
+from fl_edge.session.state import Identity, LoadedPartition, Session, SessionState, Stopped
 from fl_edge.session.work import PendingUpdate
 from fl_edge.storage.own_state_files import OwnStateFiles
 from fl_mqtt.simulation.virtual.devices import Device
@@ -51,8 +51,12 @@ class Edge:
         self.device = device
         self.identity = identity
         self.state: SessionState
-        self.on_training: Callable[[int, float], None] = lambda _round, _seconds: None
-        """Is told when a training begins: its round, and how long it takes."""
+        self.life = 0
+        """How often its program was started."""
+        self.on_training: Callable[[int, int, float], None] = lambda _round, _job, _seconds: None
+        """Is told when a training begins: its round and job, and how long it takes."""
+        self.on_stop: Callable[[Stopped], None] = lambda _state: None
+        """Is told when the edge has ended by itself."""
         self._world = world
         self._network = network
         self._models = models
@@ -62,7 +66,6 @@ class Edge:
         self._saved: PendingUpdate | None = None
         self._seq = int(world.now * 1000)
         self._sessions = 0
-        self._lives = 0
         self._due: float | None = None
         self._running: set[int] = set()
         """The jobs whose result will be looked at."""
@@ -75,7 +78,7 @@ class Edge:
 
     def start(self) -> None:
         """Starts its program, without a connection."""
-        self._lives += 1
+        self.life += 1
         self.state = Session(
             self.identity, seq=self._seq, restored_update=self._saved, own_state=self._own_state.read()
         )
@@ -119,9 +122,13 @@ class Edge:
 
     def handle(self, event: events.Event) -> None:
         """Gives the session an event, and performs its effects."""
+        if isinstance(self.state, Stopped):
+            return
         self.state, found = machine.step(self.state, event)
         for effect in found:
             self._perform(effect)
+        if isinstance(self.state, Stopped):
+            self.on_stop(self.state)
         due = machine.due(self.state)
         if due is not None and due != self._due:
             self._world.at(due, lambda: self._time_passed(due))
@@ -163,10 +170,10 @@ class Edge:
                 self._fetch(effect)
             case effects.Train():
                 self._train(effect)
-            case effects.Evaluate(job=job, split=split):
+            case effects.Evaluate(job=job, run=run, split=split):
                 examples = self._holdout if split == "holdout" else None
                 seconds = self.device.evaluation_seconds(examples)
-                self._begin(Work(effect, self._fetched.pop(job)), seconds)
+                self._begin(Work(effect, self._fetched.pop(job), self._own_of(run)), seconds)
             case effects.Personalize(job=job, announced=announced):
                 assert announced.training is not None
                 work = Work(effect, self._fetched.pop(job), self._own_state.current())
@@ -223,12 +230,20 @@ class Edge:
     def _holdout(self) -> int:
         return 0 if self._loaded is None else self._loaded.holdout
 
+    def _own_of(self, run: str) -> Mapping[str, memoryview]:
+        current = self.state.own_state.current if isinstance(self.state, Session) else None
+        return {} if current is None or current.run != run else self._own_state.current()
+
     def _train(self, effect: effects.Train) -> None:
         selected = effect.selected
         models = () if selected.base is None else self._fetched.pop(effect.job)
         seconds = self._training_seconds(selected.training.epochs) if models else 0.0
         self._begin(Work(effect, models, self._own_state.current()), seconds)
-        self.on_training(selected.round, seconds)
+        self.on_training(selected.round, effect.job, seconds)
+
+    def is_running(self, job: int) -> bool:
+        """Whether a job has begun, and its result will be looked at."""
+        return job in self._running
 
     def _training_seconds(self, epochs: int | None) -> float:
         loaded = self._loaded
@@ -238,13 +253,13 @@ class Edge:
 
     def _begin(self, work: Work, seconds: float) -> None:
         """Begins a job, whose result is looked at in ``seconds``."""
-        number, life = work.effect.job, self._lives
+        number, life = work.effect.job, self.life
         self._running.add(number)
         self._jobs.begin(self.identity.client, work, self._world.now + seconds)
         self._world.after(seconds, lambda: self._finish(number, life, seconds))
 
     def _finish(self, job: int, life: int, seconds: float) -> None:
-        if life != self._lives or job not in self._running:
+        if life != self.life or job not in self._running:
             return
         self._running.remove(job)
         event = self._jobs.result(self.identity.client, job, self._world.now)

@@ -16,15 +16,18 @@ from typing import Protocol
 
 from fl_edge.messaging.model_store import FetchedModel
 from fl_edge.runtime.dispatcher import Dispatcher
+from fl_edge.runtime.edge import vector_frame
+from fl_edge.runtime.loop import RuntimeInbox
 from fl_edge.session import effects, events
 from fl_edge.storage.label_counts_file import LabelCountsFile
+from fl_edge.training.local_part import LOCAL
 from fl_edge.workers.jobs import JobResult
 from fl_edge.workers.pool import Pool
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A job: its effect, the model that it needs with the companions, and what the edge has kept for a correction."""
+    """A job: its effect, the model that it needs with the companions, and what the edge has kept of the run."""
 
     effect: effects.Load | effects.Train | effects.Evaluate | effects.Personalize
     models: tuple[FetchedModel, ...] = ()
@@ -49,17 +52,21 @@ class Jobs(Protocol):
 
 
 class PoolJobs:
-    """Lets worker processes do the jobs. ``check`` is called while it waits, and may raise to end that."""
+    """Lets the worker processes of ``pool`` do the jobs; it puts their results into ``inbox``.
+
+    ``check`` is called while it waits, and may raise to end that.
+    """
 
     def __init__(
         self,
-        new_pool: Callable[[Callable[[JobResult], None]], Pool],
+        pool: Pool,
+        inbox: RuntimeInbox,
         workers: int,
         label_counts: LabelCountsFile,
         check: Callable[[], None],
     ) -> None:
-        self._done: queue.SimpleQueue[JobResult] = queue.SimpleQueue()
-        self._dispatcher = Dispatcher(new_pool(self._done.put), label_counts)
+        self._inbox = inbox
+        self._dispatcher = Dispatcher(pool, label_counts)
         self._free = workers
         self._check = check
         self._order = itertools.count()
@@ -76,7 +83,10 @@ class PoolJobs:
     def result(self, client: str, job: int, now: float) -> JobEvent:
         """See `Jobs.result`."""
         while (client, job) not in self._results:
-            self._take(block=True)
+            if self._take(wait=0.5):
+                self._give_out()
+            else:
+                self._check()
         return replace(self._results.pop((client, job)), now=now)
 
     def cancel(self, client: str, job: int) -> None:
@@ -86,8 +96,8 @@ class PoolJobs:
 
     def _give_out(self) -> None:
         """Gives free workers the jobs that are due first."""
-        while not self._done.empty():
-            self._take(block=False)
+        while self._take(wait=0.0):
+            pass
         while self._free and self._queue:
             _, _, client, job = heapq.heappop(self._queue)
             work = self._waiting.pop((client, job), None)
@@ -104,21 +114,23 @@ class PoolJobs:
                 others = [one for one in companions if one is not None]
                 self._dispatcher.train(client, work.effect, base, others, work.own)
             case effects.Evaluate():
-                self._dispatcher.evaluate(client, work.effect, work.models[0])
+                local = (work.own or {}).get(LOCAL)
+                frame = None if local is None else vector_frame(local)
+                self._dispatcher.evaluate(client, work.effect, work.models[0], frame)
             case effects.Personalize():
                 self._dispatcher.personalize(client, work.effect, work.models[0], work.own or {})
 
-    def _take(self, *, block: bool) -> None:
+    def _take(self, wait: float) -> bool:
+        """Takes a result that has come, or comes within ``wait`` seconds; false if none does."""
         try:
-            done = self._done.get(block, timeout=0.5)
+            done = self._inbox.get(wait)
         except queue.Empty:
-            self._check()
-            return
+            return False
+        assert isinstance(done, JobResult)
         self._free += 1
         found = self._dispatcher.job_done(done, 0.0)
         if found is not None:
             client, event = found
             assert isinstance(event, JobEvent)
             self._results[client, event.job] = event
-        if block:
-            self._give_out()
+        return True

@@ -1,0 +1,74 @@
+"""What ``fl-aggregator simulate --virtual`` does besides its options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+from fl_aggregator.cli.run import run_aggregator
+from fl_aggregator.storage.run_directory import VirtualTimeRecord
+from fl_mqtt.simulation.local import FLEET_LOG
+from fl_shared.cli.headings import BROKER, GroupedOption
+from fl_shared.cli.logging import logging_to_file
+from fl_shared.errors import UserError
+
+if TYPE_CHECKING:
+    from fl_aggregator.monitoring.tracking.options import TrackingOptions
+    from fl_aggregator.server.aggregator import Outcome
+    from fl_aggregator.server.launch import Launch
+    from fl_mqtt.simulation.virtual.run import VirtualRun
+
+
+def virtual_devices(heterogeneity: str | None) -> VirtualTimeRecord:
+    """Returns what ``run.json`` says of the devices, ``uniform`` by default. Raises ``UserError``.
+
+    Called within a click command.
+    """
+    from fl_mqtt.simulation.virtual.specification import read_specification
+
+    _refuse_with_virtual()
+    name = heterogeneity or "uniform"
+    return VirtualTimeRecord(heterogeneity=name, sha256=read_specification(name).sha256)
+
+
+def _refuse_with_virtual() -> None:
+    """Raises ``UserError`` if an option is given that needs a broker, or edges that outlive the run."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        needs_broker = isinstance(option, GroupedOption) and option.heading == BROKER
+        if not needs_broker and option.name not in ("request", "stay"):
+            continue
+        if context.get_parameter_source(option.name or "") == ParameterSource.COMMANDLINE:
+            raise UserError(
+                f"{option.opts[-1]} cannot be combined with --virtual: in virtual time there is no broker, "
+                "and no edge outlives the run"
+            )
+
+
+def run_in_virtual_time(
+    launch: Launch, tracking: TrackingOptions, log_format: str, quiet: bool
+) -> tuple[VirtualRun, Outcome]:
+    """Runs until the run is over, shows it meanwhile, and prints its summary. Called within a click command.
+
+    What the edges log goes into ``fleet.log``.
+    """
+    from fl_mqtt.simulation.virtual.run import VirtualRun
+
+    _refuse_with_virtual()
+    edges = ("fl_edge", "fl_mqtt.simulation.virtual.edge", "fl_mqtt.simulation.virtual.fleet")
+    with (
+        run_aggregator(
+            launch,
+            lambda observer, trackers: VirtualRun(launch, observer, trackers),
+            tracking,
+            log_format,
+            quiet,
+            [],
+        ) as (run, finish),
+        logging_to_file(launch.directory.path / FLEET_LOG, log_format, *edges),
+    ):
+        outcome = run.run()
+        finish(outcome)
+    return run, outcome

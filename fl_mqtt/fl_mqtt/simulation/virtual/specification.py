@@ -1,0 +1,270 @@
+"""What a device file says, checked: a TOML file, and CSV files that it names. Every error names file, line and key."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+import tomllib
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fl_shared.errors import UserError
+from fl_shared.protocol.messages import ClientId
+
+PRESETS: Final = Path(__file__).parent / "presets"
+OPTION: Final = "--heterogeneity"
+MAX_BYTES: Final = 2**26
+"""Of one file."""
+
+Rate = Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Period = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Delay = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Spread(_Strict):
+    """A log-normal distribution: ``sigma`` is the standard deviation of the logarithm."""
+
+    median: Rate
+    sigma: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.0
+
+
+class Slow(_Strict):
+    """A ``share`` of the devices is slower by ``factor``."""
+
+    share: Share
+    factor: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False)]
+
+
+class Speed(Spread):
+    """Examples a second in training."""
+
+    slow: Slow | None = None
+
+
+class LinkRow(_Strict):
+    """``latency``: seconds each way. ``loss``: the share of messages that are lost."""
+
+    latency: Delay = 0.05
+    loss: Annotated[float, Field(ge=0, le=0.9, allow_inf_nan=False)] = 0.0
+
+
+class Daily(_Strict):
+    """More devices are there around the hour ``peak`` of the virtual day, by at most ``amplitude``."""
+
+    amplitude: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    peak: Annotated[float, Field(ge=0, lt=24, allow_inf_nan=False)] = 3.0
+
+
+class Availability(_Strict):
+    """Mean seconds of being there and away. ``drop``: the probability of dying in a training."""
+
+    on: Period | None = None
+    off: Period = 60.0
+    daily: Daily = Daily()
+    drop: Share = 0.0
+
+
+class Named(_Strict):
+    """The device of one edge, as far as it differs."""
+
+    client: ClientId
+    speed: Rate | None = None
+    down: Rate | None = None
+    up: Rate | None = None
+    latency: Delay | None = None
+    drop: Share | None = None
+
+
+class Traces(_Strict):
+    """CSV files beside the device file, with what was measured."""
+
+    capacity: str | None = None
+    availability: str | None = None
+
+
+class _File(_Strict):
+    seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+    speed: Speed
+    down: Spread
+    up: Spread
+    link: LinkRow = LinkRow()
+    availability: Availability = Availability()
+    device: tuple[Named, ...] = ()
+    trace: Traces = Traces()
+
+
+@dataclass(frozen=True, slots=True)
+class Specification:
+    """A device file with its traces.
+
+    ``capacity``: measured (speed, down, up) by client. ``presence``: by client, when it comes (true) and goes, repeated
+    after the last time. ``sha256``: of all the files.
+    """
+
+    file: _File
+    capacity: Mapping[str, tuple[float, float, float]]
+    presence: Mapping[str, tuple[tuple[float, bool], ...]]
+    sha256: str
+
+    def was_there(self, client: str, at: float) -> bool:
+        """Whether a client with a trace is there at virtual second ``at``."""
+        rows = self.presence[client]
+        period = rows[-1][0]
+        found = bisect_right(rows, (at % period if period > 0 else 0.0, True)) - 1
+        return rows[found][1]  # before the first row, the last one counts
+
+
+def preset_names() -> list[str]:
+    """Returns the presets, the simplest first."""
+    return ["uniform", "silos", "gateways", "phones"]
+
+
+def read_specification(name: str) -> Specification:
+    """Reads a preset, or a file of this path. Raises ``UserError``."""
+    if name in preset_names():
+        return _read(PRESETS / f"{name}.toml")
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(
+            f"{OPTION}: no file {name!r}; expected a file, or one of: {', '.join(preset_names())}"
+        )
+    return _read(path)
+
+
+def _read(path: Path) -> Specification:
+    digest = hashlib.sha256()
+    text = _text(path, digest)
+    try:
+        file = _File.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{OPTION}: {path}: {error}") from None
+    except ValidationError as error:
+        raise UserError(f"{OPTION}: {_mistake(path, text, error)}") from None
+    seen: set[str] = set()
+    for row in file.device:
+        if row.client in seen:
+            raise UserError(f"{OPTION}: {path}: device: client {row.client!r} is named twice, expected once")
+        seen.add(row.client)
+    capacity, presence = {}, {}
+    if file.trace.capacity is not None:
+        capacity = dict(_capacity(path.parent / file.trace.capacity, digest))
+    if file.trace.availability is not None:
+        presence = _presence(path.parent / file.trace.availability, digest)
+    return Specification(file, capacity, presence, digest.hexdigest())
+
+
+def _text(path: Path, digest: Any) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{OPTION}: {path}: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{OPTION}: {path}: more than {MAX_BYTES} bytes, expected a smaller file")
+    digest.update(hashlib.sha256(data).digest())
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise UserError(f"{OPTION}: {path}: not UTF-8, expected text") from None
+
+
+def _mistake(path: Path, text: str, error: ValidationError) -> str:
+    """Says where the first mistake is, and what was expected there."""
+    mistakes = error.errors(include_url=False)
+    # A misspelt key is missing as well: its wrong name says more.
+    first = next((one for one in mistakes if one["type"] == "extra_forbidden"), mistakes[0])
+    keys = [str(key) for key in first["loc"]]
+    key = ".".join(keys)
+    place = f"{path}, line {_line_of(text, first['loc'])}"
+    if first["type"] == "extra_forbidden":
+        return f"{place}: {key} is unknown; see docs/simulation.md for the keys"
+    if first["type"] == "missing":
+        return f"{place}: {key} is missing, expected a value"
+    message = str(first["msg"])
+    return f"{place}: {key} = {first['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _line_of(text: str, location: Sequence[int | str]) -> int:
+    """Returns the line of a key; of its table, or 1, if the key is not there itself."""
+    names = [part for part in location if isinstance(part, str)]
+    number = next((part for part in location if isinstance(part, int)), 0)
+    best, table, seen = (0, 1), [""], -1
+    for at, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\[?\s*([\w.]+)\s*\]\]?", line):
+            table = header[1].split(".")
+            seen += header[1] == names[0]
+            path = table
+        elif key := re.match(r"\s*([\w.]+)\s*=", line):
+            path = [*(part for part in table if part), *key[1].split(".")]
+        else:
+            continue
+        if path[0] == "device" and names[0] == "device" and seen != number:
+            continue
+        depth = len(path) if names[: len(path)] == path else 0
+        best = max(best, (depth, at if depth > best[0] else best[1]))
+    return best[1]
+
+
+def _rows(path: Path, columns: tuple[str, ...], digest: Any) -> Iterator[tuple[int, list[str]]]:
+    lines = csv.reader(_text(path, digest).splitlines())
+    head = next(lines, [])
+    if tuple(name.strip() for name in head) != columns:
+        raise UserError(f"{OPTION}: {path}, line 1: {','.join(head)!r}, expected {','.join(columns)}")
+    for row in lines:
+        if not row:
+            continue
+        if len(row) != len(columns):
+            raise UserError(
+                f"{OPTION}: {path}, line {lines.line_num}: {len(row)} values, expected {len(columns)}"
+            )
+        yield lines.line_num, [value.strip() for value in row]
+
+
+def _number(path: Path, line: int, column: str, value: str, *, positive: bool) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not (0 < number <= 1e15 or (number == 0 and not positive)):
+        least = "above 0" if positive else "from 0"
+        raise UserError(
+            f"{OPTION}: {path}, line {line}: {column} = {value!r}: expected a number {least} to 1e15"
+        )
+    return number
+
+
+def _capacity(path: Path, digest: Any) -> Iterator[tuple[str, tuple[float, float, float]]]:
+    columns = ("client", "examples_per_second", "down", "up")
+    for line, (client, *values) in _rows(path, columns, digest):
+        speed, down, up = (
+            _number(path, line, column, value, positive=True)
+            for column, value in zip(columns[1:], values, strict=True)
+        )
+        yield client, (speed, down, up)
+
+
+def _presence(path: Path, digest: Any) -> dict[str, tuple[tuple[float, bool], ...]]:
+    found: dict[str, list[tuple[float, bool]]] = {}
+    for line, (client, second, state) in _rows(path, ("client", "second", "state"), digest):
+        if state not in ("on", "off"):
+            raise UserError(f"{OPTION}: {path}, line {line}: state = {state!r}: expected on or off")
+        at = _number(path, line, "second", second, positive=False)
+        rows = found.setdefault(client, [])
+        if rows and at <= rows[-1][0]:
+            raise UserError(
+                f"{OPTION}: {path}, line {line}: second = {second!r}: expected more than {rows[-1][0]:g}, "
+                f"the one before of client {client!r}"
+            )
+        rows.append((at, state == "on"))
+    return {client: tuple(rows) for client, rows in found.items()}

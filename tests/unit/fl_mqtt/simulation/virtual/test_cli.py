@@ -1,0 +1,36 @@
+"""What ``simulate --virtual`` refuses: one line, exit code 2, and no directory is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from fl_mqtt.simulation.cli import simulate
+from fl_shared.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--virtual", "--broker", "mqtt://localhost"], "--broker cannot be combined with --virtual"),
+        (["--virtual", "--prefix", "a"], "--prefix cannot be combined with --virtual"),
+        (["--virtual", "--keepalive", "5"], "--keepalive cannot be combined with --virtual"),
+        (
+            ["--virtual", "--stay"],
+            "--stay cannot be combined with --virtual: in virtual time there is no broker",
+        ),
+        (["--heterogeneity", "phones"], "--heterogeneity needs --virtual"),
+        (
+            ["--virtual", "--heterogeneity", "slow"],
+            "--heterogeneity: no file 'slow'; expected a file, or one of",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: list[str], said: str, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    done = CliRunner().invoke(simulate, [*options, "--run-dir", str(directory)])
+    assert isinstance(done.exception, UserError)  # the program's exit code is 2 then
+    assert said in str(done.exception)
+    assert not directory.exists()

@@ -1,0 +1,45 @@
+"""Who is not in time is never trained, and the times are those of the devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fl_aggregator.round.state import Finished
+from fl_aggregator.settings import Settings
+from fl_mqtt.simulation.virtual.devices import Device
+from fl_mqtt.simulation.virtual.network import Link
+from tests.support.virtual_federation import EXAMPLES, VALUES, Federation
+
+SETTINGS = Settings(task=f"synthetic-{VALUES}", clients=6, per_round=3, over_select=3, rounds=4, holdout=0.0)
+
+
+def device(client: str) -> Device:
+    """The even edges are ten times as fast as the odd ones."""
+    return Device(1000.0 if client in "024" else 100.0, Link(0.05, 1e6, 1e6))
+
+
+def test_what_is_surplus_is_never_trained(tmp_path: Path) -> None:
+    federation = Federation(tmp_path / "run", SETTINGS, device=device)
+    federation.run()
+    assert isinstance(federation.aggregator.state.phase, Finished)
+    federation.close()
+    trained = [(client, number) for client, number in federation.jobs.trained if number > 0]
+    assert sorted(trained) == [(client, number) for client in "024" for number in (1, 2, 3, 4)]
+    fast = EXAMPLES * 10 / 1000
+    assert 4 * fast < federation.world.now < 4 * fast + 5
+    assert federation.jobs.open == 0, "what was closed out is cancelled"
+
+
+def test_a_link_takes_one_message_after_the_other_and_drops_them_when_it_ends(tmp_path: Path) -> None:
+    federation = Federation(tmp_path / "run", SETTINGS)
+    network, world = federation.network, federation.world
+    done: list[float] = []
+    network.transfer("0", 1_250_000, lambda: done.append(world.now))
+    network.transfer("0", 1_250_000, lambda: done.append(world.now))
+    network.transfer("1", 1_250_000, lambda: done.append(world.now))
+    world.after(0.5, lambda: network.disconnect("1"))
+    start = world.now
+    while len(done) < 2 and world.step():
+        pass
+    federation.close()
+    assert [at - start for at in done] == [1.05, 2.05]

@@ -1,0 +1,97 @@
+"""Device files: presets can be read, and every mistake is named with its file, line, key and value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fl_mqtt.simulation.virtual.specification import preset_names, read_specification
+from fl_shared.errors import UserError
+from tests.support.device_files import AVAILABILITY, CAPACITY, GOOD, traced
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_can_be_read(name: str) -> None:
+    assert read_specification(name).file.speed.median > 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "median = 100.0",
+            "median = 0.0",
+            "devices.toml, line 2: speed.median = 0.0: input should be greater than 0",
+        ),
+        ("median = 100.0", "mean = 1", "line 2: speed.mean is unknown"),
+        ("median = 100.0\n", "", "line 1: speed.median is missing"),
+        ("share = 0.3", "share = 3", "line 3: speed.slow.share = 3: input should be less than or equal to 1"),
+        ("[up]", "[upp]", "line 6: upp is unknown"),
+        (
+            'client = "8"',
+            'client = "8"\nspeed = "fast"',
+            "line 13: device.1.speed = 'fast': input should be a valid",
+        ),
+        ('client = "8"', 'client = "7"', "device: client '7' is named twice"),
+        ("[speed]", "[speed", "at line 1"),
+        ("median = 100.0", "median = nan", "line 2: speed.median = nan: input should be"),
+    ],
+)
+def test_a_mistake_is_named(old: str, new: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "devices.toml"
+    path.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(UserError) as raised:
+        read_specification(str(path))
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(UserError, match="no file 'fast'; expected a file, or one of: uniform, silos"):
+        read_specification("fast")
+
+
+def test_traces_are_read(tmp_path: Path) -> None:
+    found = read_specification(traced(tmp_path, CAPACITY, AVAILABILITY))
+    assert found.capacity == {"7": (12.5, 1000.0, 2000.0)}
+    assert [found.was_there("7", at) for at in (0.0, 59.0, 60.0, 99.0, 100.0, 161.0)] == [
+        True, True, False, False, True, False,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("capacity", "availability", "said"),
+    [
+        (
+            "client,speed\n",
+            AVAILABILITY,
+            "capacity.csv, line 1: 'client,speed', expected client,examples_per",
+        ),
+        (CAPACITY + "8,1,1\n", AVAILABILITY, "capacity.csv, line 3: 3 values, expected 4"),
+        (
+            CAPACITY + "8,0,1,1\n",
+            AVAILABILITY,
+            "line 3: examples_per_second = '0': expected a number above 0",
+        ),
+        (
+            CAPACITY,
+            AVAILABILITY + "7,100,off\n",
+            "availability.csv, line 5: second = '100': expected more than 100",
+        ),
+        (CAPACITY, AVAILABILITY + "7,200,away\n", "line 5: state = 'away': expected on or off"),
+        (CAPACITY, AVAILABILITY + "7,soon,on\n", "line 5: second = 'soon': expected a number from 0"),
+    ],
+)
+def test_a_mistake_in_a_trace_is_named(capacity: str, availability: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        read_specification(traced(tmp_path, capacity, availability))
+    assert said in str(raised.value)
+
+
+def test_a_change_of_any_file_is_noticed(tmp_path: Path) -> None:
+    path = traced(tmp_path, CAPACITY, AVAILABILITY)
+    before = read_specification(path).sha256
+    assert read_specification(path).sha256 == before
+    (tmp_path / "capacity.csv").write_text(CAPACITY + "8,1,1,1\n")
+    assert read_specification(path).sha256 != before
