@@ -268,9 +268,15 @@ class Fence:
         return rival
 
     def get(self, timeout: float) -> tuple[ConnectionName, InboxItem] | None:
-        """Returns the next item: first those that came while the loop waited here, then as `Inbox.get`."""
+        """Returns the next item: first those that came while the loop waited here, then as `Inbox.get`.
+
+        A wait of ``timeout`` is no stall: the loop wakes in time for the status.
+        """
         if not self._held:
-            return self._inbox.get(timeout)
+            before = time.time()
+            arrived = self._inbox.get(timeout)
+            self._checked_at += max(0.0, min(time.time() - before, timeout))
+            return arrived
         name, item = self._held.popleft()
         if isinstance(item, AdmittedMessage):
             self._room.release(size_of(item))

@@ -1,0 +1,64 @@
+"""When an aggregator asks the broker again whether another one has taken over, without a broker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from fl_aggregator.messaging.publisher import STATUS_INTERVAL
+from fl_aggregator.server.fencing import STALL_LIMIT, Fence
+from tests.support.fuzz.aggregator_harness import AggregatorHarness
+
+
+@dataclass
+class Machine:
+    """The machine of an aggregator to which nothing is sent."""
+
+    fence: Fence
+    now: float = 1e9
+    """Its wall clock."""
+    asked: int = 0
+    """How often the broker was asked."""
+
+    def wait(self, seconds: float, asleep: float = 0.0) -> int:
+        """Lets the loop wait, while the machine sleeps besides; returns how often the broker has been asked so far."""
+
+        def wait(timeout: float) -> None:
+            self.now += timeout + asleep
+
+        with patch.object(self.fence._inbox, "get", wait):
+            self.fence.get(seconds)
+        Fence.check(self.fence)  # the harness leaves it out
+        return self.asked
+
+    def confirm(self) -> bool:
+        self.asked += 1
+        return True
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    harness = AggregatorHarness(tmp_path / "run", seed=1)
+    machine = Machine(harness.aggregator._fence)
+    monkeypatch.setattr(machine.fence, "confirm", machine.confirm)
+    monkeypatch.setattr(time, "time", lambda: machine.now)
+    Fence.check(machine.fence)
+    machine.asked = 0
+    yield machine
+    harness.close()
+
+
+def test_a_wait_until_the_next_status_is_no_stall(machine: Machine) -> None:
+    assert machine.wait(STATUS_INTERVAL) == 0
+    assert machine.wait(STATUS_INTERVAL, asleep=0.9 * STALL_LIMIT) == 0
+
+
+def test_a_machine_that_slept_longer_asks_before_it_goes_on(machine: Machine) -> None:
+    assert machine.wait(STATUS_INTERVAL, asleep=1.1 * STALL_LIMIT) == 1
+    assert machine.wait(0.0, asleep=1.1 * STALL_LIMIT) == 2
+    assert machine.wait(STATUS_INTERVAL) == 2
