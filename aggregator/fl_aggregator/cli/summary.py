@@ -33,6 +33,8 @@ def outcome_line(outcome: Outcome, refused: str) -> str:
     """
     state = outcome.state
     versions = f"{state.version} of {state.settings.rounds} versions in {duration_text(outcome.seconds)}"
+    if outcome.real_seconds is not None:
+        versions += f" of virtual time ({duration_text(outcome.real_seconds)} of real time)"
     primary, value = state.primary, state.metrics.get(state.primary.name)
     measured = int(state.metrics.get("version", 0))
     first = state.settings.first_served(measured)

@@ -85,6 +85,13 @@ def _overview(snapshot: Snapshot, *, ascii_only: bool) -> Table:
             + (f", about {duration_text(seconds)} left" if seconds is not None else ""),
         ),
     )
+    last = snapshot.last_round
+    is_virtual = last is not None and last.virtual_seconds is not None
+    if last is not None and is_virtual:
+        passed, real = (
+            duration_text(seconds or 0.0) for seconds in (last.virtual_seconds, last.real_seconds)
+        )
+        grid.add_row("clock", Text(f"virtual: {passed} until round {last.round}, in {real}"))
     if status.first_version is not None:
         grid.add_row("served", Text(version_text(status.first_version, status.version or 0)))
     label = status.phase if status.round is None else f"round {status.round}"
@@ -94,7 +101,9 @@ def _overview(snapshot: Snapshot, *, ascii_only: bool) -> Table:
         )
     grid.add_row(label, _bar(status.have, status.need, _phase_text(snapshot)))
     if snapshot.waiting_text:
-        grid.add_row("waiting", Text(snapshot.waiting_text + _until_text(status.seconds_left)))
+        grid.add_row(
+            "waiting", Text(snapshot.waiting_text + ("" if is_virtual else _until_text(status.seconds_left)))
+        )
     for metric in dict.fromkeys((snapshot.primary, m.LOSS)):
         value = snapshot.latest(metric.name)
         if value is not None:
@@ -102,8 +111,7 @@ def _overview(snapshot: Snapshot, *, ascii_only: bool) -> Table:
             split = f" ({status.split})" if status.split else ""
             label = f" {quantity_text(value, metric.unit)}{split}"
             grid.add_row(metric.name, Text.assemble((line, GOOD), label))
-    if snapshot.last_round is not None:
-        last = snapshot.last_round
+    if last is not None:
         grid.add_row(
             "bytes",
             Text(f"{size_text(last.bytes.up)} up, {size_text(last.bytes.down)} down in round {last.round}"),

@@ -61,7 +61,7 @@ def round_line(record: RoundRecord, rounds: int) -> str:
     )
     line = (
         f"round {row.round}: {outcome}, {row.participants} of {row.cohort} in, "
-        f"{scores_text(record.primary, row.metrics, row.split)}, {duration_text(row.seconds)}, "
+        f"{scores_text(record.primary, row.metrics, row.split)}, {duration_text(row.seconds)}{record.clock_text}, "
         f"{size_text(row.bytes_up)} up, {size_text(row.bytes_down)} down"
     )
     if (mean := row.metrics.get("edges_mean")) is not None:

@@ -262,6 +262,11 @@ class RoundRecord(_Lenient):
         return units.get(name, units.get(metric, "") if when in WHEN_MEASURED else "")
 
     @property
+    def clock_text(self) -> str:
+        """What is said after a duration, if it is not of real time."""
+        return "" if self.virtual_seconds is None else " of virtual time"
+
+    @property
     def duration(self) -> float:
         """The duration of the round in seconds, without the evaluation."""
         return sum(seconds for phase, seconds in self.seconds.items() if phase != EVALUATING)

@@ -158,7 +158,7 @@ def _outcomes(runs: Sequence[RunReport]) -> Markup:
              _primary_text(run, run.best(run.primary), primary),
              number_text(run.last("loss")), _split_text(run, warning),
              "–" if reached is None else f"{reached} versions",
-             duration_text(sum(line.duration for line in run.rounds)),
+             duration_text(sum(line.duration for line in run.rounds)) + run.clock_text,
              size_text(sum(line.bytes.up for line in run.rounds)),
              size_text(sum(line.bytes.down for line in run.rounds)),
              sum(len(record.missing_without_surplus) for record in run.rounds)]
@@ -177,6 +177,12 @@ def _split_text(run: RunReport, warning: str | None) -> Markup:
     return tag("span", run.splits_text, class_="bad" if warning else None)
 
 
+def _clock_text(runs: Sequence[RunReport]) -> str:
+    """Says which clock the seconds of the runs are of, if not all are of real time."""
+    clocks = {run.clock_text for run in runs}
+    return " of real or virtual time" if len(clocks) > 1 else clocks.pop()
+
+
 def _comparison_curves(runs: Sequence[RunReport]) -> Markup:
     if not any(run.rounds for run in runs):
         return section("Learning", note="No round of any run has ended yet.")
@@ -193,7 +199,7 @@ def _comparison_curves(runs: Sequence[RunReport]) -> Markup:
 
     primary = common_primary(runs)
     quantities: list[tuple[str, str, Callable[[RoundRecord], float]]] = [
-        ("time", "seconds", lambda line: line.duration),
+        ("time", f"seconds{_clock_text(runs)}", lambda line: line.duration),
         ("traffic", "MB, up and down", lambda line: (line.bytes.up + line.bytes.down) / 1e6),
     ]
     return section(

@@ -126,6 +126,11 @@ class RunReport:
         return sorted({record.split for record in self.rounds if record.split is not None})
 
     @property
+    def clock_text(self) -> str:
+        """What is said after a duration of the run, if it is not of real time."""
+        return self.rounds[-1].clock_text if self.rounds else ""
+
+    @property
     def splits_text(self) -> str:
         """Those splits, for people."""
         return " and ".join(self.splits) or "none"

@@ -62,7 +62,7 @@ def tiles(run: RunReport) -> Markup:
         ),
         *([] if primary == m.LOSS else [(number_text(run.last("loss")), "loss")]),
         (str(newest_version(run)), "of 1 version" if rounds == 1 else f"of {rounds} versions"),
-        (duration_text(sum(record.duration for record in run.rounds)), "in rounds"),
+        (duration_text(sum(record.duration for record in run.rounds)), f"in rounds{run.clock_text}"),
         (size_text(sum(line.bytes.up for line in run.rounds)), "up, from edges"),
         (size_text(sum(line.bytes.down for line in run.rounds)), "down, published"),
     ]
@@ -127,8 +127,17 @@ def time_and_traffic(run: RunReport) -> Markup:
     )
     return section(
         "Time and traffic", tag("div", *drawn, class_="figures"),
-        note="Evaluation runs during the next round. A published model counts once, however many edges fetch it.",
+        note="Evaluation runs during the next round. A published model counts once, however many edges fetch it."
+        + clock_note(run),
     )  # fmt: skip
+
+
+def clock_note(run: RunReport) -> str:
+    """Says how long a run in virtual time really took; empty for one in real time."""
+    if not run.clock_text:
+        return ""
+    real = max(line.real_seconds or 0.0 for line in run.rounds)
+    return f" Seconds are those of virtual time; the run took {duration_text(real)} of real time."
 
 
 def _phase(name: str) -> Callable[[RoundRecord], float]:
@@ -151,7 +160,7 @@ def rounds(run: RunReport) -> Markup:
         for line in records
     ]  # fmt: skip
     omitted = len(run.rounds) - len(records)
-    note = "Phases in seconds."
+    note = f"Phases in seconds{run.clock_text}."
     if omitted:
         note += (
             f" The last {len(records)} rounds; {omitted} earlier ones are not shown; --csv FILE writes all."

@@ -30,8 +30,8 @@ def csv_text(runs: Sequence[RunReport]) -> str:
         ["run", "round", "outcome", "reason", "version", "selected", "participants", "missing", "refused", "examples",
          "split",
          *(_escape_formula(f"{name} [{unit}]" if unit else name) for name, unit in metrics),
-         *(f"seconds_{one_line(phase)}" for phase in phases), "bytes_up", "bytes_down",
-         "participant_ids", "missing_ids"]
+         *(f"seconds_{one_line(phase)}" for phase in phases), "virtual_seconds", "real_seconds",
+         "bytes_up", "bytes_down", "participant_ids", "missing_ids"]
     )  # fmt: skip
     for run, line in rounds:
         writer.writerow(
@@ -41,6 +41,7 @@ def csv_text(runs: Sequence[RunReport]) -> str:
              line.split or "",
              *(line.metrics.get(name, "") if _unit(line, name) == unit else "" for name, unit in metrics),
              *(line.seconds.get(name, "") for name in phases),
+             *("" if value is None else value for value in (line.virtual_seconds, line.real_seconds)),
              line.bytes.up, line.bytes.down,
              _escape_formula(" ".join(line.participants)), _escape_formula(" ".join(line.missing))]
         )  # fmt: skip

@@ -15,7 +15,7 @@ from fl_aggregator.cli.summary import outcome_line
 from fl_aggregator.monitoring.terminal.display import Display
 from fl_aggregator.monitoring.terminal.render import View, table
 from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts, Snapshot
-from fl_aggregator.monitoring.terminal.text import progress_line, sparkline, summary_lines
+from fl_aggregator.monitoring.terminal.text import progress_line, round_line, sparkline, summary_lines
 from fl_aggregator.monitoring.views.history import MAX_RECENT_ROUNDS, RoundHistory
 from fl_aggregator.monitoring.views.notices import absence_text, waiting_text
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
@@ -238,6 +238,15 @@ def test_a_look_in_lines() -> None:
         "missing: 7 (failed: x [31m)",
         "offline: 9",
     ]
+
+
+def test_virtual_time_is_called_so() -> None:
+    virtual = {"virtual_seconds": 300.0, "real_seconds": 2.0}
+    recent = {n: one.model_copy(update=virtual) for n, one in picture().recent.items()}
+    assert "(test), 4.0 s of virtual time, " in round_line(recent[2], 10)
+    console = Console(file=io.StringIO(), width=120, height=40)
+    console.print(View(replace(picture(), recent=recent)))
+    assert "virtual: 5 min until round 2, in 2.0 s" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_trends() -> None:
