@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fl_aggregator.server import launch as launches
 from fl_aggregator.settings import Settings
+from fl_aggregator.storage.run_directory import RunRecord
 from fl_edge.session import effects, events
 from fl_edge.session.state import Identity
 from fl_edge.session.work import EvaluationScores
@@ -24,7 +26,7 @@ from fl_mqtt.simulation.virtual.models import Models
 from fl_mqtt.simulation.virtual.network import Faults, Link, Network
 from fl_mqtt.simulation.virtual.world import World
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.manifest import ArraySpec, Manifest
+from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 from fl_shared.tensors.sections import DELTA, ModelSection, model_digest
 from fl_shared.transfer.upload import FinishedUpdate
 
@@ -67,10 +69,15 @@ class InstantJobs:
                 raise NotImplementedError("no run of these tests asks for models of the edges' own")
 
 
+def delta_of(seed: int, round_number: int, client: str) -> Vector:
+    """The values of an update; the first weights are the same whoever makes them."""
+    rng = np.random.default_rng(edge_seed(seed, round_number, client if round_number else ""))
+    return rng.normal(scale=0.01, size=VALUES).astype("<f4")
+
+
 def update(client: str, selected: m.Selected) -> FinishedUpdate:
     """The update that ``client`` makes in a round."""
-    rng = np.random.default_rng(edge_seed(selected.training.seed, selected.round, client))
-    values = rng.normal(scale=0.01, size=VALUES).astype("<f4")
+    values = delta_of(selected.training.seed, selected.round, client)
     section = ModelSection(DELTA, MANIFEST, memoryview(values.tobytes()))
     base = None if selected.base is None else selected.base.digest
     return FinishedUpdate(
@@ -125,6 +132,19 @@ class Federation:
         self._launch.close()
         self._launch = launches.resume(self.directory, simulated=False)
         self._begin()
+
+    @property
+    def record(self) -> RunRecord:
+        """What ``run.json`` says."""
+        return self._launch.record
+
+    def history(self) -> Iterator[dict[str, Any]]:
+        """The lines of the history."""
+        return self._launch.directory.history()
+
+    def newest_weights(self) -> Vector:
+        """The weights of the newest version."""
+        return self.aggregator.runner.worker.averager.newest.weights
 
     def close(self) -> None:
         self.aggregator.kill()

@@ -28,6 +28,7 @@ from fl_mqtt.simulation.attacks import attack_record
 from fl_mqtt.simulation.cli import GRACE, OF_EDGES
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import UserError
+from fl_shared.system.invocation import aggregator_command
 
 if TYPE_CHECKING:
     from fl_edge.tasks.task import Task
@@ -86,6 +87,9 @@ def simulate(
         stack.enter_context(closing(launch))
         parsed, fleet = launch.record.settings, launch.record.fleet
         assert fleet is not None
+        if fleet.virtual is not None:
+            command = aggregator_command("simulate", "--resume", launch.directory.path)
+            raise UserError(f"--resume {resume}: the run is in virtual time; continue it with: {command}")
         if passed is not None and passed.name != parsed.task:
             raise UserError(f"task {passed.name!r}: the run in {resume} trains {parsed.task!r}")
         access = local.broker_of_fleet(options, fleet.broker)

@@ -1,0 +1,84 @@
+"""Measures how many events a second a run in virtual time handles, when training costs nothing.
+
+    python benchmarks/virtual.py [--edges 1000] [--per-round 100] [--over-select 0] [--rounds 20] [--heterogeneity NAME]
+
+Both machines, all messages, the real averaging of 16 parameters, checkpoints, journal and history; the edges' updates
+are made up. Beside it: the same number of events, each of which does nothing but put the next one into the queue.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fl_aggregator.round.state import Finished
+from fl_aggregator.settings import Settings
+from fl_mqtt.simulation.virtual.devices import Devices
+from fl_mqtt.simulation.virtual.specification import preset_names, read_specification
+from fl_mqtt.simulation.virtual.world import World
+from tests.support.virtual_federation import VALUES, Federation
+
+
+def queue_seconds(events: int, waiting: int) -> float:
+    """Returns the processor time of ``events`` events in a queue of ``waiting`` that do nothing."""
+    world = World()
+
+    def again() -> None:
+        world.after(1.0, again)
+
+    for _ in range(waiting):
+        world.after(1.0, again)
+    began = time.process_time()
+    for _ in range(events):
+        world.step()
+    return time.process_time() - began
+
+
+def main() -> None:
+    """Prints one line of JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--edges", type=int, default=1000)
+    parser.add_argument("--per-round", type=int, default=100)
+    parser.add_argument("--over-select", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--heterogeneity", choices=preset_names(), default="uniform")
+    options = parser.parse_args()
+    settings = Settings(
+        task=f"synthetic-{VALUES}", clients=options.edges, per_round=options.per_round, rounds=options.rounds,
+        over_select=options.over_select, holdout=0.0, evaluate_every=10**6, deadline=1e6, grace=0.0,
+    )  # fmt: skip
+    devices = Devices(read_specification(options.heterogeneity), 0)
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as directory:
+        print(f"{options.edges} edges, {options.rounds} rounds …", file=sys.stderr, flush=True)
+        wall, began = time.monotonic(), time.process_time()
+        federation = Federation(Path(directory) / "run", settings, device=devices.device)
+        federation.run()
+        seconds, wall = time.process_time() - began, time.monotonic() - wall
+        federation.close()
+    assert isinstance(federation.aggregator.state.phase, Finished), federation.aggregator.state.phase
+    events = federation.world.events
+    empty = queue_seconds(events, options.edges)
+    line = {
+        **vars(options),
+        "events": events,
+        "cpu_seconds": round(seconds, 3),
+        "wall_seconds": round(wall, 3),
+        "events_per_cpu_second": round(events / seconds),
+        "events_per_cpu_second_of_an_empty_queue": round(events / empty),
+        "virtual_seconds": round(federation.world.now, 3),
+        "trained": len(federation.jobs.trained),
+    }
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()
