@@ -130,7 +130,7 @@ def test_an_aggregator_that_raises_at_an_effect_is_offline(
             raise Crash
         really_perform(self, effect, state)
 
-    monkeypatch.setattr("fl_aggregator.server.aggregator.step", step_with_effect)
+    monkeypatch.setattr("fl_aggregator.server.runner.step", step_with_effect)
     monkeypatch.setattr(Interpreter, "perform", perform)
     prefix = f"crash/aggregator/{kind.__name__}"
     observer = stack.enter_context(Client(shared_mosquitto.endpoint, f"{prefix}/#", prefix=prefix))

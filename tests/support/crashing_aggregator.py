@@ -13,7 +13,7 @@ from pathlib import Path
 from fl_aggregator.cli.main import main
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Run
-from fl_aggregator.server import aggregator, interpreter
+from fl_aggregator.server import interpreter, runner
 
 
 class CrashingInterpreter(interpreter.Interpreter):
@@ -33,7 +33,7 @@ class CrashingInterpreter(interpreter.Interpreter):
         super().perform(effect, state)
 
 
-aggregator.Interpreter = CrashingInterpreter  # type: ignore[attr-defined]
+runner.Interpreter = CrashingInterpreter  # type: ignore[attr-defined]
 
 if __name__ == "__main__":
     main()

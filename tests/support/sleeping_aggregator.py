@@ -8,7 +8,7 @@ import signal
 from fl_aggregator.cli.main import main
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Run
-from fl_aggregator.server import aggregator, interpreter
+from fl_aggregator.server import interpreter, runner
 
 
 class SleepingInterpreter(interpreter.Interpreter):
@@ -20,7 +20,7 @@ class SleepingInterpreter(interpreter.Interpreter):
             os.kill(os.getpid(), signal.SIGSTOP)
 
 
-aggregator.Interpreter = SleepingInterpreter  # type: ignore[attr-defined]
+runner.Interpreter = SleepingInterpreter  # type: ignore[attr-defined]
 
 if __name__ == "__main__":
     main()
