@@ -214,7 +214,9 @@ def _asker(event: on.Event) -> tuple[str, str] | None:
     match event:
         case on.Registered() | on.UpdateInvalid():
             return event.client, event.session
-        case on.UpdateArrived(update=update) | on.UpdateStored(update=update):
+        case (
+            on.UpdateOffered(update=update) | on.UpdateArrived(update=update) | on.UpdateStored(update=update)
+        ):
             return update.client, update.session
         case _:
             return None

@@ -42,6 +42,8 @@ class InstantJobs:
     def __init__(self) -> None:
         self.trained: list[tuple[str, int]] = []
         """The clients and rounds of trainings whose result was looked at."""
+        self.made: dict[tuple[str, str], FinishedUpdate] = {}
+        """Their updates, by client and digest."""
         self._work: dict[tuple[str, int], Work] = {}
 
     @property
@@ -62,7 +64,9 @@ class InstantJobs:
                 return events.PartitionLoaded(now, job, EXAMPLES, 0, MANIFEST.digest)
             case effects.Train(selected=selected):
                 self.trained.append((client, selected.round))
-                return events.Trained(now, job, update(client, selected))
+                made = update(client, selected)
+                self.made[client, made.digest] = made
+                return events.Trained(now, job, made)
             case effects.Evaluate():
                 return events.ModelEvaluated(now, job, EvaluationScores(1, 0.5))
             case effects.Personalize():
@@ -94,6 +98,8 @@ class Federation:
     settings: Settings
     device: Callable[[str], Device] = lambda _client: UNIFORM
     faults: Faults | None = None
+    watch: Callable[[Aggregator], None] = lambda _aggregator: None
+    """Is given each incarnation of the aggregator before it begins."""
     jobs: InstantJobs = field(default_factory=InstantJobs)
     aggregator: Aggregator = field(init=False)
     edges: dict[str, Edge] = field(init=False)
@@ -118,6 +124,7 @@ class Federation:
     def _begin(self) -> None:
         self._launch.directory.write_run(self._launch.record)
         self.aggregator = Aggregator(self._launch, self.world, self.network)
+        self.watch(self.aggregator)
         self.aggregator.begin()
 
     def run(self, events: int = 10**7) -> None:
@@ -128,9 +135,18 @@ class Federation:
 
     def restart_aggregator(self) -> None:
         """Kills the aggregator, and resumes its run at once."""
+        self.kill_aggregator()
+        self.resume_aggregator()
+
+    def kill_aggregator(self) -> None:
         self.aggregator.kill()
         self._launch.close()
+
+    def resume_aggregator(self) -> None:
+        """Resumes the run of the aggregator that was killed; its journal must have all that was decided."""
         self._launch = launches.resume(self.directory, simulated=False)
+        assert self._launch.recovered is not None
+        assert self._launch.recovered.state == self.aggregator.state, "the journal restores another state"
         self._begin()
 
     @property
@@ -147,5 +163,4 @@ class Federation:
         return self.aggregator.runner.worker.averager.newest.weights
 
     def close(self) -> None:
-        self.aggregator.kill()
-        self._launch.close()
+        self.kill_aggregator()
