@@ -132,6 +132,7 @@ def test_target_deadline_and_substitutes(tmp_path: Path, mosquitto: Mosquitto, s
     assert lines[2]["missing"][third].startswith("offline")
 
 
+@pytest.mark.long
 def test_all_who_are_present_have_answered_after_the_grace(
     tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:

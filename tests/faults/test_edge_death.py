@@ -152,6 +152,7 @@ def test_a_whole_fleet_while_it_waits(
     assert model_sha256(tmp_path) == undisturbed[3]
 
 
+@pytest.mark.long
 def test_an_answer_that_never_came(tmp_path: Path, shared_mosquitto: Mosquitto, stack: ExitStack) -> None:
     """The aggregator has not got the update, so the next life of the edge sends it: the same bytes, once trained."""
     prefix, small = "faults/unanswered", "synthetic-1000"

@@ -44,14 +44,15 @@ def undisturbed(cluster: Cluster) -> Reference:
     return undisturbed_run(cluster)
 
 
-# A few of them here, all in the long tests.
-@pytest.mark.parametrize("boundary", range(6, 60, 26))
+# One of them here, all in the long tests; `tests/property/test_chaos.py` has any of them in virtual time.
+@pytest.mark.parametrize("boundary", [32])
 def test_killed_before_an_effect_and_resumed_it_makes_the_same_model(
     cluster: Cluster, undisturbed: Reference, boundary: int
 ) -> None:
     dies_and_goes_on(cluster, undisturbed, boundary)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(960)
 def test_killed_again_and_again_it_makes_the_same_model(cluster: Cluster, undisturbed: Reference) -> None:
     code = int(-signal.SIGKILL)
