@@ -20,6 +20,8 @@ PROBE_WINDOW: Final = 64
 """Unacknowledged QoS 1 messages, if the broker allows: as many as chunks are granted (protocol, 6.2)."""
 MIN_IDLE_TIMEOUT: Final = 0.3
 """Seconds, at least, after which a message that has not arrived counts as lost."""
+FENCE_INTERVAL: Final = 0.5
+"""Seconds without a message after which a fence is sent again."""
 MAX_CONNECT_FAILURES: Final = 2
 PATIENCE: Final = 4
 """How many times as long the second attempt at a check waits."""
@@ -136,6 +138,26 @@ def receive_until_idle(probe: Probe, count: int, idle_timeout: float) -> list[Re
         if not batch:
             break
         received += batch
+    return received
+
+
+def receive_until_fence(receiver: Probe, sender: Probe, topic: str, timeout: float) -> list[ReceivedMessage]:
+    """Returns the messages that come before one that ``sender`` sends to ``topic`` now, however long they take.
+
+    The broker drops that message, too, while its queue for ``receiver`` is full, so it is sent again when nothing has
+    come for a while. If nothing comes for ``timeout`` seconds, what has come by then is returned.
+    """
+    received: list[ReceivedMessage] = []
+    waited = 0.0
+    while waited < timeout:
+        fence = b"fence" + secrets.token_bytes(8)
+        sender.publish_and_wait(topic, fence)
+        while batch := receiver.receive(1, FENCE_INTERVAL):
+            waited = 0.0
+            received += [message for message in batch if not message.payload.startswith(b"fence")]
+            if any(message.payload == fence for message in batch):
+                return received
+        waited += FENCE_INTERVAL
     return received
 
 

@@ -89,7 +89,7 @@ def _edge_rights(bench: ProbeSession, client: str, rows: Sequence[Channel]) -> F
         topics = {row: t.build(bench.prefix, _topic_of(row, client)) for row in rows if row.sender == "edge"}
         not_writable = [row for row, topic in topics.items() if not _may_write(bench, topic)]
         # It may be retained as well: its delivery proves the right to read, too.
-        hears_itself = bool(subscriber.receive(1, bench.timeout / 5))
+        hears_itself = bool(subscriber.receive(1, bench.timeout))
     forbidden = [f"write {topics[row]}" for row in not_writable]
     if not hears_itself and f"write {presence}" not in forbidden:
         forbidden.append(f"read {presence}")
