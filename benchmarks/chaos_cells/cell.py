@@ -80,7 +80,7 @@ def play(directory: Path, fault: Fault, phase: Phase, expected: Undisturbed) -> 
 def _once(directory: Path, fault: Fault, phase: Phase, expected: Undisturbed) -> Cell:
     began = time.monotonic()
     wait = WITHOUT_IT if fault.for_good and phase.latecomer else 60.0
-    setting = Setting(phase.task, persistence=fault.persistence, wait=wait, latecomer=phase.latecomer)
+    setting = Setting(phase.task, fault.persistence, fault.keepalive, wait, phase.latecomer)
     with Stage(directory, setting) as stage:
         at, hit = _strike(stage, fault, phase)
         ended = _see_it_through(stage, fault, at, began + DEADLINE)

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from chaos_cells.stage import VICTIM, Stage
+from tests.support import programs
 
 SLOW_LINK: Final = 200_000
 """Bytes per second on a slow link: a chunk of 256 KiB takes 1.3 s."""
 DELAYED: Final = 0.2
+LONG_KEEPALIVE: Final = "60"
+"""Seconds. A fault that is noticed long before them is noticed by its connection, on however slow a machine."""
 HANG: Final = 12.0
 """Seconds for which an edge hangs, long enough for the broker to notice.
 
@@ -38,6 +41,7 @@ class Fault:
     lasts: float = 0.5
     noticed: Noticed | None = None
     persistence: bool = False
+    keepalive: str = programs.KEEPALIVE
     for_good: bool = False
     """Whether the edge never returns."""
     stops_aggregator: bool = False
@@ -80,6 +84,7 @@ FAULTS: Final = (
         "edge-kill",
         strike=_take_down,
         noticed=_edge_is_lost,
+        keepalive=LONG_KEEPALIVE,
         for_good=True,
         quick="uploading",
     ),

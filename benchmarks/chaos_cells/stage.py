@@ -46,11 +46,13 @@ DIGITS: Final = Task("digits", ("--epochs", "25"))
 class Setting:
     """How a stage is set up.
 
-    ``persistence``: whether the broker saves its state. ``wait``: seconds for edges.
+    ``persistence``: whether the broker saves its state. ``keepalive``: of all programs, in seconds. ``wait``: seconds
+    for edges.
     """
 
     task: Task
     persistence: bool = False
+    keepalive: str = programs.KEEPALIVE
     wait: float = 60.0
     latecomer: bool = False
     """Whether one edge starts only at `Stage.start_latecomer`; until then, the run is selecting."""
@@ -103,7 +105,7 @@ class Stage:
                "--holdout", "0", "--grace", "0", "--wait", str(self.setting.wait), "--chunk", str(CHUNK))  # fmt: skip
         return self._start(
             "aggregator", "fl-aggregator", "start", "--task", self.setting.task.name, *self.setting.task.options,
-            *run, "--broker", self.proxies["aggregator"].url, "--keepalive", programs.KEEPALIVE,
+            *run, "--broker", self.proxies["aggregator"].url, "--keepalive", self.setting.keepalive,
             "--run-dir", str(self.run),
         )  # fmt: skip
 
@@ -111,7 +113,7 @@ class Stage:
         proxy = self.proxies["victim" if name == "victim" else "others"]
         return self._start(
             name, "fl-edge", "--id", ids, "--role", "train", "--task", self.setting.task.name, "--workers", "1",
-            "--chunk", str(CHUNK), "--broker", proxy.url, "--keepalive", programs.KEEPALIVE,
+            "--chunk", str(CHUNK), "--broker", proxy.url, "--keepalive", self.setting.keepalive,
             "--state-dir", str(self.directory / "state" / name),
         )  # fmt: skip
 
@@ -136,7 +138,7 @@ class Stage:
         """Starts the aggregator again, which resumes the run."""
         self.aggregator = self._start(
             "aggregator", "fl-aggregator", "start", "--resume", str(self.run),
-            "--broker", self.proxies["aggregator"].url, "--keepalive", programs.KEEPALIVE,
+            "--broker", self.proxies["aggregator"].url, "--keepalive", self.setting.keepalive,
         )  # fmt: skip
 
     def kill(self, program: programs.Program) -> None:

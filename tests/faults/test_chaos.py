@@ -57,8 +57,8 @@ def check(cell: dict[str, Any]) -> None:
     if cell["fault"] in SAME:
         assert cell["same_model"], cell
     if cell["hit"] and cell["fault"] == "edge-kill":
-        # A fraction of a second (docs/reliability.md); by the keepalive, it would be 3 s or more.
-        assert cell["seconds_to_notice"] < 3.0, cell
+        # A fraction of a second (docs/reliability.md); by the keepalive of 60 s, it would be 90 s or more.
+        assert cell["seconds_to_notice"] < 60.0, cell
 
 
 @pytest.mark.timeout(960)

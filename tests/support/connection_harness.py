@@ -19,7 +19,7 @@ from fl_shared.mqtt.events import (
 )
 from fl_shared.mqtt.network import Network
 from tests.support.broker import Mosquitto
-from tests.support.wait import DEADLINE
+from tests.support.wait import DEADLINE, PATIENCE
 
 NEVER = 3600.0
 """Seconds that no test lasts: a close that waits for its timeout exceeds the test's own."""
@@ -36,7 +36,7 @@ class ConnectionHarness:
 
     def next(self, kind: type[E], timeout: float = DEADLINE) -> E:
         """The next event of this kind; others before it are forgotten."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while True:
             event = self.events.get(timeout=max(0.01, deadline - time.monotonic()))
             if isinstance(event, kind):

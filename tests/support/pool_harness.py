@@ -15,7 +15,7 @@ from fl_edge.workers.pool import Pool
 from fl_edge.workers.protocol import CacheModel
 from fl_shared.system.shared_memory import SharedBytes
 from tests.support.builders import partition, training_request
-from tests.support.wait import wait_until
+from tests.support.wait import PATIENCE, wait_until
 
 SEVEN = (Path(__file__).parents[2] / "examples" / "seven.png").read_bytes()
 LONG = 1_000_000
@@ -35,12 +35,12 @@ class PoolHarness:
         )
 
     def result(self, job_id: int, timeout: float = 30) -> JobOutcome:
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while job_id not in self.kept:
             try:
                 result = self.results.get(timeout=max(0, deadline - time.monotonic()))
             except Empty:
-                raise AssertionError(f"job {job_id} has no result after {timeout} s") from None
+                raise AssertionError(f"job {job_id} has no result after {timeout * PATIENCE} s") from None
             assert result.id not in self.kept, "two results of one job"
             self.kept[result.id] = result
         return self.kept[job_id].outcome
