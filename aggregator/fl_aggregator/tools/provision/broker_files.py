@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -41,8 +42,8 @@ def write(directory: Path, register: AccountRegister, authority: Authority, now:
     files = {
         CA: authority.pem,
         ACL: acl.acl_text(register.accounts, location.prefix).encode(),
-        CONFIGURATION: mosquitto_conf(location, directory).encode(),
-        CONFIGURATION_2_1: mosquitto_conf(location, directory, plugins=PLUGINS).encode(),
+        CONFIGURATION: os.fsencode(mosquitto_conf(location, directory)),
+        CONFIGURATION_2_1: os.fsencode(mosquitto_conf(location, directory, plugins=PLUGINS)),
     }
     if location.passwords:
         lines = (f"{account.name}:{account.password}\n" for account in register.accounts if account.password)
