@@ -17,6 +17,7 @@ from learning_cells import Line
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 NOT_RUN: Final = "not run yet"
+EMPTY: Final = (NOT_RUN, "–")
 BASE: Final = "fedavg"
 
 
@@ -60,6 +61,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
+def compact(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table without the rows and columns in which nothing has been run; `NOT_RUN` if nothing has."""
+    kept = [row for row in rows if any(entry not in EMPTY for entry in row[1:])]
+    columns = [0, *(i for i in range(1, len(head)) if any(row[i] not in EMPTY for row in kept))]
+    if not kept:
+        return f"{NOT_RUN.capitalize()}."
+    return table([head[i] for i in columns], ([row[i] for i in columns] for row in kept))
+
+
 def grid(lines: Sequence[Line]) -> str:
     """The grid of learning rates, and what was chosen."""
     rows = [
@@ -80,7 +90,7 @@ def skew(lines: Sequence[Line], block: str = "A", suffix: str = "") -> str:
         [name, *(entry(f"{block}/{p}/{name}{suffix}", lines, f"A/{p}/{BASE}") for p in plan.PARTITIONS)]
         for name in plan.SKEW
     ]
-    return table(["", "IID", "Dirichlet 0.5", "Dirichlet 0.1", "two classes an edge"], rows)
+    return compact(["", "IID", "Dirichlet 0.5", "Dirichlet 0.1", "two classes an edge"], rows)
 
 
 def bounds(lines: Sequence[Line]) -> str:
@@ -93,7 +103,7 @@ def bounds(lines: Sequence[Line]) -> str:
         rows.append(
             [title, *(f"{100 * found[seed]:.1f}" if seed in found else NOT_RUN for seed in plan.SEEDS)]
         )
-    return table(["", *(f"seed {seed}" for seed in plan.SEEDS)], rows)
+    return compact(["", *(f"seed {seed}" for seed in plan.SEEDS)], rows)
 
 
 def served(lines: Sequence[Line]) -> str:
@@ -109,7 +119,7 @@ def server(lines: Sequence[Line]) -> str:
         cells = [f"B/{name}/lr default", *(f"B/{name}/lr {rate:g}" for rate in rates)]
         found = [entry(cell, lines, f"A/dirichlet:0.1/{BASE}") for cell in cells]
         rows.append([name, *found, *["–"] * (3 - len(found))])
-    return table(["", "default", "÷ 3", "× 3"], rows)
+    return compact(["", "default", "÷ 3", "× 3"], rows)
 
 
 def attacks(lines: Sequence[Line]) -> str:
@@ -121,7 +131,7 @@ def attacks(lines: Sequence[Line]) -> str:
             [attack, *(entry(f"{cells}/{attack}/{name}", lines, base) for name in plan.ROBUST)]
             for attack in plan.ATTACKS
         ]
-        tables.append(table([title, *plan.ROBUST], rows))
+        tables.append(f"{title}:\n\n{compact(['', *plan.ROBUST], rows)}")
     return "\n\n".join(tables)
 
 
@@ -166,23 +176,37 @@ def seen(lines: Sequence[Line]) -> str:
     for partition in plan.PARTITIONS:
         blocks = (f"A/{partition}/", f"S/{partition}/", *(["B/"] if partition == "dirichlet:0.1" else []))
         base = values(f"A/{partition}/{BASE}", lines)
-        gains: list[tuple[float, str, list[int]]] = []
+        gains: list[tuple[float, float, str, list[int]]] = []
+        late_base = late_means(f"A/{partition}/{BASE}", lines)
         for name in {line["cell"] for line in lines if line["cell"].startswith(blocks)} - {blocks[0] + BASE}:
-            mine = values(name, lines)
+            mine, late = values(name, lines), late_means(name, lines)
             if seeds := sorted(mine.keys() & base.keys()):
                 title = name.removeprefix(next(block for block in blocks if name.startswith(block)))
-                gains.append((statistics.fmean(mine[seed] - base[seed] for seed in seeds), title, seeds))
-        for gain, title, seeds in sorted(gains, key=lambda row: (-row[0], row[1])):
+                gain = statistics.fmean(mine[seed] - base[seed] for seed in seeds)
+                late_gain = statistics.fmean(late[seed] - late_base[seed] for seed in seeds)
+                gains.append((gain, late_gain, title, seeds))
+        for gain, late_gain, title, seeds in sorted(gains, key=lambda row: (-row[0], row[2])):
             word = "seed" if len(seeds) == 1 else "seeds"
             found.append(
-                f"- {partition}: {title.replace('/', ', ')} {100 * gain:+.1f} points beside FedAvg "
-                f"({word} {', '.join(map(str, seeds))})"
+                f"- {partition}: {title.replace('/', ', ')} {100 * gain:+.1f} points beside FedAvg, "
+                f"{100 * late_gain:+.1f} over the last twenty versions ({word} {', '.join(map(str, seeds))})"
             )
     done = sum(not line["cell"].startswith("lr") for line in lines)
     total = sum(not cell.name.startswith("lr/") for cell in plan.all_cells(None))
     return "\n".join(
         [f"{done} of {total} cells have been run.", "", *(found or ["Nothing can be compared yet."])]
     )
+
+
+def late_means(name: str, lines: Iterable[Line]) -> dict[int, float]:
+    """The mean of the last twenty versions by seed, which changes less from version to version than that of five."""
+    return {
+        line["seed"]: statistics.fmean(
+            value for version, value in line["curve"] if version > line["curve"][-1][0] - 20
+        )
+        for line in lines
+        if line["cell"] == name and line.get("curve")
+    }
 
 
 def curves(lines: Sequence[Line]) -> dict[str, str]:

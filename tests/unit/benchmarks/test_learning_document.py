@@ -57,6 +57,12 @@ def test_a_hole_is_said_to_be_one() -> None:
         assert part([])
 
 
+def test_a_table_has_no_row_and_no_column_without_a_run() -> None:
+    rows = [["one", "1", document.NOT_RUN, "–"], ["two", document.NOT_RUN, document.NOT_RUN, "–"]]
+    assert document.compact(["", "a", "b", "c"], rows) == "|  | a |\n| --- | --- |\n| one | 1 |"
+    assert document.compact(["", "a", "b", "c"], rows[1:]) == "Not run yet."
+
+
 def test_differences_are_of_the_same_seeds() -> None:
     base, name = "A/iid/fedavg", "A/iid/fednova"
     lines = [
@@ -73,8 +79,8 @@ def test_what_is_seen_is_ordered_and_names_its_seeds() -> None:
     lines += measured("B/fedadam/lr default", last=0.75)
     text = document.seen(document.current(lines))
     assert text.splitlines()[2:] == [
-        "- dirichlet:0.1: fedadam, lr default +5.0 points beside FedAvg (seed 0)",
-        "- dirichlet:0.1: fednova -5.0 points beside FedAvg (seed 0)",
+        "- dirichlet:0.1: fedadam, lr default +5.0 points beside FedAvg, +2.5 over the last twenty versions (seed 0)",
+        "- dirichlet:0.1: fednova -5.0 points beside FedAvg, -2.5 over the last twenty versions (seed 0)",
     ]
 
 
