@@ -6,6 +6,7 @@ The references are a few lines of float64 each, written from the papers, over th
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -321,3 +322,13 @@ def test_clipping_scales_parameters_alone(combine: str) -> None:
         expected = clipped[0] + EXAMPLES @ scaled / EXAMPLES.sum()
         assert np.abs(clipped[1] - expected)[PARAMETERS].max() < 2e-5
     assert np.linalg.norm((clipped[1] - clipped[0])[PARAMETERS]) <= 0.5 * 1.0001
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_fednova_with_equal_steps_is_fedavg(momentum: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "STEPS", np.full(len(CLIENTS), 7))
+    (_, found, *_), _ = run(settings_of("fednova", momentum=momentum), range(len(CLIENTS)))
+    (_, expected, *_), _ = run(settings_of("fedavg"), range(len(CLIENTS)))
+    assert (np.abs(found - expected) <= np.spacing(np.abs(expected))).all(), (
+        "at most one unit in the last place"
+    )
