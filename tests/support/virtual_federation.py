@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from fl_edge.session.work import EvaluationScores
 from fl_edge.storage.own_state_files import OwnStateFiles
 from fl_edge.tasks.synthetic import NAME_PREFIX
 from fl_edge.training.executor import edge_seed
+from fl_edge.training.local_part import LOCAL, PERSONAL
 from fl_mqtt.simulation.virtual.aggregator import Aggregator
 from fl_mqtt.simulation.virtual.devices import DATA_CENTRE, Device
 from fl_mqtt.simulation.virtual.edge import Edge
@@ -26,6 +27,7 @@ from fl_mqtt.simulation.virtual.models import Models
 from fl_mqtt.simulation.virtual.network import Faults, Link, Network
 from fl_mqtt.simulation.virtual.world import World
 from fl_shared.protocol import messages as m
+from fl_shared.protocol.task_spec import keeps_local
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 from fl_shared.tensors.sections import DELTA, ModelSection, model_digest
 from fl_shared.transfer.upload import FinishedUpdate
@@ -64,13 +66,19 @@ class InstantJobs:
                 return events.PartitionLoaded(now, job, EXAMPLES, 0, MANIFEST.digest)
             case effects.Train(selected=selected):
                 self.trained.append((client, selected.round))
-                made = update(client, selected)
+                base = None if selected.base is None else selected.base.digest
+                kept = {LOCAL: memoryview(bytes(4))} if base and keeps_local(selected.task) else {}
+                made = update(client, selected.round, base, selected.training.seed)
                 self.made[client, made.digest] = made
-                return events.Trained(now, job, made)
+                return events.Trained(now, job, made, kept)
             case effects.Evaluate():
                 return events.ModelEvaluated(now, job, EvaluationScores(1, 0.5))
-            case effects.Personalize():
-                raise NotImplementedError("no run of these tests asks for models of the edges' own")
+            case effects.Personalize(announced=announced):
+                metrics = m.UpdateMetrics(
+                    before={"loss": 0.5, "examples": 1.0}, after={"loss": 0.25, "examples": 1.0}
+                )
+                made = replace(update(client, 1 + announced.round, announced.digest, 0), metrics=metrics)
+                return events.Trained(now, job, made, {PERSONAL: memoryview(bytes(4))})
 
 
 def delta_of(seed: int, round_number: int, client: str) -> Vector:
@@ -79,11 +87,10 @@ def delta_of(seed: int, round_number: int, client: str) -> Vector:
     return rng.normal(scale=0.01, size=VALUES).astype("<f4")
 
 
-def update(client: str, selected: m.Selected) -> FinishedUpdate:
+def update(client: str, number: int, base: str | None, seed: int) -> FinishedUpdate:
     """The update that ``client`` makes in a round."""
-    values = delta_of(selected.training.seed, selected.round, client)
+    values = delta_of(seed, number, client)
     section = ModelSection(DELTA, MANIFEST, memoryview(values.tobytes()))
-    base = None if selected.base is None else selected.base.digest
     return FinishedUpdate(
         base=base, digest=model_digest([section]), examples=EXAMPLES, steps=0 if base is None else 1,
         seconds=0.0, metrics=m.UpdateMetrics(), sections=(section,),
@@ -118,7 +125,9 @@ class Federation:
 
     def _edge(self, name: str, roles: tuple[m.ClientRole, ...], device: Device) -> Edge:
         identity = Identity(name, f"device-{name}", roles, (), task_prefixes=(NAME_PREFIX,))
-        files = OwnStateFiles(self.directory / "edges" / name, name)
+        directory = self.directory / "edges" / name
+        directory.mkdir(parents=True)
+        files = OwnStateFiles(directory, name)
         return Edge(self.world, self.network, self.models, self.jobs, identity, device, files, epochs=10)
 
     def _begin(self) -> None:

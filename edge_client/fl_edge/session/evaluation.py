@@ -57,7 +57,12 @@ def start_evaluation(session: Session) -> Transition:
     if not _can_evaluate(session, announced.evaluate, announced.task):
         return transition(session)
     staged = session.own_state.staged
-    if staged is not None and staged.run == announced.run and staged.round <= announced.round:
+    if (
+        staged is not None
+        and not staged.ticket
+        and staged.run == announced.run
+        and staged.round <= announced.round
+    ):
         return transition(session)  # the result, which follows, says with which part of its own it evaluates
     match session.evaluation:
         case EvaluationDone(announced=previous, split=split) if split == announced.evaluate and (

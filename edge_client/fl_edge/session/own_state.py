@@ -20,7 +20,7 @@ def stage(session: Session, selected: m.Selected, event: Trained) -> Transition:
     """Stages what the training has left to keep, if it has."""
     if not event.own:
         return transition(session)
-    reference = StateReference(selected.run, selected.round, event.update.digest)
+    reference = StateReference(selected.run, selected.round, event.update.digest, selected.ticket)
     session = replace(session, own_state=replace(session.own_state, staged=reference))
     return transition(session, StageState(reference, event.own))
 
@@ -28,11 +28,14 @@ def stage(session: Session, selected: m.Selected, event: Trained) -> Transition:
 def settle_by_result(session: Session, result: m.Result) -> Transition:
     """Decides on what is staged when its round has ended. It may be from before the start of this process."""
     staged = session.own_state.staged
-    if staged is None or (staged.run, staged.round) != (result.run, result.round):
+    if staged is None or staged.run != result.run:
+        return transition(session)
+    if result.round != staged.round and not (staged.ticket and result.round > staged.round):
         return transition(session)
     if result.outcome == "committed" and session.identity.client in result.participants:
         return _promote(session, staged)
-    return _drop(session, staged=True)
+    # An update for a ticket may be in a later version.
+    return transition(session) if staged.ticket else _drop(session, staged=True)
 
 
 def settle_by_admission(session: Session, before: Membership | None, reply: m.Admitted) -> Transition:
@@ -55,8 +58,7 @@ def settle_by_admission(session: Session, before: Membership | None, reply: m.Ad
         return _promote(session, staged)
     return _drop(
         session,
-        # Of the newest round, nobody knows yet.
-        staged=staged is not None and (staged.run, staged.round) != (reply.run, newest),
+        staged=staged is not None and not _is_open(staged, reply),
         current=current is not None and not _is_counted(current, reply.run, counted),
     )
 
@@ -71,6 +73,16 @@ def is_undecided(session: Session, selected: m.Selected) -> bool:
     """Whether the edge has missed how the round of what is staged has ended, as a later one is open."""
     staged = session.own_state.staged
     return staged is not None and staged.run == selected.run and staged.round < selected.round
+
+
+def _is_open(staged: StateReference, reply: m.Admitted) -> bool:
+    """Whether nobody knows yet if an update that is not counted will be: in the newest round, or while it is buffered.
+
+    An edge gets its next ticket when its last update is in a version, or will be in none.
+    """
+    if staged.run != reply.run:
+        return False
+    return staged.round == reply.newest_round or (staged.ticket and not reply.awaited)
 
 
 def _is_counted(reference: StateReference, run: str, counted: m.CountedUpdate | None) -> bool:

@@ -31,11 +31,15 @@ class PendingUpdate:
 
 @dataclass(frozen=True, slots=True)
 class StateReference:
-    """What the edge keeps of a run, by the update that it came with: its run, its round and its digest."""
+    """What the edge keeps of a run, by the update that it came with: its run, its round and its digest.
+
+    ``ticket``: its round is that of a ticket, and it may be in the version of a later one.
+    """
 
     run: str
     round: int
     digest: str
+    ticket: bool = False
 
 
 @dataclass(frozen=True, slots=True)

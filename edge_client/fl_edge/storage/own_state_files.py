@@ -47,6 +47,7 @@ class _Metadata(BaseModel):
     run: m.RunId
     round: m.Count
     digest: m.Digest
+    ticket: bool = False
     sizes: dict[str, m.Count]
     """Bytes of each vector, in the order of the file."""
     sha256: m.Digest
@@ -77,6 +78,7 @@ class OwnStateFiles:
         data = [vectors[name] for name in names]
         metadata = _Metadata(
             client=self._client, run=reference.run, round=reference.round, digest=reference.digest,
+            ticket=reference.ticket,
             sizes={name: len(vectors[name]) for name in names}, sha256=_sha256(*data),
         )  # fmt: skip
         tensors = (
@@ -133,7 +135,11 @@ class OwnStateFiles:
 
     def _reference(self, name: str) -> StateReference | None:
         found = self._load(name)
-        return None if found is None else StateReference(found[0].run, found[0].round, found[0].digest)
+        return (
+            None
+            if found is None
+            else StateReference(found[0].run, found[0].round, found[0].digest, found[0].ticket)
+        )
 
     def _load(self, name: str) -> tuple[_Metadata, dict[str, memoryview]] | None:
         path = self._directory / name

@@ -10,6 +10,7 @@ import pytest
 
 from fl_aggregator.round.state import Finished
 from fl_aggregator.settings import Settings
+from fl_edge.storage.own_state_files import OwnStateFiles
 from fl_mqtt.simulation.virtual.network import Hop
 from tests.support.virtual_federation import VALUES, Federation
 
@@ -77,3 +78,44 @@ def test_a_killed_edge_is_started_again_and_takes_part(tmp_path: Path) -> None:
     federation.world.after(20.0, federation.edges["1"].connect)
     assert finished(federation) == expected
     assert federation.world.now > 20.0
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_what_edges_keep_is_what_has_counted_wherever_either_side_is_killed(
+    mode: str, tmp_path: Path
+) -> None:
+    given = {
+        "task": SETTINGS.task,
+        "clients": 4,
+        "rounds": 6,
+        "holdout": 0.0,
+        "grace": 60.0,
+        "keep_local": ("w",),
+    }
+    others = {"per_round": 2} if mode == "sync" else {"mode": "async", "buffer": 3, "concurrency": 3}
+    settings = Settings.model_validate(given | others)
+    whole = Federation(tmp_path / "whole", settings)
+    finished(whole)
+    for cut in range(40, whole.world.events, 11):
+        federation = Federation(tmp_path / str(cut), settings)
+        federation.run(cut)
+        if not federation.aggregator.state.ended:
+            kill_both(federation)
+            federation.run()
+        end = federation.world.now + 15
+        while federation.world.now < end and federation.world.step():
+            pass
+        counted = federation.aggregator.state.counted
+        assert counted
+        for name in "0123":
+            own = OwnStateFiles(tmp_path / str(cut) / "edges" / name, name).read().current
+            kept = None if own is None else (own.round, own.digest)
+            assert kept == ((one := counted.get(name)) and (one.round, one.digest)), (cut, name)
+        finished(federation)
+
+
+def kill_both(federation: Federation) -> None:
+    """Kills the aggregator, which is resumed at once, and an edge, which comes back after ten seconds."""
+    federation.restart_aggregator()
+    federation.edges["0"].kill()
+    federation.world.after(10.0, federation.edges["0"].connect)
