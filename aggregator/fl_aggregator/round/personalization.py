@@ -20,7 +20,7 @@ def is_owed(state: Run) -> bool:
 
 
 def request(state: Run, round_number: int, since: float, now: float) -> Transition:
-    """Asks the edges that are there and have data. Without any, there is no effect."""
+    """Asks the edges that are there, or offline within their grace, and have data. Without any, there is no effect."""
     model = state.served
     assert model is not None, "the run has a version"
     state = replace(state, personal={})
@@ -29,7 +29,11 @@ def request(state: Run, round_number: int, since: float, now: float) -> Transiti
         split="personal",
         requested_at=now,
         deadline=now + state.settings.deadline,
-        awaited=frozenset(state.roster.eligible(state.manifest)),
+        awaited=frozenset(
+            name
+            for name, client in state.roster.clients.items()
+            if client.ready(state.manifest) and not state.roster.is_absent(name, now, state.settings.grace)
+        ),
     )
     if not asked.awaited:
         return state, ()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.round.state import Finished
+from fl_aggregator.round.state import Finished, PersonalScore
 from fl_aggregator.settings import Settings
 from fl_edge.storage.own_state_files import OwnStateFiles
 from fl_mqtt.simulation.virtual.network import Hop
@@ -78,6 +78,27 @@ def test_a_killed_edge_is_started_again_and_takes_part(tmp_path: Path) -> None:
     federation.world.after(20.0, federation.edges["1"].connect)
     assert finished(federation) == expected
     assert federation.world.now > 20.0
+
+
+def test_every_edge_makes_a_model_of_its_own_wherever_the_aggregator_or_an_edge_is_killed(
+    tmp_path: Path,
+) -> None:
+    settings = SETTINGS.model_copy(update={"personalize": 20, "grace": 60.0})
+    whole = Federation(tmp_path / "whole", settings)
+    finished(whole)
+    expected = dict.fromkeys("0123", PersonalScore(before=0.5, after=0.25))
+    assert whole.aggregator.state.personal == expected
+    assert whole.world.now > 3 + 20 * 0.1, "20 epochs take their time"
+    for cut in range(whole.world.events - 60, whole.world.events, 3):
+        federation = Federation(tmp_path / str(cut), settings)
+        federation.run(cut)
+        if not federation.aggregator.state.ended:
+            kill_both(federation)
+            finished(federation)
+        assert federation.aggregator.state.personal == expected, cut
+        own = OwnStateFiles(tmp_path / str(cut) / "edges" / "0", "0").read()
+        assert own.personal is not None
+        assert own.personal.round == 3
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
