@@ -137,7 +137,7 @@ def exit_code(outcome: Outcome) -> int:
             return 0
         case Stopped():
             return INTERRUPTED
-        case Failed(reason="unknown-target"):
+        case Failed() if outcome.state.failed_by_user:
             return UserError.exit_code
         case _:
             return RunFailed.exit_code

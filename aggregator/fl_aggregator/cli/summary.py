@@ -89,9 +89,8 @@ def written_files(directory: Path, state: Run) -> Iterator[str]:
 
 def resume_command(command: str, outcome: Outcome, directory: Path, arguments: Sequence[str]) -> str | None:
     """Returns the command that resumes the run, with ``arguments`` arguments; null if that is of no use."""
-    match outcome.state.phase:
-        case Finished() | Failed(reason="unknown-target"):
-            return None
+    if isinstance(outcome.state.phase, Finished) or outcome.state.failed_by_user:
+        return None
     return aggregator_command(command, "--resume", directory, *arguments)
 
 

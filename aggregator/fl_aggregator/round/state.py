@@ -177,6 +177,8 @@ class Stopped:
 
 
 Phase = Selecting | Collecting | Aggregating | Buffering | Evaluating | Finished | Failed | Stopped
+KEEP_LOCAL: Final = "--keep-local "
+"""With this, an edge begins to say why it is unable if the setting does not fit the model."""
 PHASES: Final[tuple[type[Phase], ...]] = get_args(Phase)
 """All phases, in the order in which a run passes through them."""
 FINAL_PHASE_TYPES: Final = (Finished, Failed, Stopped)
@@ -330,6 +332,18 @@ class Run:
     answered: Mapping[str, Answered] = field(default_factory=dict)
     served: ModelReference | None = None
     personal: Mapping[str, PersonalScore] | None = None
+
+    @property
+    def failed_by_user(self) -> bool:
+        """Whether the run has failed for a mistake in its settings, which only edges could tell."""
+        match self.phase:
+            case Failed(reason="unknown-target"):
+                return True
+            case Failed(reason="too-few-edges") if not self.begun:
+                trainers = [client for client in self.roster.clients.values() if "train" in client.roles]
+                return bool(trainers) and all((one.unable or "").startswith(KEEP_LOCAL) for one in trainers)
+            case _:
+                return False
 
     @property
     def is_done(self) -> bool:

@@ -127,7 +127,7 @@ def result_of(outcome: Outcome, directory: RunDirectory, edges: Mapping[str, Edg
     """Returns the result of a run. Raises ``RunFailed`` or ``UserError`` for one that has failed."""
     state = outcome.state
     if isinstance(state.phase, Failed):
-        if state.phase.reason == "unknown-target":
+        if state.failed_by_user:
             raise UserError(state.phase.detail)
         error = RunFailed(state.phase.detail)
         error.add_note(f"the run is in {directory.path}")

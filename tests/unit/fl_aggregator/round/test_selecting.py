@@ -224,3 +224,17 @@ def test_first_weights_that_the_user_gave_need_no_round_0() -> None:
         << "admit 0"
         << "announce 1 base=v0 cohort=0"
     )
+
+
+def test_a_run_fails_by_its_user_if_no_edge_has_what_is_to_stay_there() -> None:
+    playbook = Playbook(clients=2, per_round=2, keep_local=("fc9.*",), wait=5.0, first_weights=False)
+    playbook.play("start", "join 0", "join 1")
+    for edge in ("0", "1"):
+        playbook.play(f'join {edge} unable="--keep-local fc9.*: matches no array of the model"')
+    playbook.play("wait 6")
+    assert isinstance(playbook.state.phase, Failed)
+    assert playbook.state.failed_by_user
+    playbook = Playbook(clients=2, per_round=2, keep_local=("fc9.*",), wait=5.0, first_weights=False)
+    playbook.play("start", "join 0", 'join 0 unable="--keep-local fc9.*: no"', "join 1 unable=busy", "wait 6")
+    assert isinstance(playbook.state.phase, Failed)
+    assert not playbook.state.failed_by_user
