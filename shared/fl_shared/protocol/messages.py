@@ -49,6 +49,7 @@ from fl_shared.protocol.kinds.model import (
     SectionManifest,
 )
 from fl_shared.protocol.kinds.observation import (
+    COLLECTING_PHASES,
     FINAL_PHASES,
     MAX_HISTORY,
     MAX_REFUSED_NAMED,
@@ -108,6 +109,7 @@ from fl_shared.protocol.kinds.update import (
 )
 
 __all__ = [
+    "COLLECTING_PHASES",
     "EDGES_METRICS",
     "FINAL_PHASES",
     "LOSS",

@@ -130,7 +130,7 @@ def _phase_text(snapshot: Snapshot) -> str:
     status, counts = snapshot.status, snapshot.open_round_counts
     if status.phase == "selecting":
         return f"{status.have} of {status.need} edges ready"
-    if status.phase != "collecting":
+    if status.phase not in m.COLLECTING_PHASES:
         return status.phase
     phrases = [f"{status.have} of {status.need} in"]
     if counts is not None:
@@ -151,7 +151,7 @@ def _until_text(seconds: float | None) -> str:
 
 def _add_edges(grid: Table, snapshot: Snapshot) -> None:
     status, counts = snapshot.status, snapshot.edge_counts
-    if status.phase == "collecting" and status.missing:
+    if status.phase in m.COLLECTING_PHASES and status.missing:
         more = " …" if len(status.missing) == 10 else ""
         grid.add_row("at work", Text(", ".join(status.missing) + more))
     if counts is None:
@@ -170,11 +170,21 @@ def _metric_cell(metric: m.MetricDeclaration) -> Callable[[HistoryRow], str]:
     return lambda row: quantity_text(row.metrics.get(metric.name), metric.unit)
 
 
+def _staleness_cell(row: HistoryRow) -> str:
+    """The mean and the greatest staleness of a version's updates."""
+    metrics = row.metrics
+    return (
+        f"{metrics['staleness_mean']:.2g} ≤ {metrics['staleness_max']:.0f}"
+        if "staleness_mean" in metrics
+        else "–"
+    )
+
+
 def table(rounds: Iterable[RoundRecord], *, narrow: bool = False, earlier: int = 0) -> Table:
     """A table with a line for each round, and a column for each metric that the task declares.
 
-    It has the column ``missing`` only if an edge was missing in a round, and ``split`` only if the versions were
-    evaluated on several splits; otherwise the caption names the split.
+    It has the column ``missing`` only if an edge was missing in a round, ``staleness`` only in an asynchronous run, and
+    ``split`` only if the versions were evaluated on several splits; otherwise the caption names the split.
 
     ``narrow``: all metrics but the primary one and the loss are left out, and with a column ``missing`` three other
     columns, so that the table fits into 80 characters.
@@ -184,6 +194,7 @@ def table(rounds: Iterable[RoundRecord], *, narrow: bool = False, earlier: int =
     some_missing = any(record.missing for record in records)
     declared = records[-1].declared if records else []
     splits = sorted({record.split for record in records if record.split is not None})
+    is_asynchronous = any("staleness_mean" in record.metrics for record in records)
     columns: dict[str, Callable[[HistoryRow], str | Text]] = {
         "round": lambda row: str(row.round),
         "version": lambda row: Text("abandoned", style=BAD) if row.version is None else str(row.version),
@@ -191,6 +202,7 @@ def table(rounds: Iterable[RoundRecord], *, narrow: bool = False, earlier: int =
         **{metric.name: _metric_cell(metric) for metric in (declared[:1] if narrow else declared)},
         "loss": _metric_cell(m.LOSS),
         **({"split": lambda row: row.split or "–"} if len(splits) > 1 else {}),
+        **({"staleness": _staleness_cell} if is_asynchronous else {}),
         "train loss": lambda row: number_text(row.metrics.get("train_loss")),
         "seconds": lambda row: f"{row.seconds:.1f}",
         "up": lambda row: size_text(row.bytes_up),

@@ -113,7 +113,7 @@ class Snapshot:
     def open_round_counts(self) -> EdgeCounts | None:
         """The counts of edges, if they describe the round that is open; else null."""
         status, counts = self.status, self.edge_counts
-        is_open = counts is not None and status.phase == "collecting" and counts.round == status.round
+        is_open = counts is not None and status.phase in m.COLLECTING_PHASES and counts.round == status.round
         return counts if is_open else None
 
     def series(self, name: str) -> list[float]:

@@ -64,6 +64,10 @@ def round_line(record: RoundRecord, rounds: int) -> str:
         f"{scores_text(record.primary, row.metrics, row.split)}, {duration_text(row.seconds)}{record.clock_text}, "
         f"{size_text(row.bytes_up)} up, {size_text(row.bytes_down)} down"
     )
+    if "staleness_mean" in row.metrics:
+        line += (
+            f", staleness {row.metrics['staleness_mean']:.2g} (at most {row.metrics['staleness_max']:.0f})"
+        )
     if (mean := row.metrics.get("edges_mean")) is not None:
         (worst, value), *_ = record.worst_edges.items() or [("?", row.metrics.get("edges_worst"))]
         unit = record.primary.unit
@@ -90,15 +94,14 @@ def progress_line(snapshot: Snapshot) -> str:
         phrases = [f"paused: {one_line(status.paused)}; continues by itself when that is over"]
     elif status.phase == "selecting":
         phrases.append(snapshot.waiting_text or f"{status.have} of {status.need} edges ready")
-    elif status.phase == "collecting":
+    elif status.phase in m.COLLECTING_PHASES:
         phrases.append(f"{status.have} of {status.need} in")
         counts = snapshot.open_round_counts
         if counts is not None and counts["missing"]:
             phrases.append(f"{counts['missing']} missing: {counts.describe('missing')}")
         if status.missing:
-            phrases.append(
-                f"waiting for {', '.join(status.missing)}{'' if len(status.missing) < 10 else ' …'}"
-            )
+            names = f"{', '.join(status.missing)}{'' if len(status.missing) < 10 else ' …'}"
+            phrases.append(f"waiting for {names}" if status.phase == "collecting" else f"at work: {names}")
     if status.seconds_left is not None and status.paused is None:
         phrases.append(f"at most {duration_text(status.seconds_left)} left")
     return ", ".join(phrases)

@@ -12,7 +12,7 @@ from typing import Final
 
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.roster import Client
-from fl_aggregator.round.state import Aggregating, Collecting, Run, Stopped, Summary
+from fl_aggregator.round.state import Aggregating, Buffering, Collecting, Run, Stopped, Summary
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import shortened
 
@@ -62,6 +62,9 @@ def edge_states_of(state: Run, uploading: Collection[str]) -> Iterator[EdgeState
     ``uploading``: the edges whose updates are arriving.
     """
     phase = state.phase.resume_phase if isinstance(state.phase, Stopped) else state.phase
+    if isinstance(phase, Buffering):
+        yield from _buffering_states(state, phase, uploading)
+        return
     missing: Mapping[str, str] = {}
     collected = None
     if isinstance(phase, Aggregating):
@@ -86,6 +89,28 @@ def edge_states_of(state: Run, uploading: Collection[str]) -> Iterator[EdgeState
             # In round 0, one edge creates the initial weights, and no edge trains.
             state_name, reason = ("selected" if collected.base is None else "training"), None
         yield name, state_name, reason
+
+
+def _buffering_states(state: Run, phase: Buffering, uploading: Collection[str]) -> Iterator[EdgeState]:
+    """The states in an asynchronous run: ``in`` is whose update is in the buffer, ``missing`` who has none to send."""
+    buffered = {update.client: update.staleness for update in phase.updates}
+    for name, client in state.roster.clients.items():
+        ticket = phase.ticket_of(name)
+        if name in buffered:
+            yield name, "in", _age_text(buffered[name])
+        elif ticket is not None and not client.present:
+            yield name, *_idle_state(client)
+        elif ticket is not None:
+            age = _age_text(phase.versions - ticket.base.version)
+            yield name, "uploading" if name in uploading else "training", age
+        elif name in phase.dropped:
+            yield name, "missing", phase.dropped[name]
+        else:
+            yield name, *_idle_state(client)
+
+
+def _age_text(versions: int) -> str | None:
+    return None if versions <= 0 else f"from {versions} version{'' if versions == 1 else 's'} ago"
 
 
 def closed_round_views(

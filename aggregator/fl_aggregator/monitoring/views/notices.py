@@ -11,7 +11,7 @@ from fl_aggregator.monitoring.views import status
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.roster import default_partition
-from fl_aggregator.round.state import Collecting, Evaluating, Run, Selecting, Summary
+from fl_aggregator.round.state import Buffering, Collecting, Evaluating, Run, Selecting, Summary
 from fl_shared.protocol import messages as m
 from fl_shared.system.backoff import backoff
 from fl_shared.system.text import names_text, natural_key, natural_order
@@ -233,6 +233,8 @@ def log_single_class(summary: Summary) -> None:
 def _round_consequence(client: str, state: Run) -> str:
     """The end of a sentence: what the open round does about the loss of an edge that it waits for."""
     phase = state.phase
+    if isinstance(phase, Buffering) and client in phase.tickets:
+        return ": another edge will work in its place; its update counts if it returns"
     if not isinstance(phase, Collecting) or client not in phase.awaited:
         return ""
     grace = state.settings.grace

@@ -8,6 +8,7 @@ from typing import Final
 
 from fl_aggregator.round.state import (
     Aggregating,
+    Buffering,
     Collecting,
     Evaluating,
     Run,
@@ -30,13 +31,19 @@ def progress(state: Run) -> tuple[int, int]:
     if isinstance(phase, Aggregating):
         return len(phase.collected.updates), phase.collected.target
     settings = state.settings
+    if isinstance(phase, Buffering):
+        return min(len(phase.updates), settings.per_round), settings.per_round
     ready = sum(1 for c in state.roster.clients.values() if c.trains and c.present and c.examples)
     return ready, (settings.effective_quorum if state.begun else settings.clients)
 
 
 def awaited_clients(state: Run) -> tuple[str, ...]:
-    """The edges whose updates the open round still waits for, in natural order."""
-    return tuple(natural_order(state.phase.awaited)) if isinstance(state.phase, Collecting) else ()
+    """The edges whose updates the open round still waits for, or that are at work, in natural order."""
+    match state.phase:
+        case Collecting(awaited=names) | Buffering(tickets=names):
+            return tuple(natural_order(names))
+        case _:
+            return ()
 
 
 def seconds_left(state: Run, now: float) -> float | None:
@@ -116,15 +123,20 @@ def _build_status(
 
 
 def missing_message(state: Run, scope: EnvelopeSource, now: float) -> m.Missing | None:
-    """The message with all edges that the open round waits for; null if no round is open."""
+    """The message with all edges that the open round waits for, or that have a ticket; null if no round is open."""
     phase = state.phase
-    if not isinstance(phase, Collecting):
-        return None
+    match phase:
+        case Collecting():
+            asked = dict.fromkeys(phase.awaited, phase.opened)
+        case Buffering():
+            asked = {name: ticket.issued for name, ticket in {**phase.tickets, **phase.away}.items()}
+        case _:
+            return None
     clients: dict[str, m.MissingClient] = {}
-    for name in natural_order(phase.awaited):
+    for name in natural_order(asked):
         client = state.roster.get(name)
         lost = None if client is None else client.lost_at
-        since = phase.opened if lost is None else lost
+        since = asked[name] if lost is None else lost
         clients[name] = m.MissingClient(
             state="online" if client is not None and lost is None else "offline",
             seconds=round(max(0.0, now - since), 1),

@@ -29,9 +29,11 @@ PHASE_LABELS: Final = {
     "selecting": "select",
     "collecting": "collect",
     "aggregating": "average",
+    "buffering": "buffer",
     "evaluating": "evaluate",
 }
 """Names of phases in the head of a table."""
+STALENESS: Final = m.MetricDeclaration(name="staleness", unit="versions", higher_is_better=False)
 MAX_MATRIX: Final = 25
 """Classes up to which the whole confusion matrix is shown; of a larger one, the most frequent confusions."""
 
@@ -121,10 +123,18 @@ def time_and_traffic(run: RunReport) -> Markup:
     traffic: list[tuple[str, Callable[[RoundRecord], float]]] = [
         ("up", lambda line: line.bytes.up / 1e6), ("down", lambda line: line.bytes.down / 1e6)
     ]  # fmt: skip
-    drawn = (
+    drawn = [
         figures.stacked_bars(f"{run.name}/seconds", "Seconds by phase", "s", run.rounds, phases),
         figures.stacked_bars(f"{run.name}/bytes", "Bytes", "MB", run.rounds, traffic),
-    )
+    ]
+    names = (("mean", "staleness_mean"), ("greatest", "staleness_max"))
+    stale = [(label, *points) for label, name in names if (points := run.series(name))[0]]
+    if stale:
+        drawn.append(
+            figures.curves(
+                f"{run.name}/staleness", "Staleness of updates", stale, x_label="round", metric=STALENESS
+            )
+        )
     return section(
         "Time and traffic", tag("div", *drawn, class_="figures"),
         note="Evaluation runs during the next round. A published model counts once, however many edges fetch it."

@@ -29,6 +29,8 @@ MAX_REFUSED_NAMED: Final = 3
 Phase = Literal[
     "selecting", "collecting", "aggregating", "buffering", "evaluating", "finished", "failed", "interrupted"
 ]  # fmt: skip
+COLLECTING_PHASES: Final[tuple[Phase, ...]] = ("collecting", "buffering")
+"""The phases in which updates are awaited."""
 FINAL_PHASES: Final[tuple[Phase, ...]] = ("finished", "failed", "interrupted")
 """The phases that the last status of a run may have."""
 

@@ -75,7 +75,10 @@ const Overview = (() => {
     say(byId("which"), run === null ? "" : `${status?.task ?? federation.history?.task ?? ""} · run ${run}${status?.attack ? ` · ${status.attack}` : ""}`);
     say(byId("overview-title"), title(federation));
     document.title = status ? `${title(federation)} · fl-mqtt` : "fl-mqtt";
+    const asynchronous = status?.phase === "buffering" || Boolean(columns?.metrics.has("staleness_mean"));
     for (const stage of byId("stages").children) {
+      if (stage.dataset.stage === "buffering") stage.hidden = !asynchronous;
+      if (["collecting", "aggregating"].includes(stage.dataset.stage)) stage.hidden = asynchronous;
       const current = stage.dataset.stage === status?.phase;
       if (current) stage.setAttribute("aria-current", "step");
       else stage.removeAttribute("aria-current");
