@@ -38,7 +38,7 @@ RUN_FILE: Final = "run.json"
 HISTORY_FILE: Final = "history.jsonl"
 LABEL_COUNTS_FILE: Final = "parts.jsonl"
 """Written by the edges of a simulation: how often each label occurs in each edge's partition."""
-_LOCK_FILE: Final = ".lock"
+LOCK_FILE: Final = ".lock"
 MAX_RUN_FILE: Final = 2**20
 """Bytes of the largest ``run.json``."""
 _UTC_TIME: Final = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"
@@ -205,7 +205,7 @@ class RunDirectory:
                 path.mkdir(parents=True)
             else:
                 check_directory(path)
-            self._lock = FileLock(path / _LOCK_FILE, mode=0o644)
+            self._lock = FileLock(path / LOCK_FILE, mode=0o644)
         except BlockingIOError:
             raise UserError(f"{option} {path}: in use by another aggregator") from None
         except OSError as error:

@@ -5,5 +5,7 @@
 ``attacks``    what attackers send, as a test
 ``attacking``  the fleet with attackers, and its workers
 ``cli``        ``fl-aggregator simulate``
+``sweep``      several runs, one or a few at a time (``sweep_cli``: as a command)
+``sweep_plan`` which runs a sweep has
 =============  ==================================================================
 """

@@ -73,6 +73,20 @@ def _more_options() -> list[click.Parameter]:
 )
 @option_under(
     RUN,
+    "--seeds",
+    metavar="N-M",
+    help="A sweep: a run with each of these seeds, for example 0-4 or 0,3,7-9.",
+)
+@option_under(
+    RUN,
+    "--sweep",
+    metavar="NAME=VALUE,…",
+    multiple=True,
+    help="A sweep: runs with each of these values of an option, such as lr=0.01,0.03. Of several, all combinations.",
+)
+@option_under(RUN, "--parallel", type=click.IntRange(1, 64), default=1, help="Runs of a sweep at a time.")
+@option_under(
+    RUN,
     "--stay",
     is_flag=True,
     help="After the run, keep the broker, edges and dashboard running until Ctrl-C.",
@@ -99,26 +113,43 @@ def simulate(
     init: Path | None,
     run_dir: Path | None,
     resume: Path | None,
+    seeds: str | None,
+    sweep: tuple[str, ...],
+    parallel: int,
     tracking: TrackingOptions,
     **values: Any,
 ) -> int:
-    """Run a broker, all edges and the aggregator on this machine."""
+    """Run a broker, all edges and the aggregator on this machine.
+
+    With --seeds and --sweep one run after the other, each in a subdirectory of --run-dir.
+    """
     from fl_aggregator.server import launch as launches
     from fl_aggregator.server.aggregator import Aggregator
     from fl_aggregator.settings import parse_settings
     from fl_aggregator.storage.run_directory import FleetRecord
+    from fl_aggregator.storage.sweep_record import is_sweep
     from fl_aggregator.tools.remote.cli import watch_command
     from fl_aggregator.tools.remote.predict import prediction_line
     from fl_mqtt.simulation import local as simulation
+    from fl_mqtt.simulation import sweep_cli
     from fl_mqtt.simulation.attacks import attack_record
     from fl_mqtt.simulation.virtual.cli import run_in_virtual_time, virtual_devices
     from fl_shared.cli.broker_access import DEFAULT_PREFIX
 
     start_logging(verbose, log_format, quiet=quiet)
-    question = None if request is None else request.read_bytes()
-    of_edges = {name: values.pop(name) for name in OF_EDGES}
     if heterogeneity is not None and not virtual and resume is None:
         raise UserError("--heterogeneity needs --virtual: in real time, edges are as fast as this machine")
+    if seeds is not None or sweep or (resume is not None and is_sweep(resume)):
+        sweep_cli.refuse_misplaced(click.get_current_context(), sweeping=True)
+        if resume is not None:
+            refuse_with_resume(*OF_EDGES, "attack", "virtual", "heterogeneity", "seeds", "sweep")
+        elif virtual:
+            virtual_devices(heterogeneity)
+        directory = resume or _begin_sweep(broker, run_dir, init, attack, values, seeds, sweep)
+        return sweep_cli.run(directory, broker, parallel, as_json=as_json, quiet=quiet)
+    sweep_cli.refuse_misplaced(click.get_current_context(), sweeping=False)
+    question = None if request is None else request.read_bytes()
+    of_edges = {name: values.pop(name) for name in OF_EDGES}
     if resume is None:
         devices = virtual_devices(heterogeneity) if virtual else None
         settings = parse_settings(**values, prefix=broker.prefix or DEFAULT_PREFIX)
@@ -190,6 +221,34 @@ def simulate(
             click.echo("the broker, the edges and the dashboard keep running until Ctrl-C", err=True)
             sim.stay()
     return code
+
+
+def _begin_sweep(
+    broker: BrokerOptions,
+    run_dir: Path | None,
+    init: Path | None,
+    attack: str | None,
+    values: dict[str, Any],
+    seeds: str | None,
+    axes: tuple[str, ...],
+) -> Path:
+    """Creates the directory of a sweep, once all of its runs could begin. Raises ``UserError``."""
+    from fl_aggregator.storage.run_directory import new_run_path
+    from fl_mqtt.simulation import local as simulation
+    from fl_mqtt.simulation import sweep, sweep_cli
+    from fl_shared.cli.broker_access import DEFAULT_PREFIX
+
+    device = values["device"]
+    values = {name: value for name, value in values.items() if name not in OF_EDGES}
+    prefix = broker.prefix or DEFAULT_PREFIX
+    record, found = sweep_cli.plan(click.get_current_context(), values, prefix, seeds, axes)
+    for settings in found:
+        _check_task(settings)
+        sweep_cli.check(settings, init, attack, device)
+    simulation.broker_of_fleet(broker, None if broker.broker is None else str(broker.broker))
+    directory = run_dir or new_run_path(f"{found[0].task}-sweep")
+    sweep.begin(directory, record)
+    return directory
 
 
 def _check_task(settings: Settings) -> None:

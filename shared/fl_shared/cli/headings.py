@@ -26,6 +26,8 @@ HEADINGS: Final = (OPTIONS, RUN, EDGE, DATA, TRAINING, ROUNDS, EVALUATION, BROKE
 
 EMPTY: Final = "'' is empty; expected a value"
 
+GIVEN: Final = f"{__name__}.given"
+"""The key in a context's ``meta`` of what the command line gives, by parameter and unconverted."""
 _WHOLE: Final = 1_000
 """Characters of a command's summary in a list of commands: enough for its whole first sentence."""
 
@@ -61,6 +63,7 @@ class GroupedCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parses the arguments. Refuses empty ones: an empty path would be the current directory."""
         given = self.make_parser(ctx).parse_args(list(args))[0]
+        ctx.meta[GIVEN] = given
         for parameter in self.get_params(ctx):
             value = given.get(parameter.name or "")
             if value == "" or (isinstance(value, list | tuple) and "" in value):

@@ -6,6 +6,7 @@
 ``page``            the whole page (``style``: its style sheet)
 ``sections``        the sections about one run (``similarity``, ``edge_values``: two more)
 ``comparison``      differences between runs
+``sweep``           the runs of a sweep, by setting (``sweep_page``: the page about it)
 ``figures``         the figures, by matplotlib (``drawing``: as SVG in the page's own colours)
 ``markup``          HTML in which all text is escaped
 ``spreadsheet``     the rounds as CSV

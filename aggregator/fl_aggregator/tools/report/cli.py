@@ -27,14 +27,25 @@ def report(directories: tuple[Path, ...], out: Path, csv_file: Path | None) -> N
     """Write a page about the run in DIR, or a comparison of the runs in several: curves, rounds, edges, labels.
 
     DIR is a run directory of start or simulate. The run may still be in progress. The page works offline.
+    Of a sweep (simulate --seeds, --sweep) it shows each setting's mean and deviation over the seeds.
     """
+    from fl_aggregator.storage.sweep_record import is_sweep
     from fl_aggregator.tools.report.page import page
     from fl_aggregator.tools.report.reading import read_run_report
     from fl_aggregator.tools.report.spreadsheet import csv_text
+    from fl_aggregator.tools.report.sweep import read_sweep
+    from fl_aggregator.tools.report.sweep_page import sweep_page
     from fl_shared.system.files import write_atomically
     from fl_shared.system.text import one_line
 
-    runs = [read_run_report(directory) for directory in directories]
+    sweep = None
+    if any(map(is_sweep, directories)):
+        if len(directories) > 1:
+            raise UserError(
+                f"DIR: {', '.join(map(str, directories))}: expected a sweep on its own, or only runs"
+            )
+        sweep = read_sweep(directories[0])
+    runs = [read_run_report(directory) for directory in directories] if sweep is None else sweep.reports
     for run in runs:
         for fault in run.faults:
             click.echo(f"fl-aggregator report: {one_line(fault)}; skipped", err=True)
@@ -43,7 +54,8 @@ def report(directories: tuple[Path, ...], out: Path, csv_file: Path | None) -> N
     written = []
     try:
         if str(out) != "-":
-            write_atomically(out, page(runs).encode())
+            text = page(runs) if sweep is None else sweep_page(sweep)
+            write_atomically(out, text.encode())
             written.append(out)
         if csv_file is not None:
             write_atomically(csv_file, csv_text(runs).encode())

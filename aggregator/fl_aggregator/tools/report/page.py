@@ -30,8 +30,12 @@ def page(runs: Sequence[RunReport]) -> str:
     """The page about one run, or about several in comparison. Raises ``UserError`` without matplotlib."""
     assign_unique_names(runs)
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
-    body = _single_run(runs[0]) if len(runs) == 1 else _compared_runs(runs)
-    document = tag(
+    return document(title, _single_run(runs[0]) if len(runs) == 1 else _compared_runs(runs))
+
+
+def document(title: str, body: Sequence[Child]) -> str:
+    """A whole page."""
+    html = tag(
         "html",
         tag(
             "head",
@@ -55,7 +59,7 @@ def page(runs: Sequence[RunReport]) -> str:
         ),
         lang="en",
     )
-    return f"<!DOCTYPE html>\n{document}\n"
+    return f"<!DOCTYPE html>\n{html}\n"
 
 
 def _single_run(run: RunReport) -> list[Child]:
@@ -67,7 +71,7 @@ def _single_run(run: RunReport) -> list[Child]:
     return [
         tag("header", tag("h1", run.name), tag("p", subtitle, class_="sub"), tag("p", _state_text(run), class_="sub"),
             _attack_text(run), sections.tiles(run)),
-        tag("main", _faults([run]), *_run_sections(run)),
+        tag("main", faults([run]), *_run_sections(run)),
     ]  # fmt: skip
 
 
@@ -108,11 +112,12 @@ def _side_by_side(first: Markup | None, second: Markup | None) -> Markup | None:
     return tag("div", *present, class_="pair") if present else None
 
 
-def _faults(runs: Sequence[RunReport]) -> Markup | None:
-    faults = [fault for run in runs for fault in run.faults]
-    if not faults:
+def faults(runs: Sequence[RunReport]) -> Markup | None:
+    """What could not be read of the runs; null if that is nothing."""
+    found = [fault for run in runs for fault in run.faults]
+    if not found:
         return None
-    return section("Unreadable data", tag("ul", *(tag("li", fault) for fault in faults)),
+    return section("Unreadable data", tag("ul", *(tag("li", fault) for fault in found)),
                    note="Not included below.")  # fmt: skip
 
 
@@ -121,7 +126,7 @@ def _compared_runs(runs: Sequence[RunReport]) -> list[Child]:
     sub = f"task {', '.join(sorted(settings))}"
     return [
         tag("header", tag("h1", f"{len(runs)} runs compared"), tag("p", sub, class_="sub")),
-        tag("main", _faults(runs), _outcomes(runs), _comparison_curves(runs), _differences(runs),
+        tag("main", faults(runs), _outcomes(runs), _comparison_curves(runs), _differences(runs),
             *(tag("details", tag("summary", run.name, " on its own"), tag("p", _state_text(run), class_="sub"),
                   _attack_text(run), sections.tiles(run), *_run_sections(run)) for run in runs)),
     ]  # fmt: skip

@@ -1,0 +1,128 @@
+"""What ``simulate`` does if it is asked for a sweep. Mistakes in any run are told before the first one starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, get_origin
+
+import click
+from click.core import ParameterSource
+
+from fl_mqtt.simulation import sweep, sweep_plan
+from fl_shared.cli.headings import GIVEN
+from fl_shared.errors import UserError
+
+if TYPE_CHECKING:
+    from fl_aggregator.settings import Settings
+    from fl_aggregator.storage.sweep_record import SweepRecord
+    from fl_shared.cli.broker_access import BrokerOptions
+
+NOT_IN_SWEEPS: Final = ("stay", "request", "metrics_port")
+"""Options that make sense for a single run only."""
+
+
+def refuse_misplaced(context: click.Context, *, sweeping: bool) -> None:
+    """Raises ``UserError`` for options that do not go together with a sweep, or without one.
+
+    Those of the sweep count on the command line alone: each run of the sweep reads environment and ``--config``, too.
+    """
+    for option in context.command.params:
+        name, source = option.name or "", context.get_parameter_source(option.name or "")
+        given = source not in (None, ParameterSource.DEFAULT)
+        if name in sweep_plan.OPTIONS and source not in (
+            None,
+            ParameterSource.DEFAULT,
+            ParameterSource.COMMANDLINE,
+        ):
+            raise UserError(
+                f"{option.opts[-1]} belongs on the command line, not in the environment or --config"
+            )
+        if sweeping and given and name in NOT_IN_SWEEPS:
+            raise UserError(f"{option.opts[-1]} cannot be combined with a sweep, which is of several runs")
+        if not sweeping and given and name == "parallel":
+            raise UserError("--parallel needs a sweep: expected --seeds or --sweep with it")
+
+
+def plan(
+    context: click.Context,
+    values: Mapping[str, Any],
+    prefix: str,
+    seeds_text: str | None,
+    axes_texts: Sequence[str],
+) -> tuple[SweepRecord, list[Settings]]:
+    """Returns the runs of a sweep, and the settings that differ in more than the seed. Raises ``UserError``."""
+    from fl_aggregator.settings import Settings, options_of_run, parse_settings
+
+    options = {option.name or "": option for option in context.command.params}
+    known = {
+        name for name in options_of_run()
+        if name in options and get_origin(Settings.model_fields[name].annotation) is not dict
+    }  # fmt: skip
+    seeds = [int(values["seed"])] if seeds_text is None else sweep_plan.parse_seeds(seeds_text)
+    axes = sweep_plan.parse_axes(axes_texts, known)
+    swept = {"seed": "--seeds"} if seeds_text is not None else {}
+    for name, by in (swept | dict.fromkeys(axes, "--sweep")).items():
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            raise UserError(f"{options[name].opts[-1]} cannot be combined with {by}, which gives its values")
+
+    def arguments(setting: Mapping[str, str]) -> list[str]:
+        words: list[str] = []
+        for name, text in setting.items():
+            option = options[name]
+            assert isinstance(option, click.Option)
+            words += sweep_plan.option_arguments(option, text)
+        return words
+
+    found = []
+    for setting in sweep_plan.settings_of(axes):
+        given = {
+            name: options[name].type_cast_value(context, [text] if options[name].multiple else text)
+            for name, text in setting.items()
+        }
+        for seed in sorted({min(seeds), max(seeds)}):
+            settings = parse_settings(**{**values, **given, "seed": seed}, prefix=prefix)
+        found.append(settings)
+    common = sweep_plan.given_arguments(context.command.params, context.meta[GIVEN])
+    return sweep_plan.plan(axes, seeds, common, arguments), found
+
+
+def check(settings: Settings, init: Path | None, attack: str | None, device: object) -> None:
+    """Raises ``UserError`` if a run with these settings could not begin here."""
+    from fl_aggregator.aggregation.strategies.registry import load
+    from fl_aggregator.storage.initial_weights import read_initial_weights
+    from fl_mqtt.simulation.attacks import attack_record
+    from fl_mqtt.simulation.local import check_fleet_possible
+
+    load(settings)
+    check_fleet_possible(settings.task, device)
+    attack_record(attack, settings.clients, settings.task)
+    if init is not None:
+        read_initial_weights(init, settings.task)
+
+
+def run(directory: Path, broker: BrokerOptions, parallel: int, *, as_json: bool, quiet: bool) -> int:
+    """Runs what is left of a sweep, prints its result, and returns the exit code. Raises ``UserError``."""
+    from fl_aggregator.storage.sweep_record import read_sweep_record
+    from fl_aggregator.tools.report.sweep import read_sweep
+    from fl_shared.system.mosquitto import find_mosquitto
+
+    arguments = read_sweep_record(directory).runs[0].arguments
+    if "--broker" not in arguments:
+        if "--virtual" not in arguments:
+            find_mosquitto()
+    elif parallel > 1:
+        raise UserError(
+            "--parallel: the runs would disturb each other at one broker; expected 1, or no --broker"
+        )
+
+    def tell(text: str) -> None:
+        if not quiet:
+            click.echo(text, err=True)
+
+    outcome = sweep.SweepRunner(directory, parallel, broker.resume_arguments(), tell).run()
+    sweep.show(directory, outcome)
+    if as_json:
+        click.echo(json.dumps(sweep.result(read_sweep(directory), outcome)))
+    return outcome.exit_code

@@ -1,0 +1,178 @@
+"""Which runs a sweep has, and what is wrong with a sweep that is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from fl_aggregator.storage.sweep_record import SweepRecord, read_sweep_record
+from fl_mqtt.cli.main import cli
+from fl_mqtt.simulation import sweep_cli
+from fl_mqtt.simulation.sweep_plan import parse_axes, parse_seeds, plan
+from fl_shared.errors import UserError
+
+KNOWN = ("lr", "partition", "per_round", "strategy")
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("3", [3]), ("0-4", [0, 1, 2, 3, 4]), ("0,3, 7-9", [0, 3, 7, 8, 9]), ("5-5", [5])]
+)
+def test_seeds_are_numbers_and_ranges(text: str, seeds: list[int]) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected numbers and ranges"),
+        ("1,", "'', expected numbers"),
+        ("-1", "'-1', expected"),
+        ("a-b", "'a-b', expected"),
+        ("4-0", "ends before it begins, expected 0-4"),
+        ("0-5000", "5001 seeds, expected at most 1000"),
+        ("1,0-2", "has 1 twice"),
+    ],
+)
+def test_other_seeds_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        parse_seeds(text)
+    assert str(caught.value).startswith("--seeds: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "values"),
+    [
+        ("lr=0.01,0.03", "lr", ["0.01", "0.03"]),
+        ("--per-round=2, 3", "per_round", ["2", "3"]),
+        ("strategy=fedavg;krum:bad=1,m=2", "strategy", ["fedavg", "krum:bad=1,m=2"]),
+        ("partition=iid,dirichlet:0.1", "partition", ["iid", "dirichlet:0.1"]),
+    ],
+)
+def test_an_axis_is_an_option_with_its_values(text: str, name: str, values: list[str]) -> None:
+    assert parse_axes([text], KNOWN) == {name: values}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["lr"], "'lr': expected NAME=VALUE,VALUE"),
+        (["lr=0.1,"], "expected NAME=VALUE,VALUE"),
+        (["lr=0.1,0.1"], "has 0.1 twice"),
+        (["lr=0.1", "lr=0.2"], "lr is given twice"),
+        (["seed=0,1"], "expected --seeds 0,1"),
+        (["cake=1,2"], "'cake' is no option that can be swept"),
+    ],
+)
+def test_other_axes_are_refused(texts: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        parse_axes(texts, KNOWN)
+
+
+def made(axes: dict[str, list[str]], seeds: list[int]) -> SweepRecord:
+    return plan(axes, seeds, ["--task", "digits"], lambda setting: [f"{k}:{v}" for k, v in setting.items()])
+
+
+def test_a_sweep_is_the_product_of_all_axes_and_seeds() -> None:
+    record = made({"lr": ["0.1", "0.2"], "per_round": ["2", "3"]}, [0, 1])
+    assert len(record.runs) == 8
+    assert [run.seed for run in record.runs[:3]] == [0, 1, 0]
+    third = record.runs[2]
+    assert third.name == "lr=0.1_per-round=3_seed=0"
+    assert third.setting_text == "lr=0.1, per-round=3"
+    assert third.arguments == ["--task", "digits", "lr:0.1", "per_round:3", "--seed", "0"]
+    assert [len(runs) for runs in record.settings.values()] == [2, 2, 2, 2]
+
+
+def test_names_are_those_of_directories_and_differ(tmp_path: Path) -> None:
+    record = made({"partition": ["a/b:1", "a:b/1", "../.."]}, [0])
+    names = [run.name for run in record.runs]
+    assert len(set(names)) == 3
+    assert all((tmp_path / name).resolve().parent == tmp_path.resolve() for name in names)
+    record.write(tmp_path)
+    assert read_sweep_record(tmp_path) == record
+
+
+def test_a_sweep_that_is_too_large_is_refused() -> None:
+    with pytest.raises(UserError, match="2000 runs, expected at most 1000"):
+        made({"lr": ["0.1", "0.2"]}, list(range(1000)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "the file: Invalid JSON"),
+        ('{"runs": []}', "runs: "),
+        ('{"runs": [{"name": "../x"}]}', "runs.0.name: "),
+    ],
+)
+def test_a_broken_record_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "sweep.json").write_text(content)
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}/sweep.json: {message}")):
+        read_sweep_record(tmp_path)
+
+
+# --- the command line -------------------------------------------------------------------------------------
+
+
+def simulate(*arguments: str, **environment: str) -> click.testing.Result:
+    return CliRunner(env=environment).invoke(cli, ["simulate", "--task", "digits-mlp", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "0-1", "--seed", "3"], "--seed cannot be combined with --seeds"),
+        (["--sweep", "lr=0.1", "--lr", "0.2"], "--lr cannot be combined with --sweep"),
+        (["--sweep", "lr=0.1,fast"], "'fast' is not a valid float"),
+        (["--sweep", "clients=3,0"], "--clients"),
+        (["--sweep", "partition=iid,cake"], "--partition 'cake'"),
+        (["--sweep", "strategy=fedavg,magic"], "magic"),
+        (["--sweep", "task-option=a=1"], "is no option that can be swept"),
+        (["--seeds", "0-1", "--stay"], "--stay cannot be combined with a sweep"),
+        (["--seeds", "0-1", "--metrics-port", "9"], "--metrics-port cannot be combined with a sweep"),
+        (["--parallel", "2"], "--parallel needs a sweep"),
+        (["--seeds", "0-1", "--attack", "cake"], "cake"),
+        (
+            ["--seeds", "0-1", "--broker", "mqtt://127.0.0.1:1", "--parallel", "2"],
+            "the runs would disturb each other",
+        ),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = simulate(*arguments, "--run-dir", str(tmp_path / "sweep"))
+    text = done.output + str(done.exception or "")
+    assert message in text
+    assert isinstance(done.exception, UserError) or done.exit_code == 2
+    assert not list(tmp_path.glob("sweep/*=*"))
+
+
+def test_the_environment_starts_no_sweep() -> None:
+    """Each run of a sweep reads it, too."""
+    done = simulate(FL_SEEDS="0-1")
+    assert isinstance(done.exception, UserError)
+    assert "--seeds belongs on the command line" in str(done.exception)
+
+
+def test_each_run_gets_the_options_of_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_cli, "run", lambda *_, **__: 0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    given = ("--data", "data", "--clients", "3", "--no-tensorboard")
+    axes = ("--sweep", "lr=0.1", "--sweep", "transform=clip:norm=1;clip:norm=2")
+    done = simulate("--seeds", "4-5", *axes, *given, "--run-dir", "sweep", "--json", "-q", "--parallel", "2")
+    assert done.exit_code == 0, done.output
+    last = read_sweep_record(tmp_path / "sweep").runs[-1]
+    assert last.setting == {"lr": "0.1", "transform": "clip:norm=2"}
+    swept = ("--lr", "0.1", "--transform", "clip:norm=2", "--seed", "5")
+    expected = ("--task", "digits-mlp", *given, *swept)
+    assert sorted(last.arguments) == sorted(
+        word if word != "data" else str(tmp_path / word) for word in expected
+    )
+    again = simulate("--seeds", "0", "--run-dir", "sweep")
+    assert "is not empty, expected a new directory; continue it with: " in str(again.exception)
