@@ -61,7 +61,10 @@ def summary_of(
     ``closed`` is when it stopped collecting, ``now`` when it ended; both are run time in seconds.
     """
     updates = [phase.updates[name] for name in sorted(phase.updates)]
-    edges = edges_values(state, [(update.client, update.before) for update in updates])
+    # One that began from an older version says nothing about the base.
+    edges = edges_values(
+        state, [(update.client, update.before) for update in updates if not update.staleness]
+    )
     outcome: Literal["committed", "abandoned"] = "abandoned" if model is None else "committed"
     is_buffer = state.settings.mode == "async" and phase.base is not None
     ages = [update.staleness for update in updates] if is_buffer and model is not None else []

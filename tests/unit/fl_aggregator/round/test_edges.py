@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.round.state import Evaluating, Summary
+from fl_aggregator.round.summary import summary_of
 from tests.support.builders import MAE
 from tests.support.round_playbook import Playbook, round_done, training
 from tests.support.versions import digest_of
@@ -55,6 +57,17 @@ def test_values_that_are_as_large_as_can_be_have_a_mean() -> None:
     found = sent(playbook, "loss", 1e308, 1e308, -1e308)
     assert found.metrics["edges_mean"] == pytest.approx(1e308 / 3)
     assert found.metrics["edges_p10"] == pytest.approx(1e308)
+
+
+def test_what_began_from_an_older_version_does_not_count() -> None:
+    playbook = training(clients=3, per_round=3)
+    playbook.play(
+        f"send {playbook.cohort[0]} before.accuracy=0.5", f"send {playbook.cohort[1]} before.accuracy=0.9"
+    )
+    phase = playbook.collecting
+    fresh, stale = phase.updates.values()
+    phase = replace(phase, updates={fresh.client: fresh, stale.client: replace(stale, staleness=1)})
+    assert dict(summary_of(playbook.state, phase, 0, 0).edges) == {fresh.client: 0.5}
 
 
 def last_round(**settings: Any) -> Playbook:
