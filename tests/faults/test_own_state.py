@@ -69,11 +69,11 @@ def difference(directory: Path) -> float:
             counted[one["update"]["client"]] = one["update"]["examples"], one["update"]["digest"]
     total, examples = np.zeros(len(control)), 0
     for client, (count, digest) in counted.items():
-        path = directory / "edges" / "state" / client / "correction.safetensors"
+        path = directory / "edges" / "state" / client / "own.safetensors"
         if not path.exists():
             return np.inf
         with safe_open(path, framework="numpy") as file:
-            if json.loads(file.metadata()["correction"])["digest"] != digest:
+            if json.loads(file.metadata()["state"])["digest"] != digest:
                 return np.inf
             total += count * file.get_tensor("control").astype(np.float64)
         examples += count
