@@ -1,0 +1,44 @@
+"""A run in virtual time goes on with the devices with which it began, and only where that is possible."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import fl_mqtt
+from fl_aggregator.server import launch as launches
+from fl_aggregator.server.launch import Launch
+from fl_aggregator.settings import Settings
+from fl_aggregator.storage.run_directory import FleetRecord, VirtualTimeRecord
+from fl_mqtt.simulation.virtual.run import VirtualRun
+from fl_mqtt.simulation.virtual.specification import read_specification
+from fl_shared.errors import UserError
+from tests.support.device_files import GOOD
+
+
+def launched(tmp_path: Path, devices: str) -> Launch:
+    record = VirtualTimeRecord(heterogeneity=devices, sha256=read_specification(devices).sha256)
+    settings = Settings(task="synthetic-16", clients=2, per_round=2, rounds=1)
+    launch = launches.new(settings, tmp_path / "run", fleet=FleetRecord(virtual=record))
+    launch.directory.write_run(launch.record)
+    return launch
+
+
+def test_devices_that_have_changed_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "devices.toml"
+    path.write_text(GOOD)
+    launched(tmp_path, str(path)).close()
+    path.write_text(GOOD.replace("100.0", "200.0"))
+    with (
+        closing(launches.resume(tmp_path / "run", simulated=True)) as launch,
+        pytest.raises(UserError, match=r"devices.toml: the file.* is not what it was when the run began"),
+    ):
+        VirtualRun(launch)
+
+
+def test_the_library_says_how_to_go_on(tmp_path: Path) -> None:
+    launched(tmp_path, "uniform").close()
+    with pytest.raises(UserError, match=r"in virtual time; continue it with: .*simulate --resume"):
+        fl_mqtt.simulate(resume=tmp_path / "run")
