@@ -8,7 +8,7 @@ from typing import Final
 CLIP_GRADIENTS: Final = "clip-gradients"
 LOGIT_ADJUSTMENT: Final = "logit-adjustment"
 TICKETS: Final = "tickets"
-"""Takes up work that is for this edge alone, and outlives rounds (protocol, 5.16)."""
+"""Takes up work that is for this edge alone, and outlives rounds (protocol, 5.19)."""
 
 
 def needed(

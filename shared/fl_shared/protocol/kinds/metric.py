@@ -16,7 +16,11 @@ MAX_DECLARED_NAME: Final = MAX_METRIC_NAME - len("before_")
 EDGES_METRICS: Final = ("edges_mean", "edges_p10", "edges_worst")
 """Of a round: the mean of the primary metric over the edges, each of which counts the same, its 10th percentile, and
 its worst value."""
-RESERVED_METRICS: Final = frozenset({"loss", "examples", "evaluated_examples", "version", *EDGES_METRICS})
+STALENESS_METRICS: Final = ("staleness_mean", "staleness_max")
+"""Of a round of an asynchronous run: how many versions had been made since the bases of its updates."""
+RESERVED_METRICS: Final = frozenset(
+    {"loss", "examples", "evaluated_examples", "version", *EDGES_METRICS, *STALENESS_METRICS}
+)
 RESERVED_PREFIXES: Final = ("before_", "after_", "train_")
 """Names of metrics that the programs measure themselves begin so, or are `RESERVED_METRICS`."""
 

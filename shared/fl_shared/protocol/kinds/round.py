@@ -111,7 +111,7 @@ class Selected(Scoped):
     have more than 256 names. ``encoding``: of the sections of the round's updates. An update of at most
     ``inline_limit`` bytes may be sent whole, without an offer. ``correction``: null in round 0, and without one.
     ``companions``: the vectors that it needs besides the base, if there are any yet. ``ticket``: it is for one edge of
-    an asynchronous run, and outlives the round (protocol, 5.17); ``cohort`` is null.
+    an asynchronous run, and outlives the round (protocol, 5.19); ``cohort`` is null.
     """
 
     kind: Literal["selected"] = "selected"

@@ -1,4 +1,4 @@
-"""An edge of an asynchronous run: a ticket ends only by its own topic, an answer, or another run (protocol, 5.17)."""
+"""An edge of an asynchronous run: a ticket ends only by its own topic, an answer, or another run (protocol, 5.19)."""
 
 from __future__ import annotations
 
