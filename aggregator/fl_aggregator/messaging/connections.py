@@ -93,11 +93,7 @@ class Connections:
         self._control.wait_connected(timeout, first_attempt_only=True)
 
     def connect_updates(self) -> None:
-        """Starts the connection for updates, once it is known that no other run uses the prefix.
-
-        It does not wait: the outcome comes through the inbox, so a broker that has just gone away blocks
-        nothing.
-        """
+        """Starts the connection for updates, once no other run uses the prefix. The outcome comes through the inbox."""
         self._updates = self._network.connect(self._settings("updates", None), self._event_handler("updates"))
 
     def _settings(
@@ -189,14 +185,18 @@ class Connections:
     def begin_session(self) -> None:
         """Subscribes, and publishes the birth and all retained messages. `subscribe_to_rivals` comes first.
 
-        Called on each connect of the control connection, it waits until the connection for updates is back as
-        well. Edges offer their updates again as soon as they are admitted, and an offer without a subscriber
-        is lost until they repeat it.
+        It waits until the connection for updates is back as well: edges offer their updates again as soon as they are
+        admitted, and an offer without a subscriber is lost until they repeat it.
         """
         if self._updates is not None and not self._updates_subscribed:
             self._due_birth = self.withhold()
             return
         self._begin(self._session)
+
+    @property
+    def awaits_updates(self) -> bool:
+        """Whether the present session begins as soon as the connection for updates is back."""
+        return self._due_birth == self._session
 
     def _begin(self, session: str) -> None:
         self._due_birth = None
@@ -234,9 +234,8 @@ class Connections:
     def repair_if_foreign(self, topic: str, payload: bytes | memoryview, *, retained: bool) -> bool:
         """Repairs a topic of ours on which a foreign message is retained; false if somebody else published it.
 
-        The message may be our own, left from an earlier run (`Leftovers`), a mistake, or an attack; edges that connect
-        now must not find a foreign one. Of the topics of `subscribe_to_rivals` it is not known which message is
-        retained, so all are repaired.
+        It may be our own, of an earlier run (`Leftovers`), a mistake, or an attack; edges must not find it. Of the
+        topics of `subscribe_to_rivals` it is not known which message is retained, so all are repaired.
         """
         if not retained and topic not in self._rival_topics:
             return self._leftovers.is_echo(topic, payload)

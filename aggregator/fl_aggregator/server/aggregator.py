@@ -221,8 +221,10 @@ class Aggregator:
             or self._fence.get(self._seconds_until_due())
         )
         self._fence.check()
-        if item is not None:
+        if item is not None and self._fence.lets_through(*item):
             self._dispatch(*item)
+        if self._fence.is_unsure:
+            return  # no round may end until it knows that no other aggregator has taken over
         if item is None or self._now() - self._ticked_at >= TICK:
             # Also after an item, so that deadlines pass even in a flood of messages.
             self._ticked_at = self._now()
@@ -237,6 +239,8 @@ class Aggregator:
 
     def _seconds_until_due(self) -> float:
         """Returns how long the loop may wait for an item, since nothing else is to be done until then."""
+        if self._fence.is_unsure:
+            return TICK
         has_dropped = self._rate_limiter.has_throttled or self.inbox.has_dropped
         in_run_time = (self._runner.due(), self._ticked_at + TICK if has_dropped else math.inf)
         monotonic = (self._connections.due(), self._interpreter.status_publisher.due(self.state))

@@ -18,6 +18,7 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
+from fl_aggregator.aggregation.worker import JobDone
 from fl_aggregator.messaging.connections import RIVAL_TOPICS, Connections
 from fl_aggregator.messaging.inbox import (
     MAX_CONTROL_BYTES,
@@ -54,6 +55,7 @@ A copy of its directory may have been resumed at the same moment, and both could
 """
 
 Rival = m.AggregatorPresence | m.Status
+Arrival = tuple[ConnectionName, InboxItem]
 
 NOTICE_INTERVAL: Final = 10.0
 """Seconds between two log lines about another aggregator that should end."""
@@ -97,11 +99,14 @@ class Fence:
         self._place = f"under the prefix {prefix!r} at {access.address}"
         self._answer_wait = max(ANSWER_WAIT, 2.0 * access.keepalive)
         self._verifier = None if access.kit is None else access.kit.verifier()
-        self._held: deque[tuple[ConnectionName, InboxItem]] = deque()
+        self._held: deque[Arrival] = deque()
         self._room = Capacity(MAX_CONTROL_BYTES, MAX_QUEUED_ITEMS)
         self._notices = Interval(NOTICE_INTERVAL)
-        self._checked_at = time.time()
+        self._checked_at = self._may_sleep_until = time.time()
         self._is_doubted = False
+        self.is_unsure = False
+        """Whether it has stood still and does not know yet whether it may go on: only `lets_through` what tells it."""
+        self._postponed: deque[Arrival] = deque()
         self._birth_topic = connections.topic(t.AggregatorTopic())
 
     # --- before the first message ---------------------------------------------------------------------------
@@ -173,7 +178,7 @@ class Fence:
                 case AdmittedMessage(topic=topic, received=received) if isinstance(topic, RIVAL_TOPICS):
                     self.hear(received)
                 case _:
-                    self._hold(name, item)
+                    self._hold(name, item, self._held)
                     if isinstance(item, StopRequest | mqtt.ConnectRefused) or _is_loss_of_control(name, item):
                         return
 
@@ -185,12 +190,24 @@ class Fence:
         The loop calls it before it handles an item. The time is the wall clock's: no other clock counts the time in
         which a machine sleeps. A false alarm costs a round trip to the broker. Raises `Superseded`.
         """
-        before, self._checked_at = self._checked_at, time.time()
-        has_stalled = self._checked_at - before > STALL_LIMIT and self._connections.may_publish
-        if (has_stalled or self._is_doubted) and self.confirm() and self._is_doubted:
+        before, self._checked_at = max(self._checked_at, self._may_sleep_until), time.time()
+        has_stalled = self._checked_at - before > STALL_LIMIT and not self._connections.awaits_updates
+        self.is_unsure |= (
+            has_stalled  # without a session, until the next one: the network may have noticed first
+        )
+        has_to_ask = has_stalled and self._connections.may_publish
+        if (has_to_ask or self._is_doubted) and self.confirm() and self._is_doubted:
             self._connections.repair(self._birth_topic)
         self._is_doubted = False
         self._checked_at = time.time()
+
+    def lets_through(self, name: ConnectionName, item: InboxItem) -> bool:
+        """Whether the loop may handle ``item`` now. If not, `get` returns it again when this aggregator may go on."""
+        is_message = isinstance(item, AdmittedMessage) and not isinstance(item.topic, RIVAL_TOPICS)
+        if not self.is_unsure or not (is_message or isinstance(item, JobDone)):
+            return True
+        self._hold(name, item, self._postponed)
+        return False
 
     def confirm(self) -> bool:
         """Finds out whether another aggregator has taken over, before anything more is published.
@@ -228,7 +245,7 @@ class Fence:
                             silent = rival
                             deadline = self._wait_for(rival)
                 case _:
-                    self._hold(name, item)
+                    self._hold(name, item, self._held)
                     if _is_loss_of_control(name, item):
                         return False
         if not answered:
@@ -236,6 +253,9 @@ class Fence:
         if silent is not None:
             self._replace(silent)
         self._connections.permit(session)
+        self.is_unsure = False
+        self._held.extendleft(reversed(self._postponed))
+        self._postponed.clear()
         return True
 
     def hear(self, received: mqtt.Received) -> Rival | None:
@@ -267,16 +287,11 @@ class Fence:
             LOG.warning("run %s is online %s, too: it should end now", rival.run, self._place)
         return rival
 
-    def get(self, timeout: float) -> tuple[ConnectionName, InboxItem] | None:
-        """Returns the next item: first those that came while the loop waited here, then as `Inbox.get`.
-
-        A wait of ``timeout`` is no stall: the loop wakes in time for the status.
-        """
+    def get(self, timeout: float) -> Arrival | None:
+        """Returns the next item: first those kept here, then as `Inbox.get`. A status is due after ``timeout``."""
         if not self._held:
-            before = time.time()
-            arrived = self._inbox.get(timeout)
-            self._checked_at += max(0.0, min(time.time() - before, timeout))
-            return arrived
+            self._may_sleep_until = self._checked_at + timeout
+            return self._inbox.get(timeout)
         name, item = self._held.popleft()
         if isinstance(item, AdmittedMessage):
             self._room.release(size_of(item))
@@ -284,9 +299,9 @@ class Fence:
 
     # --- helpers --------------------------------------------------------------------------------------------
 
-    def _hold(self, name: ConnectionName, item: InboxItem) -> None:
+    def _hold(self, name: ConnectionName, item: InboxItem, held: deque[Arrival]) -> None:
         if not isinstance(item, AdmittedMessage) or self._room.take(size_of(item)):
-            self._held.append((name, item))
+            held.append((name, item))
 
     def _rival_in(self, received: mqtt.Received) -> Rival | None:
         match decode_verified(self._prefix, received, self._verifier):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -15,6 +16,7 @@ from fl_aggregator.round import events as on
 from fl_aggregator.server.aggregator import Aggregator
 from fl_shared.mqtt import events as mqtt
 from tests.support.fuzz.aggregator_harness import AggregatorHarness
+from tests.support.fuzz.fake_network import FakeNetwork
 
 
 @pytest.fixture
@@ -74,3 +76,46 @@ def test_dropped_messages_wake_it_once_and_are_counted_soon(harness: AggregatorH
     harness.aggregator._run_once()
     assert harness.aggregator.rejections.total["eve"]["too-many-registrations"] >= 100
     assert not limiter.has_throttled
+
+
+def test_what_came_before_it_stood_still_waits_until_it_knows_that_it_may_go_on(
+    harness: AggregatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aggregator, network = harness.aggregator, cast(FakeNetwork, harness.aggregator._connections._network)
+    fence, before = aggregator._fence, harness.state
+    del fence.check  # the harness has replaced it
+    aggregator._connections._new_will()  # the network has noticed first, and connects again
+    awake = time.time() + 60
+    monkeypatch.setattr(time, "time", lambda: awake)
+    harness.register(harness.peers["eve"])
+    aggregator.clock += 2 * harness.settings.wait
+    aggregator._run_once()
+    assert harness.state is before, "neither what was queued nor a deadline changes the run"
+    assert sleep_of(harness) == TICK, "it does not spin"
+
+    network.up(*network.opened[0])
+    aggregator.clock -= 2 * harness.settings.wait
+    harness.turn()
+    while fence._held:
+        aggregator._run_once()
+    assert "eve" in harness.state.roster
+
+
+def test_a_long_sleep_without_work_is_no_standstill(
+    harness: AggregatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fence = harness.aggregator._fence
+    del fence.check
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    monkeypatch.setattr(harness.aggregator.inbox, "get", lambda _timeout: None)
+    fence.check()
+    fence.get(STATUS_INTERVAL)
+    now += STATUS_INTERVAL
+    fence.check()
+    assert not fence.is_unsure
+    assert harness.aggregator._connections.may_publish, "nobody was asked"
+    now += STATUS_INTERVAL
+    monkeypatch.setattr(fence, "confirm", lambda: False)
+    fence.check()
+    assert fence.is_unsure
