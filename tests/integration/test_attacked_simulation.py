@@ -10,6 +10,7 @@ from safetensors import safe_open
 
 from fl_aggregator.tools.report.page import page
 from fl_aggregator.tools.report.reading import read_run_report
+from fl_aggregator.tools.report.spreadsheet import csv_text
 from tests.support import programs
 
 RUN = (
@@ -38,7 +39,9 @@ def test_four_of_ten_break_the_mean_but_not_the_median(tmp_path: Path) -> None:
     assert record["fleet"]["attack"] == {"specification": "sign-flip:factor=5,edges=4", "summary": SAID}
     with safe_open(directory / "model.safetensors", framework="numpy") as model:
         assert model.metadata()["attack"] == SAID
-    assert f"A test: {SAID}." in page([read_run_report(directory)])
+    report = read_run_report(directory)
+    assert f"A test: {SAID}." in page([report])
+    assert csv_text([report]).splitlines()[1].endswith(f",{SAID}")
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,13 @@ class EventFile:
         )
         self._write(_encode_event(step, _bytes_field(5, summary)))
 
+    def text(self, step: int, tag: str, text: str) -> None:
+        """Writes a text, for TensorBoard's page of texts: a tensor of strings (type 7) of the plug-in ``text``."""
+        plugin = _bytes_field(1, _bytes_field(1, b"text"))
+        tensor = b"\x08\x07" + _bytes_field(2, _bytes_field(2, b"\x08\x01")) + _bytes_field(8, text.encode())
+        value = _bytes_field(1, tag.encode()) + _bytes_field(9, plugin) + _bytes_field(8, tensor)
+        self._write(_encode_event(step, _bytes_field(5, _bytes_field(1, value))))
+
     def discard_from(self, step: int) -> None:
         """Makes readers discard what this file and earlier files contain for ``step`` and later steps."""
         self._write(_encode_event(step, _bytes_field(7, b"\x08\x01")))

@@ -68,6 +68,7 @@ class Prometheus(Collector):
         self._failures = failures
         self._state: Run | None = None
         self._newest_round: RoundRecord | None = None
+        self._attack: str | None = None
         self._runtime_metrics: Callable[[], RuntimeMetrics] | None = None
         client.disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = client.CollectorRegistry()
@@ -101,11 +102,12 @@ class Prometheus(Collector):
 
     def begin(
         self,
-        run: RunRecord,  # noqa: ARG002
+        run: RunRecord,
         earlier: Iterable[RoundRecord],  # noqa: ARG002
         runtime_metrics: Callable[[], RuntimeMetrics],
     ) -> None:
         """Keeps ``runtime_metrics``, which each scrape calls. Counters do not include earlier incarnations."""
+        self._attack = run.attack
         self._runtime_metrics = runtime_metrics
 
     def observe(self, state: Run, effects: tuple[do.Effect, ...]) -> None:
@@ -142,6 +144,11 @@ class Prometheus(Collector):
             CounterMetricFamily("fl_tracking_failures", "Failed writes of trackers.", labels=["tracker"]),
             dict(self._failures),
         )
+        if self._attack is not None:
+            yield _labelled(
+                GaugeMetricFamily("fl_attack_info", "1: simulated edges attack this run.", labels=["attack"]),
+                {self._attack: 1.0},
+            )
         if self._runtime_metrics is not None:
             yield from _runtime_families(self._runtime_metrics())
         if self._state is not None:

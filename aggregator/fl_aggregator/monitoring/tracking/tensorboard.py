@@ -28,6 +28,7 @@ class TensorBoard:
         self._file_name = ""
         self._file: EventFile | None = None
         self._last_round = 0
+        self._attack: str | None = None
 
     def begin(
         self,
@@ -36,6 +37,7 @@ class TensorBoard:
         runtime_metrics: Callable[[], RuntimeMetrics],  # noqa: ARG002
     ) -> None:
         """Writes the rounds of ``earlier`` that no event file contains yet."""
+        self._attack = run.attack
         event_files = sorted(self._folder.glob("events.out.tfevents.*"))
         self._last_round = max((step for file in event_files for step in steps(file)), default=0)
         # TensorBoard reads the files in the order of their names.
@@ -56,6 +58,8 @@ class TensorBoard:
         if number <= self._last_round:
             self._file.discard_from(number)
         self._file.scalars(number, scalars(record))
+        if self._attack is not None:
+            self._file.text(number, "attack", self._attack)
         self._last_round = number
 
     def close(self, outcome: str | None) -> None:  # noqa: ARG002

@@ -12,18 +12,24 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fl_aggregator.monitoring.tracking import tensorboard
 from fl_aggregator.monitoring.tracking.event_file import EventFile, steps
 from fl_aggregator.monitoring.tracking.mlflow import allowed_name
-from fl_aggregator.monitoring.tracking.prometheus import edges_family, edges_statistics, metric_families
+from fl_aggregator.monitoring.tracking.prometheus import (
+    Prometheus,
+    edges_family,
+    edges_statistics,
+    metric_families,
+)
 from fl_aggregator.monitoring.tracking.tensorboard import TensorBoard
 from fl_aggregator.monitoring.tracking.trackers import CLOSE_TIMEOUT, RuntimeMetrics, Tracker, Trackers
 from fl_aggregator.monitoring.views.round_record import RoundRecord, Traffic
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run, new_run
 from fl_aggregator.settings import Settings
-from fl_aggregator.storage.run_directory import RunRecord, new_record
+from fl_aggregator.storage.run_directory import AttackRecord, FleetRecord, RunRecord, new_record
 from tests.support.builders import ACCURACY, MAE
 from tests.support.round_playbook import Playbook, round_done
 from tests.support.tensorboard import scalars
@@ -127,6 +133,33 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     assert found["round/missing"][0] == (1, 1.0)
     assert found["round/refused"][0] == (1, 3.0)
     assert "edges/train_loss" in scalars_of(tmp_path / "more", line(1))
+
+
+ATTACKED = RECORD.model_copy(
+    update={
+        "fleet": FleetRecord(
+            broker=None,
+            attack=AttackRecord(specification="sign-flip:edges=1", summary="1 of 3 edges attacks"),
+        )
+    }
+)
+
+
+def test_a_run_with_attackers_is_marked_in_tensorboard_and_prometheus(tmp_path: Path) -> None:
+    run(TensorBoard(tmp_path), rounds=[line(1)], record=ATTACKED)
+    found = EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    (tag,) = found.Tags()["tensors"]
+    assert found.SummaryMetadata(tag).plugin_data.plugin_name == "text"
+    (event,) = found.Tensors(tag)
+    assert (tag, event.step, event.tensor_proto.string_val) == ("attack", 1, [b"1 of 3 edges attacks"])
+
+    for record, samples in ((ATTACKED, [({"attack": "1 of 3 edges attacks"}, 1.0)]), (RECORD, [])):
+        prometheus = Prometheus("127.0.0.1", 0, {})
+        prometheus.begin(record, (), runtime_metrics)
+        families = [family for family in prometheus.collect() if family.name == "fl_attack_info"]
+        assert [(one.labels, one.value) for family in families for one in family.samples] == samples
+        prometheus.close(None)
 
 
 def scalars_of(directory: Path, *lines: RoundRecord) -> dict[str, list[tuple[int, float]]]:
