@@ -8,8 +8,8 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -86,6 +86,22 @@ def check_fleet_possible(task: str, device: object) -> None:
         training_device("cuda", task, light=not has_torch())
 
 
+@contextmanager
+def deleted_without_run(directory: Path) -> Iterator[None]:
+    """At the end, deletes what broker and edges have written in ``directory``, if no run began there."""
+    written = (_BROKER, _EDGES, LABEL_COUNTS_FILE, FLEET_LOG)
+    paths = tuple(path for name in written if not (path := directory / name).exists())
+    try:
+        yield
+    finally:
+        if not (directory / RUN_FILE).exists():
+            for path in paths:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+
 class Simulation:
     """Starts a broker on entry, unless one is given, and stops it and the fleet on exit.
 
@@ -108,20 +124,19 @@ class Simulation:
         self._stack = ExitStack()
         self._fleet: ChildProcess | None = None
         self._websockets: str | None = None
-        written = (_BROKER, _EDGES, LABEL_COUNTS_FILE, self.fleet_log.name)
-        self._written = tuple(path for name in written if not (path := directory / name).exists())
         self.broker: BrokerAccess
 
     def __enter__(self) -> Simulation:
+        self._stack.enter_context(deleted_without_run(self._directory))
         if self._given is not None:
             self.broker = self._given
             return self
         try:
             child = self._stack.enter_context(MosquittoChild(self._directory / _BROKER, websockets=True))
-        except OSError as error:
-            raise UserError(f"--run-dir {self._directory}: {error.strerror}: {error.filename}") from None
-        except BaseException:
-            self._take_away()
+        except BaseException as error:
+            self._stack.close()
+            if isinstance(error, OSError):
+                raise UserError(f"--run-dir {self._directory}: {error.strerror}: {error.filename}") from None
             raise
         self.broker = BrokerAccess(BrokerAddress.parse(child.url), keepalive=self._options.keepalive)
         self._websockets = child.websocket_url
@@ -131,15 +146,6 @@ class Simulation:
         if self._fleet is not None:
             self._fleet.stop(STOP_TIMEOUT)
         self._stack.close()
-        self._take_away()
-
-    def _take_away(self) -> None:
-        if not (self._directory / RUN_FILE).exists():
-            for path in self._written:
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
 
     def serve_dashboard(self, settings: Settings) -> str | None:
         """Serves the dashboard until exit, and returns its URL; null with a broker that it did not start.

@@ -9,7 +9,7 @@ from click.core import ParameterSource
 
 from fl_aggregator.cli.run import run_aggregator
 from fl_aggregator.storage.run_directory import VirtualTimeRecord
-from fl_mqtt.simulation.local import FLEET_LOG
+from fl_mqtt.simulation.local import FLEET_LOG, deleted_without_run
 from fl_shared.cli.headings import BROKER, GroupedOption
 from fl_shared.cli.logging import logging_to_file
 from fl_shared.errors import UserError
@@ -59,6 +59,7 @@ def run_in_virtual_time(
     _refuse_with_virtual()
     edges = ("fl_edge", "fl_mqtt.simulation.virtual.edge", "fl_mqtt.simulation.virtual.fleet")
     with (
+        deleted_without_run(launch.directory.path),
         run_aggregator(
             launch,
             lambda observer, trackers: VirtualRun(launch, observer, trackers),

@@ -34,3 +34,11 @@ def test_what_makes_no_sense_is_refused(options: list[str], said: str, tmp_path:
     assert isinstance(done.exception, UserError)  # the program's exit code is 2 then
     assert said in str(done.exception)
     assert not directory.exists()
+
+
+def test_a_mistake_that_edges_find_leaves_nothing(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    options = ["--task", "tabular", "--task-option", "target=x", "--data", str(tmp_path), "--clients", "2"]
+    done = CliRunner().invoke(simulate, ["--virtual", *options, "--run-dir", str(directory)])
+    assert isinstance(done.exception, UserError)
+    assert not directory.exists()
