@@ -105,6 +105,7 @@ def test_resume_refuses_a_setting(name: str) -> None:
         "require_sealed": [],
         "strategy": ["fedavg"],
         "durability": ["power"],
+        "mode": ["async"],
         "task_option": ["a=b"],
     }.get(name, ["3"])
     with start.make_context("start", ["--resume", "run", option, *value]):
