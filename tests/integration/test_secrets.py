@@ -12,12 +12,15 @@ from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge]
+pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("light_edges")]
 
 PASSWORD = "correct-horse-7f3a9c51"
 WRONG = "battery-staple-2e8d40b6"
 USER = "plant"
-SMALL = ("--clients", "2", "--per-round", "2", "--rounds", "1", "--epochs", "1", "--wait", "60")
+SMALL = (
+    *("--task", "digits-mlp", "--clients", "2", "--per-round", "2", "--rounds", "1", "--epochs", "1"),
+    *("--wait", "60"),
+)
 FORMATS = pytest.mark.parametrize("log_format", ["text", "json"])
 
 
