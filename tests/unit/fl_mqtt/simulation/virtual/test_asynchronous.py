@@ -1,0 +1,62 @@
+"""Asynchronous runs in virtual time: wherever they are killed, their journals lead to their models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fl_aggregator.round.events import UpdateMetadata
+from fl_aggregator.round.state import Finished
+from fl_aggregator.settings import Settings
+from fl_mqtt.simulation.virtual.devices import Device
+from fl_mqtt.simulation.virtual.network import Link
+from fl_shared.tensors.manifest import Vector
+from tests.support.buffered_averages import check_models
+from tests.support.virtual_federation import MANIFEST, UNIFORM, VALUES, Federation, delta_of
+
+SETTINGS = Settings.model_validate(
+    {
+        "task": f"synthetic-{VALUES}", "clients": 5, "rounds": 6, "holdout": 0.0, "mode": "async", "concurrency": 4,
+        "buffer": 2, "max_staleness": 4,
+    }
+)  # fmt: skip
+
+
+def delta(accepted: UpdateMetadata) -> Vector:
+    return delta_of(SETTINGS.seed, accepted.round, accepted.client)
+
+
+def with_a_slow_edge(client: str) -> Device:
+    return Device(100.0, Link(0.05, 1.25e6, 1.25e6)) if client == "3" else UNIFORM
+
+
+def finish(federation: Federation) -> None:
+    federation.run()
+    state = federation.aggregator.state
+    federation.close()
+    assert isinstance(state.phase, Finished), state.phase
+    (first,) = (client for client, number in federation.jobs.trained if number == 0)
+    check_models(federation.directory, MANIFEST, delta_of(SETTINGS.seed, 0, first), delta)
+    assert not list((federation.directory / "spool").iterdir())
+
+
+def test_a_slow_edge_delays_nobody(tmp_path: Path) -> None:
+    federation = Federation(tmp_path / "run", SETTINGS, device=with_a_slow_edge)
+    finish(federation)
+    assert federation.world.now < 10.0, "it needs 10 s for one training"
+
+
+@pytest.mark.parametrize("first", range(4))
+def test_killed_at_any_event_and_resumed_it_makes_the_models_of_its_journal(
+    tmp_path: Path, first: int
+) -> None:
+    whole = Federation(tmp_path / "whole", SETTINGS, device=with_a_slow_edge)
+    finish(whole)
+    for cut in range(first, whole.world.events, 20):
+        federation = Federation(tmp_path / str(cut), SETTINGS, device=with_a_slow_edge)
+        for events in (cut, 30):
+            federation.run(events)
+            if not federation.aggregator.state.ended:
+                federation.restart_aggregator()
+        finish(federation)
