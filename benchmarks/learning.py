@@ -30,7 +30,7 @@ import reference_workload
 from learning_task import TASKS
 
 from fl_aggregator.aggregation.strategies.presets import PRESETS
-from fl_aggregator.settings import Settings
+from fl_aggregator.configuration.settings import Settings
 from fl_edge.errors import DataCorruptError, DataMissingError
 from fl_mqtt import RunFailed, UserError, simulate
 

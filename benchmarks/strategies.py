@@ -25,8 +25,8 @@ import numpy as np
 from fl_aggregator.aggregation.combining import Combiner, first_state
 from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.aggregation.validation import CheckedSection
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.settings import Settings
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Vector, manifest_of
 

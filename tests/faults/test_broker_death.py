@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox
-from fl_aggregator.settings import Settings
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network

@@ -11,12 +11,12 @@ from typing import Any, get_args
 
 import pytest
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round.effects import EFFECT_SPECS
 from fl_aggregator.round.events import TimePassed
 from fl_aggregator.round.machine import step
 from fl_aggregator.server import aggregator, launch
 from fl_aggregator.server.interpreter import Interpreter
-from fl_aggregator.settings import Settings
 from fl_edge.runtime import fleet
 from fl_edge.runtime.loop import Runtime
 from fl_edge.runtime.worker_setup import EdgeSettings

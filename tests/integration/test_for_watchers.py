@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox
-from fl_aggregator.settings import Settings
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Finished, Run
 from fl_aggregator.server import launch as launches
 from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.runner import Observer
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import FleetRecord, VirtualTimeRecord
 from fl_mqtt.simulation.virtual.run import VirtualRun
 from fl_mqtt.simulation.virtual.specification import read_specification

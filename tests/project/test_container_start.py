@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fl_aggregator.settings import Settings
+from fl_aggregator.configuration.settings import Settings
 from fl_shared.security.kit import Kit
 from tests.support.compose_files import ROOT, SERVICES, provision
 

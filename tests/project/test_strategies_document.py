@@ -12,7 +12,7 @@ import pytest
 from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.aggregation.strategies.presets import PRESETS
 from fl_aggregator.aggregation.strategies.testing import check
-from fl_aggregator.settings import Settings
+from fl_aggregator.configuration.settings import Settings
 from tests.support import programs
 from tests.support.broker import Mosquitto
 

@@ -11,7 +11,7 @@ from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.aggregation.strategies.parts import CoordinateCombination, GramCombination
 from fl_aggregator.aggregation.strategies.presets import PRESETS
 from fl_aggregator.aggregation.validation import CheckedSection
-from fl_aggregator.settings import Settings
+from fl_aggregator.configuration.settings import Settings
 from fl_shared.tensors.manifest import Manifest, Vector, magnitude, unflatten
 from tests.support.builders import never, partition, training_settings, update_metadata
 

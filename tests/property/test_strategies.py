@@ -20,7 +20,7 @@ from fl_aggregator.aggregation.combining import Combiner, first_state
 from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.aggregation.strategies.presets import PRESETS
 from fl_aggregator.aggregation.validation import CheckedSection
-from fl_aggregator.settings import Settings
+from fl_aggregator.configuration.settings import Settings
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 from tests.support.builders import update_metadata
 

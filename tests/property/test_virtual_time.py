@@ -22,10 +22,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.monitoring.views.round_record import read_records
 from fl_aggregator.round.state import Failed, Finished
 from fl_aggregator.server.resume import replay_journal
-from fl_aggregator.settings import Settings
 from fl_mqtt.simulation.virtual.devices import Device
 from fl_mqtt.simulation.virtual.network import Hop, Link, NoFaults
 from tests.support.virtual_federation import VALUES, Federation, delta_of

@@ -10,9 +10,9 @@ import numpy as np
 from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.worker import AggregationWorker, JobDone
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.run_directory import RunDirectory

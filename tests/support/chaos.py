@@ -22,11 +22,11 @@ from typing import Any, Final
 import click
 import numpy as np
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Failed, Finished, Run, Summary
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import HISTORY_FILE
 from fl_edge.session.state import Stopped
 from fl_mqtt.simulation.virtual.aggregator import Aggregator

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.server import launch as launches
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import RunRecord
 from fl_edge.session import effects, events
 from fl_edge.session.state import Identity

@@ -11,9 +11,9 @@ from fl_aggregator.aggregation.serving import make_mean
 from fl_aggregator.aggregation.similarity import compare
 from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.events import Similarity, UpdateMetadata
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.initial_weights import PlainWeights
 from fl_aggregator.storage.run_directory import RunDirectory

@@ -27,9 +27,9 @@ from fl_aggregator.aggregation.strategies.parts import (
     WeightedSum,
 )
 from fl_aggregator.aggregation.validation import CheckedSection
+from fl_aggregator.configuration.settings import Settings
+from fl_aggregator.configuration.staleness import parse_staleness
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.settings import Settings
-from fl_aggregator.staleness import parse_staleness
 from fl_shared.tensors.manifest import Manifest, Vector, magnitude
 
 State = Mapping[str, Vector]

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from fl_aggregator.settings import Settings
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.storage.checkpoint import Checkpoints, Model
 from fl_shared.errors import RunFailed
 from fl_shared.tensors.manifest import Vector

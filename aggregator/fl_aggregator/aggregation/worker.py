@@ -18,9 +18,9 @@ from fl_aggregator.aggregation.averaging import Averager
 from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.uploads import GrantSender, ReceivedUpdate, Uploads
 from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate, InvalidUpdate
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.run_directory import RunDirectory
 from fl_aggregator.storage.spool_format import SpoolFileDamaged

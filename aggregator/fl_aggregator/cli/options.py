@@ -23,7 +23,7 @@ def settings_options(without: Collection[str] = (), **defaults: Any) -> list[cli
 
     ``defaults`` replace those of ``Settings``.
     """
-    from fl_aggregator.settings import Settings, options_of_run
+    from fl_aggregator.configuration.settings import Settings, options_of_run
 
     made: list[click.Parameter] = []
     for name, option in options_of_run().items():
@@ -96,7 +96,7 @@ def refuse_with_resume(*others: str) -> None:
 
     Called within a click command.
     """
-    from fl_aggregator.settings import Settings, options_of_run
+    from fl_aggregator.configuration.settings import Settings, options_of_run
 
     changeable = {name for name, option in options_of_run().items() if option.at_resume}
     fixed = {"init", "run_dir", *others, *Settings.model_fields} - changeable

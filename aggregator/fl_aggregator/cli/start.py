@@ -40,10 +40,10 @@ def start(
     **values: Any,
 ) -> int:
     """Run training rounds with the edges that connect to the broker."""
+    from fl_aggregator.configuration.settings import parse_settings
     from fl_aggregator.messaging.unsealing import Unsealer
     from fl_aggregator.server import launch as launches
     from fl_aggregator.server.aggregator import Aggregator
-    from fl_aggregator.settings import parse_settings
     from fl_aggregator.tools.remote.cli import watch_command
     from fl_shared.mqtt.address import BrokerAddress
 

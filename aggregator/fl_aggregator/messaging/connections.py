@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.messaging.inbox import ConnectionName, Inbox
 from fl_aggregator.messaging.leftovers import Leftovers
 from fl_aggregator.messaging.outgoing import publish_waiting
 from fl_aggregator.messaging.retained import RetainedMessages
-from fl_aggregator.settings import Settings
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.settings import Settings
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import Envelope, EnvelopeSource

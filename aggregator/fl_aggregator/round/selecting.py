@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
+from fl_aggregator.configuration.values import Target
 from fl_aggregator.round import buffering, personalization, registration
 from fl_aggregator.round.closing import announcement_of, end_run, finish
 from fl_aggregator.round.effects import Transition
@@ -19,7 +20,6 @@ from fl_aggregator.round.state import (
     Selecting,
 )
 from fl_aggregator.round.summary import too_few_edges_detail
-from fl_aggregator.settings import Target
 from fl_shared.protocol.messages import LOSS
 from fl_shared.tensors.encodings.float32 import FLOAT32
 

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.state import Run
-from fl_aggregator.settings import Settings
 
 RESULTS_RETAINED: Final = 8
 """Results of rounds that stay retained at the broker."""

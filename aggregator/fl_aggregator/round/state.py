@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal, get_args
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round.events import ConfusionCounts, Evaluated, Similarity, UpdateMetadata
 from fl_aggregator.round.roster import Roster
-from fl_aggregator.settings import Settings
 from fl_shared.protocol.messages import (
     LOSS,
     MetricDeclaration,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.strategies.registry import describe, load, resolved
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.server.resume import RecoveredRun, first_snapshot, recover
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage import run_directory
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.initial_weights import PlainWeights, read_again, read_initial_weights

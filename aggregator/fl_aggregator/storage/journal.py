@@ -13,9 +13,9 @@ from typing import Any, Final, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round.events import Event, ModelCreated
 from fl_aggregator.round.snapshot import Snapshot
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage.append_log import AppendLog
 from fl_shared.errors import UserError
 from fl_shared.system.files import read_lines

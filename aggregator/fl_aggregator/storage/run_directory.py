@@ -19,8 +19,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from fl_aggregator.configuration.settings import Durability, Settings
 from fl_aggregator.round import machine
-from fl_aggregator.settings import Durability, Settings
 from fl_aggregator.storage import checkpoint, journal, spool
 from fl_aggregator.storage.append_log import AppendLog
 from fl_aggregator.storage.checkpoint import Checkpoints

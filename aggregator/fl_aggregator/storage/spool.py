@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, Self
 
-from fl_aggregator.settings import Durability
+from fl_aggregator.configuration.settings import Durability
 from fl_aggregator.storage.disk_space import allocate, raising_disk_full
 from fl_aggregator.storage.spool_format import (
     ChunkTable,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from fl_aggregator.settings import Settings, parse_settings
+from fl_aggregator.configuration.settings import Settings, parse_settings
 from fl_edge.cli import command as fl_edge
 from fl_shared.cli.broker_access import DEFAULT_PREFIX, BrokerOptions
 from fl_shared.errors import ProgramError

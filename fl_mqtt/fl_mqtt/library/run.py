@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.monitoring.terminal.text import round_line
 from fl_aggregator.monitoring.views.round_record import RoundRecord
@@ -18,7 +19,6 @@ from fl_aggregator.round.state import Run
 from fl_aggregator.server import aggregator as server
 from fl_aggregator.server import launch as launches
 from fl_aggregator.server.launch import Launch
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import FleetRecord
 from fl_mqtt.library.arguments import OF_BROKER, broker_options, python_names, settings_of
 from fl_mqtt.library.result import EdgeResults, Result, result_of

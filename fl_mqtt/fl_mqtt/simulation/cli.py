@@ -22,8 +22,8 @@ from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from fl_aggregator.cli.run import Runnable
+    from fl_aggregator.configuration.settings import Settings
     from fl_aggregator.server.aggregator import Outcome
-    from fl_aggregator.settings import Settings
     from fl_aggregator.storage.run_directory import RunDirectory
     from fl_shared.cli.broker_access import BrokerOptions
 
@@ -123,9 +123,9 @@ def simulate(
 
     With --seeds and --sweep one run after the other, each in a subdirectory of --run-dir.
     """
+    from fl_aggregator.configuration.settings import parse_settings
     from fl_aggregator.server import launch as launches
     from fl_aggregator.server.aggregator import Aggregator
-    from fl_aggregator.settings import parse_settings
     from fl_aggregator.storage.run_directory import FleetRecord
     from fl_aggregator.storage.sweep_record import is_sweep
     from fl_aggregator.tools.remote.cli import watch_command

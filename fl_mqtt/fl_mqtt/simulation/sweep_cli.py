@@ -15,7 +15,7 @@ from fl_shared.cli.headings import GIVEN
 from fl_shared.errors import UserError
 
 if TYPE_CHECKING:
-    from fl_aggregator.settings import Settings
+    from fl_aggregator.configuration.settings import Settings
     from fl_aggregator.storage.sweep_record import SweepRecord
     from fl_shared.cli.broker_access import BrokerOptions
 
@@ -53,7 +53,7 @@ def plan(
     axes_texts: Sequence[str],
 ) -> tuple[SweepRecord, list[Settings]]:
     """Returns the runs of a sweep, and the settings that differ in more than the seed. Raises ``UserError``."""
-    from fl_aggregator.settings import Settings, options_of_run, parse_settings
+    from fl_aggregator.configuration.settings import Settings, options_of_run, parse_settings
 
     options = {option.name or "": option for option in context.command.params}
     known = {

@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage.spool import Spool
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest

@@ -113,7 +113,7 @@ def test_a_pattern_of_no_cell_is_a_mistake(
 
 def test_every_cell_that_can_be_run_has_settings_that_are_right() -> None:
     from fl_aggregator.aggregation.strategies import registry
-    from fl_aggregator.settings import Settings
+    from fl_aggregator.configuration.settings import Settings
 
     cells = [cell for cell in plan.all_cells(0.01) if learning.lacking(cell) is None]
     assert len(cells) > 100

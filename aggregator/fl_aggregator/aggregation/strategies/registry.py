@@ -21,7 +21,7 @@ from fl_aggregator.aggregation.strategies.parts import (
 )
 from fl_aggregator.aggregation.strategies.presets import PRESETS, Preset
 from fl_aggregator.aggregation.strategies.sums import Mean, Normalized
-from fl_aggregator.settings import Settings
+from fl_aggregator.configuration.settings import Settings
 from fl_shared.cli.specification import make, split
 from fl_shared.errors import UserError
 

@@ -22,8 +22,8 @@ from fl_aggregator.aggregation.strategies.parts import (
 )
 from fl_aggregator.aggregation.strategies.sums import Mean
 from fl_aggregator.aggregation.validation import CheckedSection
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.settings import Settings
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Vector, magnitude, manifest_of
 

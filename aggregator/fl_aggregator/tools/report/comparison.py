@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from fl_aggregator.settings import Target
+from fl_aggregator.configuration.values import Target
 from fl_aggregator.tools.report.reading import RunReport
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import path_text

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from fl_aggregator.configuration.values import Target, parse_target
 from fl_aggregator.monitoring.views.round_record import (
     ConfusionMatrix,
     Counts,
@@ -20,7 +21,6 @@ from fl_aggregator.monitoring.views.round_record import (
     Name,
     RoundRecord,
 )
-from fl_aggregator.settings import Target, parse_target
 from fl_aggregator.storage import journal
 from fl_aggregator.storage.run_directory import HISTORY_FILE, LABEL_COUNTS_FILE, MAX_RUN_FILE, RUN_FILE
 from fl_shared.errors import UserError

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from fl_aggregator.configuration.settings import options_of_run
 from fl_aggregator.monitoring.views.round_record import ConfusionMatrix, RoundRecord
-from fl_aggregator.settings import options_of_run
 from fl_aggregator.tools.report import figures
 from fl_aggregator.tools.report.comparison import settings_of, versions_to_reach
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag

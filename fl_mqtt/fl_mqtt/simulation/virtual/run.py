@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics, Trackers
 from fl_aggregator.monitoring.views.history import RoundHistory
@@ -18,7 +19,6 @@ from fl_aggregator.server.aggregator import Outcome
 from fl_aggregator.server.disk_pause import StoppedWhilePaused
 from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.runner import Observer
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import (
     LABEL_COUNTS_FILE,
     RUN_FILE,

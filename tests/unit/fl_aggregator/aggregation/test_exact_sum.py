@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fl_aggregator.aggregation.exact_sum import BLOCK, ExactSum
-from fl_aggregator.settings import Settings
+from fl_aggregator.configuration.settings import Settings
 from fl_shared.tensors.manifest import Vector
 
 

@@ -9,7 +9,7 @@ import pytest
 from safetensors import safe_open
 
 from fl_aggregator.aggregation import serving
-from fl_aggregator.settings import Settings, parse_settings
+from fl_aggregator.configuration.settings import Settings, parse_settings
 from fl_aggregator.storage.checkpoint import Checkpoints, Model, read_safetensors
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.tensors.manifest import manifest_of

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fl_aggregator.aggregation.similarity import MAX_PAIRED, compare, of_gram
+from fl_aggregator.configuration.settings import parse_settings
 from fl_aggregator.round.events import Similarity
-from fl_aggregator.settings import parse_settings
 from fl_aggregator.tools.report.similarity import groups_of
 from fl_shared.errors import UserError
 from fl_shared.tensors.manifest import Vector, manifest_of

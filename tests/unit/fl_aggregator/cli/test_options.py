@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from fl_aggregator.cli.main import cli
 from fl_aggregator.cli.options import refuse_with_resume
 from fl_aggregator.cli.start import start
-from fl_aggregator.settings import Settings, options_of_run, parse_settings
+from fl_aggregator.configuration.settings import Settings, options_of_run, parse_settings
 from fl_aggregator.storage.run_directory import FleetRecord, new_record
 from fl_edge.cli import command as fl_edge
 from fl_mqtt.simulation.cli import OF_EDGES, simulate

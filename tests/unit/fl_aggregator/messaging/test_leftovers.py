@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox
 from fl_aggregator.messaging.leftovers import MAX_WAIT, QUIET, Leftovers
-from fl_aggregator.settings import Settings
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.protocol import codec

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.messaging.rate_limits import (
     CLIENT_BYTE_RATE,
     CLIENT_MESSAGE_RATE,
@@ -23,7 +24,6 @@ from fl_aggregator.messaging.rate_limits import (
 from fl_aggregator.messaging.rejections import UNKNOWN, Rejections
 from fl_aggregator.monitoring.views import status
 from fl_aggregator.round.state import new_run
-from fl_aggregator.settings import Settings
 from fl_edge.prediction import rate_limit
 from fl_edge.prediction.rate_limit import PredictionRateLimiter
 from fl_shared.protocol import codec

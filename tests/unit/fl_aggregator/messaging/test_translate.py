@@ -7,6 +7,7 @@ from typing import Any, cast
 import msgpack
 import pytest
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.messaging.translate import (
     MessageRejected,
     event_from,
@@ -15,7 +16,6 @@ from fl_aggregator.messaging.translate import (
 )
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.settings import Settings
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t

@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox
 from fl_aggregator.messaging.rate_limiter import RateLimiter
@@ -18,7 +19,6 @@ from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.round import events as on
 from fl_aggregator.round.effects import Refuse
 from fl_aggregator.round.state import new_run
-from fl_aggregator.settings import Settings
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.snapshot import RESULTS_RETAINED, Snapshot
 from fl_aggregator.round.state import Summary, new_run
-from fl_aggregator.settings import Settings
 from fl_shared.protocol.messages import ModelReference
 from tests.support.round_playbook import Playbook, round_done, training
 

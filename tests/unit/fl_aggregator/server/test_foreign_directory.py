@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.server import launch
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import read_run
 from fl_shared.errors import UserError
 

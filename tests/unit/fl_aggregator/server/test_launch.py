@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.server import launch
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage import run_directory
 from fl_aggregator.storage.run_directory import RunDirectory
 

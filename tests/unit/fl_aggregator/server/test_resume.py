@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round import machine
@@ -15,7 +16,6 @@ from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Aggregating, Collecting, Run
 from fl_aggregator.server import launch
 from fl_aggregator.server.resume import RecoveredRun, recover, replay_journal
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RunDirectory, new_record, read_run
 from fl_shared.errors import UserError
 from tests.support.recorded_runs import directory_of, rounds_in

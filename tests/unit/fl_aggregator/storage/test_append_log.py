@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round.events import ModelCreated, Started
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage import journal
 from fl_aggregator.storage.append_log import AppendLog
 from fl_aggregator.storage.checkpoint import Model

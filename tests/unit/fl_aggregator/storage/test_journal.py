@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Finished, Run
 from fl_aggregator.server.resume import replay_journal
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage.journal import FILE_NAME, Journal, read_entries
 from fl_aggregator.storage.run_directory import new_record
 from tests.support.round_playbook import Playbook, round_done, training

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fl_aggregator.settings import Durability
+from fl_aggregator.configuration.settings import Durability
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.spool import PartialUpdate, Spool
 from fl_aggregator.storage.spool_format import SpoolFileDamaged, UpdateDescription

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fl_aggregator.aggregation.exact_sum import ExactSum, scale_bits_of
-from fl_aggregator.settings import Settings
+from fl_aggregator.configuration.settings import Settings
 from fl_edge.data.statistics import ROUNDS, SCALES, SharedStatistics, Statistics, from_places, to_places
 
 NAMES = ("number.a", "number.b")

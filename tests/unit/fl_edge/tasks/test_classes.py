@@ -15,10 +15,10 @@ pytest.importorskip("torch")
 
 import torch
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.effects import WriteHistory
 from fl_aggregator.round.events import ConfusionCounts, Evaluated
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage import journal
 from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.tasks import classes, scoring

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl_aggregator.settings import Settings
+from fl_aggregator.configuration.settings import Settings
 from fl_edge.errors import DataMismatchError, DataMissingError, PayloadError, TaskOptionsError
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.tabular import TabularTask

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.settings import Settings
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.storage.run_directory import new_record
 from fl_aggregator.storage.sweep_record import SweepRecord, SweptRun
 from fl_mqtt.simulation import sweep

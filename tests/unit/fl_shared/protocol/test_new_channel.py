@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox
 from fl_aggregator.messaging.rate_limiter import RateLimiter
@@ -20,7 +21,6 @@ from fl_aggregator.messaging.router import Router
 from fl_aggregator.messaging.translate import MessageRejected
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.round.roster import Roster
-from fl_aggregator.settings import Settings
 from fl_aggregator.tools.doctor import rights
 from fl_aggregator.tools.doctor.bench import ProbeSession
 from fl_aggregator.tools.provision.accounts import Account

@@ -15,7 +15,7 @@ from fl_aggregator.aggregation.strategies.parts import Block, ClosedRound
 from fl_aggregator.aggregation.strategies.presets import PRESETS
 from fl_aggregator.aggregation.strategies.sums import Fair, Mean, Normalized
 from fl_aggregator.aggregation.strategies.transforms import Clip
-from fl_aggregator.settings import Settings
+from fl_aggregator.configuration.settings import Settings
 from fl_shared.errors import UserError
 
 

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from fl_aggregator.cli.summary import outcome_line
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.monitoring.terminal.display import Display
 from fl_aggregator.monitoring.terminal.render import View, table
 from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts, Snapshot
@@ -22,7 +23,6 @@ from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_aggregator.round.effects import AnnounceRound, WriteHistory
 from fl_aggregator.round.state import Finished, Summary, new_run
 from fl_aggregator.server.aggregator import Outcome
-from fl_aggregator.settings import Settings
 from fl_shared.cli.logging import start_logging
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.messages import ModelReference

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.monitoring.tracking import tensorboard
 from fl_aggregator.monitoring.tracking.event_file import EventFile, steps
 from fl_aggregator.monitoring.tracking.mlflow import allowed_name
@@ -28,7 +29,6 @@ from fl_aggregator.monitoring.tracking.trackers import CLOSE_TIMEOUT, RuntimeMet
 from fl_aggregator.monitoring.views.round_record import RoundRecord, Traffic
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run, new_run
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import AttackRecord, FleetRecord, RunRecord, new_record
 from tests.support.builders import ACCURACY, MAE
 from tests.support.round_playbook import Playbook, round_done

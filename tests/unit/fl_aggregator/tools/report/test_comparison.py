@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="pip install 'fl-mqtt[report]'")
 
-from fl_aggregator.settings import Target
+from fl_aggregator.configuration.values import Target
 from fl_aggregator.tools.report import comparison
 from fl_aggregator.tools.report.reading import read_run_report
 from fl_shared.errors import UserError

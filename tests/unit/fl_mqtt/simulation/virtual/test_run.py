@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import fl_mqtt
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.server import launch as launches
 from fl_aggregator.server.launch import Launch
-from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import FleetRecord, VirtualTimeRecord
 from fl_mqtt.simulation.virtual.run import VirtualRun
 from fl_mqtt.simulation.virtual.specification import read_specification

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fl_aggregator.aggregation.strategies import registry
-from fl_aggregator.settings import Settings, parse_settings
-from fl_aggregator.staleness import parse_staleness
+from fl_aggregator.configuration.settings import Settings, parse_settings
+from fl_aggregator.configuration.staleness import parse_staleness
 from fl_shared.errors import UserError
 
 

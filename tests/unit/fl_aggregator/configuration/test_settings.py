@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fl_aggregator.settings import Settings, parse_settings
+from fl_aggregator.configuration.settings import Settings, parse_settings
 from fl_shared.errors import UserError
 
 

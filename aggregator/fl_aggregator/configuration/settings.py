@@ -22,7 +22,9 @@ from pydantic import (
     model_validator,
 )
 
-from fl_aggregator.staleness import STALENESS_METAVAR, parse_staleness
+from fl_aggregator.configuration.checks import check_bounds, check_mode, not_in_async
+from fl_aggregator.configuration.staleness import STALENESS_METAVAR, parse_staleness
+from fl_aggregator.configuration.values import Target, parse_serve, parse_target
 from fl_shared.cli.headings import BROKER, DATA, EVALUATION, OUTPUT, ROUNDS, RUN, SECURITY, TRAINING
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
@@ -45,8 +47,6 @@ CONCURRENCY: Final = 20
 """Edges at work in an asynchronous run by default, unless there are fewer clients."""
 STALENESS: Final = "polynomial:0.5"
 MAX_STALENESS: Final = 10
-ASYNC_ONLY: Final = ("buffer", "concurrency", "staleness", "max_staleness")
-"""The settings that have a meaning in an asynchronous run only; null in others."""
 
 Mode = Literal["sync", "async"]
 """Whether a version is made of the updates of one round, or of those that come next, whatever they began from."""
@@ -68,45 +68,6 @@ class Option:
     default: str | None = None
     metavar: str | None = None
     at_resume: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The value of a metric at which a run ends."""
-
-    metric: str
-    value: float
-
-
-def parse_target(text: str) -> Target:
-    """Returns ``METRIC=VALUE`` as a target. Raises ``ValueError``."""
-    name, separator, number = text.rpartition("=")
-    try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
-    if not name or not separator or not math.isfinite(value):
-        raise ValueError("expected METRIC=VALUE with a finite number, such as accuracy=0.95 or loss=0.2")
-    return Target(name, value)
-
-
-MAX_SERVED: Final = 100
-
-
-def parse_serve(text: str) -> int:
-    """Returns of how many versions the mean is served: 1 for ``newest``, K for ``average:K``. Raises ``ValueError``."""
-    kind, separator, number = text.partition(":")
-    if text == "newest":
-        return 1
-    if (
-        kind == "average"
-        and separator
-        and number.isascii()
-        and number.isdecimal()
-        and 2 <= int(number) <= MAX_SERVED
-    ):
-        return int(number)
-    raise ValueError(f"expected newest, or average:K with K from 2 to {MAX_SERVED}")
 
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -236,7 +197,7 @@ class Settings(BaseModel):
         if isinstance(concurrency, int):
             filled.setdefault("buffer", (concurrency + 1) // 2)
         if per_round not in (None, filled.get("buffer")):
-            raise ValueError(_not_in_async("per_round"))
+            raise ValueError(not_in_async("per_round"))
         return {**filled, "per_round": filled.get("buffer")}
 
     @field_validator("partition")
@@ -278,73 +239,9 @@ class Settings(BaseModel):
         return text
 
     @model_validator(mode="after")
-    def _check_mode(self) -> Self:
-        if self.mode == "sync":
-            for name in ASYNC_ONLY:
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name}: has a meaning with --mode async only, but --mode is sync")
-            return self
-        assert self.buffer is not None
-        assert self.concurrency is not None
-        for name in ("quorum", "over_select"):
-            if getattr(self, name):
-                raise ValueError(_not_in_async(name))
-        if self.buffer > self.clients:
-            raise ValueError(
-                f"buffer: {self.buffer} must not exceed --clients ({self.clients}): "
-                "an edge contributes at most once to a version"
-            )
-        if self.concurrency > self.clients:
-            raise ValueError(f"concurrency: {self.concurrency} must not exceed --clients ({self.clients})")
-        return self
-
-    @model_validator(mode="after")
-    def _check_consistency(self) -> Self:
-        if self.per_round > self.clients:
-            raise ValueError(f"per_round: {self.per_round} must not exceed --clients ({self.clients})")
-        if self.quorum is not None and self.quorum > self.per_round:
-            raise ValueError(f"quorum: {self.quorum} must not exceed --per-round ({self.per_round})")
-        if self.per_round + self.over_select > self.clients:
-            raise ValueError(
-                f"over_select: {self.per_round} + {self.over_select} must not exceed --clients ({self.clients})"
-            )
-        if self.train_examples is not None and self.train_examples < self.clients:
-            raise ValueError(
-                f"train_examples: {self.train_examples} cannot be split among {self.clients} clients"
-            )
-        if self.max_clients is not None and self.max_clients < self.clients:
-            raise ValueError(
-                f"max_clients: {self.max_clients} must not be less than --clients ({self.clients})"
-            )
-        if self.scale_bits < 20:
-            raise ValueError(
-                f"max_delta: max_examples × max_delta × (per_round + over_select) leaves {self.scale_bits} "
-                "binary places for the exact fold, expected at least 20: lower one of them"
-            )
-        if self.scale_bits > 62:
-            raise ValueError(
-                f"max_delta: {self.max_delta:g} × max_examples × (per_round + over_select) is at most 0.5, "
-                "expected more: raise one of them"
-            )
-        if self.similarity and self.durability == "memory":
-            raise ValueError(
-                f"similarity: {self.similarity} needs updates on the disk until a round closes, "
-                "but --durability is memory"
-            )
-        if len(self.task_spec) > m.MAX_TASK_SPEC:
-            raise ValueError(
-                f"task_option: with --keep-local, {len(self.task_spec)} characters in a message, "
-                f"expected at most {m.MAX_TASK_SPEC}"
-            )
-        if self.keep_local and self.target is not None and not self.holdout:
-            raise ValueError(
-                f"target: {self.target} is measured on the edges' holdouts with --keep-local, but --holdout is 0"
-            )
-        if (self.lr or 1.0) * self.lr_decay**self.rounds == 0:
-            raise ValueError(
-                f"lr_decay: {self.lr_decay:g} makes the learning rate 0 before version {self.rounds}, "
-                "expected a larger factor"
-            )
+    def _check_together(self) -> Self:
+        check_mode(self)
+        check_bounds(self)
         return self
 
     @property
@@ -449,10 +346,6 @@ class Settings(BaseModel):
             holdout=self.holdout,
             examples=self.train_examples,
         )
-
-
-def _not_in_async(name: str) -> str:
-    return f"{name}: has no meaning with --mode async: say --buffer and --concurrency instead"
 
 
 _NAMES: Final = {

@@ -1,0 +1,9 @@
+"""What a run is told at its start.
+
+=============  ======================================================
+``settings``   the options of a run, as fields
+``checks``     what they must keep together
+``values``     those that are more than a number or a name
+``staleness``  how much an update counts that began from an old version
+=============  ======================================================
+"""

@@ -1,0 +1,90 @@
+"""What settings must keep together. Messages begin with the setting that `settings.parse_settings` names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fl_shared.protocol import messages as m
+
+if TYPE_CHECKING:
+    from fl_aggregator.configuration.settings import Settings
+
+ASYNC_ONLY: Final = ("buffer", "concurrency", "staleness", "max_staleness")
+"""The settings that have a meaning in an asynchronous run only; null in others."""
+
+
+def check_mode(settings: Settings) -> None:
+    """Raises ``ValueError`` for settings of the other mode, and for those that no asynchronous run can keep."""
+    if settings.mode == "sync":
+        for name in ASYNC_ONLY:
+            if getattr(settings, name) is not None:
+                raise ValueError(f"{name}: has a meaning with --mode async only, but --mode is sync")
+        return
+    assert settings.buffer is not None
+    assert settings.concurrency is not None
+    for name in ("quorum", "over_select"):
+        if getattr(settings, name):
+            raise ValueError(not_in_async(name))
+    if settings.buffer > settings.clients:
+        raise ValueError(
+            f"buffer: {settings.buffer} must not exceed --clients ({settings.clients}): "
+            "an edge contributes at most once to a version"
+        )
+    if settings.concurrency > settings.clients:
+        raise ValueError(
+            f"concurrency: {settings.concurrency} must not exceed --clients ({settings.clients})"
+        )
+
+
+def check_bounds(settings: Settings) -> None:
+    """Raises ``ValueError`` for settings that exceed each other, or need each other."""
+    if settings.per_round > settings.clients:
+        raise ValueError(f"per_round: {settings.per_round} must not exceed --clients ({settings.clients})")
+    if settings.quorum is not None and settings.quorum > settings.per_round:
+        raise ValueError(f"quorum: {settings.quorum} must not exceed --per-round ({settings.per_round})")
+    if settings.per_round + settings.over_select > settings.clients:
+        raise ValueError(
+            f"over_select: {settings.per_round} + {settings.over_select} must not exceed --clients ({settings.clients})"
+        )
+    if settings.train_examples is not None and settings.train_examples < settings.clients:
+        raise ValueError(
+            f"train_examples: {settings.train_examples} cannot be split among {settings.clients} clients"
+        )
+    if settings.max_clients is not None and settings.max_clients < settings.clients:
+        raise ValueError(
+            f"max_clients: {settings.max_clients} must not be less than --clients ({settings.clients})"
+        )
+    if settings.scale_bits < 20:
+        raise ValueError(
+            f"max_delta: max_examples × max_delta × (per_round + over_select) leaves {settings.scale_bits} "
+            "binary places for the exact fold, expected at least 20: lower one of them"
+        )
+    if settings.scale_bits > 62:
+        raise ValueError(
+            f"max_delta: {settings.max_delta:g} × max_examples × (per_round + over_select) is at most 0.5, "
+            "expected more: raise one of them"
+        )
+    if settings.similarity and settings.durability == "memory":
+        raise ValueError(
+            f"similarity: {settings.similarity} needs updates on the disk until a round closes, "
+            "but --durability is memory"
+        )
+    if len(settings.task_spec) > m.MAX_TASK_SPEC:
+        raise ValueError(
+            f"task_option: with --keep-local, {len(settings.task_spec)} characters in a message, "
+            f"expected at most {m.MAX_TASK_SPEC}"
+        )
+    if settings.keep_local and settings.target is not None and not settings.holdout:
+        raise ValueError(
+            f"target: {settings.target} is measured on the edges' holdouts with --keep-local, but --holdout is 0"
+        )
+    if (settings.lr or 1.0) * settings.lr_decay**settings.rounds == 0:
+        raise ValueError(
+            f"lr_decay: {settings.lr_decay:g} makes the learning rate 0 before version {settings.rounds}, "
+            "expected a larger factor"
+        )
+
+
+def not_in_async(name: str) -> str:
+    """Says that a setting belongs to rounds."""
+    return f"{name}: has no meaning with --mode async: say --buffer and --concurrency instead"
