@@ -19,6 +19,8 @@ def decide(state: Run, phase: Buffering, update: UpdateMetadata) -> do.Accept | 
     """Accepts or rejects an update by its metadata; null if its values have to be checked first."""
     ticket = phase.ticket_of(update.client)
     if ticket is None or ticket.round != update.round:
+        if ticket is not None and ticket.round > update.round:
+            return reject(update, "stale-round", f"{update.client!r} has a ticket of round {ticket.round}")
         return decide_answered(state, update) or reject(
             update, "not-selected", f"{update.client!r} has no ticket of round {update.round}"
         )
@@ -35,8 +37,10 @@ def decide(state: Run, phase: Buffering, update: UpdateMetadata) -> do.Accept | 
 def decide_answered(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject | None:
     """Repeats the answer to the update of a ticket that has ended; null if the ticket is not known."""
     answered = state.answered.get(update.client)
-    if answered is None or answered.round != update.round:
+    if answered is None or answered.round < update.round:
         return None
+    if answered.round > update.round:  # repeated by the network: the edge has moved on
+        return reject(update, "stale-round", f"{update.client!r} has had a ticket of round {answered.round}")
     if answered.digest == update.digest:
         return do.Accept(update.round, update.digest)
     if answered.digest is not None:
