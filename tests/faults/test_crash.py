@@ -120,16 +120,18 @@ def test_an_aggregator_that_raises_at_an_effect_is_offline(
     """Even while its other thread still computes."""
     fatal: Any = object.__new__(kind)
     really_perform = Interpreter.perform
+    is_online = threading.Event()
 
     def step_with_effect(state: Any, event: Any) -> Any:
         after, asked = step(state, event)
-        return after, (*asked, fatal) if isinstance(event, TimePassed) else asked
+        return after, (*asked, fatal) if isinstance(event, TimePassed) and is_online.is_set() else asked
 
     def perform(self: Interpreter, effect: Any, state: Any) -> None:
         if effect is fatal:
             raise Crash
         really_perform(self, effect, state)
 
+    monkeypatch.setattr("fl_aggregator.messaging.publisher.STATUS_INTERVAL", 0.1)  # so time passes as often
     monkeypatch.setattr("fl_aggregator.server.runner.step", step_with_effect)
     monkeypatch.setattr(Interpreter, "perform", perform)
     prefix = f"crash/aggregator/{kind.__name__}"
@@ -149,6 +151,7 @@ def test_an_aggregator_that_raises_at_an_effect_is_offline(
     thread = threading.Thread(target=target)
     thread.start()
     observer.expect(m.AggregatorPresence, 20, state="online")
+    is_online.set()
     observer.expect(m.AggregatorPresence, 20, state="offline")
     computed.set()
     thread.join(20)

@@ -29,7 +29,7 @@ def replayed(settings: Settings, directory: Path) -> Run:
 
 
 def test_replaying_a_whole_run_gives_its_state(tmp_path: Path) -> None:
-    playbook = training(clients=3, per_round=2, rounds=2, evaluator=True)
+    playbook = training(clients=3, per_round=2, rounds=2, evaluator=True, holdout=0.0)
     round_done(playbook)
     round_done(playbook)
     playbook.play("evaluate e 1 0.5", "evaluate e 2 0.75")
