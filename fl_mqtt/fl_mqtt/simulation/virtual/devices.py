@@ -55,7 +55,7 @@ class Devices:
 
     def _random(self, *names: object) -> random.Random:
         text = "\0".join(map(str, (self._seed, *names)))
-        return random.Random(hashlib.sha256(text.encode()).digest())  # noqa: S311  # nosec B311  no secret
+        return random.Random(hashlib.sha256(text.encode()).digest())  # no secret  # noqa: S311  # nosec B311
 
     def device(self, client: str) -> Device:
         """Returns the device of an edge."""
