@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from tests.support import programs
 from tests.support.batchnorm_task import NAME, OF_BATCHNORM
 from tests.support.broker import Mosquitto
 from tests.support.client import Client
-from tests.support.crashing_runs import events
+from tests.support.killed_in_turns import killed_in_turns
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
@@ -46,20 +45,10 @@ def test_it_is_the_same_after_kills_of_either_side(tmp_path: Path) -> None:
     whole, killed = tmp_path / "undisturbed", tmp_path / "killed"
     with broker_in(whole) as broker:
         kept = undisturbed(whole, broker)
-    with broker_in(killed) as broker, contextlib.ExitStack() as stack:
-        fleet = stack.enter_context(edges(killed, broker))
-        run = stack.enter_context(programs.aggregator(killed, broker.url, *RUN))
-        for version in (2, 4, 6):
-            wait_until(partial(has_made, killed, version), 120, f"version {version}")
-            if version % 4:
-                run.send(signal.SIGKILL)
-                run.wait()
-                run = stack.enter_context(programs.resumed(killed, "--broker", broker.url))
-            else:
-                fleet.send(signal.SIGKILL)
-                fleet.wait()
-                fleet = stack.enter_context(edges(killed, broker))
-        run.ends_well(240)
+    with (
+        broker_in(killed) as broker,
+        killed_in_turns(killed, broker.url, RUN, partial(edges, killed, broker), (2, 4, 6)),
+    ):
         again = wait_until(partial(local_parts, killed), 60, "the edges to keep what has counted")
     assert all(np.array_equal(again[client], kept[client]) for client in kept)
     ours, theirs = (programs.history(where)[-1]["digest"] for where in (whole, killed))
@@ -85,11 +74,6 @@ def broker_in(directory: Path) -> Iterator[Mosquitto]:
 
 def edges(directory: Path, broker: Mosquitto) -> programs.Program:
     return programs.edges(directory / "edges", broker.url, f"0-{EDGES - 1}", "--task", NAME)
-
-
-def has_made(directory: Path, version: int) -> bool:
-    """Whether the journal has this version."""
-    return len([one for one in events(directory) if one["event"] == "ModelCreated"]) > version
 
 
 def local_parts(directory: Path) -> dict[str, NDArray[np.float32]] | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from fl_aggregator.storage.checkpoint import Checkpoints, read_arrays
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.crashing_runs import events
+from tests.support.killed_in_turns import killed_in_turns
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.long]
@@ -30,34 +29,15 @@ RUN = (
 def test_killed_on_either_side_the_control_is_the_mean_of_what_the_edges_keep(tmp_path: Path) -> None:
     (tmp_path / "broker").mkdir()
     broker = Mosquitto(tmp_path / "broker")
+
+    def edges() -> programs.Program:
+        return programs.edges(tmp_path / "edges", broker.url, f"0-{EDGES - 1}", "--light")
+
     with contextlib.ExitStack() as stack:
         stack.callback(broker.stop)
-
-        def fleet() -> programs.Program:
-            return stack.enter_context(
-                programs.edges(tmp_path / "edges", broker.url, f"0-{EDGES - 1}", "--light")
-            )
-
-        edges = fleet()
-        run = stack.enter_context(programs.aggregator(tmp_path, broker.url, *RUN))
-        for version in (2, 4, 6, 8):
-            wait_until(partial(has_made, tmp_path, version), 120, f"version {version}")
-            if version % 4:
-                run.send(signal.SIGKILL)
-                run.wait()
-                run = stack.enter_context(programs.resumed(tmp_path, "--broker", broker.url))
-            else:
-                edges.send(signal.SIGKILL)
-                edges.wait()
-                edges = fleet()
-        run.ends_well(240)
+        stack.enter_context(killed_in_turns(tmp_path, broker.url, RUN, edges, (2, 4, 6, 8)))
         # The last result reaches the edges after the run has ended.
         wait_until(lambda: difference(tmp_path) < 1e-5, 60, "the edges to keep what has counted")
-
-
-def has_made(directory: Path, version: int) -> bool:
-    """Whether the journal has this version."""
-    return len([one for one in events(directory) if one["event"] == "ModelCreated"]) > version
 
 
 def difference(directory: Path) -> float:

@@ -18,6 +18,21 @@ DATA = struct.pack("<4f", 0.5, -1.25, 3.0, 1e-3)
 DIGEST = content_digest([("weights", "f32", MANIFEST.digest, DATA)])
 UPDATE_DIGEST = content_digest([("delta", "f32", MANIFEST.digest, DATA)])
 
+FIRST_SELECTED = m.Selected(
+    run=RUN,
+    incarnation=1,
+    seq=7,
+    round=0,
+    task="digits",
+    cohort=None,
+    seconds_left=600.0,
+    training=m.TrainingRequest(epochs=10, batch_size=32, lr=0.05, momentum=0.9, seed=0),
+    fold=m.FoldSettings(max_examples=1_000_000, max_delta=100.0, scale_bits=32),
+    encoding="f32",
+    base=None,
+    inline_limit=1_000_000,
+)
+
 MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
     "aggregator": (
         t.AggregatorTopic(),
@@ -144,39 +159,11 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             companions=(m.Companion(section="control", digest=UPDATE_DIGEST),),
         ),
     ),
-    "selected-first-weights": (
-        t.WorkTopic("7"),
-        m.Selected(
-            run=RUN,
-            incarnation=1,
-            seq=7,
-            round=0,
-            task="digits",
-            cohort=None,
-            seconds_left=600.0,
-            training=m.TrainingRequest(epochs=10, batch_size=32, lr=0.05, momentum=0.9, seed=0),
-            fold=m.FoldSettings(max_examples=1_000_000, max_delta=100.0, scale_bits=32),
-            encoding="f32",
-            base=None,
-            inline_limit=1_000_000,
-        ),
-    ),
+    "selected-first-weights": (t.WorkTopic("7"), FIRST_SELECTED),
     "ticket": (
         t.WorkTopic("7"),
-        m.Selected(
-            run=RUN,
-            incarnation=1,
-            seq=7,
-            round=5,
-            task="digits",
-            cohort=None,
-            seconds_left=600.0,
-            training=m.TrainingRequest(epochs=10, batch_size=32, lr=0.05, momentum=0.9, seed=0),
-            fold=m.FoldSettings(max_examples=1_000_000, max_delta=100.0, scale_bits=32),
-            encoding="f32",
-            base=m.ModelReference(version=4, digest=DIGEST),
-            inline_limit=1_000_000,
-            ticket=True,
+        FIRST_SELECTED.model_copy(
+            update={"round": 5, "base": m.ModelReference(version=4, digest=DIGEST), "ticket": True}
         ),
     ),
     "model": (
