@@ -1,4 +1,4 @@
-"""The section about what each version is worth at each edge: a strip of dots a version."""
+"""The sections about what models are worth at each edge: a strip of dots a version, and the edges' own models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from fl_aggregator.monitoring.views.round_record import RoundRecord
+from fl_aggregator.tools.report import figures
 from fl_aggregator.tools.report.drawing import SURFACE_COLOUR, colour, draw
 from fl_aggregator.tools.report.figures import HALF_SIZE, MAX_ROUNDS, evenly_spaced, legend, whole_numbers
 from fl_aggregator.tools.report.markup import Markup, table, tag
@@ -53,6 +54,31 @@ def edge_values(run: RunReport) -> Markup | None:
         tag("details", tag("summary", "As a table"), as_table),
         note=note,
     )
+
+
+def personal(run: RunReport) -> Markup | None:
+    """The primary metric of each edge's own model, before and after; null in a run without such models."""
+    scores = next((record.personal for record in reversed(run.rounds) if record.personal is not None), None)
+    if scores is None or not scores.after:
+        return None
+    metric = run.primary
+    before, after = scores.means
+    shown = [
+        ("mean", before, after),
+        *((name, scores.before.get(name), scores.after[name]) for name in scores.after),
+    ]
+    rows = [
+        [name, *(quantity_text(value, metric.unit) for value in values)]
+        for name, *values in shown[: MAX_REPORT_ROWS + 1]
+    ]
+    return section(
+        "Personal models",
+        figures.values_by_edge(f"{run.name}/personal", metric, list(scores.after.items()), before),
+        tag("details", tag("summary", f"All {len(scores.after)} edges as a table"),
+            table(["edge", "last version", "its own model"], rows, caption="Personal models")),
+        note=f"{metric.name} of the model that each edge has made of the last version (--personalize), on its holdout. "
+             f"Mean {quantity_text(before, metric.unit)} before (the line), {quantity_text(after, metric.unit)} after.",
+    )  # fmt: skip
 
 
 def _worst_text(record: RoundRecord) -> str:

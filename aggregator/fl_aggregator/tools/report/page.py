@@ -15,8 +15,9 @@ from fl_aggregator.tools.report.comparison import (
     settings_that_differ,
     versions_to_reach,
 )
+from fl_aggregator.tools.report.confusion import confusion
 from fl_aggregator.tools.report.drawing import SERIES_COLOURS
-from fl_aggregator.tools.report.edge_values import edge_values
+from fl_aggregator.tools.report.edge_values import edge_values, personal
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.reading import RunReport
 from fl_aggregator.tools.report.sections import newest_version, section, setting_text
@@ -97,8 +98,8 @@ def _run_sections(run: RunReport) -> list[Child]:
         nothing = section("Rounds", note="No round has ended yet: the history is empty.")
         return [nothing, sections.labels(run), sections.settings(run)]
     return [
-        sections.learning(run), _side_by_side(sections.primary_by_edge(run), sections.confusion(run)),
-        edge_values(run), sections.personal(run), sections.labels(run), sections.participation(run),
+        sections.learning(run), _side_by_side(sections.primary_by_edge(run), confusion(run)),
+        edge_values(run), personal(run), sections.labels(run), sections.participation(run),
         sections.time_and_traffic(run), sections.rejections(run),
         similarity(run),
         sections.rounds(run),

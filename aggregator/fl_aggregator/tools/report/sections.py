@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from fl_aggregator.configuration.settings import options_of_run
-from fl_aggregator.monitoring.views.round_record import ConfusionMatrix, RoundRecord
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.tools.report import figures
 from fl_aggregator.tools.report.comparison import settings_of, versions_to_reach
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
@@ -34,8 +34,6 @@ PHASE_LABELS: Final = {
 }
 """Names of phases in the head of a table."""
 STALENESS: Final = m.MetricDeclaration(name="staleness", unit="versions", higher_is_better=False)
-MAX_MATRIX: Final = 25
-"""Classes up to which the whole confusion matrix is shown; of a larger one, the most frequent confusions."""
 
 
 def section(title: str, *children: Child, note: str | None = None, long: bool = False) -> Markup:
@@ -291,81 +289,6 @@ def primary_by_edge(run: RunReport) -> Markup | None:
         figures.values_by_edge(f"{run.name}/by-edge", metric, edge_values, run.last(metric.name)),
         note="Of each edge's newest update, on the edge's own holdout.",
     )  # fmt: skip
-
-
-def personal(run: RunReport) -> Markup | None:
-    """The primary metric of each edge's own model, before and after; null in a run without such models."""
-    scores = next((record.personal for record in reversed(run.rounds) if record.personal is not None), None)
-    if scores is None or not scores.after:
-        return None
-    metric = run.primary
-    before, after = scores.means
-    shown = [
-        ("mean", before, after),
-        *((name, scores.before.get(name), scores.after[name]) for name in scores.after),
-    ]
-    rows = [
-        [name, *(quantity_text(value, metric.unit) for value in values)]
-        for name, *values in shown[: MAX_REPORT_ROWS + 1]
-    ]
-    return section(
-        "Personal models",
-        figures.values_by_edge(f"{run.name}/personal", metric, list(scores.after.items()), before),
-        tag("details", tag("summary", f"All {len(scores.after)} edges as a table"),
-            table(["edge", "last version", "its own model"], rows, caption="Personal models")),
-        note=f"{metric.name} of the model that each edge has made of the last version (--personalize), on its holdout. "
-             f"Mean {quantity_text(before, metric.unit)} before (the line), {quantity_text(after, metric.unit)} after.",
-    )  # fmt: skip
-
-
-def confusion(run: RunReport) -> Markup | None:
-    """The newest confusion matrix, or its most frequent confusions; null if there is none."""
-    newest = run.confusion
-    if newest is None:
-        return None
-    record, matrix = newest
-    note = f"Version {record.version} on the test split: true classes by row, predicted classes by column."
-    matrix_table = _matrix(matrix) if len(matrix.labels) <= MAX_MATRIX else _confusion_pairs(matrix)
-    return section("Confusion", matrix_table, note=note)
-
-
-def _matrix(matrix: ConfusionMatrix) -> Markup:
-    rows = []
-    for index, (label, counts) in enumerate(zip(matrix.labels, matrix.counts, strict=True)):
-        row_total = sum(counts) or 1
-        cells = [
-            tag("td", count or None, style=_shade(count / row_total, right=column == index),
-                title=f"{label} predicted as {matrix.labels[column]}: {count}")
-            for column, count in enumerate(counts)
-        ]  # fmt: skip
-        rows.append(
-            tag("tr", tag("th", label, scope="row"), *cells, tag("td", f"{counts[index] / row_total:.0%}"))
-        )
-    heading_row = tag("tr", tag("td"), *(tag("th", label, scope="col") for label in matrix.labels),
-               tag("th", "correct", scope="col"))  # fmt: skip
-    return tag("div", tag("table", tag("caption", "Confusion matrix"), tag("thead", heading_row), tag("tbody", *rows)),
-               class_="scroll matrix", tabindex="0", role="region", aria_label="Confusion matrix")  # fmt: skip
-
-
-def _shade(fraction: float, *, right: bool) -> str | None:
-    if not fraction:
-        return None
-    hue = "--series-1" if right else "--series-2"
-    strength = 12 + 58 * fraction if right else 14 + 70 * min(1.0, 2 * fraction)
-    return f"background: color-mix(in srgb, var({hue}) {strength:.0f}%, var(--surface))"
-
-
-def _confusion_pairs(matrix: ConfusionMatrix, limit: int = 30) -> Markup:
-    pairs = [
-        (count, label, matrix.labels[column])
-        for index, (label, counts) in enumerate(zip(matrix.labels, matrix.counts, strict=True))
-        for column, count in enumerate(counts)
-        if column != index and count
-    ]
-    pairs.sort(key=lambda pair: -pair[0])
-    rows = [(true, predicted, count) for count, true, predicted in pairs[:limit]]
-    return table(["class", "predicted as", "examples"], rows, caption="The most frequent confusions",
-                 text_columns=frozenset({0, 1}))  # fmt: skip
 
 
 def rejections(run: RunReport) -> Markup | None:
