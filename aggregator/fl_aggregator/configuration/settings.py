@@ -113,6 +113,8 @@ class Settings(BaseModel):
     logit_adjustment: Annotated[float, Field(ge=0, le=100),
         Option(TRAINING, "How much an edge's own frequencies of the classes count in its loss; "
                "1 is recommended for edges with few classes each.")] = 0.0
+    precision: Annotated[m.Precision, Option(TRAINING, "Arithmetic of training. bf16: products of bf16 numbers, for "
+        "edges whose processor has them; weights, sums and updates stay float32.")] = "float32"
     keep_local: Annotated[tuple[ArrayPattern, ...], Option(TRAINING, "Arrays of the model that stay on each edge: "
         "batchnorm, or a glob of names such as fc2.*; may be given several times.", metavar="batchnorm|GLOB")] = ()
     personalize: Annotated[int, Field(ge=0, le=1_000_000), Option(TRAINING, "Epochs that each edge trains from "
@@ -248,7 +250,13 @@ class Settings(BaseModel):
     def abilities(self) -> tuple[str, ...]:
         """What edges that train must be able to do. A strategy's own correction must be in ``correct``."""
         correction = self.correct[0].partition(":")[0] if self.correct else None
-        return needed(correction, self.clip_gradients, self.logit_adjustment, tickets=self.mode == "async")
+        return needed(
+            correction,
+            self.clip_gradients,
+            self.logit_adjustment,
+            bf16=self.precision == "bf16",
+            tickets=self.mode == "async",
+        )
 
     @property
     def task_spec(self) -> str:
@@ -329,6 +337,7 @@ class Settings(BaseModel):
             lr_factor=self.lr_decay**version,
             clip_gradients=self.clip_gradients,
             logit_adjustment=self.logit_adjustment,
+            precision=self.precision,
             seed=self.seed,
         )
 

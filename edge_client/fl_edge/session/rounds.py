@@ -182,7 +182,10 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
         return reporting.report_failure(session, selected, detail, now)
     training, correction = selected.training, selected.correction
     needed = abilities.needed(
-        None if correction is None else correction.name, training.clip_gradients, training.logit_adjustment
+        None if correction is None else correction.name,
+        training.clip_gradients,
+        training.logit_adjustment,
+        bf16=training.precision == "bf16",
     )
     if lacking := abilities.lacking(needed, session.identity.abilities):
         return reporting.report_failure(session, selected, lacking, now)

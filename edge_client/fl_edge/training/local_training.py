@@ -15,9 +15,10 @@ from fl_edge.training.corrections.observation import Layout, observation_of, obs
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator, edge_seed
 from fl_edge.training.generator import GENERATOR
 from fl_edge.training.local_part import ALL_SHARED, LocalPart
+from fl_edge.training.precision import arithmetic
 from fl_edge.training.task_results import checked_scores
 from fl_edge.training.update import check_manifests_match, make_update
-from fl_shared.protocol.messages import TrainingSettings
+from fl_shared.protocol.messages import Precision, TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector, flatten, manifest_of, unflatten
 
 BATCH_NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -120,14 +121,15 @@ def train_update(
     allocate: VectorAllocator | None = None,
     correction: CorrectionRequest | None = None,
     clip_gradients: float = 0.0,
+    precision: Precision = "float32",
     part: LocalPart = ALL_SHARED,
     local: Vector | None = None,
 ) -> TrainedUpdate:
     """Trains from ``base`` on ``data``. The result is a pure function of the arguments, except for ``seconds``.
 
     ``allocate`` allocates the delta; None: a new array. ``correction`` and ``clip_gradients``: what is done to the
-    gradients. ``part`` and ``local``: see `model_from`. Metrics: see `make_update`. Raises ``CancelledError``,
-    ``DivergedError``, ``ManifestMismatchError``, ``TaskError``.
+    gradients. ``precision``: of the products. ``part`` and ``local``: see `model_from`. Metrics: see
+    `make_update`. Raises ``CancelledError``, ``DivergedError``, ``ManifestMismatchError``, ``TaskError``.
     """
     rng_seed = edge_seed(settings.seed, round_number, client)
     model = model_from(task, base, manifest, device, settings.seed, part, local)
@@ -151,6 +153,7 @@ def train_update(
             # For models with dropout.
             GENERATOR.seeded(int(rng_seed.spawn(1)[0].generate_state(1, np.uint64)[0])),
             observing_torch(observation, list(parameters.values())),
+            arithmetic(precision, device),
         ):
             return task.train(model, data, settings, rng_seed, cancelled_or_waiting)
 

@@ -13,7 +13,9 @@ from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator, training_settings
 from fl_edge.training.local_part import ALL_SHARED, LocalPart
 from fl_edge.training.model_check import examine_model
+from fl_edge.training.precision import has_bf16
 from fl_edge.training.task_executor import TaskExecutor
+from fl_shared.protocol.abilities import BF16
 from fl_shared.protocol.messages import Partition, TrainingRequest
 from fl_shared.tensors.manifest import Manifest, Vector
 
@@ -25,6 +27,9 @@ class TorchExecutor(TaskExecutor):
         super().__init__(task, data_dir, part)
         local_training.configure_torch()
         self._device = device
+
+    def abilities(self) -> tuple[str, ...]:
+        return (*super().abilities(), *([BF16] if has_bf16(self._device) else []))
 
     def own_manifest(self) -> Manifest:
         examine_model(self.task)
@@ -66,6 +71,7 @@ class TorchExecutor(TaskExecutor):
             allocate,
             correction,
             settings.clip_gradients,
+            settings.precision,
             self.part,
             local,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from fl_aggregator.monitoring.views import status
@@ -14,7 +14,7 @@ from fl_aggregator.round.roster import default_partition
 from fl_aggregator.round.state import Buffering, Collecting, Evaluating, Run, Selecting, Summary
 from fl_shared.protocol import messages as m
 from fl_shared.system.backoff import backoff
-from fl_shared.system.text import names_text, natural_key, natural_order
+from fl_shared.system.text import names_text, natural_order
 
 FIRST_NOTICE_DELAY: Final = 3.0
 """Seconds of waiting before the first line. Each pause between two lines is twice as long as the last one."""
@@ -64,13 +64,9 @@ class WaitingNotices:
         self._declined, self._declined_logged_at = declined, now
         if not declined:
             return None
-        reasons: dict[str, list[str]] = {}
-        for name in natural_order(declined):
-            reasons.setdefault(declined[name], []).append(name)
-        groups = [f"{names_text(names)} ({reason})" for reason, names in reasons.items()]
         have, need = status.progress(state)
         return (
-            f"all edges that have registered decline: {names_text(groups, MAX_NAMED_REASONS)}; waiting for "
+            f"all edges that have registered decline: {_by_reason(declined)}; waiting for "
             f"{need - have} that have the task and its data; {status.seconds_left(state, now):.0f} s left (--wait)"
         )
 
@@ -106,13 +102,17 @@ class WaitingNotices:
     @property
     def refused_text(self) -> str:
         """The edges that were refused and not admitted since, with the reasons. Empty if there are none."""
-        if not self._refused:
-            return ""
-        named = [
-            f"{name} ({reason})"
-            for name, reason in sorted(self._refused.items(), key=lambda item: natural_key(item[0]))
-        ]
-        return f"refused: {names_text(named)}"
+        return f"refused: {_by_reason(self._refused)}" if self._refused else ""
+
+
+def _by_reason(edges: Mapping[str, str]) -> str:
+    """Returns the names of ``edges``, together where their reasons are the same."""
+    names: dict[str, list[str]] = {}
+    for name in natural_order(edges):
+        names.setdefault(edges[name], []).append(name)
+    return names_text(
+        [f"{names_text(group)} ({reason})" for reason, group in names.items()], MAX_NAMED_REASONS
+    )
 
 
 def waiting_text(state: Run) -> str:

@@ -24,6 +24,8 @@ from fl_shared.protocol.kinds.base import (
 )
 from fl_shared.protocol.kinds.metric import MetricDeclaration
 
+Precision = Literal["float32", "bf16"]
+
 MAX_CLIENTS_NAMED: Final = 256
 """The most names in ``cohort``. A larger cohort is not listed, and each edge is told on its own topic."""
 
@@ -40,7 +42,7 @@ class TrainingRequest(Fragment):
 
     ``lr_factor``: what the learning rate of this round is multiplied by, its decay. ``clip_gradients``: the greatest
     L2 norm of a gradient; 0: any. ``logit_adjustment``: how much the edge's own frequencies of the classes count in the
-    loss; 0: not at all.
+    loss; 0: not at all. ``precision``: of the products in training; weights and updates are float32 in any case.
     """
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] | None
@@ -50,6 +52,7 @@ class TrainingRequest(Fragment):
     lr_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
     clip_gradients: Annotated[float, Field(ge=0, le=1e12)] = 0.0
     logit_adjustment: Annotated[float, Field(ge=0, le=100)] = 0.0
+    precision: Precision = "float32"
     seed: Count
 
 

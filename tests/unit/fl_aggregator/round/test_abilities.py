@@ -33,3 +33,9 @@ def test_4_11_one_that_has_them_takes_part_unless_its_task_lacks_one() -> None:
 def test_4_11_an_edge_that_does_not_train_needs_no_ability() -> None:
     playbook = needs_two()
     assert playbook >> "start" >> "join p roles=predict" << "admit p part=-"
+
+
+def test_4_11_a_run_in_bf16_says_what_an_edge_needs_for_it() -> None:
+    playbook = Playbook(clients=2, per_round=2, precision="bf16")
+    assert playbook >> "start" >> "join 0 abilities=bf16" << "admit 0 part=0"
+    assert playbook >> "join 1 abilities=prox" << "refuse 1 lacks-ability *multiplies?bf16?numbers?itself*"
