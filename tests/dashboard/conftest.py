@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -57,12 +58,20 @@ def served(web_broker: tuple[Mosquitto, int], federation: SimulatedFederation) -
 
 @pytest.fixture
 def opened(chromium: Browser, served: str) -> Iterator[Callable[..., CheckedPage]]:
-    """Opens the page; at the end nothing may have gone wrong in it."""
+    """Opens the page; at the end nothing may have gone wrong in it.
+
+    Its date stands still, since on a slow machine what it shows would grow stale before it is looked at. Timers run.
+    With ``clock``, a clock is installed instead, which a test moves.
+    """
     pages: list[CheckedPage] = []
 
-    def open_page(url: str = served, **context: Any) -> CheckedPage:
+    def open_page(url: str = served, *, clock: bool = False, **context: Any) -> CheckedPage:
         watched = CheckedPage(chromium, **context)
         pages.append(watched)
+        if clock:
+            watched.page.clock.install()
+        else:
+            watched.page.clock.set_fixed_time(datetime.now(tz=UTC))
         watched.page.goto(url)
         return watched
 

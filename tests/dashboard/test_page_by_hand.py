@@ -121,9 +121,7 @@ def test_the_status_grows_stale_before_ones_eyes(
     federation: SimulatedFederation, opened: Open, chromium: Browser
 ) -> None:
     federation.usual()
-    page = opened("about:blank")
-    page.page.clock.install()
-    page.page.goto(opened().page.url)
+    page = opened(clock=True)
     page.wait_text("#overview-title", "Version 3")
     page.pause_clock()
     federation.status(retain=False, version=3)
