@@ -234,14 +234,12 @@ class Connections:
     def repair_if_foreign(self, topic: str, payload: bytes | memoryview, *, retained: bool) -> bool:
         """Repairs a topic of ours on which a foreign message is retained; false if somebody else published it.
 
-        It may be our own, of an earlier run (`Leftovers`), a mistake, or an attack; edges must not find it. Of the
+        It may be our own, also of an earlier run (`Leftovers`), a mistake, or an attack; edges must not find it. Of the
         topics of `subscribe_to_rivals` it is not known which message is retained, so all are repaired.
         """
         if not retained and topic not in self._rival_topics:
             return self._leftovers.is_echo(topic, payload)
         if payload == self._retained.payload(topic):
-            if topic == self.topic(t.AggregatorTopic()) and not retained:
-                self._leftovers.birth_returned()
             return True
         now = time.monotonic()
         is_innocent = self._leftovers.is_echo(topic, payload) or self._leftovers.take(topic, payload, now)

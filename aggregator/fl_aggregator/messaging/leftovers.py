@@ -3,7 +3,7 @@
 The broker retains what an earlier run, or an earlier session of this one, has published. It comes once for each
 topic right after the subscription, ahead of what any edge sends in answer to our birth, and is cleared or
 replaced. A broker without No Local also returns what the
-aggregator itself has just published.
+aggregator itself has just published, and one that is bridged to it what was retained there before the bridge was lost.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ QUIET: Final = 2.0
 """Seconds without a leftover after which no more are expected."""
 MAX_WAIT: Final = 10.0
 """Seconds after a subscription in which leftovers are expected, at most."""
-MAX_REMEMBERED: Final = 1024
+MAX_REMEMBERED: Final = 4096
 """Publications that are remembered, to recognise them when they return."""
-MAX_REMEMBERED_BYTES: Final = 64 * 2**10
-"""Bytes of the largest of them. Larger ones are retained, and are compared with what is retained."""
+MAX_DIGESTED: Final = 64 * 2**10
+"""Bytes of a publication, from its beginning, that are digested: a chunk's digest and index are among them."""
 
 
 class Leftovers:
@@ -41,7 +41,6 @@ class Leftovers:
         self._topics: set[str] = set()
         self._runs: dict[str, None] = {}
         self._sent: OrderedDict[tuple[str, int, int], None] = OrderedDict()
-        self._echoes = False
 
     def session_begun(self, now: float) -> None:
         """Must be called before a subscription: from now on, leftovers are expected."""
@@ -56,18 +55,15 @@ class Leftovers:
 
     def published(self, topic: str, payload: bytes) -> None:
         """Remembers what was published, in case the broker returns it."""
-        if len(payload) <= MAX_REMEMBERED_BYTES:
-            self._sent[_key(topic, payload)] = None
-            if len(self._sent) > MAX_REMEMBERED:
-                self._sent.popitem(last=False)
-
-    def birth_returned(self) -> None:
-        """Records that the broker returns what we publish: it has no No Local."""
-        self._echoes = True
+        key = _key(topic, payload)
+        self._sent[key] = None
+        self._sent.move_to_end(key)
+        if len(self._sent) > MAX_REMEMBERED:
+            self._sent.popitem(last=False)
 
     def is_echo(self, topic: str, payload: bytes | memoryview) -> bool:
-        """Whether the broker returns a message that we published shortly before."""
-        return self._echoes and len(payload) <= MAX_REMEMBERED_BYTES and _key(topic, payload) in self._sent
+        """Whether a broker returns a message that we have published: nobody else is to blame for it."""
+        return _key(topic, payload) in self._sent
 
     def take(self, topic: str, payload: bytes | memoryview, now: float) -> bool:
         """Whether a retained message that is not our newest is a leftover; one of another session is counted."""
@@ -112,4 +108,4 @@ class Leftovers:
 
 
 def _key(topic: str, payload: bytes | memoryview) -> tuple[str, int, int]:
-    return topic, len(payload), zlib.crc32(payload)
+    return topic, len(payload), zlib.crc32(payload[:MAX_DIGESTED])

@@ -14,6 +14,7 @@ from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS
 from fl_shared.protocol.envelope import EnvelopeSource
 from tests.support.recording_connections import RecordingNetwork
+from tests.support.samples import MESSAGES
 
 OURS = EnvelopeSource("ab" * 6, 2)
 
@@ -72,7 +73,8 @@ def test_what_somebody_publishes_meanwhile_is_not() -> None:
         assert taken is (second < MAX_WAIT), second
 
 
-def test_without_no_local_nobody_is_blamed() -> None:
+def test_what_a_broker_returns_of_ours_is_nobodys_fault() -> None:
+    """Without No Local at once, over a bridge that was lost when the bridge is back."""
     network = RecordingNetwork()
     connections = Connections(
         network,  # type: ignore[arg-type]
@@ -92,14 +94,17 @@ def test_without_no_local_nobody_is_blamed() -> None:
     connections.retain(t.MissingTopic(1), old)
     connections.retain(t.MissingTopic(1), new)
     published = network.connections[0].published
-    assert not connections.repair_if_foreign("fl/replies/7", codec.encode(limited), retained=False)
+    topic, chunk = MESSAGES["model-chunk"]
+    assert isinstance(chunk, m.ModelChunk)
+    connections.retain_large(topic, lambda: chunk.model_copy(update={"data": bytes(2**20)}))
+    connections.clear(topic)
     returned = [
         # The flag of our birth does not come back: see `Connections.subscribe_to_rivals`.
         connections.repair_if_foreign(topic, payload, retained=flag and topic != "fl/aggregator")
         for topic, payload, flag in list(published)
     ]
-    assert returned == [True] * len(returned), "our birth came back, so the broker has no No Local"
+    assert returned == [True] * len(returned)
     assert not connections.repair_if_foreign("fl/replies/7", codec.encode(limited)[:-1], retained=False)
-    assert published[-1] == ("fl/round/1/missing", codec.encode(new), True), (
-        "whatever came back, the newest stays"
-    )
+    last = {name: payload for name, payload, _ in published}
+    assert last["fl/round/1/missing"] == codec.encode(new), "whatever came back, the newest stays"
+    assert last[t.build("fl", topic)] == b"", "and what was cleared stays cleared"
