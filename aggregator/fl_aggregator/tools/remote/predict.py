@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import time
@@ -36,7 +37,10 @@ class Request:
 
 
 def request_prediction(broker: BrokerAccess, request: Request, timeout: float) -> m.Prediction:
-    """Sends the request until an answer arrives, which may contain an ``error``.
+    """Sends the request until an answer arrives, which may contain an ``error``. Further answers are ignored.
+
+    A bridge of MQTT 3.1.1 drops the Response Topic, so an answer to this very request on ``fl/predictions`` counts,
+    too.
 
     Raises ``RunFailed`` if none arrives within ``timeout`` seconds, and ``UserError`` for a payload that is
     empty or too large.
@@ -46,9 +50,10 @@ def request_prediction(broker: BrokerAccess, request: Request, timeout: float) -
     answers = _answer_topic(broker)
     reply_to = t.build(request.prefix, answers)
     correlation = secrets.token_bytes(8)
+    filters = [(t.build(request.prefix, topic), 1) for topic in (answers, t.PredictionsTopic())]
     deadline = time.monotonic() + timeout
     ask_at = 0.0
-    with RemoteRun(broker, [(reply_to, 1)], timeout=min(timeout, CONNECT_TIMEOUT)) as run:
+    with RemoteRun(broker, filters, timeout=min(timeout, CONNECT_TIMEOUT)) as run:
         while (now := time.monotonic()) < deadline:
             if not run.subscribed:
                 ask_at = 0.0
@@ -62,8 +67,12 @@ def request_prediction(broker: BrokerAccess, request: Request, timeout: float) -
                 )
                 ask_at = now + RETRY_INTERVAL
             received = run.receive((min(deadline, ask_at) if run.subscribed else deadline) - now)
-            if received is not None and received.correlation_data == correlation:
+            if received is None:
+                continue
+            if received.correlation_data == correlation:
                 return _answer(answers, received)
+            if received.topic != reply_to and (answer := _public_answer(received, request)) is not None:
+                return answer
     who = "an edge with the role predict" if request.client is None else f"edge {request.client!r}"
     raise RunFailed(
         f"no answer within {timeout:.0f} s: is {who} online under the prefix {request.prefix!r}, with a model?"
@@ -83,6 +92,16 @@ def _answer(topic: t.PredictionsTopic, received: Received) -> m.Prediction:
         raise RunFailed(f"received an answer that cannot be decoded: {error}") from None
     assert isinstance(answer, m.Prediction)
     return answer
+
+
+def _public_answer(received: Received, request: Request) -> m.Prediction | None:
+    """The answer to this request on ``fl/predictions``, where those of others come, too; null if it is another."""
+    try:
+        answer = codec.decode(t.PredictionsTopic(), received.payload)
+    except codec.DecodeError:
+        return None
+    assert isinstance(answer, m.Prediction)
+    return answer if answer.sha256 == hashlib.sha256(request.payload).hexdigest() else None
 
 
 def prediction_line(prediction: m.Prediction) -> str:
