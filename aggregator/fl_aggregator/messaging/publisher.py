@@ -197,6 +197,14 @@ class ModelPublisher:
             for client in awaited:
                 self._outlet.retain(t.WorkTopic(client), again)
 
+    def repeat_to(self, client: str, now: float) -> None:
+        """Sends the open round to a selected edge that has registered, on its own topic.
+
+        Some brokers store no message for ``fl/round/+/selected``, so an edge that has just connected knows of no round.
+        """
+        if self._open_round is not None:
+            self._outlet.send(t.WorkTopic(client), self._again(self._open_round, now - self._opened_at))
+
     def issue(self, client: str, selected: m.Selected, now: float) -> None:
         """Publishes a ticket on the edge's own topic. ``now`` is run time in seconds."""
         self._tickets[client] = _Retained(selected, now, now + FIRST_REPEAT_DELAY)

@@ -221,6 +221,11 @@ class Interpreter:
             self._rejections.count(effect.client, effect.body.reason, effect.body.detail, known=known)
         answer = translate.reply_message(effect, self._settings, self._scope, self.worker.averager.manifest)
         self._outlet.send(t.RepliesTopic(effect.client), answer)
+        match effect.body:
+            case do.Admit(examples=int(), awaited=True):  # of a second registration: it can train now
+                self._model_publisher.repeat_to(effect.client, self._clock())
+            case _:
+                pass
 
     def _announce(self, effect: do.AnnounceRound) -> None:
         if self.status_publisher.begin_round(effect.round):

@@ -25,6 +25,8 @@ class Retained:
         self.topics.append(topic)
         self.messages.append(message)
 
+    send = retain
+
     def clear(self, topic: t.Topic) -> None:
         pass
 
@@ -57,6 +59,17 @@ def test_a_large_cohort_is_told_on_the_topics_of_those_that_are_awaited() -> Non
     publisher, retained = opened(SELECTED.model_copy(update={"cohort": None}), ("7", "8"))
     publisher.repeat(("8",), 110.0)
     assert retained.topics == [t.SelectedTopic(SELECTED.round), t.WorkTopic("8")]
+
+
+def test_an_edge_that_registers_in_its_round_is_told_on_its_own_topic() -> None:
+    publisher, sent = opened(SELECTED, ("7", "8"))
+    publisher.repeat_to("7", 104.0)
+    assert sent.topics == [t.WorkTopic("7")]
+    assert isinstance(again := sent.messages[0], m.Selected)
+    assert again.seconds_left == SELECTED.seconds_left - 4
+    publisher.withdraw(SELECTED.round)
+    publisher.repeat_to("7", 105.0)
+    assert len(sent.topics) == 1, "no round is open"
 
 
 def test_nothing_is_published_for_nobody_or_after_the_round() -> None:
