@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from fl_shared.mqtt.address import BrokerAddress
-from fl_shared.mqtt.events import Connected, ConnectionSettings, Lost, Received, Will
+from fl_shared.mqtt.events import Connected, Lost, Received, Will
 from fl_shared.mqtt.network import Network
 from tests.support.broker import Mosquitto
 from tests.support.connection_harness import NEVER, ConnectionHarness, connected, settings
-from tests.support.wait import DEADLINE
+from tests.support.tcp_proxy import TcpProxy
+from tests.support.wait import DEADLINE, wait_until
 
 pytestmark = pytest.mark.broker
 
@@ -59,17 +56,19 @@ def test_a_broker_that_restarts_is_found_again_and_again(network: Network, mosqu
 
 
 def test_a_silent_broker_is_noticed_by_the_keepalive(network: Network, mosquitto: Mosquitto) -> None:
-    one = connected(network, mosquitto, keepalive=2, connect_timeout=0.5)
-    busy = connected(network, mosquitto, keepalive=60)
-    time.sleep(3.5)
-    assert one.connection.limits is not None, "an idle connection lives by its pings"
-    mosquitto.freeze()
-    lost = one.next(Lost)
-    assert "nothing received from the broker" in lost.reason
-    assert "did not answer" in one.next(Lost).reason
-    mosquitto.thaw()
-    one.next(Connected)
-    assert busy.connection.limits is not None
+    with TcpProxy(mosquitto.port) as proxy:
+        one = ConnectionHarness(network, settings(proxy, keepalive=2, connect_timeout=0.5))
+        busy = connected(network, mosquitto, keepalive=60)
+        # The broker ends a connection 3 s after its last packet: the second answer comes after that.
+        wait_until(lambda: proxy.traffic.pings >= 2, DEADLINE, "an idle connection pings")
+        assert [type(event) for event in list(one.events.queue)] == [Connected]
+        mosquitto.freeze()
+        lost = one.next(Lost)
+        assert "nothing received from the broker" in lost.reason
+        assert "did not answer" in one.next(Lost).reason
+        mosquitto.thaw()
+        one.next(Connected)
+        assert busy.connection.limits is not None
 
 
 def test_a_slow_upload_longer_than_the_keepalive_gets_through(
@@ -84,9 +83,10 @@ def test_a_slow_upload_longer_than_the_keepalive_gets_through(
         made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
         return made
 
-    with slow_relay(mosquitto.port, bytes_per_second=400_000) as port:
+    with TcpProxy(mosquitto.port) as proxy:
+        proxy.limit(400_000)
         monkeypatch.setattr(socket, "create_connection", connect_with_small_buffer)
-        one = ConnectionHarness(network, ConnectionSettings(BrokerAddress("127.0.0.1", port), keepalive=1))
+        one = ConnectionHarness(network, settings(proxy, keepalive=1))
         one.connection.wait_connected(DEADLINE)
         monkeypatch.undo()
         hub = connected(network, mosquitto)
@@ -97,35 +97,13 @@ def test_a_slow_upload_longer_than_the_keepalive_gets_through(
         for _ in range(2):
             assert len(hub.next(Received, 30).payload) == 1_200_000
         assert time.monotonic() - begin > 3.0, "the relay is not slow"
-        time.sleep(2.5)
+        # The broker ends an idle connection after 1.5 s.
+        before = proxy.traffic.pings
+        wait_until(
+            lambda: proxy.traffic.pings >= before + 2, DEADLINE, "the connection lives on by its pings"
+        )
         assert one.connection.limits is not None
         assert [type(event) for event in list(one.events.queue)] == [Connected]
-
-
-@contextlib.contextmanager
-def slow_relay(target: int, bytes_per_second: int) -> Iterator[int]:
-    """A port that leads to the broker; what goes up goes slowly, through small buffers."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                client, _ = listener.accept()
-                broker = socket.create_connection(("127.0.0.1", target))
-                threading.Thread(target=pump, args=(broker, client, 0), daemon=True).start()
-                pump(client, broker, bytes_per_second)
-
-        def pump(source: socket.socket, sink: socket.socket, rate: int) -> None:
-            with contextlib.suppress(OSError), source, sink:
-                while data := source.recv(16_384):
-                    sink.sendall(data)
-                    if rate:
-                        time.sleep(len(data) / rate)
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield listener.getsockname()[1]
 
 
 def test_the_will_of_a_killed_process_is_sent(network: Network, shared_mosquitto: Mosquitto) -> None:

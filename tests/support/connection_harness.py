@@ -19,6 +19,7 @@ from fl_shared.mqtt.events import (
 )
 from fl_shared.mqtt.network import Network
 from tests.support.broker import Mosquitto
+from tests.support.tcp_proxy import TcpProxy
 from tests.support.wait import DEADLINE, PATIENCE
 
 NEVER = 3600.0
@@ -58,7 +59,7 @@ class ConnectionHarness:
         return seen
 
 
-def settings(broker: Mosquitto, **more: object) -> ConnectionSettings:
+def settings(broker: Mosquitto | TcpProxy, **more: object) -> ConnectionSettings:
     return ConnectionSettings(broker.address, **({"retry_cap": 0.3} | more))  # type: ignore[arg-type]
 
 

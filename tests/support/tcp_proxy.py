@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.system.mosquitto import LOOPBACK
 
 T = TypeVar("T")
@@ -24,6 +25,8 @@ TAIL: Final = 64
 """Bytes of a piece that are searched again with the next one: more than any marker has."""
 PATIENCE: Final = 10.0
 """Seconds that a call from another thread waits for the proxy's thread."""
+PINGRESP: Final = 0xD0
+"""First byte of the packet (MQTT 5, section 3.13)."""
 
 
 class PacketStarts:
@@ -57,10 +60,11 @@ class PacketStarts:
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes that have gone through: ``up`` from the program to the broker, ``down`` the other way."""
+    """Bytes that have gone through: ``up`` from the program to the broker, ``down`` the other way; PINGRESP packets."""
 
     up: int = 0
     down: int = 0
+    pings: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -124,6 +128,10 @@ class TcpProxy:
     @property
     def url(self) -> str:
         return f"mqtt://{LOOPBACK}:{self.port}"
+
+    @property
+    def address(self) -> BrokerAddress:
+        return BrokerAddress(LOOPBACK, self.port)
 
     @property
     def rate(self) -> float | None:
@@ -211,6 +219,7 @@ class TcpProxy:
             while piece := await pipe.reader.read(self._piece()):
                 begin = 0
                 for start in pipe.starts.feed(piece):
+                    self.traffic.pings += piece[start] == PINGRESP
                     if self._share and self._chance.random() < self._share:
                         await self._send(pipe, piece[begin:start])
                         begin = start
