@@ -6,10 +6,9 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Browser
 
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import DashboardServer
@@ -17,6 +16,9 @@ from fl_shared.system.mosquitto import LOOPBACK
 from tests.support.broker import Mosquitto
 from tests.support.browser import CheckedPage, browser, find_browser, websocket_broker
 from tests.support.simulated_federation import SimulatedFederation
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 REQUIRED = "FL_TEST_BROWSER_REQUIRED"
 """Set where a skipped test would go unseen, as in continuous integration."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser
 
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import DashboardServer
@@ -14,6 +14,9 @@ from tests.support.broker import Mosquitto
 from tests.support.browser import CheckedPage
 from tests.support.ports import free_port
 from tests.support.simulated_federation import SimulatedFederation
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.broker
 

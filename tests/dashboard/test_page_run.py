@@ -6,9 +6,9 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser
 
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import DashboardServer
@@ -16,6 +16,9 @@ from fl_shared.system.mosquitto import LOOPBACK
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.browser import CheckedPage, websocket_broker
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.long, pytest.mark.timeout(960)]
 LONG = 60_000.0

@@ -6,13 +6,16 @@ import json
 import re
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser
 
 from tests.support import programs
 from tests.support.browser import CheckedPage
 from tests.support.wait import wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 SMALL = (

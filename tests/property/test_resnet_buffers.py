@@ -16,10 +16,8 @@ from fl_shared.tensors.manifest import Manifest, Vector, magnitude, unflatten
 from tests.support.builders import never, partition, training_settings, update_metadata
 
 pytest.importorskip("torch")
-pytest.importorskip("torchvision")
 
 import torch
-from torchvision.models import resnet18
 
 from fl_edge.tasks.task import Examples, LoadContext, LocalData
 from fl_edge.training import local_training
@@ -40,6 +38,8 @@ class ResNetTask(OptimisedTask):
 
     def model(self, seed: int) -> torch.nn.Module:
         torch.manual_seed(seed)
+        from torchvision.models import resnet18  # seconds, and `make test` only collects this file
+
         network: torch.nn.Module = resnet18(num_classes=3)
         return network
 

@@ -7,16 +7,17 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-from playwright.sync_api import Browser, Page, sync_playwright
 
 from fl_aggregator.tools.dashboard.server import STATIC
 from fl_shared.system.mosquitto import LOOPBACK, Listener
 from tests.support.broker import Mosquitto
 from tests.support.ports import free_port
 from tests.support.wait import wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
@@ -36,6 +37,9 @@ def find_browser() -> str | None:
 
 @contextmanager
 def browser(program: str) -> Iterator[Browser]:
+    # Only one of the processes that collect this file opens a browser.
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         # A container has no user namespace for the browser's sandbox, and a small /dev/shm.
         started = playwright.chromium.launch(

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn import linear_model, neural_network
 
 from fl_edge.tasks.sklearn_task import SklearnTask
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Metric
@@ -28,6 +27,8 @@ class Estimated(SklearnTask):
         self.kind, self.is_classifier = kind, kind.endswith("Classifier")
 
     def estimator(self, seed: int, lr: float) -> Any:
+        from sklearn import linear_model, neural_network  # seconds, which only this file's process spends
+
         if self.kind.startswith("MLP"):
             made = getattr(neural_network, self.kind)
             return made(hidden_layer_sizes=(16,), solver="sgd", learning_rate_init=lr, random_state=seed)

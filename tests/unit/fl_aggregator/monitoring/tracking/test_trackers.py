@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.monitoring.tracking import tensorboard
@@ -32,7 +31,7 @@ from fl_aggregator.round.state import Run, new_run
 from fl_aggregator.storage.run_directory import AttackRecord, FleetRecord, RunRecord, new_record
 from tests.support.builders import ACCURACY, MAE
 from tests.support.round_playbook import Playbook, round_done
-from tests.support.tensorboard import scalars
+from tests.support.tensorboard import events, scalars
 
 RECORD = new_record(Settings(chunk=1024))
 
@@ -147,8 +146,7 @@ ATTACKED = RECORD.model_copy(
 
 def test_a_run_with_attackers_is_marked_in_tensorboard_and_prometheus(tmp_path: Path) -> None:
     run(TensorBoard(tmp_path), rounds=[line(1)], record=ATTACKED)
-    found = EventAccumulator(str(tmp_path / "tensorboard"))
-    found.Reload()
+    found = events(tmp_path)
     (tag,) = found.Tags()["tensors"]
     assert found.SummaryMetadata(tag).plugin_data.plugin_name == "text"
     (event,) = found.Tensors(tag)
