@@ -19,13 +19,16 @@ TERMS = {
     "confusion": "confusion matrix",
     "abilities": "ability",
     "clip_gradients": "training settings",
+    "combine": "combination",
     "evaluate": "evaluation",
     "lr": "learning rate",
+    "losses": "loss",
     "lr_factor": "learning rate",
     "personal": "personal model",
     "primary": "primary metric",
     "register": "registration",
     "seq": "sequence number",
+    "sum_of": "sum",
     "training": "training settings",
 }
 """Abbreviations, verbs and short forms on the wire, and the terms for them."""

@@ -4,9 +4,9 @@
 ``worker``          the thread that receives, checks and averages updates
 ``uploads``         receives offered updates in chunks
 ``validation``      checks an update: sections, sizes, digest, finite values
-``averaging``       keeps the newest models, and makes the next one
-``serving``         the mean of the last versions, which edges evaluate and predict with
+``averaging``       makes the next model;  ``serving``: the mean of the last versions
 ``combining``       combines the updates of a round as its strategy says
+``regional_sum``    the sum of a regional aggregator
 ``exact_sum``       a sum of float32 vectors that does not depend on their order
 ``inner_products``  norms and inner products that do not, either
 ``similarity``      who is unlike the others

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fl_aggregator.aggregation.combining import Combiner, State, first_state
+from fl_aggregator.aggregation.regional_sum import SumCaps
 from fl_aggregator.aggregation.serving import make_mean
 from fl_aggregator.aggregation.similarity import compare
 from fl_aggregator.aggregation.strategies.parts import Strategy
@@ -116,7 +117,9 @@ class Averager:
         """Returns what each update of a round with this base must contain; a null base means round 0."""
         if base is None:  # initial weights: with any strategy one section, without a cap
             return ExpectedUpdate((DELTA,), encoding, None, math.inf, math.inf)
-        caps = self._settings.max_delta, self._settings.max_buffer
+        settings = self._settings
+        sums = None if settings.needs_each else SumCaps.of(self._strategy, settings)
+        caps = settings.max_delta, settings.max_buffer, sums
         return ExpectedUpdate(self._strategy.sections, encoding, self.newest.manifest, *caps)
 
     def begin_round(self, expected: ExpectedUpdate) -> None:
@@ -126,10 +129,10 @@ class Averager:
         self._first_weights = None
         self._combiners.clear()
 
-    def check(self, update: UpdateContent) -> CheckedUpdate:
-        """Checks an update and decodes it, so that it can be folded. Raises ``InvalidUpdate``."""
+    def check(self, update: UpdateContent, edges: int = 1) -> CheckedUpdate:
+        """Checks an update, or the sum of those of ``edges``, so that it can be folded. Raises ``InvalidUpdate``."""
         assert self._expected is not None, "a round is open"
-        return self._expected.check(update)
+        return self._expected.check(update, edges)
 
     def fold(self, update: UpdateMetadata, checked: CheckedUpdate, number: int) -> None:
         """Takes a stored update into the average of round ``number``; in round 0, copies the initial weights.
@@ -146,6 +149,9 @@ class Averager:
             if number not in self._combiners:
                 self._combiners[number] = Combiner(self._strategy, self.newest.manifest, self._settings)
             combiner = self._combiners[number]
+            if checked.total is not None:
+                combiner.add_sum(update, checked.total)
+                return
             combiner.add(update, checked.delta.values, checked.delta.magnitude, checked.sections)
 
     def average(self, effect: do.Average) -> tuple[Model, str | None]:

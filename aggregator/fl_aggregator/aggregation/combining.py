@@ -14,6 +14,7 @@ import numpy as np
 
 from fl_aggregator.aggregation.exact_sum import ExactSum, scale_bits_of
 from fl_aggregator.aggregation.inner_products import Span, blocks, gram, norm, spans
+from fl_aggregator.aggregation.regional_sum import RegionalSum
 from fl_aggregator.aggregation.strategies.parts import (
     LAST_CHANGE,
     Block,
@@ -29,7 +30,7 @@ from fl_aggregator.aggregation.strategies.parts import (
 from fl_aggregator.aggregation.validation import CheckedSection
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.configuration.staleness import parse_staleness
-from fl_aggregator.round.events import UpdateMetadata
+from fl_aggregator.round.events import Part, UpdateMetadata
 from fl_shared.tensors.manifest import Manifest, Vector, magnitude
 
 State = Mapping[str, Vector]
@@ -60,11 +61,13 @@ class Combiner:
         self._strategy = strategy
         self._parameters = spans(manifest, buffers=False)
         self._buffers = spans(manifest, buffers=True)
+        self._values = manifest.values
         self._max_delta = settings.max_delta
-        self._slots = settings.per_round + settings.over_select
+        self._slots = settings.slots
         self._staleness = parse_staleness(settings.staleness or "constant")
         self._factors: dict[str, float] = {}
-        self._contributions: dict[str, Contribution] = {}
+        self._contributions: dict[tuple[str, str], Contribution] = {}
+        """By the edge, and by who has sent its update: itself, or a regional aggregator."""
         self._sums: list[_SpanSum] = []
         correct = strategy.correct
         self._sections = {
@@ -107,12 +110,40 @@ class Combiner:
         )
         factor, contribution = strategy.transformed(contribution)
         factor *= self._staleness(update.staleness)
-        self._factors[update.client], self._contributions[update.client] = factor, contribution
+        self._factors[update.client] = factor
+        self._contributions[update.client, update.client] = contribution
         if isinstance(strategy.combine, WeightedSum):
             weight = strategy.combine.weight(contribution) * factor
             for some in self._sums:
                 by = float(update.examples) if some.buffers else weight
                 some.sum.add(values[some.start : some.stop], by, largest)
+
+    def add_sum(self, update: UpdateMetadata, total: RegionalSum) -> None:
+        """Takes the sum of a regional aggregator, which has combined the updates of its edges as `summed` says it."""
+        for some in self._sums:
+            multiples = {
+                index - some.start: multiple
+                for index, multiple in total.multiples.items()
+                if some.start <= index < some.stop
+            }
+            some.sum.merge(total.integers[some.start : some.stop], multiples, update.edges)
+        for part in update.parts:
+            contribution = Contribution(part.client, part.examples, part.steps, part.loss, part.norm)
+            self._contributions[part.client, update.client] = contribution
+
+    def summed(self) -> tuple[RegionalSum, tuple[Part, ...]]:
+        """Returns the sum of the updates, and what they are, in ascending order of their edges.
+
+        The combination must be a sum, without a correction that adds sections.
+        """
+        integers = np.zeros(self._values, np.int64)
+        multiples: dict[int, int] = {}
+        for some in self._sums:
+            integers[some.start : some.stop] = some.sum.integers()
+            multiples |= {some.start + index: one for index, one in some.sum.multiples().items()}
+        found = [self._contributions[key] for key in sorted(self._contributions)]
+        parts = tuple([Part(one.client, one.examples, one.steps, one.loss, one.norm) for one in found])
+        return RegionalSum(integers, multiples), parts
 
     def next_model(
         self, version: int, base: Vector, state: State, read: ReadUpdate, heard: tuple[int, int] = (0, 0)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -99,6 +100,26 @@ class ExactSum:
         rest = block.copy()
         rest[large] = block[large] - multiples * self._step  # exact
         return rest
+
+    def merge(self, integers: NDArray[np.int64], multiples: Mapping[int, int], update_count: int) -> None:
+        """Adds a sum of ``update_count`` updates with the same binary places and cap: its `integers` and `multiples`.
+
+        Raises ``ValueError`` for another shape, or if there are not as many slots left.
+        """
+        if integers.shape != self._shifted.shape:
+            raise ValueError(f"the sum has shape {integers.shape}, expected {self._shifted.shape}")
+        if self.update_count + update_count > self._slots:
+            raise ValueError(
+                f"{update_count} updates more than {self.update_count} need over {self._slots} slots"
+            )
+        self._shifted += integers
+        for index, multiple in multiples.items():
+            self._multiples[index // BLOCK][index] += multiple
+        self.update_count += update_count
+
+    def multiples(self) -> dict[int, int]:
+        """Returns Σ weight × (large value ÷ step, rounded), by index, of the values that were split."""
+        return {index: some for block in self._multiples.values() for index, some in block.items() if some}
 
     def integers(self, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
         """Returns Σ round(weight × delta × 2^scale_bits) of the values from ``start`` to ``stop``.

@@ -9,12 +9,14 @@ from typing import Protocol
 import numpy as np
 from pydantic import ValidationError
 
+from fl_aggregator.aggregation.regional_sum import RegionalSum, SumCaps, SumTooLarge, is_sum
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.protocol.messages import RejectionReason
 from fl_shared.tensors.encodings import registry
+from fl_shared.tensors.encodings.integers import SUM
 from fl_shared.tensors.encodings.interface import NotFiniteError, TooLargeError
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest, magnitude
-from fl_shared.tensors.sections import DELTA
+from fl_shared.tensors.sections import DELTA, LARGE
 from fl_shared.transfer.publication import MAX_MODEL_BYTES
 
 
@@ -74,6 +76,8 @@ class CheckedUpdate:
 
     manifest: Manifest
     sections: Mapping[str, CheckedSection]
+    total: RegionalSum | None = None
+    """If it is the sum of a regional aggregator, which has no other ``sections``."""
 
     @property
     def delta(self) -> CheckedSection:
@@ -87,7 +91,7 @@ class ExpectedUpdate:
 
     ``manifest`` is that of each section; it is null in round 0, where the update says which arrays the model
     has. ``max_delta`` is the largest magnitude of a parameter's value, ``max_buffer`` that of a buffer's; infinity
-    allows any finite one.
+    allows any finite one. ``sums``: the caps of the sums of regional aggregators; null if there are none.
     """
 
     sections: tuple[str, ...]
@@ -95,6 +99,7 @@ class ExpectedUpdate:
     manifest: Manifest | None
     max_delta: float
     max_buffer: float
+    sums: SumCaps | None = None
 
     def check_description(self, sections: Sequence[Described]) -> Manifest:
         """Checks all of an update except data and digest; returns the manifest of its sections.
@@ -102,16 +107,17 @@ class ExpectedUpdate:
         Raises `InvalidUpdate`.
         """
         names = [section.name for section in sections]
-        if names != list(self.sections):
+        encoding = self.encoding
+        if self.sums is not None and is_sum(names) and sections[0].encoding == SUM.name:
+            encoding = SUM.name
+        elif names != list(self.sections):
             raise InvalidUpdate("wrong-manifest", f"sections: {names}, expected {list(self.sections)}")
         manifest = self.manifest or _described_by(sections[names.index(DELTA)])
         for section in sections:
-            if section.encoding != self.encoding:
-                detail = (
-                    f"{section.name}.encoding: {section.encoding!r}, expected {self.encoding!r} as selected"
-                )
+            if section.encoding != encoding:
+                detail = f"{section.name}.encoding: {section.encoding!r}, expected {encoding!r} as selected"
                 raise InvalidUpdate("wrong-encoding", detail)
-            size = registry.get(self.encoding).size(manifest.values)
+            size = registry.get(encoding).size(manifest.values)
             if section.size != size:
                 raise InvalidUpdate(
                     "wrong-size", f"{section.name}.data: {section.size} bytes, expected {size}"
@@ -121,8 +127,8 @@ class ExpectedUpdate:
                 raise InvalidUpdate("wrong-manifest", detail)
         return manifest
 
-    def check(self, update: UpdateContent) -> CheckedUpdate:
-        """Checks all of an update and decodes it. Raises `InvalidUpdate`."""
+    def check(self, update: UpdateContent, edges: int = 1) -> CheckedUpdate:
+        """Checks all of an update, or of the sum of those of ``edges``, and decodes it. Raises `InvalidUpdate`."""
         manifest = self.check_description(update.sections)
         digest = update.known_digest or content_digest(
             (section.name, section.encoding, section.manifest, section.data) for section in update.sections
@@ -131,6 +137,8 @@ class ExpectedUpdate:
             raise InvalidUpdate(
                 "wrong-digest", f"digest: {update.digest[:12]}, but the content has {digest[:12]}"
             )
+        if update.sections[0].encoding == SUM.name:
+            return CheckedUpdate(manifest, {}, self._check_sum(update, manifest, edges))
         encoding = registry.get(self.encoding)
         checked = {}
         for section in update.sections:
@@ -145,6 +153,16 @@ class ExpectedUpdate:
                 self._check_arrays(section.name, encoding.decode(section.data), manifest)
             checked[section.name] = CheckedSection(encoding.decode(section.data), largest)
         return CheckedUpdate(manifest, checked)
+
+    def _check_sum(self, update: UpdateContent, manifest: Manifest, edges: int) -> RegionalSum:
+        data = {section.name: SUM.integers(section.data) for section in update.sections}
+        total = RegionalSum.of(data[DELTA], data.get(LARGE))
+        assert self.sums is not None, "its description has been checked"
+        try:
+            self.sums.check(total, manifest, edges)
+        except SumTooLarge as error:
+            raise InvalidUpdate("too-large", str(error)) from None
+        return total
 
     def _check_arrays(self, section: str, vector: Vector, manifest: Manifest) -> None:
         """Compares the values of each array with the cap of its role. Raises `InvalidUpdate`."""

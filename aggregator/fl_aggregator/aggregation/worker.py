@@ -95,7 +95,7 @@ class AggregationWorker:
         try:
             content = self._spool.read(update.round, update.client)
             # The edge sent an update with this digest; the one in the file's own description proves nothing.
-            checked = self.averager.check(replace(content, digest=update.digest))
+            checked = self.averager.check(replace(content, digest=update.digest), update.edges)
         except FileNotFoundError:
             return False
         except (SpoolFileDamaged, InvalidUpdate) as error:
@@ -135,7 +135,7 @@ class AggregationWorker:
         self, update: on.UpdateMetadata, content: UpdateContent, received: ReceivedUpdate | None
     ) -> JobDone:
         try:
-            checked = self.averager.check(content)
+            checked = self.averager.check(content, update.edges)
             if received is None:
                 self._spool.put(update.round, update.client, content)
             else:

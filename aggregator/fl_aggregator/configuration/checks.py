@@ -22,7 +22,7 @@ def check_mode(settings: Settings) -> None:
         return
     assert settings.buffer is not None
     assert settings.concurrency is not None
-    for name in ("quorum", "over_select"):
+    for name in ("quorum", "over_select", "edges_per_round"):
         if getattr(settings, name):
             raise ValueError(not_in_async(name))
     if settings.buffer > settings.clients:
@@ -45,6 +45,11 @@ def check_bounds(settings: Settings) -> None:
     if settings.per_round + settings.over_select > settings.clients:
         raise ValueError(
             f"over_select: {settings.per_round} + {settings.over_select} must not exceed --clients ({settings.clients})"
+        )
+    if settings.slots < settings.per_round + settings.over_select:
+        raise ValueError(
+            f"edges_per_round: {settings.edges_per_round} is less than --per-round + --over-select "
+            f"({settings.per_round + settings.over_select})"
         )
     if settings.train_examples is not None and settings.train_examples < settings.clients:
         raise ValueError(

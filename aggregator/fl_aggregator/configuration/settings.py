@@ -134,6 +134,8 @@ class Settings(BaseModel):
         default=f"{PER_ROUND}, or --clients if that is less")] = PER_ROUND
     over_select: Annotated[int, Field(ge=0, le=1_000_000),
         Option(ROUNDS, "Extra edges to select beyond --per-round.")] = 0
+    edges_per_round: Annotated[Count | None, Option(ROUNDS, "Maximum number of edges whose updates are "
+        "in a round, those behind regional aggregators included.", default="--per-round + --over-select")] = None
     quorum: Annotated[int | None, Field(ge=1),
         Option(ROUNDS, "Minimum number of updates in a round.", default="half of --per-round")] = None
     mode: Annotated[Mode, Option(ROUNDS, "Whether edges train together, in rounds, or each at its own pace "
@@ -180,6 +182,14 @@ class Settings(BaseModel):
         Option(SECURITY, "Maximum number of known edges, in all roles; idle ones are forgotten to make room.",
                default=f"{EXTRA_CLIENTS:,} beyond --clients")] = None
     # fmt: on
+    summed: tuple[str, ...] = ()
+    """What regional aggregators are told of the strategy: its combination, then its transforms. Set at the start."""
+    summed_norms: bool = False
+    """Whether regional aggregators must say how long the updates of their edges are. Set at the start."""
+    needs_each: str = ""
+    """The option that needs each update, so that no sums can be taken; empty if none does. Set at the start."""
+    region: str | None = None
+    """Of a regional aggregator: its name in the run above. Rounds are then opened by orders from there."""
 
     @model_validator(mode="before")
     @classmethod
@@ -305,10 +315,14 @@ class Settings(BaseModel):
         return self.clients + EXTRA_CLIENTS if self.max_clients is None else self.max_clients
 
     @property
+    def slots(self) -> int:
+        """The most edges whose updates are in a round's sum."""
+        return self.per_round + self.over_select if self.edges_per_round is None else self.edges_per_round
+
+    @property
     def scale_bits(self) -> int:
         """The binary places of the exact fold: 62 − ⌈log2(max_examples × max_delta × slots)⌉."""
-        slots = self.per_round + self.over_select
-        return 62 - math.ceil(math.log2(self.max_examples * self.max_delta * slots))
+        return 62 - math.ceil(math.log2(self.max_examples * self.max_delta * self.slots))
 
     @property
     def fold_settings(self) -> m.FoldSettings:
@@ -321,10 +335,24 @@ class Settings(BaseModel):
         )
 
     @property
+    def regional_sums(self) -> m.RegionalSums:
+        """How regional aggregators add up."""
+        combine, *transforms = self.summed
+        return m.RegionalSums(
+            combine=combine,
+            transforms=tuple(transforms),
+            norms=self.summed_norms,
+            fold=self.fold_settings,
+            slots=self.slots,
+            encoding=self.encoding,
+        )
+
+    @property
     def digest(self) -> str:
         """SHA-256 (hex) of the settings that decide what is learnt: all but those of broker, output and security."""
         others = {name for name, o in options_of_run().items() if o.heading in (BROKER, OUTPUT, SECURITY)}
-        values = self.model_dump(mode="json", exclude={"prefix", *others})
+        derived = {"summed", "summed_norms", "needs_each", "region"}
+        values = self.model_dump(mode="json", exclude={"prefix", *derived, *others})
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def training_request(self, version: int) -> m.TrainingRequest:

@@ -148,6 +148,7 @@ def _registration_event(message: m.Registration, scope: EnvelopeSource, now: flo
         metrics=message.metrics if is_current else None,
         unable=message.unable if is_current else None,
         fresh=message.fresh and is_current,
+        edges=message.edges,
     )
 
 
@@ -168,7 +169,15 @@ def _update_metadata(message: m.Update | m.Offer, size: int) -> on.UpdateMetadat
         before=metrics.before or {},
         after=metrics.after or {},
         train=metrics.train or {},
+        parts=_parts_of(message.sum_of),
     )
+
+
+def _parts_of(sum_of: m.SumOf | None) -> tuple[on.Part, ...]:
+    if sum_of is None:
+        return ()
+    columns = (sum_of.clients, sum_of.examples, sum_of.steps, sum_of.losses, sum_of.norms)
+    return tuple([on.Part(*row) for row in zip(*columns, strict=True)])
 
 
 class _ReplyEnvelope(Envelope):
@@ -198,6 +207,7 @@ def reply_message(
                 counted=None
                 if body.counted is None
                 else m.CountedUpdate(round=body.counted.round, digest=body.counted.digest),
+                sums=settings.regional_sums if body.sums else None,
             )
         case do.Refuse(reason=reason, detail=detail):
             explains = (

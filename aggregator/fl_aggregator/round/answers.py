@@ -19,6 +19,22 @@ def reply_to(update: UpdateMetadata, body: do.Accept | do.Reject) -> do.SendRepl
     return do.SendReply(update.client, update.session, body)
 
 
+def _sum_rejection(state: Run, update: UpdateMetadata) -> do.Reject | None:
+    """Rejects a sum that is not from a regional aggregator, or of more edges or examples than there may be."""
+    client, limit = state.roster.get(update.client), state.settings.max_examples
+    stands_for = None if client is None else client.edges
+    if stands_for is None or update.edges > stands_for:
+        registered = "an edge" if stands_for is None else f"a regional aggregator for {stands_for} edges"
+        return reject(update, "wrong-sum", f"sum_of: {update.edges} edges, but it registered as {registered}")
+    if state.settings.needs_each:
+        return reject(update, "wrong-sum", f"sum_of: {state.settings.needs_each} needs each update")
+    heavy = next((part for part in update.parts if not 1 <= part.examples <= limit), None)
+    if heavy is not None:
+        detail = f"examples: {heavy.examples} of edge {heavy.client}, expected 1 to {limit} (--max-examples)"
+        return reject(update, "bad-examples", detail)
+    return None
+
+
 def short_digest(digest: str | None) -> str:
     """Returns a digest as people read it."""
     return "none" if digest is None else digest[:12]
@@ -31,7 +47,9 @@ def content_rejection(state: Run, update: UpdateMetadata) -> do.Reject | None:
     if update.manifest != state.manifest:
         detail = f"manifest: {short_digest(update.manifest)}, expected {short_digest(state.manifest)}"
         return reject(update, "wrong-manifest", detail)
-    limit = state.settings.max_examples
+    if update.parts and (rejection := _sum_rejection(state, update)):
+        return rejection
+    limit = state.settings.max_examples * update.edges
     if not 1 <= update.examples <= limit:
         detail = f"examples: {update.examples}, expected 1 to {limit} (--max-examples)"
         return reject(update, "bad-examples", detail)

@@ -31,6 +31,7 @@ class Admit:
     the open round for which its update is already stored, or null. ``examples`` repeats the number in the
     registration that is answered. ``newest_round`` is the newest round that has been opened, or null, and ``awaited``
     says whether it is open and waits for an update of this edge. ``counted``: its newest update that is in a version.
+    ``sums``: it is a regional aggregator, and must know how to add up.
     """
 
     partition: int | None
@@ -39,6 +40,7 @@ class Admit:
     newest_round: int | None = None
     awaited: bool = False
     counted: Counted | None = None
+    sums: bool = False
 
 
 @dataclass(frozen=True, slots=True)

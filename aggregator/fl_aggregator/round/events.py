@@ -18,6 +18,20 @@ Payload = Annotated[object, Field(exclude=True)]
 """An update with its bytes, or an offer. The machine passes it on unread, and the journal leaves it out."""
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """All of one edge's update in the sum of a regional aggregator, except its values.
+
+    ``loss``: of the base on its holdout. ``norm``: after all transforms. Null where not known.
+    """
+
+    client: str
+    examples: int
+    steps: int
+    loss: float | None = None
+    norm: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateMetadata:
     """All of an update except its values.
@@ -25,7 +39,8 @@ class UpdateMetadata:
     ``base`` and ``digest`` are digests; ``base`` is null for initial weights. ``size`` is in bytes,
     ``seconds`` is how long training took. ``before``, ``after`` and ``train`` are metrics: of the base and of
     the trained model on the edge's holdout, and of the training itself. ``staleness``: how many versions had been made
-    since its base, set when it is accepted; always 0 in a run of rounds.
+    since its base, set when it is accepted; always 0 in a run of rounds. ``parts``: of what it is the sum; empty if it
+    is the update of one edge.
     """
 
     client: str
@@ -42,6 +57,12 @@ class UpdateMetadata:
     after: dict[str, float] = field(default_factory=dict)
     train: dict[str, float] = field(default_factory=dict)
     staleness: int = 0
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def edges(self) -> int:
+        """Of how many edges it is the update."""
+        return max(1, len(self.parts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +115,8 @@ class Registered:
 
     ``encodings`` are those in which it can send updates, ``abilities`` what it can do in training. ``metrics`` are
     those that its task declares. ``unable``: why it does not take part, null if it does. ``fresh``: whether it has kept
-    nothing of this run for a correction.
+    nothing of this run for a correction. ``edges``: it is a regional aggregator, which stands for so many edges; null
+    for an edge.
     """
 
     now: float
@@ -110,6 +132,7 @@ class Registered:
     metrics: tuple[MetricDeclaration, ...] | None = None
     unable: str | None = None
     fresh: bool = False
+    edges: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

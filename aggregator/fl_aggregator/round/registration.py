@@ -44,6 +44,7 @@ def register(state: Run, event: Registered) -> Transition:
         # A first registration does not say what the edge has loaded, but its partition is the same.
         manifest=event.manifest or (previous.manifest if previous is not None and same_device else None),
         examples=_examples_known(previous, event) if same_device else event.examples,
+        edges=event.edges,
     )
     if previous != client:
         state = replace(state, roster=state.roster.with_client(event.client, client))
@@ -60,6 +61,7 @@ def register(state: Run, event: Registered) -> Transition:
                 _newest_round(state, event.client),
                 _is_awaited(state, event.client),
                 state.counted.get(event.client),
+                sums=event.edges is not None,
             ),
         ),
     )
@@ -105,11 +107,28 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
         ):  # of the initial weights, and of all other updates
             if encoding not in event.encodings:
                 return Refuse("wrong-encoding", _lacks_encoding(encoding, event.encodings))
+        if event.edges is not None and (reason := _cannot_sum(state, event.edges)):
+            return Refuse("lacks-ability", reason)
         if lacking := abilities.lacking(state.settings.abilities, event.abilities):
             return Refuse("lacks-ability", lacking)
     if previous is None and _is_full(state) and not state.roster.has_evictable():
         return Refuse(
             "no-partition-left", f"{len(state.roster.clients)} clients are already known (--max-clients)"
+        )
+    return None
+
+
+def _cannot_sum(state: Run, edges: int) -> str | None:
+    """Says why a run takes no sums of so many edges; null if it does."""
+    settings = state.settings
+    if settings.needs_each:
+        return (
+            f"a regional aggregator gives only sums of updates, but {settings.needs_each} needs each update"
+        )
+    if edges > settings.slots:
+        return (
+            f"the regional aggregator stands for {edges} edges, but a round has room for {settings.slots}: "
+            "start the run with a larger --edges-per-round"
         )
     return None
 
@@ -131,6 +150,7 @@ def _with_unable_client(state: Run, event: Registered, reason: str) -> Run:
         if previous is not None and previous.device == event.device
         else event.now,
         unable=reason,
+        edges=event.edges,
     )
     return (
         state if client == previous else replace(state, roster=state.roster.with_client(event.client, client))
@@ -223,7 +243,12 @@ def assign_free_partitions(state: Run) -> Transition:
     unassigned = tuple(name for name in roster.trainers() if roster[name].partition is None)
     refusal = Refuse("no-partition-left", f"all {state.settings.clients} partitions are taken")
     admissions = (
-        SendReply(name, roster[name].session, Admit(roster[name].partition, None)) for name in assigned
+        SendReply(
+            name,
+            roster[name].session,
+            Admit(roster[name].partition, None, sums=roster[name].edges is not None),
+        )
+        for name in assigned
     )
     refusals = (SendReply(name, roster[name].session, refusal) for name in unassigned)
     return replace(state, roster=roster.without(unassigned)), (*admissions, *refusals)

@@ -26,7 +26,7 @@ class Client:
     not been assigned one yet; ``examples`` and ``manifest`` are known once it is loaded. ``lost_at`` is the
     run time of its loss, null while it is present. ``unconfirmed``: we do not know whether it is online,
     because our own connection was lost and came back at ``lost_at``. ``unable``: why it does not take part,
-    null if it does.
+    null if it does. ``edges``: it is a regional aggregator, which stands for so many edges; null for an edge.
     """
 
     session: str
@@ -40,6 +40,7 @@ class Client:
     manifest: str | None = None
     examples: int | None = None
     unable: str | None = None
+    edges: int | None = None
 
     @property
     def present(self) -> bool:

@@ -38,6 +38,8 @@ def missing_reasons(state: Run, phase: Collecting, now: float) -> dict[str, str]
             missing[name] = "surplus: the round already had all the updates it needed"
         else:
             missing[name] = deadline_reason(phase, now)
+        if client is not None and client.edges is not None:
+            missing[name] = f"region, for {client.edges} edges: {missing[name]}"
     return missing
 
 

@@ -40,6 +40,10 @@ def decide(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject | None:
     if update.base != base:
         detail = f"base: {short_digest(update.base)}, expected {short_digest(base)}"
         return reject(update, "wrong-base", detail)
+    taken, slots = sum(one.edges for one in phase.updates.values()), state.settings.slots
+    if taken + update.edges > slots:
+        detail = f"a sum of {update.edges} edges, but {taken} of {slots} are in the round (--edges-per-round)"
+        return reject(update, "surplus", detail)
     return content_rejection(state, update)
 
 

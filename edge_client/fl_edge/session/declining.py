@@ -43,6 +43,9 @@ def with_registration(session: Session, **more: Any) -> tuple[Session, Send]:
     identity, connection = session.identity, session.connection
     assert connection is not None
     session, seq = with_next_seq(session)
+    tickets = (
+        (TICKETS,) if identity.edges is None else ()
+    )  # a regional aggregator opens rounds, one after the other
     message = m.Registration(
         seq=seq,
         client=identity.client,
@@ -51,7 +54,8 @@ def with_registration(session: Session, **more: Any) -> tuple[Session, Send]:
         roles=identity.roles,
         task=None if identity.task is None else task_name(identity.task),
         encodings=identity.encodings,
-        **{**more, "abilities": (*more.get("abilities", identity.abilities), TICKETS)},
+        edges=identity.edges,
+        **{**more, "abilities": (*more.get("abilities", identity.abilities), *tickets)},
     )
     return session, Send(t.RegisterTopic(identity.client), message)
 

@@ -34,7 +34,8 @@ class Identity:
     has; ``task_prefixes`` are prefixes that name a task together with any number. ``chunk_size`` is the
     preferred size of an update's chunks, in bytes; they are smaller if the broker requires it. ``encodings``
     are those in which it can send updates, ``abilities`` what it can do in training, in some tasks at least. ``seals``:
-    whether it encrypts what it sends to the aggregator.
+    whether it encrypts what it sends to the aggregator. ``edges``: it is a regional aggregator, which stands for so
+    many edges; ``None`` for an edge.
     """
 
     client: str
@@ -47,6 +48,7 @@ class Identity:
     encodings: tuple[str, ...] = field(default_factory=registry.names)
     seals: bool = False
     abilities: tuple[str, ...] = ()
+    edges: int | None = None
 
     @property
     def trains(self) -> bool:

@@ -23,7 +23,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.system.files import open_regular, write_atomically
 from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.encodings.float32 import FLOAT32
-from fl_shared.tensors.encodings.registry import KnownEncoding
+from fl_shared.tensors.encodings.registry import SectionEncoding
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.safetensors_file import Tensor, file_head
 from fl_shared.tensors.sections import ModelSection, model_digest
@@ -41,7 +41,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     name: str
-    encoding: KnownEncoding
+    encoding: SectionEncoding
     arrays: tuple[ArraySpec, ...]
 
 
@@ -58,6 +58,7 @@ class _Metadata(BaseModel):
     steps: m.Count
     seconds: m.Seconds
     metrics: m.UpdateMetrics
+    sum_of: m.SumOf | None = None
     sections: tuple[_Section, ...]
 
 
@@ -97,6 +98,7 @@ def _header(client: str, pending: PendingUpdate) -> bytes:
         steps=update.steps,
         seconds=update.seconds,
         metrics=update.metrics,
+        sum_of=update.sum_of,
         sections=tuple(
             _Section(name=s.name, encoding=s.encoding, arrays=s.manifest.arrays) for s in update.sections
         ),
@@ -127,6 +129,7 @@ def _read(path: Path, client: str) -> PendingUpdate:
         seconds=metadata.seconds,
         metrics=metadata.metrics,
         sections=_sections(metadata, data[start:]),
+        sum_of=metadata.sum_of,
     )
     if model_digest(update.sections) != metadata.digest:
         raise ValueError("digest: does not match the data")

@@ -91,6 +91,7 @@ from fl_shared.protocol.kinds.run import (
     Partition,
     RefusalReason,
     Refused,
+    RegionalSums,
     Registration,
 )
 from fl_shared.protocol.kinds.update import (
@@ -102,6 +103,7 @@ from fl_shared.protocol.kinds.update import (
     Rejected,
     RejectionReason,
     Section,
+    SumOf,
     TrainingFailed,
     Update,
     UpdateChunk,
@@ -177,6 +179,7 @@ __all__ = [
     "PresenceState",
     "RefusalReason",
     "Refused",
+    "RegionalSums",
     "Registration",
     "Rejected",
     "RejectionReason",
@@ -190,6 +193,7 @@ __all__ = [
     "Selected",
     "Split",
     "Status",
+    "SumOf",
     "TaskName",
     "TaskSpec",
     "Text",

@@ -26,7 +26,10 @@ PACKET_OVERHEAD: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class FinishedUpdate:
-    """An edge's update without the envelope; ``base`` is None for initial weights (round 0)."""
+    """An edge's update without the envelope; ``base`` is None for initial weights (round 0).
+
+    ``sum_of``: what it is the sum of; None if it is the update of one edge.
+    """
 
     base: str | None
     digest: str
@@ -35,6 +38,7 @@ class FinishedUpdate:
     seconds: float
     metrics: m.UpdateMetrics
     sections: tuple[ModelSection, ...] = field(repr=False)
+    sum_of: m.SumOf | None = None
 
     @property
     def size(self) -> int:
@@ -66,6 +70,7 @@ class _CommonFields(TypedDict):
     steps: int
     seconds: float
     metrics: m.UpdateMetrics
+    sum_of: m.SumOf | None
 
 
 def _common_fields(sender: Sender, seq: int, update: FinishedUpdate) -> _CommonFields:
@@ -83,6 +88,7 @@ def _common_fields(sender: Sender, seq: int, update: FinishedUpdate) -> _CommonF
         "steps": update.steps,
         "seconds": update.seconds,
         "metrics": update.metrics,
+        "sum_of": update.sum_of,
     }
 
 

@@ -95,28 +95,72 @@ def load(settings: Settings) -> Strategy:
     preset_name, preset, fields = _preset(settings)
     combine, optimize, correct = _parts_of(preset_name, preset, fields, settings)
     if settings.combine is not None:
-        combine = _part("combine", settings.combine)
+        combine = named_part("combine", settings.combine)
     if settings.server_optimizer is not None:
-        optimize = _part("server-optimizer", settings.server_optimizer)
-    transforms = tuple(_part("transform", text) for text in (*preset.transforms, *settings.transform))
+        optimize = named_part("server-optimizer", settings.server_optimizer)
+    transforms = tuple(named_part("transform", text) for text in (*preset.transforms, *settings.transform))
     if len(settings.correct) > 1:
         given = " ".join(f"--correct {text}" for text in settings.correct)
         raise UserError(f"{given}: expected one of them: corrections cannot be combined")
     if settings.correct:
-        correct = _part("correct", settings.correct[0])
+        correct = named_part("correct", settings.correct[0])
     strategy = Strategy(combine, optimize, transforms, correct)
     _check(strategy, settings)
     return strategy
 
 
 def resolved(settings: Settings) -> Settings:
-    """Returns the settings with the correction of their strategy in ``correct``, which edges must be able to do."""
+    """Returns the settings with the correction of their strategy in ``correct``, which edges must be able to do.
+
+    They say as well how regional aggregators add up, or what needs each update (``summed``, ``needs_each``).
+    """
+    strategy = load(settings)
+    summed = [_specification("combine", strategy.combine)]
+    summed += [_specification("transform", one) for one in strategy.transforms]
+    derived = {
+        "needs_each": _needs_each(strategy, settings),
+        "summed": tuple(summed),
+        "summed_norms": strategy.wants_norms,
+    }
+    settings = settings.model_copy(update=derived)
     _, preset, fields = _preset(settings)
     if preset.correct is None or settings.correct:
         return settings
     known = fields_of(part_class("correct", preset.correct))
     own = ",".join(f"{name}={value}" for name, value in fields.items() if name in known)
     return settings.model_copy(update={"correct": (preset.correct + (own and f":{own}"),)})
+
+
+def _needs_each(strategy: Strategy, settings: Settings) -> str:
+    """Returns the option that needs each update, so that no sums of updates can be taken; empty if none does."""
+    of_strategy = f"--strategy {settings.strategy}"
+    combine = of_strategy if settings.combine is None else f"--combine {settings.combine}"
+    correct = f"--correct {settings.correct[0]}" if settings.correct else of_strategy
+    own = strategy.transforms[len(strategy.transforms) - len(settings.transform) :]
+    causes = (
+        (combine, strategy.needs_all_updates or not _specification("combine", strategy.combine)),
+        (correct, strategy.correct is not None and bool(strategy.correct.sections)),
+        *(
+            (f"--transform {text}", not _specification("transform", one))
+            for text, one in zip(settings.transform, own, strict=True)
+        ),
+        (f"--similarity {settings.similarity}", settings.similarity > 0),
+        (f"--mode {settings.mode}", settings.mode == "async"),
+        ("--keep-local", bool(settings.keep_local)),
+        ("--personalize", settings.personalize > 0),
+    )
+    return next((option for option, applies in causes if applies), "")
+
+
+def _specification(kind: str, part: Any) -> str:
+    """Returns the part's name and its fields; empty if it has no name, but only a module and a class."""
+    points = {point.name: point.value for point in entry_points(group=GROUPS[kind])}
+    target = f"{type(part).__module__}:{type(part).__qualname__}"
+    name = next((name for name, value in {**points, **PARTS[kind]}.items() if value == target), None)
+    if name is None:
+        return ""
+    fields = ",".join(f"{one.name}={getattr(part, one.name)}" for one in dataclasses.fields(part))
+    return f"{name}:{fields.lower()}" if fields else name
 
 
 def _preset(settings: Settings) -> tuple[str, Preset, dict[str, str]]:
@@ -177,7 +221,8 @@ def _parts_of(
     return made["combine"], made["server-optimizer"], made.get("correct")
 
 
-def _part(kind: str, text: str) -> Any:
+def named_part(kind: str, text: str) -> Any:
+    """Returns the part of this kind that a specification means. Raises ``UserError``."""
     name, fields = split(kind, text)
     made = make(kind, name, part_class(kind, name), fields)
     is_combination = isinstance(made, WeightedSum | GramCombination | CoordinateCombination)

@@ -25,7 +25,7 @@ from fl_shared.protocol.kinds.base import (
     Token,
 )
 from fl_shared.protocol.kinds.metric import DeclaredMetrics
-from fl_shared.protocol.kinds.round import CountedUpdate
+from fl_shared.protocol.kinds.round import CountedUpdate, FoldSettings
 from fl_shared.system.text import one_line
 from fl_shared.tensors.manifest import Manifest
 
@@ -38,6 +38,10 @@ LimitReason = Literal[
 ]  # fmt: skip
 
 
+Specification = Annotated[
+    str, StringConstraints(max_length=1000, pattern=r"^[a-z][a-z0-9-]*(:[a-z0-9_=.,+-]+)?$")
+]
+"""A part of a strategy, by its name, and the values of its fields: no code that is named by a stranger."""
 MAX_UNABLE: Final = 200
 """Characters that say why an edge does not take part in a run."""
 MAX_WEIGHTS_JSON: Final = 2**15
@@ -92,6 +96,22 @@ class Partition(Fragment):
     examples: Incarnation | None = None
 
 
+class RegionalSums(Fragment):
+    """How a regional aggregator adds up the updates of its edges, so that its sum fits into the run's (protocol, 5.20).
+
+    ``combine`` and ``transforms``: specifications of parts of the strategy. ``norms``: whether it must say how long
+    each update is. ``fold``: caps of each edge's update. ``slots``: the most edges whose updates
+    are in a round's sum. ``encoding``: of their updates.
+    """
+
+    combine: Specification
+    transforms: Annotated[tuple[Specification, ...], Field(max_length=16, fail_fast=True)]
+    norms: bool
+    fold: FoldSettings
+    slots: Annotated[int, Field(ge=1, le=1_000_000)]
+    encoding: EncodingName
+
+
 class Registration(Message):
     """An edge's registration, on ``fl/register/<client>``.
 
@@ -99,7 +119,7 @@ class Registration(Message):
     of its weights, the number of its examples, and the metrics that its task declares. ``unable``: why it does not
     take part in that run instead. ``abilities``: what the edge can do in training besides plain SGD; in the second one,
     what it can do in its task. ``fresh``: in the second one, that the edge has kept nothing of this run for a
-    correction.
+    correction. ``edges``: it is a regional aggregator, which stands for so many edges; null for an edge.
     """
 
     kind: Literal["register"] = "register"
@@ -117,6 +137,7 @@ class Registration(Message):
     encodings: Annotated[tuple[EncodingName, ...], Field(max_length=32, fail_fast=True)]
     abilities: Annotated[tuple[AbilityName, ...], Field(max_length=32, fail_fast=True)] = ()
     fresh: bool = False
+    edges: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     unable: Annotated[str, StringConstraints(max_length=MAX_UNABLE), AfterValidator(one_line)] | None = None
 
 
@@ -127,7 +148,7 @@ class Admitted(Reply):
     repeats the registration that is answered (null: the first one). ``received_round``: the open round for which the
     aggregator already has this client's update. ``newest_round``: the newest round that has been opened (null: none);
     ``awaited``: whether it is open and waits for an update of this client. ``counted``: the newest update of this
-    client that is in a version; known if the run has a correction.
+    client that is in a version; known if the run has a correction. ``sums``: for a regional aggregator.
     """
 
     kind: Literal["admitted"] = "admitted"
@@ -138,6 +159,7 @@ class Admitted(Reply):
     newest_round: Count | None = None
     awaited: bool = False
     counted: CountedUpdate | None = None
+    sums: RegionalSums | None = None
 
 
 class Refused(Reply):

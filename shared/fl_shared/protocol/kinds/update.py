@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import itertools
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fl_shared.protocol.kinds.base import (
     MAX_CHUNK,
@@ -14,6 +16,7 @@ from fl_shared.protocol.kinds.base import (
     Fragment,
     Incarnation,
     Metrics,
+    Number,
     ProtocolVersion,
     Reply,
     RunId,
@@ -23,12 +26,14 @@ from fl_shared.protocol.kinds.base import (
     Text,
     Token,
 )
-from fl_shared.tensors.encodings.registry import KnownEncoding
+from fl_shared.tensors.encodings.integers import SUM
+from fl_shared.tensors.encodings.registry import SectionEncoding
 from fl_shared.tensors.manifest import MAX_ARRAYS, ArraySpec
 
 RejectionReason = Literal[
     "stale-round", "stale", "not-selected", "surplus", "late", "duplicate", "wrong-base", "wrong-manifest",
-    "wrong-encoding", "wrong-size", "wrong-digest", "not-finite", "too-large", "bad-examples", "malformed", "no-round",
+    "wrong-encoding", "wrong-size", "wrong-digest", "not-finite", "too-large", "bad-examples", "wrong-sum", "malformed",
+    "no-round",
 ]  # fmt: skip
 
 
@@ -36,7 +41,7 @@ class Section(Fragment):
     """A section of an update. ``arrays`` is given only in round 0, when the receiver cannot know it."""
 
     name: SectionName
-    encoding: KnownEncoding
+    encoding: SectionEncoding
     manifest: Digest
     arrays: (
         Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS, fail_fast=True)] | None
@@ -52,8 +57,45 @@ class UpdateMetrics(Fragment):
     train: Metrics | None = None
 
 
+MAX_SUMMED: Final = 100_000
+"""The most edges whose updates are in one sum."""
+
+
+class SumOf(Fragment):
+    """The updates that a regional aggregator has added up, in ascending order of their edges: all but their values.
+
+    ``losses``: of the base on an edge's holdout; ``norms``: of an update after all transforms; null where not known.
+    """
+
+    clients: Annotated[tuple[ClientId, ...], Field(min_length=1, max_length=MAX_SUMMED, fail_fast=True)]
+    examples: Annotated[tuple[Count, ...], Field(max_length=MAX_SUMMED, fail_fast=True)]
+    steps: Annotated[tuple[Count, ...], Field(max_length=MAX_SUMMED, fail_fast=True)]
+    losses: Annotated[tuple[Number | None, ...], Field(max_length=MAX_SUMMED, fail_fast=True)]
+    norms: Annotated[tuple[Number | None, ...], Field(max_length=MAX_SUMMED, fail_fast=True)]
+
+    @model_validator(mode="after")
+    def _is_one_list(self) -> Self:
+        lengths = {len(getattr(self, name)) for name in type(self).model_fields}
+        if len(lengths) > 1:
+            raise ValueError(f"sum_of: lists of {sorted(lengths)} entries, expected one entry for each edge")
+        if any(a >= b for a, b in itertools.pairwise(self.clients)):
+            raise ValueError("sum_of: clients must be unique and in ascending order")
+        return self
+
+
+def check_sum(sections: Sequence[Section | OfferedSection], sum_of: SumOf | None, examples: int) -> None:
+    """Raises ``ValueError`` unless a sum, and nothing else, says what it consists of."""
+    if any((section.encoding == SUM.name) != (sum_of is not None) for section in sections):
+        raise ValueError(f"sum_of: expected with sections in the encoding {SUM.name!r}, and only with these")
+    if sum_of is not None and sum(sum_of.examples) != examples:
+        raise ValueError(f"examples: {examples}, but those of sum_of are {sum(sum_of.examples)}")
+
+
 class Update(Scoped):
-    """An update, whole, on ``fl/updates/<client>`` (msgpack): local − base weights, or in round 0 the first weights."""
+    """An update, whole, on ``fl/updates/<client>`` (msgpack): local − base weights, or in round 0 the first weights.
+
+    ``sum_of``: it is the sum of a regional aggregator (protocol, 5.20); null otherwise.
+    """
 
     kind: Literal["update"] = "update"
     client: ClientId
@@ -65,7 +107,13 @@ class Update(Scoped):
     steps: Count
     seconds: Seconds
     metrics: UpdateMetrics
+    sum_of: SumOf | None = None
     sections: Annotated[tuple[Section, ...], Field(min_length=1, max_length=16, fail_fast=True)]
+
+    @model_validator(mode="after")
+    def _check_sum(self) -> Self:
+        check_sum(self.sections, self.sum_of, self.examples)
+        return self
 
 
 class UpdateClaim(Fragment):
@@ -85,7 +133,7 @@ class OfferedSection(Fragment):
     """A section of an offer: everything but its data, which has ``size`` bytes."""
 
     name: SectionName
-    encoding: KnownEncoding
+    encoding: SectionEncoding
     manifest: Digest
     arrays: (
         Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS, fail_fast=True)] | None
@@ -110,10 +158,16 @@ class Offer(Scoped):
     steps: Count
     seconds: Seconds
     metrics: UpdateMetrics
+    sum_of: SumOf | None = None
     sections: Annotated[tuple[OfferedSection, ...], Field(min_length=1, max_length=16, fail_fast=True)]
     size: Count
     chunk_size: Annotated[int, Field(ge=1, le=MAX_CHUNK)]
     chunks: Annotated[int, Field(ge=1, le=1_000_000)]
+
+    @model_validator(mode="after")
+    def _check_sum(self) -> Self:
+        check_sum(self.sections, self.sum_of, self.examples)
+        return self
 
 
 class UpdateChunk(Scoped):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from pydantic import AfterValidator, WithJsonSchema
 
 from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.encodings.integers import SUM
 from fl_shared.tensors.encodings.interface import Encoding
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -49,7 +50,9 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str) -> Encoding:
-    """The encoding called ``name``. Raises ``ValueError`` for an unknown name."""
+    """The encoding called ``name``, that of sums included. Raises ``ValueError`` for an unknown name."""
+    if name == SUM.name:
+        return SUM
     if name not in ENCODINGS:
         raise ValueError(f"{name[:32]!r}, expected {expected()}")
     return ENCODINGS[name]
@@ -70,3 +73,5 @@ KnownEncoding = Annotated[
     str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": list(names())})
 ]
 """The name of an encoding that is in the registry."""
+SectionEncoding = KnownEncoding | Literal["sum"]
+"""The encoding of a section of an update."""

@@ -1,0 +1,119 @@
+"""Regional aggregators register for many edges, and their sums are accepted or rejected (protocol, 5.20)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fl_aggregator.aggregation.strategies.registry import resolved
+from fl_aggregator.configuration.settings import Settings
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
+from fl_aggregator.round.machine import step
+from fl_aggregator.round.state import Run, collected_round, new_run
+from fl_aggregator.round.summary import missing_reasons
+from fl_aggregator.round.updates import decide
+from fl_shared.protocol.messages import ModelReference
+from tests.support.builders import update_metadata
+
+MANIFEST, BASE = "c" * 64, ModelReference(version=0, digest="a" * 64)
+
+
+def settings(**more: Any) -> Settings:
+    return resolved(Settings(**{"clients": 2, "per_round": 2, "edges_per_round": 30} | more))
+
+
+def registered(client: str, edges: int | None, **more: Any) -> on.Registered:
+    return on.Registered(
+        now=0.0, client=client, session=f"s-{client}", device=client, roles=("train",), encodings=("f32",),
+        edges=edges, **more,
+    )  # fmt: skip
+
+
+def in_round_1(**more: Any) -> Run:
+    """A region for 20 edges, and an edge, which are both selected."""
+    state = step(new_run(settings(**more), BASE, MANIFEST), on.Started(now=0.0))[0]
+    for client, edges in (("north", 20), ("1", None)):
+        state = step(state, registered(client, edges))[0]
+        state = step(state, registered(client, edges, manifest=MANIFEST, examples=100))[0]
+    return state
+
+
+def a_sum(count: int, **more: Any) -> on.UpdateMetadata:
+    parts = tuple(on.Part(f"{index:02}", 10, 3) for index in range(count))
+    return update_metadata(**{"client": "north", "examples": 10 * count, "parts": parts} | more)
+
+
+def answer(state: Run, update: on.UpdateMetadata) -> tuple[str, str]:
+    decision = decide(state, update)
+    assert isinstance(decision, do.Reject)
+    return decision.reason, decision.detail
+
+
+def test_5_20_a_region_is_told_how_to_add_up() -> None:
+    state = step(new_run(settings()), on.Started(now=0.0))[0]
+    _, effects = step(state, registered("north", 20))
+    (reply,) = (one for one in effects if isinstance(one, do.SendReply))
+    assert isinstance(reply.body, do.Admit)
+    assert reply.body.sums
+    sums = state.settings.regional_sums
+    assert (sums.combine, sums.slots, sums.fold.scale_bits) == (
+        "mean:equal=false",
+        30,
+        state.settings.scale_bits,
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "edges", "said"),
+    [
+        ({}, 31, "31 edges, but a round has room for 30"),
+        (
+            {"combine": "median", "clients": 6, "per_round": 6},
+            20,
+            "gives only sums of updates, but --combine median needs each update",
+        ),
+        ({"strategy": "scaffold"}, 20, "--strategy scaffold needs each update"),
+        ({"similarity": 1}, 20, "--similarity 1 needs each update"),
+    ],
+)
+def test_5_20_a_region_is_refused_where_its_sum_is_of_no_use(
+    more: dict[str, Any], edges: int, said: str
+) -> None:
+    state = step(new_run(settings(**more)), on.Started(now=0.0))[0]
+    _, effects = step(state, registered("north", edges))
+    (reply,) = (one for one in effects if isinstance(one, do.SendReply))
+    assert isinstance(reply.body, do.Refuse)
+    assert reply.body.reason == "lacks-ability"
+    assert said in reply.body.detail
+
+
+def test_5_20_a_sum_counts_for_its_edges() -> None:
+    state = in_round_1()
+    assert decide(state, a_sum(20)) is None
+    assert answer(state, a_sum(21))[0] == "wrong-sum"
+    assert answer(state, a_sum(2, client="1"))[0] == "wrong-sum"
+    assert (
+        answer(state, a_sum(2, examples=20, parts=(on.Part("a", 0, 1), on.Part("b", 20, 1))))[0]
+        == "bad-examples"
+    )
+
+
+def test_5_20_a_sum_that_does_not_fit_is_surplus() -> None:
+    state = in_round_1(edges_per_round=20)
+    state = step(state, on.UpdateStored(now=1.0, update=update_metadata(client="1")))[0]
+    reason, detail = answer(state, a_sum(20))
+    assert reason == "surplus"
+    assert "20 edges, but 1 of 20 are in the round" in detail
+
+
+def test_5_20_a_missing_region_is_named_with_its_edges() -> None:
+    state = in_round_1()
+    collected = collected_round(state.phase)
+    assert collected is not None
+    lost = replace(state, roster=state.roster.mark_lost("north", "s-north", 1.0))
+    missing = missing_reasons(lost, collected, 4.0)
+    assert missing["north"] == "region, for 20 edges: offline: for 3.0 s"
+    assert missing["1"].startswith("deadline")
