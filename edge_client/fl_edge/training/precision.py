@@ -19,7 +19,7 @@ def has_bf16(device: str) -> bool:
     A version of torch that cannot tell (before 2.11) counts as no.
     """
     if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if not hasattr(torch.cpu, "get_capabilities"):
         return False
     capabilities = torch.cpu.get_capabilities()

@@ -41,6 +41,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "correct": (),
         "clip_gradients": 0.0,
         "logit_adjustment": 0.0,
+        "precision": "float32",
         "chunk": 2**20,
         "durability": "process",
         "require_sealed": False,
