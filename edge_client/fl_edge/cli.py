@@ -185,6 +185,13 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
 )
 @option_under(
     BROKER,
+    "--via",
+    metavar="NAME",
+    callback=_name,
+    help="Name of the broker, if it is bridged to the aggregator's: its edges are absent while its bridge is.",
+)
+@option_under(
+    BROKER,
     "--wait",
     type=options.FiniteRange(0),
     show_default="never",
@@ -281,6 +288,7 @@ def command(
             light=values["light"],
             heartbeat=values["heartbeat"],
             seal=seal,
+            via=values["via"],
             worker=click.get_current_context().obj or WORKER,
         )
     )

@@ -43,7 +43,7 @@ NO_TERM = {
     "plain English, with its usual meaning": {
         "after", "awaited", "awaits", "before", "better", "delayed", "detail", "down", "first", "have", "higher",
         "is", "left", "need", "newest", "out", "outcome", "reason", "received", "seconds", "started", "state",
-        "up", "worst", "written",
+        "up", "via", "worst", "written",
     },
     "the format of all messages: which version, which kind": {"kind", "v"},
 }  # fmt: skip

@@ -173,6 +173,8 @@ class Playbook:
                 return on.EdgeLost(
                     now=self.now, client=client, session=given.get("session", self.session(client))
                 )
+            case "unbridge", [broker]:
+                return on.BridgeLost(now=self.now, broker=broker)
             case "send", [client]:
                 self._sent[client] = self._update(client, given)
                 return on.UpdateArrived(now=self.now, update=self._sent[client])
@@ -246,6 +248,7 @@ class Playbook:
             task=given.get("task"),
             unable=given.get("unable"),
             fresh="fresh" in given,
+            via=given.get("via", known.via if known else None),
             manifest=given.get("manifest"),
             examples=int(given["examples"]) if "examples" in given else None,
             metrics=self.declared if "examples" in given else None,

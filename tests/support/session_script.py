@@ -95,6 +95,8 @@ class SessionScript:
         if what == "connected":
             largest = int(named["largest"]) if "largest" in named else None
             return events.ConnectionEstablished(self.now, rest[0], largest)
+        if what == "bridge":
+            return events.BridgeSeen(self.now, connected=rest == ["1"])
         if what == "overdue":
             return events.ModelOverdue(self.now)
         if what in ("loaded", "fetched", "trained", "evaluated", "failed"):

@@ -13,6 +13,7 @@ from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.translate import MessageRejected
 from fl_aggregator.messaging.unsealing import NotEntitled, Unsealer, check_account, check_claims
 from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
 from fl_aggregator.round import updates
 from fl_aggregator.round.state import Run
 from fl_shared.protocol import codec
@@ -66,6 +67,8 @@ class Router:
             self._connections.clear_foreign(received.topic)
             detail = f"topic: {received.topic}: only presence may be retained"
             return self.drop(state, None, "retained", detail)
+        if isinstance(topic, t.BrokerTopic):
+            return self._read_bridge_state(topic, received.payload, state, now)
         try:
             payload, voucher = self._unsealer.unseal(topic, received.topic, received.payload)
         except MessageRejected as error:
@@ -75,6 +78,16 @@ class Router:
             return self._decode(topic, payload, voucher, state, now)
         finally:
             self._rate_limiter.charge_work(arrival, time.thread_time() - begun)
+
+    def _read_bridge_state(
+        self, topic: t.BrokerTopic, payload: bytes | memoryview, state: Run, now: float
+    ) -> Inbound:
+        """A bridge that is lost takes its edges with it; one that is back says nothing about them."""
+        if payload not in (b"0", b"1"):
+            detail = f"{self._channels.of(topic).topic.__name__}: {bytes(payload[:20])!r}, expected 0 or 1"
+            return self.drop(state, None, "malformed", detail)
+        lost = payload == b"0" and bool(state.roster.behind(topic.broker))
+        return Inbound(on.BridgeLost(now=now, broker=topic.broker)) if lost else EMPTY_INBOUND
 
     def _decode(
         self, topic: t.Topic, payload: bytes | memoryview, voucher: Voucher | None, state: Run, now: float

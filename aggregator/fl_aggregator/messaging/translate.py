@@ -149,6 +149,7 @@ def _registration_event(message: m.Registration, scope: EnvelopeSource, now: flo
         unable=message.unable if is_current else None,
         fresh=message.fresh and is_current,
         edges=message.edges,
+        via=message.via,
     )
 
 

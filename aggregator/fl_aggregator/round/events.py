@@ -117,6 +117,7 @@ class Registered:
     those that its task declares. ``unable``: why it does not take part, null if it does. ``fresh``: whether it has kept
     nothing of this run for a correction. ``edges``: it is a regional aggregator, which stands for so many edges; null
     for an edge.
+    nothing of this run for a correction. ``via``: the bridged broker that it is connected to, null for ours.
     """
 
     now: float
@@ -133,6 +134,7 @@ class Registered:
     unable: str | None = None
     fresh: bool = False
     edges: int | None = None
+    via: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +147,14 @@ class EdgeLost:
     now: float
     client: str
     session: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeLost:
+    """The bridge of the broker ``broker`` to ours was lost: nothing is heard of the edges behind it."""
+
+    now: float
+    broker: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,6 +306,7 @@ Event = (
     | Reconnected
     | Registered
     | EdgeLost
+    | BridgeLost
     | UpdateOffered
     | UpdateArrived
     | UpdateStored

@@ -33,7 +33,7 @@ from fl_aggregator.round.state import (
 )
 from fl_shared.system.text import names_text
 
-MACHINE_VERSION: Final = 8
+MACHINE_VERSION: Final = 9
 """Increased whenever the same state and event give another result, or the state has another form: a journal can only
 be replayed by the version that wrote it."""
 
@@ -87,6 +87,8 @@ def _react(state: Run, event: on.Event) -> Transition:
             return registration.register(state, event)
         case on.EdgeLost(now=now, client=client, session=session):
             return replace(state, roster=state.roster.mark_lost(client, session, now)), ()
+        case on.BridgeLost(now=now, broker=broker):
+            return replace(state, roster=state.roster.mark_bridge_lost(broker, now)), ()
         case (
             on.UpdateOffered(update=update, payload=payload)
             | on.UpdateArrived(update=update, payload=payload)

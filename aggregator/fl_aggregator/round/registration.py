@@ -45,6 +45,7 @@ def register(state: Run, event: Registered) -> Transition:
         manifest=event.manifest or (previous.manifest if previous is not None and same_device else None),
         examples=_examples_known(previous, event) if same_device else event.examples,
         edges=event.edges,
+        via=event.via,
     )
     if previous != client:
         state = replace(state, roster=state.roster.with_client(event.client, client))
@@ -151,6 +152,7 @@ def _with_unable_client(state: Run, event: Registered, reason: str) -> Run:
         else event.now,
         unable=reason,
         edges=event.edges,
+        via=event.via,
     )
     return (
         state if client == previous else replace(state, roster=state.roster.with_client(event.client, client))

@@ -27,6 +27,8 @@ class Client:
     run time of its loss, null while it is present. ``unconfirmed``: we do not know whether it is online,
     because our own connection was lost and came back at ``lost_at``. ``unable``: why it does not take part,
     null if it does. ``edges``: it is a regional aggregator, which stands for so many edges; null for an edge.
+    null if it does. ``via``: the bridged broker that it is connected to, null for ours; ``bridge_lost``: whether it was
+    lost with that broker's bridge.
     """
 
     session: str
@@ -41,6 +43,8 @@ class Client:
     examples: int | None = None
     unable: str | None = None
     edges: int | None = None
+    via: str | None = None
+    bridge_lost: bool = False
 
     @property
     def present(self) -> bool:
@@ -102,13 +106,22 @@ class Roster:
             return self.with_client(name, replace(client, unconfirmed=False))
         return self
 
+    def behind(self, broker: str) -> tuple[str, ...]:
+        """Returns the present clients that are connected to this bridged broker."""
+        return tuple(n for n, c in self.clients.items() if c.via == broker and c.present)
+
+    def mark_bridge_lost(self, broker: str, now: float) -> Roster:
+        """Marks all clients behind a bridged broker absent; only their own registrations bring them back."""
+        lost = {n: replace(self.clients[n], lost_at=now, bridge_lost=True) for n in self.behind(broker)}
+        return replace(self, clients={**self.clients, **lost}) if lost else self
+
     def undo_recent_losses(self, now: float) -> Roster:
         """Marks clients present that were lost just before our own connection was.
 
         A broker that is stopped publishes all wills first, and these say nothing about the edges.
         """
         clients = {
-            name: replace(client, lost_at=None)
+            name: replace(client, lost_at=None, bridge_lost=False)
             if client.lost_at is not None and not client.unconfirmed and now - client.lost_at < WILL_DELAY
             else client
             for name, client in self.clients.items()
@@ -121,7 +134,7 @@ class Roster:
         Those that do not register again count as lost since ``now``.
         """
         clients = {
-            name: replace(client, lost_at=now, unconfirmed=True)
+            name: replace(client, lost_at=now, unconfirmed=True, bridge_lost=False)
             if client.present or client.unconfirmed
             else client
             for name, client in self.clients.items()

@@ -49,6 +49,7 @@ class EdgeConnection:
 
     ``enqueue`` gets each event on the network thread, and must only enqueue it. ``new_sealer`` makes the
     sealer of one connection, which seals every message that may be sealed; ``None`` if nothing is sealed.
+    ``via``: the name of the broker, if its bridge is to be observed.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class EdgeConnection:
         enqueue: Callable[[EdgeConnectionEvent], None],
         new_sealer: Callable[[], Sealer] | None = None,
         channels: Channels = CHANNELS,
+        via: str | None = None,
     ) -> None:
         self.client = client
+        self._via = via
         self.account = settings.account
         self._channels = channels
         self.is_connected = False
@@ -94,6 +97,8 @@ class EdgeConnection:
     def subscribe(self) -> None:
         """Subscribes to what the aggregator sends to edges with these roles, except the chunks of models."""
         self._subscribe([row for row in self._channels.between("aggregator", "edge") if not row.bulk])
+        if self._via is not None:
+            self._connection.subscribe([(t.build(self._prefix, t.BrokerTopic(self._via)), 1)])
 
     def subscribe_to_presence(self) -> None:
         """Subscribes to the edge's own presence; must be called after the birth was sent.

@@ -46,6 +46,7 @@ def identity_of(
     light: bool,
     chunk_size: int,
     seals: bool = False,
+    via: str | None = None,
 ) -> Identity:
     """Returns who an edge is, with the tasks and abilities of this installation. ``light``: without those of torch."""
     return Identity(
@@ -61,6 +62,7 @@ def identity_of(
         chunk_size=chunk_size,
         seals=seals,
         abilities=(*corrections.names(), CLIP_GRADIENTS, LOGIT_ADJUSTMENT),
+        via=via,
     )
 
 

@@ -67,7 +67,7 @@ class FleetSettings:
     update's chunks, in bytes. ``broker_timeout``: seconds that the edges may be without a broker; ``None``
     for no limit. ``heartbeat``: the file to touch, see `Heartbeat`. ``seal``: encrypt what is sent, for the
     aggregator alone; that requires a kit. ``label_counts_file``: see `LabelCountsFile`. ``light``:
-    never use torch. ``worker``: what a worker process runs, see `process.WORKER`.
+    never use torch. ``via``: see `Identity`. ``worker``: what a worker process runs, see `process.WORKER`.
     """
 
     edges: tuple[EdgeSettings, ...]
@@ -82,6 +82,7 @@ class FleetSettings:
     seal: bool = False
     label_counts_file: Path | None = None
     light: bool = False
+    via: str | None = None
     worker: tuple[str, ...] = WORKER
 
     @property
@@ -165,6 +166,7 @@ def _edge(
         light=settings.light,
         chunk_size=settings.chunk_size,
         seals=settings.seal,
+        via=settings.via,
     )
     mqtt_client_id = connection.mqtt_client_id
     for_predictions = replace(
@@ -178,7 +180,14 @@ def _edge(
 
     def connect(enqueue: Callable[[EdgeConnectionEvent], None]) -> EdgeConnection:
         return EdgeConnection(
-            network, connection, settings.broker_access.prefix, edge.client, edge.roles, enqueue, sealer
+            network,
+            connection,
+            settings.broker_access.prefix,
+            edge.client,
+            edge.roles,
+            enqueue,
+            sealer,
+            via=settings.via,
         )
 
     def connect_predictor(enqueue: Callable[[mqtt.ConnectionEvent], None]) -> Connection:

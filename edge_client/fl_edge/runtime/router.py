@@ -111,6 +111,9 @@ class Router:
             if reason is not None:
                 self._drop(edge, type(topic).__name__, reason)
             return
+        if isinstance(topic, t.BrokerTopic):
+            self._add_event(edge, events.BridgeSeen(now, received.payload == b"1"))
+            return
         try:
             event = self._decode(edge, topic, received, now)
         except (DecodeError, BadSignature, _StaleMessage) as error:

@@ -55,6 +55,7 @@ def with_registration(session: Session, **more: Any) -> tuple[Session, Send]:
         task=None if identity.task is None else task_name(identity.task),
         encodings=identity.encodings,
         edges=identity.edges,
+        via=identity.via,
         **{**more, "abilities": (*more.get("abilities", identity.abilities), *tickets)},
     )
     return session, Send(t.RegisterTopic(identity.client), message)

@@ -54,6 +54,14 @@ class ConnectionRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class BridgeSeen:
+    """The bridge of the edge's broker to the aggregator's has been connected, or was lost."""
+
+    now: float
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AggregatorSeen:
     """The aggregator's presence was received.
 
@@ -197,6 +205,7 @@ Event = (
     | StopRequested
     | ConnectionRefused
     | AggregatorSeen
+    | BridgeSeen
     | PresenceSeen
     | ModelOverdue
     | Replied

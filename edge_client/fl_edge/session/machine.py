@@ -20,6 +20,7 @@ from fl_edge.session import declining, evaluation, presence, refusal, registrati
 from fl_edge.session.effects import DeleteUpdate, Effect, LogNotice, SaveUpdate, StageState
 from fl_edge.session.events import (
     AggregatorSeen,
+    BridgeSeen,
     ConnectionEstablished,
     ConnectionLost,
     ConnectionRefused,
@@ -116,6 +117,8 @@ def _react(session: Session, event: Event) -> Transition:
             return stop(session, 2, reason)
         case AggregatorSeen():
             return presence.aggregator_seen(session, event)
+        case BridgeSeen():
+            return presence.bridge_seen(session, event)
         case PresenceSeen():
             return presence.presence_seen(session, event)
         case Replied(reply=reply):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fl_edge.session.effects import LogNotice
-from fl_edge.session.events import AggregatorSeen, PresenceSeen
+from fl_edge.session.events import AggregatorSeen, BridgeSeen, PresenceSeen
 from fl_edge.session.registration import publish_presence, register
 from fl_edge.session.state import Declined, Offline, Registering, Session
 from fl_edge.session.transitions import Transition, then, transition
@@ -83,6 +83,13 @@ def detect_restart(session: Session, message: m.Scoped, now: float) -> Transitio
     ):
         return register(session, now, 0)
     return transition(session)
+
+
+def bridge_seen(session: Session, event: BridgeSeen) -> Transition:
+    """Registers again when the bridge of the edge's broker is back: the aggregator has taken the edge for lost."""
+    is_back = event.connected and session.bridge_lost
+    session = replace(session, bridge_lost=not event.connected)
+    return register(session, event.now, 0) if is_back and session.connection else transition(session)
 
 
 def presence_seen(session: Session, event: PresenceSeen) -> Transition:

@@ -36,6 +36,8 @@ class Identity:
     are those in which it can send updates, ``abilities`` what it can do in training, in some tasks at least. ``seals``:
     whether it encrypts what it sends to the aggregator. ``edges``: it is a regional aggregator, which stands for so
     many edges; ``None`` for an edge.
+    whether it encrypts what it sends to the aggregator. ``via``: the name of its broker, if that is bridged to the
+    aggregator's.
     """
 
     client: str
@@ -49,6 +51,7 @@ class Identity:
     seals: bool = False
     abilities: tuple[str, ...] = ()
     edges: int | None = None
+    via: str | None = None
 
     @property
     def trains(self) -> bool:
@@ -250,7 +253,8 @@ class Session:
     no work for the round ``last_handled_round`` of its run or an earlier one, and no ticket of the round
     ``last_answered_round`` or an earlier one: tickets outlive rounds. ``aggregator`` is the newest presence seen on
     this connection. ``restored_update`` is what an earlier process of this edge had finished; it waits until an
-    admission shows whether its run still exists. ``own_state``: what it keeps of a run.
+    admission shows whether its run still exists. ``own_state``: what it keeps of a run. ``bridge_lost``: whether the
+    bridge of its broker was lost, and is not back.
     """
 
     identity: Identity
@@ -267,6 +271,7 @@ class Session:
     aggregator: m.AggregatorPresence | None = None
     restored_update: PendingUpdate | None = None
     own_state: OwnState = field(default_factory=OwnState)
+    bridge_lost: bool = False
 
     @property
     def connection(self) -> ActiveConnection | None:

@@ -23,6 +23,9 @@ DEFAULT_PREFIX: Final = "fl"
 BINDING_VERSION: Final = "0.2.0"
 """The version of the MQTT bindings: https://github.com/asyncapi/bindings/tree/master/mqtt"""
 REQUEST_MESSAGE: Final = "predict-request"
+BRIDGE_MESSAGE: Final = "bridge-state"
+UNNAMED: Final[dict[str, str]] = {"picture": REQUEST_MESSAGE, "digit": BRIDGE_MESSAGE}
+"""The name in this document of a message without a kind, by its format."""
 RESPONSE_CHANNEL: Final = "responseTopic"
 """The channel whose address is the Response Topic of a request."""
 REQUEST_EXPIRY: Final = 30
@@ -35,6 +38,7 @@ PARAMETERS: Final[dict[str, str]] = {
     "digest12": "The first twelve hexadecimal digits of the model's digest.",
     "index": "Which chunk, from 0.",
     "asker": "A random name that the asker has given itself, of the same form as a client's.",
+    "broker": "The name of a broker that is bridged to the aggregator's, of the same form as a client's.",
 }
 
 
@@ -124,7 +128,9 @@ def _channel(row: Channel, without_client: bool) -> Tree:
 
 
 def _kinds(row: Channel) -> list[str]:
-    return [REQUEST_MESSAGE] if row.encoding == "picture" else [kind_of(model) for model in row.messages]
+    if row.encoding in UNNAMED:
+        return [UNNAMED[row.encoding]]
+    return [kind_of(model) for model in row.messages]
 
 
 def _operations(row: Channel, name: str) -> Tree:
@@ -182,6 +188,13 @@ def _messages(table: Channels) -> Tree:
             "contentType": f"application/{table.carrying(model).encoding}",
             "payload": _ref("schemas", model.__name__),
         }
+    messages[BRIDGE_MESSAGE] = {
+        "name": BRIDGE_MESSAGE,
+        "title": "The state of a bridge",
+        "description": "What a Mosquitto writes with `notification_topic`.",
+        "contentType": "text/plain",
+        "payload": {"type": "string", "enum": ["0", "1"]},
+    }
     messages[REQUEST_MESSAGE] = {
         "name": REQUEST_MESSAGE,
         "title": "A prediction request",

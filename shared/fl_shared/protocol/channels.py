@@ -18,9 +18,11 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.limits import MAX_JSON, MAX_NAMES, MAX_REQUEST
 
-Side = Literal["aggregator", "edge", "operator", "asker", "watcher"]
-Format = Literal["json", "msgpack", "picture"]
-"""``picture``: an image file, or JSON with ``pixels`` (protocol, 7.1). It is not a message and has no kind."""
+Side = Literal["aggregator", "edge", "operator", "asker", "watcher", "bridge"]
+Format = Literal["json", "msgpack", "picture", "digit"]
+"""``picture``: an image file, or JSON with ``pixels`` (protocol, 7.1). ``digit``: 1 or 0, as brokers write it (4.12).
+Neither is a message with a kind."""
+WITHOUT_KIND: Final = ("picture", "digit")
 Limit = Literal["registration", "presence", "other"]
 """Which rate limit of its client a message counts towards (protocol, 8.8)."""
 
@@ -176,7 +178,7 @@ def _wrong_rows(table: Channels, declared: set[type[t.Topic]]) -> Iterable[str]:
             yield f"{topic.__name__}: {topics.count(topic)} rows, expected one"
     for row in table.rows:
         name = row.topic.__name__
-        if bool(row.messages) == (row.encoding == "picture"):
+        if bool(row.messages) == (row.encoding in WITHOUT_KIND):
             yield f"{name}: {len(row.messages)} kinds, encoding {row.encoding}"
         if (row.limit is not None) != (row.sender == "edge" and "aggregator" in row.receivers):
             yield f"{name}: limit {row.limit}, expected one for what edges send to the aggregator, and only for that"
@@ -247,6 +249,8 @@ ROWS: Final = (
                  "a group that only they know."),
     Channel(t.PredictionsTopic, (m.Prediction,), "edge", ("asker",), roles=("predict",),
             note="For requests without a Response Topic."),
+    Channel(t.BrokerTopic, (), "bridge", ("aggregator", "edge", "watcher"), encoding="digit", largest=1, retained=True,
+            note="`1` while the bridge is connected, else `0` (its will). Only where brokers are bridged."),
 )  # fmt: skip
 """In the order of ``docs/protocol.md``, section 2."""
 

@@ -28,6 +28,7 @@ FIELDS: Final = {
     "digest12": "[0-9a-f]{12}",
     "index": NUMBER,
     "asker": CLIENT_PATTERN,
+    "broker": CLIENT_PATTERN,
 }
 """The variable levels of topics, and their forms (regular expressions)."""
 
@@ -192,6 +193,14 @@ class PredictionsTopic(Topic):
 
     PATTERN: ClassVar[str] = "predictions/{asker}"
     asker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerTopic(Topic):
+    """``fl/brokers/<broker>``: whether the bridge of a broker to the aggregator's is connected."""
+
+    PATTERN: ClassVar[str] = "brokers/{broker}"
+    broker: str
 
 
 def valid_client(text: str) -> bool:

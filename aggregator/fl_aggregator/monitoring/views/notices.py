@@ -210,6 +210,12 @@ def log_presence(event: on.Event, before: Run, state: Run) -> None:
             client_state = state.roster.get(client)
             if client_state is not None and client_state.session == session and not client_state.present:
                 LOG.info("edge %s is offline%s", client, _round_consequence(client, state))
+        case on.BridgeLost(broker=broker):
+            LOG.warning(
+                "the bridge of broker %s is lost: edges %s count as offline until they register again",
+                broker,
+                names_text(natural_order(before.roster.behind(broker)), MAX_NAMED_IN_NOTICE),
+            )
 
 
 def log_single_class(summary: Summary) -> None:

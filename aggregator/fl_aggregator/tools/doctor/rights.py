@@ -47,7 +47,9 @@ def account_rights(
     if kit is not None and edge_rows:
         return _edge_rights(bench, kit.name, edge_rows)
     not_writable, not_readable = _try_topics(bench, channels)
-    missing_rights = [f"write {_filter(bench, row)}" for row in not_writable if row.sender != "edge"]
+    missing_rights = [
+        f"write {_filter(bench, row)}" for row in not_writable if row.sender not in ("edge", "bridge")
+    ]
     missing_rights += [f"read {_filter(bench, row)}" for row in not_readable]
     measured = {"forbidden": missing_rights}
     if missing_rights:
@@ -118,6 +120,7 @@ def _topic_of(row: Channel, client: str) -> t.Topic:
     values = {
         "client": client,
         "asker": client,
+        "broker": client,
         "digest12": "0" * 12,
         "round": UNUSED_ROUND,
         "index": 0,

@@ -120,6 +120,7 @@ class Registration(Message):
     take part in that run instead. ``abilities``: what the edge can do in training besides plain SGD; in the second one,
     what it can do in its task. ``fresh``: in the second one, that the edge has kept nothing of this run for a
     correction. ``edges``: it is a regional aggregator, which stands for so many edges; null for an edge.
+    correction. ``via``: the name of the broker that it is connected to, if that is bridged to the aggregator's.
     """
 
     kind: Literal["register"] = "register"
@@ -139,6 +140,7 @@ class Registration(Message):
     fresh: bool = False
     edges: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     unable: Annotated[str, StringConstraints(max_length=MAX_UNABLE), AfterValidator(one_line)] | None = None
+    via: ClientId | None = None
 
 
 class Admitted(Reply):

@@ -146,6 +146,21 @@ def test_what_any_message_may_contain_fits() -> None:
     assert codec.decode(t.UpdatesTopic("7"), codec.encode(whole), max_containers=limit) == whole
 
 
+def test_what_a_bridge_says() -> None:
+    """Clause 4.12."""
+    setup = Setup(run(weights=True))
+    setup.playbook.play("load 1 via=B")
+
+    def hear(broker: str, payload: bytes) -> on.Event | None:
+        topic = t.BrokerTopic(broker)
+        received = mqtt.Received(t.build("fl", topic), payload, retain=True, qos=1)
+        return setup.router.read(AdmittedMessage(topic, received), setup.state, 5.0).event
+
+    assert hear("B", b"0") == on.BridgeLost(now=5.0, broker="B")
+    assert [hear("B", b"1"), hear("C", b"0"), hear("B", b""), hear("B", b"down")] == [None] * 4
+    assert setup.rejections.total == {"(unknown)": {"malformed": 1}}
+
+
 def test_a_will_that_overtakes_a_registration_counts_all_the_same() -> None:
     """Both registrations of an edge waited in the broker's queue when it died; its will did not wait."""
     setup = Setup(run(weights=True))

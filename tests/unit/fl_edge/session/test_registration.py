@@ -37,6 +37,23 @@ def test_4_1_a_presence_that_is_online_is_left_alone(line: str) -> None:
     assert ready().texts(line) == []
 
 
+def test_4_12_it_registers_again_when_the_bridge_of_its_broker_is_back() -> None:
+    script = ready()
+    assert script.texts("bridge 1") == [], "it was never lost"
+    assert script.texts("bridge 0") == []
+    assert script.texts("bridge 1") == ["send fl/register/7: register session=s1"]
+    assert script.texts("bridge 1") == []
+    script.do("bridge 0", "lost")
+    assert script.texts("bridge 1") == [], "there is no connection to register on"
+
+
+def test_4_12_the_registration_names_the_broker() -> None:
+    script = SessionScript(identity(via="B"))
+    registration = sent(script.do("connected s1"))[-1]
+    assert isinstance(registration, m.Registration)
+    assert registration.via == "B"
+
+
 def test_4_2_registration_is_repeated_with_growing_pauses() -> None:
     script = SessionScript()
     script.do("connected s1")

@@ -124,7 +124,7 @@ def test_the_aggregator_subscribes_to_it() -> None:
     ]  # fmt: skip
     assert control.foreign == [
         ("fl/aggregator", 1), ("fl/status", 1), ("fl/history", 1), ("fl/control", 1), ("fl/clients/+/work", 1),
-        ("fl/round/#", 1), ("fl/model/#", 1), ("fl/notices/+", 1),
+        ("fl/round/#", 1), ("fl/model/#", 1), ("fl/brokers/+", 1), ("fl/notices/+", 1),
     ]  # fmt: skip
     assert updates.own == [("fl/updates/#", 1)]
 
@@ -281,6 +281,7 @@ FIELD = {
     "digest12": "<digest12>",
     "index": "<i>",
     "asker": "",
+    "broker": "<broker>",
 }
 """How the protocol's text spells what varies in a topic; clause 7.3 has the topic of answers to one asker."""
 

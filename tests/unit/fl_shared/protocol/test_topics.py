@@ -33,6 +33,7 @@ SPELLINGS: dict[str, t.Topic] = {
     "fl/predict/7": t.PredictTopic("7"),
     "fl/predictions": t.PredictionsTopic(),
     "fl/predictions/me": t.PredictionsTopic("me"),
+    "fl/brokers/B": t.BrokerTopic("B"),
 }
 
 
