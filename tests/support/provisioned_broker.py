@@ -46,11 +46,20 @@ def kit_of(made: Provision, name: str) -> Kit:
 
 
 class ProvisionedBroker:
-    """A broker that runs during its ``with`` block. ``extra``: further ACL lines, such as an observer's."""
+    """A broker that runs during its ``with`` block. ``extra``: further ACL lines, such as an observer's.
 
-    def __init__(self, made: Provision, *, extra_acl: str = "") -> None:
+    ``bridged``: the name of the broker, if it is bridged; it listens on ``port``.
+    """
+
+    def __init__(self, made: Provision, *, extra_acl: str = "", bridged: str = "", port: int = 0) -> None:
         self._files = made.broker_directory
-        self._log = made.out / "mosquitto.log"
+        if bridged:
+            self._files = self._files.with_name(f"{self._files.name}-{bridged}")
+        self._listener = (
+            f"listener {made.register.place.port}",
+            f"listener {port or made.register.place.port}",
+        )
+        self._log = self._files / "mosquitto.log"
         self._extra = extra_acl
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -58,7 +67,7 @@ class ProvisionedBroker:
         return self._log.read_text(errors="replace")
 
     def start(self) -> None:
-        conf = (self._files / "mosquitto.conf").read_text()
+        conf = (self._files / "mosquitto.conf").read_text().replace(*self._listener)
         if os.geteuid() == 0:
             conf += "user root\n"  # it would switch to another user, who cannot read the files
         file = self._files / "test.conf"

@@ -45,7 +45,8 @@ from fl_shared.system.files import read_at_most, warn_if_others_may_read, write_
 FORMAT: Final = 1
 MAX_KIT: Final = 256 * 2**10
 
-AccountRole = Literal["train", "evaluate", "predict", "aggregator", "operator", "asker"]
+AccountRole = Literal["train", "evaluate", "predict", "aggregator", "operator", "asker", "bridge"]
+"""``bridge``: a broker's account at the hub of a star. It has a certificate, and no kit."""
 
 
 def check_broker_url(value: str) -> str:

@@ -27,6 +27,11 @@ FILE_NAME: Final = "accounts.json"
 AGGREGATOR: Final = "aggregator"
 OPERATOR: Final = topics.OPERATOR
 RESERVED_NAMES: Final = (AGGREGATOR, OPERATOR)
+BROKER_DIRECTORY: Final = "broker"
+"""The directory of the files for the broker, or the hub; that of a bridged broker ends with its name."""
+BRIDGE: Final = "bridge-"
+"""What the account of a bridge begins with; the broker's name follows."""
+BRIDGE_CERTIFICATE: Final = "bridge.pem"
 HASH_ROUNDS: Final = 101
 """Rounds of PBKDF2, as in mosquitto_passwd. More would not help, since passwords are 192 random bits."""
 
@@ -53,9 +58,11 @@ class Account(_Frozen):
 
     @property
     def kit_file(self) -> str:
-        """The name of the file of its kit."""
+        """The name of the file of its kit; of a bridge, of its certificate."""
         if self.name in RESERVED_NAMES:
             return f"{self.name}.zip"
+        if "bridge" in self.roles:
+            return f"{BROKER_DIRECTORY}-{self.name.removeprefix(BRIDGE)}/{BRIDGE_CERTIFICATE}"
         return f"{'asker' if 'asker' in self.roles else 'edge'}-{self.name}.zip"
 
 
@@ -71,7 +78,7 @@ class BrokerLocation(_Frozen):
     """The settings of the first provisioning, which stay the same. ``days``: the validity of certificates.
 
     ``broker_dir``: the directory where the broker finds its files, null for the directory where they are
-    made.
+    made. ``bridged``: the names of the brokers that are bridged to the one at the first of the ``hosts``.
     """
 
     hosts: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -80,12 +87,18 @@ class BrokerLocation(_Frozen):
     passwords: bool
     days: Annotated[int, Field(ge=1)]
     broker_dir: str | None = None
+    bridged: tuple[str, ...] = ()
+
+    @property
+    def hub(self) -> str:
+        """Host and port of the broker, or the hub of a star: the first of the hosts."""
+        host = self.hosts[0]
+        return f"{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def url(self) -> str:
         """The broker's URL in kits, with the first of the hosts."""
-        host = self.hosts[0]
-        return f"mqtts://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return f"mqtts://{self.hub}"
 
 
 class AccountRegister(_Frozen):

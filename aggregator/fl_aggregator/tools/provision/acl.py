@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from fl_aggregator.tools.provision.accounts import Account
+from fl_aggregator.tools.provision.accounts import BRIDGE, Account
+from fl_aggregator.tools.provision.bridges import bridge_rules
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS, Channel, Channels, Side
 
@@ -59,6 +60,8 @@ def acl_rules(
     if "operator" in roles:
         rules = _rules_of(channels, channels.rows, "operator", prefix, [ANY_CLIENT], [])
         return [AclRule("read", f"{prefix}/#"), *rules, AclRule("write", t.trials(prefix))]
+    if "bridge" in roles:
+        return [AclRule(*rule) for rule in bridge_rules(account.name.removeprefix(BRIDGE), prefix)]
     if "asker" in roles:
         return _rules_of(channels, channels.rows, "asker", prefix, predictors, [account.name])
     rows = [row for row in channels.rows if not set(row.roles).isdisjoint(roles)]

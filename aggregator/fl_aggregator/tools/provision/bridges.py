@@ -67,5 +67,14 @@ def bridged_topics(prefix: str, channels: Channels = CHANNELS) -> list[tuple[str
     return [*found, (t.trials(prefix), "both")]
 
 
+def bridge_rules(name: str, prefix: str) -> list[tuple[Literal["read", "write", "readwrite"], str]]:
+    """What the account of the bridge of broker ``name`` may do at the hub, as access and topic filter."""
+    access: dict[Direction, Literal["read", "write", "readwrite"]] = {
+        "in": "read", "out": "write", "both": "readwrite",
+    }  # fmt: skip
+    rules = [(access[direction], pattern) for pattern, direction in bridged_topics(prefix)]
+    return [*rules, ("write", t.build(prefix, t.BrokerTopic(name)))]
+
+
 def _asks_anyone(row: Channel) -> bool:
     return row.sender == "asker"

@@ -59,6 +59,13 @@ def _role_options(command: Command) -> Command:
     metavar="HOST",
     help="Host name or address of the broker; repeatable: its certificate names all, kits the first.",
 )
+@click.option(
+    "--brokers",
+    metavar="HOST,…",
+    default=None,
+    help="Host names of brokers that are bridged, the hub first, instead of --broker-host. A broker's name is its host "
+    "name up to the first dot, or NAME in NAME=HOST.",
+)
 @click.option("--broker-port", type=click.IntRange(1, 65_535), default=8883)
 @shared.prefix_option()
 @_role_options
@@ -81,6 +88,7 @@ def provision(
     context: click.Context,
     edges: int | None,
     broker_host: tuple[str, ...],
+    brokers: str | None,
     broker_port: int,
     prefix: str,
     train: str,
@@ -106,6 +114,13 @@ def provision(
         raise UserError(
             "--edges is missing: expected the number of edges (to change existing accounts: add, revoke, rotate)"
         )
+    bridged: list[str] = []
+    if brokers is not None:
+        if broker_host or passwords:
+            other = "--broker-host" if broker_host else "--password"
+            why = "it names all hosts" if broker_host else "bridges have certificates"
+            raise UserError(f"--brokers cannot be combined with {other}: {why}")
+        broker_host, bridged = _parse_brokers(brokers)
     if not broker_host:
         raise UserError(
             "--broker-host is missing: expected the host name or address at which edges reach the broker"
@@ -120,6 +135,7 @@ def provision(
         passwords=passwords,
         days=days,
         broker_dir=_parse_broker_dir(broker_dir),
+        bridged=tuple(bridged),
     )
     requested = _edge_accounts([str(number) for number in range(edges)], train, evaluate, predict)
     if askers == "all":
@@ -131,6 +147,12 @@ def provision(
     click.echo(
         f"the authority is in {out / kits.AUTHORITY_DIRECTORY}: keep it safe, and away from the broker"
     )
+    if bridged:
+        click.echo(
+            f"the hub's files are in {provisioned.broker_directory}, those of the others in "
+            f"{provisioned.broker_directory}-NAME: docs/brokers.md says how edges find them"
+        )
+        return
     click.echo(
         f"the broker's files are in {provisioned.broker_directory}: docs/operations.md says how to install them"
     )
@@ -263,6 +285,27 @@ def _parse_host(value: str) -> str:
         return value.lower()
 
 
+def _parse_brokers(value: str) -> tuple[tuple[str, ...], list[str]]:
+    """Returns the hosts, the hub's first, and the names of the brokers that are bridged to it. Raises ``UserError``."""
+    from fl_aggregator.tools.provision.accounts import check_name
+
+    hosts, names = [], []
+    for item in value.split(","):
+        name, separator, host = item.strip().partition("=")
+        hosts.append(_parse_host(host if separator else name))
+        names.append(check_name(name if separator else name.partition(".")[0], "--brokers"))
+    if len(hosts) < 2:
+        raise UserError(
+            f"--brokers {value!r}: expected at least two, the hub first (one broker: --broker-host)"
+        )
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(
+                f"--brokers: {name!r} is the name of two brokers; expected NAME=HOST for one of them"
+            )
+    return tuple(dict.fromkeys(hosts)), names[1:]
+
+
 def _parse_broker_dir(value: str | None) -> str | None:
     if value is not None and not (value.startswith("/") and value.isprintable()):
         raise UserError(f"--broker-dir {value!r}: expected an absolute path, as the broker sees it")
@@ -281,7 +324,9 @@ def _print_result(result: ProvisionResult) -> None:
 
 def _print_reload_hint(provisioned: Provision, *, restart: bool = False) -> None:
     """``restart``: accounts have lost their rights; a broker that only reloads its files keeps their connections."""
-    copy = f"copy the files in {provisioned.broker_directory} to the broker and"
+    names = provisioned.register.place.bridged
+    others = "".join(f" (of broker {name}: {provisioned.broker_directory}-{name})" for name in names)
+    copy = f"copy the files in {provisioned.broker_directory}{others} to the broker and"
     if restart:
         click.echo(
             f"{copy} restart it: after a reload alone, old connections stay open and rounds wait for their edges"

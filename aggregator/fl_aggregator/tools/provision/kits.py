@@ -28,7 +28,6 @@ from fl_shared.security.vouchers import voucher_roles
 from fl_shared.system.file_lock import FileLock
 
 AUTHORITY_DIRECTORY: Final = "authority"
-BROKER_DIRECTORY: Final = "broker"
 _LOCK: Final = ".lock"
 
 
@@ -55,7 +54,7 @@ class Provision:
     @property
     def broker_directory(self) -> Path:
         """The directory of the files for the broker."""
-        return self.out / BROKER_DIRECTORY
+        return self.out / acc.BROKER_DIRECTORY
 
     # --- changes ------------------------------------------------------------------------------------------
 
@@ -114,7 +113,8 @@ class Provision:
         """Writes all files that do not agree with the register yet. Returns the kits that were pending."""
         result = ProvisionResult()
         completed: list[Account] = []
-        self.broker_directory.mkdir(mode=0o700, exist_ok=True)
+        for directory, _ in broker_files.directories(self.broker_directory, self.register.place):
+            directory.mkdir(mode=0o700, exist_ok=True)
         if self.register.broker_pin is None:
             # Otherwise its files may have been moved to the broker, and a new key would not fit the kits.
             pin = broker_files.write_certificate(
@@ -124,7 +124,10 @@ class Provision:
         for account in self.register.pending:
             path = self.out / account.kit_file
             result.kits.append(path)
-            if account.serial is None:
+            if "bridge" in account.roles:
+                self._write_bridge(account, path)
+                completed.append(account)
+            elif account.serial is None:
                 password = acc.new_password()
                 self._kit(account, password).write(path, replace=True)
                 completed.append(account.model_copy(update={"password": acc.hash_password(password)}))
@@ -137,6 +140,13 @@ class Provision:
         broker_files.write(self.broker_directory, self.register, self._authority, self._now)
         self._save(self.register.model_copy(update={"settled": True}))
         return result
+
+    def _write_bridge(self, account: Account, certificate: Path) -> None:
+        assert account.serial is not None
+        serial, days = int(account.serial, 16), self.register.place.days
+        if not broker_files.is_bridge_written(certificate, serial):
+            issued = self._authority.issue_client(account.name, serial, self._now, days)
+            broker_files.write_bridge(certificate, issued)
 
     # --- steps of the changes -----------------------------------------------------------------------------
 
@@ -275,6 +285,7 @@ def create_provision(
         reserved: list[tuple[str, tuple[AccountRole, ...]]] = [
             (acc.AGGREGATOR, ("aggregator",)),
             (acc.OPERATOR, ("operator",)),
+            *((acc.BRIDGE + name, ("bridge",)) for name in location.bridged),
         ]
         return provision, provision.add([*reserved, *requested], force=force)
 
