@@ -14,7 +14,7 @@ class Float16:
 
     name = "f16"
     lossy = True
-    granularity = 2
+    feedback = False
 
     def size(self, values: int) -> int:
         return 2 * values
@@ -22,10 +22,11 @@ class Float16:
     def encode(self, vector: Vector, seed: int) -> memoryview:  # noqa: ARG002  it rounds to the nearest
         return vector.astype("<f2").view(np.uint8).data
 
-    def decode(self, data: Buffer, out: Vector | None = None) -> Vector:
-        out = np.empty(len(data) // 2, np.float32) if out is None else out
-        out[:] = np.frombuffer(data, "<f2")
-        return out
+    def decode(self, data: Buffer) -> Vector:
+        return np.frombuffer(data, "<f2").astype(np.float32)
 
-    def check(self, data: Buffer, most: float) -> float:
-        return FLOAT32.check(FLOAT32.encode(self.decode(data), seed=0), most)
+    def decode_block(self, data: Buffer, values: int, start: int, out: Vector) -> None:
+        out[:] = np.frombuffer(data, "<f2", values)[start : start + len(out)]
+
+    def check(self, data: Buffer, values: int, most: float) -> float:
+        return FLOAT32.check(FLOAT32.encode(self.decode(data), seed=0), values, most)

@@ -22,7 +22,7 @@ from fl_aggregator.storage.spool_format import SpoolFileDamaged
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.errors import RunFailed
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.encodings import registry as encodings
+from fl_shared.tensors.encodings.section import SectionFormat, Values, decoded
 from fl_shared.tensors.manifest import Manifest, Vector
 from fl_shared.tensors.sections import DELTA
 
@@ -143,7 +143,7 @@ class Averager:
             given, manifest = self.plain_weights, checked.manifest
             self._first_weights = (
                 manifest,
-                checked.delta.values.copy() if given is None else given.fit(manifest),
+                decoded(checked.delta.values) if given is None else given.fit(manifest),
             )
         else:
             if number not in self._combiners:
@@ -171,17 +171,17 @@ class Averager:
         if effect.base is None:
             assert self._first_weights is not None
             self.similarity = None
-            made = Version(Model.of(*self._first_weights))
+            made = Version(Model.of(*self._first_weights, encoding=self._settings.model_encoding))
             self._first_weights = None
         else:
             assert self._newest is not None
             base, expected = self.newest, self._expected
             assert expected is not None
             assert base.digest == effect.base.digest, "rounds build on the newest version"
-            encoding = encodings.get(expected.encoding)
+            form = SectionFormat.of(expected.encoding, base.manifest)
             rounds = {update.client: update.round for update in effect.contributors}
 
-            def read(client: str) -> Vector:
+            def read(client: str) -> Values:
                 try:
                     content = self._spool.read(rounds[client], client)
                 except (SpoolFileDamaged, FileNotFoundError) as error:
@@ -189,7 +189,7 @@ class Averager:
                         f"round {effect.round}: the accepted update of edge {client} cannot be read again: {error}; "
                         "the run can be resumed without it"
                     ) from None
-                return encoding.decode(next(one.data for one in content.sections if one.name == DELTA))
+                return form.values_in(next(one.data for one in content.sections if one.name == DELTA))
 
             every = self._settings.similarity
             due = bool(every) and effect.version % every == 0
@@ -197,5 +197,5 @@ class Averager:
             state = self._newest[1].state or first_state(self._strategy, base.manifest.values)
             combiner = self._combiners.pop(effect.round)
             weights, state = combiner.next_model(effect.version, base.weights, state, read, effect.heard)
-            made = Version(Model.of(base.manifest, weights), state)
+            made = Version(Model.of(base.manifest, weights, encoding=base.encoding), state)
         return made

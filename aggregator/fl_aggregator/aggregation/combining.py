@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fl_aggregator.aggregation.exact_sum import ExactSum, scale_bits_of
-from fl_aggregator.aggregation.inner_products import Span, blocks, gram, norm, spans
+from fl_aggregator.aggregation.inner_products import blocks, gram, norm
 from fl_aggregator.aggregation.regional_sum import RegionalSum
 from fl_aggregator.aggregation.strategies.parts import (
     LAST_CHANGE,
@@ -31,11 +31,13 @@ from fl_aggregator.aggregation.validation import CheckedSection
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.configuration.staleness import parse_staleness
 from fl_aggregator.round.events import Part, UpdateMetadata
+from fl_shared.tensors.encodings.section import Values
 from fl_shared.tensors.manifest import Manifest, Vector, magnitude
+from fl_shared.tensors.spans import Span, spans
 
 State = Mapping[str, Vector]
 """A strategy's vectors by name, each as long as the model. The places of buffers in them are not used."""
-ReadUpdate = Callable[[str], Vector]
+ReadUpdate = Callable[[str], Values]
 """Returns the values of a client's accepted update."""
 Change = Callable[[int, int], Doubles]
 """Returns the combined change of the values from the first index to before the second."""
@@ -90,7 +92,7 @@ class Combiner:
     def add(
         self,
         update: UpdateMetadata,
-        values: Vector,
+        values: Values,
         largest: float,
         sections: Mapping[str, CheckedSection] | None = None,
     ) -> None:
@@ -102,8 +104,8 @@ class Combiner:
         for name, sums in self._sections.items():
             assert sections is not None
             for some in sums:
-                part = sections[name].values[some.start : some.stop]
-                some.sum.add(part, float(update.examples), sections[name].magnitude)
+                section = sections[name]
+                some.sum.add(section.values, float(update.examples), section.magnitude, some.start)
         length = norm(values, self._parameters) if strategy.wants_norms else None
         contribution = Contribution(
             update.client, update.examples, update.steps, update.before.get("loss"), length
@@ -116,7 +118,7 @@ class Combiner:
             weight = strategy.combine.weight(contribution) * factor
             for some in self._sums:
                 by = float(update.examples) if some.buffers else weight
-                some.sum.add(values[some.start : some.stop], by, largest)
+                some.sum.add(values, by, largest, some.start)
 
     def add_sum(self, update: UpdateMetadata, total: RegionalSum) -> None:
         """Takes the sum of a regional aggregator, which has combined the updates of its edges as `summed` says it."""
@@ -211,7 +213,7 @@ class Combiner:
     def _by_gram(
         self,
         combine: GramCombination,
-        rows: Sequence[Vector],
+        rows: Sequence[Values],
         factors: Doubles,
         closed: ClosedRound,
         state: State,
@@ -229,7 +231,7 @@ class Combiner:
             of_last,
         )
 
-    def _weighted(self, rows: Sequence[Vector], weights: Doubles, divisor: float) -> Change:
+    def _weighted(self, rows: Sequence[Values], weights: Doubles, divisor: float) -> Change:
         largest = max(1.0, float(np.abs(weights).max()))
 
         def change(start: int, stop: int) -> Doubles:
@@ -247,7 +249,7 @@ def _over(sums: Sequence[_SpanSum], divisor: float, start: int, stop: int) -> Do
     return some.sum.over(divisor, start - some.start, stop - some.start)
 
 
-def _by_coordinates(combine: CoordinateCombination, rows: Sequence[Vector], factors: Doubles) -> Change:
+def _by_coordinates(combine: CoordinateCombination, rows: Sequence[Values], factors: Doubles) -> Change:
     def change(start: int, stop: int) -> Doubles:
         columns = np.empty((stop - start, len(rows)), np.float32)
         for index, (row, factor) in enumerate(zip(rows, factors, strict=True)):

@@ -20,6 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_shared.tensors.encodings.section import Values
 from fl_shared.tensors.manifest import Vector, magnitude
 
 _SHIFT: Final = 1.5 * 2.0**52
@@ -58,24 +59,25 @@ class ExactSum:
         self._scratch = np.empty(min(values, BLOCK), dtype=np.float64)
         self.update_count = 0
 
-    def add(self, delta: Vector, weight: float, max_magnitude: float | None = None) -> None:
-        """Adds ``weight`` × ``delta`` (shape (values,)). The caller has checked both against their caps.
+    def add(self, delta: Values, weight: float, max_magnitude: float | None = None, first: int = 0) -> None:
+        """Adds ``weight`` × ``delta``, from its value ``first`` on. The caller has checked both against their caps.
 
-        ``max_magnitude`` is the largest magnitude in ``delta``, if it is already known. Raises ``ValueError`` for
-        another shape, or if all slots are used.
+        ``max_magnitude`` bounds the magnitudes in ``delta``, if that is already known. Raises ``ValueError`` if
+        ``delta`` ends before the sum, or if all slots are used.
         """
-        if delta.shape != self._shifted.shape:
-            raise ValueError(f"delta has shape {delta.shape}, expected {self._shifted.shape}")
+        values = len(self._shifted)
+        if len(delta) < first + values:
+            raise ValueError(f"delta has {len(delta)} values, expected {first + values}")
         if self.update_count == self._slots:
             raise ValueError(f"all {self._slots} slots of the sum are used")
         factor = weight * 2.0**self._scale_bits
         if max_magnitude is None:
-            max_magnitude = magnitude(delta)
+            max_magnitude = magnitude(delta[first : first + values])
         split = max_magnitude > self._max_delta
         max_magnitude = min(max_magnitude, self._max_delta)
         use_shift = max_magnitude * factor < _MAX_SHIFTABLE
-        for start in range(0, len(delta), BLOCK):
-            block = delta[start : start + BLOCK]
+        for start in range(0, values, BLOCK):
+            block = delta[first + start : first + min(start + BLOCK, values)]
             if split:
                 block = self._rest(block, start, int(weight))
             scaled = self._scratch[: len(block)]

@@ -13,30 +13,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_shared.tensors.manifest import Manifest, Vector
+from fl_shared.tensors.encodings.section import Values
+from fl_shared.tensors.spans import Span
 
 BLOCK: Final = 16_384
 """Values of each update that are read at a time."""
 _LANES: Final = 64
 _MAX_BITS: Final = 19
 """Of the integers: a product has 38 bits, and a sum of `BLOCK` products 52, which float64 holds exactly."""
-
-Span = tuple[int, int]
-"""The first of some consecutive values of a vector, and the one after the last."""
-
-
-def spans(manifest: Manifest, *, buffers: bool) -> list[Span]:
-    """Returns where the buffers of a vector are, or where its parameters are, in ascending order."""
-    found: list[Span] = []
-    start = 0
-    for array in manifest.arrays:
-        stop = start + array.values
-        if (array.role == "buffer") == buffers and stop > start:
-            if found and found[-1][1] == start:
-                start = found.pop()[0]
-            found.append((start, stop))
-        start = stop
-    return found
 
 
 def blocks(where: Sequence[Span]) -> Iterator[Span]:
@@ -46,7 +30,7 @@ def blocks(where: Sequence[Span]) -> Iterator[Span]:
             yield first, min(first + BLOCK, stop)
 
 
-def norm(vector: NDArray[np.floating], where: Sequence[Span]) -> float:
+def norm(vector: Values | NDArray[np.floating], where: Sequence[Span]) -> float:
     """Returns the L2 norm of the values in ``where``: lanes are added front to back, and then exactly."""
     parts: list[float] = []
     for start, stop in blocks(where):
@@ -57,7 +41,7 @@ def norm(vector: NDArray[np.floating], where: Sequence[Span]) -> float:
     return math.sqrt(math.fsum(parts))
 
 
-def gram(rows: Sequence[Vector], where: Sequence[Span]) -> NDArray[np.float64]:
+def gram(rows: Sequence[Values], where: Sequence[Span]) -> NDArray[np.float64]:
     """Returns the inner products of all pairs of ``rows`` over the values in ``where``, shape (rows, rows).
 
     Each row is rounded to integers of 19 bits of its own largest magnitude (fewer above 16 million values, 14 at 2^33).
@@ -77,6 +61,6 @@ def gram(rows: Sequence[Vector], where: Sequence[Span]) -> NDArray[np.float64]:
     return products
 
 
-def _magnitude(row: Vector, where: Sequence[Span]) -> float:
+def _magnitude(row: Values, where: Sequence[Span]) -> float:
     """Returns the largest magnitude; 1 if all are 0."""
     return max((float(np.abs(row[start:stop]).max()) for start, stop in blocks(where)), default=0.0) or 1.0

@@ -42,7 +42,8 @@ def make_mean(
         mapped = [checkpoints.memory_mapped(number, newest) for number in range(first, last + 1)]
     except (ValueError, FileNotFoundError) as error:
         raise RunFailed(f"the mean of versions {first} to {last} cannot be made: {error}") from None
-    mean = Model.of(newest.manifest, mean_of([model.weights for model in mapped]))
+    weights = mean_of([model.weights for model in mapped])
+    mean = Model.of(newest.manifest, weights, encoding=newest.encoding)
     return checkpoints.write_mean(last, mean, {"first_version": str(first), **metadata})
 
 

@@ -21,9 +21,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_aggregator.aggregation.inner_products import gram, spans
+from fl_aggregator.aggregation.inner_products import gram
 from fl_aggregator.round.events import Similarity, UpdateMetadata
-from fl_shared.tensors.manifest import Manifest, Vector
+from fl_shared.tensors.encodings.section import Values
+from fl_shared.tensors.manifest import Manifest
+from fl_shared.tensors.spans import spans
 
 MAX_PAIRED: Final = 100
 """Edges up to which the cosines of all pairs are kept."""
@@ -37,7 +39,7 @@ Doubles = NDArray[np.float64]
 
 
 def compare(
-    updates: Sequence[UpdateMetadata], read: Callable[[str], Vector], manifest: Manifest
+    updates: Sequence[UpdateMetadata], read: Callable[[str], Values], manifest: Manifest
 ) -> Similarity | None:
     """Compares the updates of a round, which ``read`` returns by client; null if there are fewer than three."""
     if len(updates) < MIN_COMPARED:

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from fl_aggregator.aggregation.regional_sum import RegionalSum, SumCaps, SumTooLarge, is_sum
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.protocol.messages import RejectionReason
-from fl_shared.tensors.encodings import registry
+from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.integers import SUM
-from fl_shared.tensors.encodings.interface import NotFiniteError, TooLargeError
-from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest, magnitude
+from fl_shared.tensors.encodings.interface import BLOCK, MalformedError, NotFiniteError, TooLargeError
+from fl_shared.tensors.encodings.section import SectionFormat, Values
+from fl_shared.tensors.manifest import ArraySpec, Manifest, content_digest
 from fl_shared.tensors.sections import DELTA, LARGE
 from fl_shared.transfer.publication import MAX_MODEL_BYTES
 
@@ -59,15 +60,14 @@ class Described(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CheckedSection:
-    """A section that was checked and decoded.
+    """A section that was checked.
 
-    ``values`` has the shape (manifest.values,), and is a view of the checked bytes if the encoding allows
-    that.
+    ``values`` are as many as the manifest has, and a view of the checked bytes, or decoded from them block by block.
     """
 
-    values: Vector
+    values: Values
     magnitude: float
-    """The largest magnitude of the values."""
+    """An upper bound of the magnitudes of the values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,10 @@ class CheckedUpdate:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedUpdate:
-    """What each update of a round must contain: these sections, in ascending order, all in one encoding.
+    """What each update of a round must contain: these sections, in ascending order; ``delta`` is in ``encoding``.
 
-    ``manifest`` is that of each section; it is null in round 0, where the update says which arrays the model
-    has. ``max_delta`` is the largest magnitude of a parameter's value, ``max_buffer`` that of a buffer's; infinity
+    The others are float32: what edges and aggregator keep of them must be the same (protocol, 5.12). ``manifest`` is that
+    of each section; it is null in round 0, where the update says which arrays the model has. ``max_delta`` is the largest magnitude of a parameter's value, ``max_buffer`` that of a buffer's; infinity
     allows any finite one. ``sums``: the caps of the sums of regional aggregators; null if there are none.
     """
 
@@ -101,23 +101,25 @@ class ExpectedUpdate:
     max_buffer: float
     sums: SumCaps | None = None
 
+    def _encoding_of(self, section: str) -> str:
+        return self.encoding if section == DELTA else FLOAT32.name
+
     def check_description(self, sections: Sequence[Described]) -> Manifest:
         """Checks all of an update except data and digest; returns the manifest of its sections.
 
         Raises `InvalidUpdate`.
         """
         names = [section.name for section in sections]
-        encoding = self.encoding
-        if self.sums is not None and is_sum(names) and sections[0].encoding == SUM.name:
-            encoding = SUM.name
-        elif names != list(self.sections):
+        is_total = self.sums is not None and is_sum(names) and sections[0].encoding == SUM.name
+        if not is_total and names != list(self.sections):
             raise InvalidUpdate("wrong-manifest", f"sections: {names}, expected {list(self.sections)}")
         manifest = self.manifest or _described_by(sections[names.index(DELTA)])
         for section in sections:
+            encoding = SUM.name if is_total else self._encoding_of(section.name)
             if section.encoding != encoding:
                 detail = f"{section.name}.encoding: {section.encoding!r}, expected {encoding!r} as selected"
                 raise InvalidUpdate("wrong-encoding", detail)
-            size = registry.get(encoding).size(manifest.values)
+            size = SectionFormat.of(encoding, manifest).size
             if section.size != size:
                 raise InvalidUpdate(
                     "wrong-size", f"{section.name}.data: {section.size} bytes, expected {size}"
@@ -139,19 +141,21 @@ class ExpectedUpdate:
             )
         if update.sections[0].encoding == SUM.name:
             return CheckedUpdate(manifest, {}, self._check_sum(update, manifest, edges))
-        encoding = registry.get(self.encoding)
         checked = {}
         for section in update.sections:
+            form = SectionFormat.of(section.encoding, manifest)
             try:
-                largest = encoding.check(section.data, min(self.max_delta, self.max_buffer))
+                largest = form.check(section.data, min(self.max_delta, self.max_buffer))
+            except MalformedError as error:
+                raise InvalidUpdate("malformed", f"{section.name}.data: {error}") from None
             except NotFiniteError as error:
                 place = _place(manifest, error.index)
                 detail = f"{section.name}: {place} is {error.value}, expected a finite number"
                 raise InvalidUpdate("not-finite", detail) from None
             except TooLargeError as error:
                 largest = error.magnitude
-                self._check_arrays(section.name, encoding.decode(section.data), manifest)
-            checked[section.name] = CheckedSection(encoding.decode(section.data), largest)
+                self._check_arrays(section.name, form.values_in(section.data), manifest)
+            checked[section.name] = CheckedSection(form.values_in(section.data), largest)
         return CheckedUpdate(manifest, checked)
 
     def _check_sum(self, update: UpdateContent, manifest: Manifest, edges: int) -> RegionalSum:
@@ -164,20 +168,32 @@ class ExpectedUpdate:
             raise InvalidUpdate("too-large", str(error)) from None
         return total
 
-    def _check_arrays(self, section: str, vector: Vector, manifest: Manifest) -> None:
+    def _check_arrays(self, section: str, values: Values, manifest: Manifest) -> None:
         """Compares the values of each array with the cap of its role. Raises `InvalidUpdate`."""
+        start = 0
         for spec in manifest.arrays:
-            values, vector = vector[: spec.values], vector[spec.values :]
             cap, option = (
                 (self.max_buffer, "--max-buffer")
                 if spec.role == "buffer"
                 else (self.max_delta, "--max-delta")
             )
-            largest = magnitude(values)
+            element, largest = _largest(values, start, start + spec.values)
+            start += spec.values
             if largest > cap:
-                place = f"element {np.abs(values).argmax()} of {spec.name!r}"
+                place = f"element {element} of {spec.name!r}"
                 detail = f"{section}: {place}: a value of magnitude {largest:g}, expected at most {cap:g} ({option})"
                 raise InvalidUpdate("too-large", detail)
+
+
+def _largest(values: Values, start: int, stop: int) -> tuple[int, float]:
+    """Returns the largest magnitude between two places, and how far behind the first it is."""
+    index, largest = 0, 0.0
+    for first in range(start, stop, BLOCK):
+        magnitudes = np.abs(values[first : min(first + BLOCK, stop)])
+        at = int(magnitudes.argmax())
+        if magnitudes[at] > largest:
+            index, largest = first - start + at, float(magnitudes[at])
+    return index, largest
 
 
 def _described_by(section: Described) -> Manifest:
@@ -188,7 +204,7 @@ def _described_by(section: Described) -> Manifest:
         manifest = Manifest(arrays=section.arrays)
     except ValidationError as error:
         raise InvalidUpdate("wrong-manifest", f"{section.name}.arrays: {error.errors()[0]['msg']}") from None
-    size = registry.get(section.encoding).size(manifest.values)
+    size = FLOAT32.size(manifest.values)
     if size > MAX_MODEL_BYTES:
         raise InvalidUpdate(
             "wrong-size", f"{section.name}.data: {size} bytes, expected at most {MAX_MODEL_BYTES}"

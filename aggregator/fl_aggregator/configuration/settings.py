@@ -32,8 +32,8 @@ from fl_shared.protocol import partition_scheme, topics
 from fl_shared.protocol.abilities import needed
 from fl_shared.protocol.task_spec import KEEP_LOCAL, LOCAL_SEED, format_task
 from fl_shared.system.invocation import aggregator_command
+from fl_shared.tensors.encodings import registry as encodings
 from fl_shared.tensors.encodings.float32 import FLOAT32
-from fl_shared.tensors.encodings.registry import KnownEncoding
 
 EXTRA_CLIENTS: Final = 10_000
 """Clients that may be known in addition to ``--clients``, by default. A flood of made-up names must fill
@@ -119,7 +119,10 @@ class Settings(BaseModel):
         "batchnorm, or a glob of names such as fc2.*; may be given several times.", metavar="batchnorm|GLOB")] = ()
     personalize: Annotated[int, Field(ge=0, le=1_000_000), Option(TRAINING, "Epochs that each edge trains from "
         "the last version, for a model of its own; 0: none.", metavar="EPOCHS")] = 0
-    encoding: KnownEncoding = FLOAT32.name
+    encoding: Annotated[str, Option(TRAINING, "How updates are sent: f32 exactly, bf16 and q8 (8 bits) rounded, "
+        "topk:RATIO only the largest changes.", metavar="f32|bf16|q8|topk:RATIO")] = FLOAT32.name
+    model_encoding: Annotated[Literal["f32", "bf16"], Option(TRAINING, "How models are published: f32 exactly, bf16 "
+        "rounded. The run's own model is exact in both cases.")] = "f32"
     epochs: Annotated[int | None, Field(ge=1, le=1_000_000),
         Option(TRAINING, "Local epochs per round.", default=BY_TASK)] = None
     batch_size: Annotated[int | None, Field(ge=1, le=1_000_000),
@@ -221,6 +224,14 @@ class Settings(BaseModel):
             raise ValueError(str(error).removeprefix(f"partition {text!r}: ")) from None
         return text
 
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, text: str) -> str:
+        try:
+            return encodings.parse(text).name
+        except ValueError as error:  # the option that the value belongs to is named by `parse_settings`
+            raise ValueError(str(error).removeprefix(f"{text!r}, ")) from None
+
     @field_validator("target")
     @classmethod
     def _target_is_a_metric_and_a_value(cls, text: str | None) -> str | None:
@@ -282,7 +293,13 @@ class Settings(BaseModel):
     @property
     def edges_keep_state(self) -> bool:
         """Whether edges keep something of their own, which counts with the update that it came with."""
-        return bool(self.correct or self.keep_local)
+        return bool(self.correct or self.keep_local or encodings.get(self.encoding).feedback)
+
+    def needed_encodings(self, *, trains: bool) -> tuple[str, ...]:
+        """Returns the encodings that an edge must have, without parameters. Every edge reads float32."""
+        of_models = () if self.model_encoding == FLOAT32.name else (self.model_encoding,)
+        of_updates = (FLOAT32.name, encodings.kind_of(self.encoding))  # of initial weights, and of all others
+        return tuple(dict.fromkeys((*(of_updates if trains else ()), *of_models)))
 
     @property
     def parsed_target(self) -> Target | None:

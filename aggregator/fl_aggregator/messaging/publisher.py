@@ -140,8 +140,7 @@ class ModelPublisher:
     def _publication(
         self, model: Model, chunk_size: int, section: str = sections.WEIGHTS
     ) -> pub.ModelPublication:
-        content = sections.ModelSection(section, model.manifest, model.data)
-        return pub.model_publication([content], chunk_size, model.digest, section)
+        return pub.model_publication([model.section(section)], chunk_size, model.digest, section)
 
     def _message_factory(self, digest: str, topic: t.ManifestTopic | t.ChunkTopic) -> Callable[[], m.Message]:
         envelope = self._scope.envelope()  # taken once: when it is repeated, it is the same message

@@ -10,7 +10,6 @@ from fl_aggregator.round.effects import Admit, Effect, Refuse, SendReply, Transi
 from fl_aggregator.round.events import Registered
 from fl_aggregator.round.state import Aggregating, Buffering, Collecting, Evaluating, Run, Selecting
 from fl_shared.protocol import abilities
-from fl_shared.tensors.encodings.float32 import FLOAT32
 
 
 def register(state: Run, event: Registered) -> Transition:
@@ -101,17 +100,13 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
             "lacks-ability",
             "the model lacks its local part here (--keep-local): only edges that train evaluate",
         )
-    if "train" in event.roles:
-        for encoding in (
-            FLOAT32.name,
-            state.settings.encoding,
-        ):  # of the initial weights, and of all other updates
-            if encoding not in event.encodings:
-                return Refuse("wrong-encoding", _lacks_encoding(encoding, event.encodings))
-        if event.edges is not None and (reason := _cannot_sum(state, event.edges)):
-            return Refuse("lacks-ability", reason)
-        if lacking := abilities.lacking(state.settings.abilities, event.abilities):
-            return Refuse("lacks-ability", lacking)
+    trains = "train" in event.roles
+    if lacking := abilities.lacking(state.settings.needed_encodings(trains=trains), event.encodings):
+        return Refuse("lacks-ability", f"encodings: {lacking}")
+    if trains and event.edges is not None and (reason := _cannot_sum(state, event.edges)):
+        return Refuse("lacks-ability", reason)
+    if trains and (lacking := abilities.lacking(state.settings.abilities, event.abilities)):
+        return Refuse("lacks-ability", lacking)
     if previous is None and _is_full(state) and not state.roster.has_evictable():
         return Refuse(
             "no-partition-left", f"{len(state.roster.clients)} clients are already known (--max-clients)"
@@ -172,13 +167,6 @@ def _with_capacity_for(state: Run, client: str) -> Run:
         return state
     evicted = frozenset(state.roster.evictable(max(1, state.settings.roster_limit // 100)))
     return replace(state, roster=state.roster.without(evicted))
-
-
-def _lacks_encoding(encoding: str, offered: tuple[str, ...]) -> str:
-    return (
-        f"encodings: {', '.join(offered) or 'none'}, but this run needs {encoding!r}: "
-        "install a version of the edge that has it"
-    )
 
 
 def _manifest_mismatch(manifest: str | None, state: Run) -> str:

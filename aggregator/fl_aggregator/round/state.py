@@ -22,6 +22,7 @@ from fl_shared.protocol.messages import (
     primary_of,
 )
 from fl_shared.protocol.messages import Phase as PhaseName
+from fl_shared.tensors.encodings.float32 import FLOAT32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +225,7 @@ class Summary:
     the version itself. ``similarity``: of the updates, null if they were not compared. ``edges``: by client, the
     primary metric of version ``edges_version`` on the edge's own holdout: of the round's version if edges were asked
     for their holdouts, else of its base, as the participants measured it before they trained. ``personal``: by client,
-    of the last version with ``--personalize``.
+    of the last version with ``--personalize``. ``encoding``: of the updates' deltas.
     """
 
     round: int
@@ -245,6 +246,7 @@ class Summary:
     edges: Mapping[str, float] = field(default_factory=dict)
     edges_version: int | None = None
     personal: Mapping[str, PersonalScore] = field(default_factory=dict)
+    encoding: str = FLOAT32.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,6 +88,7 @@ def summary_of(
             "aggregating": round(now - closed, 6),
         },
         edges=edges,
+        encoding=phase.encoding,
         edges_version=phase.base.version if edges and phase.base is not None else None,
     )
 

@@ -59,6 +59,7 @@ def new(
     if isinstance(weights, PlainWeights):
         plain, weights = weights, None
     elif weights is not None:
+        weights = weights.published_in(settings.model_encoding)
         first = FirstWeights(digest=weights.digest, manifest=weights.manifest.digest)
     path = run_dir if run_dir is not None else run_directory.new_run_path(settings.task)
     directory = RunDirectory(path, settings.durability, checkpoints=_checkpoints(settings))

@@ -27,7 +27,9 @@ from fl_aggregator.storage.disk_space import raising_disk_full
 from fl_aggregator.storage.strategy_state import state_digest, write_state
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.system.files import delete_temporary_files, temporary_path, write_atomically
+from fl_shared.tensors.encodings.bfloat16 import BFLOAT16
 from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.encodings.section import SectionFormat
 from fl_shared.tensors.manifest import MAX_ARRAYS, Manifest, Vector, flatten, manifest_of
 from fl_shared.tensors.safetensors_file import Head, Tensor, file_head, read_head
 from fl_shared.tensors.sections import WEIGHTS, ModelSection, model_digest
@@ -37,31 +39,52 @@ MAX_CHECKPOINTS: Final = 3
 """Number of checkpoints that are kept: the version before the newest may still be in evaluation."""
 BUFFERS: Final = "buffers"
 """The key in the metadata of a model of ours."""
+ENCODING: Final = "published_as"
+"""The key of the encoding in which the model was published, if that is not float32."""
+SHA256: Final = "sha256"
+"""The key of the digest of the float32 weights, in hexadecimal, with `ENCODING`."""
+MODEL_ENCODINGS: Final = (FLOAT32.name, BFLOAT16.name)
+"""In which a model can be published. Others lose too much, or are for changes."""
 _VERSION_NAME: Final = re.compile(r"version-([0-9]{6,15})\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The weights of a model, of shape (manifest.values,), with their manifest and digest."""
+    """The weights of a model, of shape (manifest.values,), with their manifest, and the digest of what is published.
+
+    ``encoding``: in which it is published. The weights are float32 all the same.
+    """
 
     manifest: Manifest
     weights: Vector
     digest: str
+    encoding: str = FLOAT32.name
 
     @classmethod
-    def of(cls, manifest: Manifest, weights: Vector, name: str = WEIGHTS) -> Model:
+    def of(
+        cls, manifest: Manifest, weights: Vector, name: str = WEIGHTS, encoding: str = FLOAT32.name
+    ) -> Model:
         """Makes a model of weights, which are converted to contiguous float32, and computes its digest.
 
         ``name``: of its one section.
         """
         weights = np.ascontiguousarray(weights, np.float32)
-        section = ModelSection(name, manifest, FLOAT32.encode(weights, seed=0))
-        return cls(manifest, weights, model_digest([section]))
+        unnamed = cls(manifest, weights, "", encoding)
+        return replace(unnamed, digest=model_digest([unnamed.section(name)]))
 
     @property
     def data(self) -> memoryview:
-        """The bytes of the weights, as they are sent and stored."""
+        """The bytes of the weights, as they are stored."""
         return FLOAT32.encode(self.weights, seed=0)
+
+    def section(self, name: str = WEIGHTS) -> ModelSection:
+        """The one section of the model, as it is published."""
+        form = SectionFormat.of(self.encoding, self.manifest)
+        return ModelSection(name, self.manifest, form.encode(self.weights, seed=0), self.encoding)
+
+    def published_in(self, encoding: str) -> Model:
+        """The same weights, published in another encoding."""
+        return self if encoding == self.encoding else Model.of(self.manifest, self.weights, WEIGHTS, encoding)
 
 
 class Checkpoints:
@@ -267,6 +290,8 @@ def _mapped(path: Path, model: Model) -> Model:
 def safetensors_header(model: Model, metadata: Mapping[str, str]) -> bytes:
     """The bytes before the weights in a safetensors file; the weights follow as they are in the vector."""
     buffers = [array.name for array in model.manifest.arrays if array.role == "buffer"]
+    if model.encoding != FLOAT32.name:  # the digest says nothing of the bits that are not published
+        metadata = {**metadata, ENCODING: model.encoding, SHA256: hashlib.sha256(model.data).hexdigest()}
     tensors = (Tensor(a.name, a.shape, FLOAT32.size(a.values)) for a in model.manifest.arrays)
     return file_head(tensors, {BUFFERS: json.dumps(buffers), **metadata})
 
@@ -315,7 +340,15 @@ def model_of(path: Path, metadata: Mapping[str, str], arrays: Mapping[str, NDArr
         manifest = manifest_of(arrays, buffers)
     except ValidationError as error:
         raise UserError(f"{path}: {error.errors(include_url=False)[0]['msg']}") from None
-    return Model.of(manifest, flatten(arrays, manifest))
+    encoding = metadata.get(ENCODING, FLOAT32.name)
+    if encoding not in MODEL_ENCODINGS:
+        raise UserError(
+            f"{path}: {ENCODING} in its metadata is {encoding!r:.40}, expected {' or '.join(MODEL_ENCODINGS)}"
+        )
+    model = Model.of(manifest, flatten(arrays, manifest), encoding=encoding)
+    if encoding != FLOAT32.name and metadata.get(SHA256) != hashlib.sha256(model.data).hexdigest():
+        raise UserError(f"{path}: {SHA256} in its metadata does not match the weights: the file is damaged")
+    return model
 
 
 def model_sha256(path: Path) -> str:

@@ -13,6 +13,7 @@ from fl_edge.session.transitions import Transition, cancel_work, then, transitio
 from fl_edge.session.work import Fetching, Idle, Reporting, ReportingFailure, Training
 from fl_shared.protocol import abilities
 from fl_shared.protocol import messages as m
+from fl_shared.tensors.encodings import registry
 
 MIN_FETCH_TIMEOUT = 10.0
 """The least time allowed for fetching a base, in seconds, however little the round has left."""
@@ -176,9 +177,8 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
             f"task: {selected.task!r} in the selection, but this edge was admitted to {membership.task!r}"
         )
         return reporting.report_failure(session, selected, detail, now)
-    if selected.encoding not in session.identity.encodings:
-        has = " or ".join(map(repr, session.identity.encodings))
-        detail = f"encoding: {selected.encoding!r} in the selection, but this edge can send updates in {has}"
+    if problem := _problem_of_encoding(session, selected.encoding):
+        detail = f"encoding in the selection: {problem}"
         return reporting.report_failure(session, selected, detail, now)
     training, correction = selected.training, selected.correction
     needed = abilities.needed(
@@ -201,6 +201,18 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
     session = replace(session, work=Fetching(job, selected))
     timeout = max(MIN_FETCH_TIMEOUT, selected.seconds_left)
     return transition(session, notice, Fetch(job, selected.base.digest, timeout, selected.companions))
+
+
+def _problem_of_encoding(session: Session, name: str) -> str | None:
+    """Says why the edge cannot send updates in an encoding; null if it can."""
+    if registry.kind_of(name) not in session.identity.encodings:
+        has = " or ".join(map(repr, session.identity.encodings))
+        return f"{name!r}, but this edge can send updates in {has}"
+    try:
+        registry.get(name)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _with_newest_base(session: Session, selected: m.Selected) -> m.Selected:

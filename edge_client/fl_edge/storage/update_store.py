@@ -21,9 +21,9 @@ from fl_edge.session.work import PendingUpdate
 from fl_edge.storage.saved_file import delete, read_metadata, reason_of
 from fl_shared.protocol import messages as m
 from fl_shared.system.files import open_regular, write_atomically
-from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.registry import SectionEncoding
+from fl_shared.tensors.encodings.section import SectionFormat
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.safetensors_file import Tensor, file_head
 from fl_shared.tensors.sections import ModelSection, model_digest
@@ -141,7 +141,7 @@ def _sections(metadata: _Metadata, data: memoryview) -> tuple[ModelSection, ...]
     start = 0
     for section in metadata.sections:
         manifest = Manifest(arrays=section.arrays)
-        stop = start + registry.get(section.encoding).size(manifest.values)
+        stop = start + SectionFormat.of(section.encoding, manifest).size
         sections.append(ModelSection(section.name, manifest, data[start:stop], section.encoding))
         start = stop
     if start != len(data):

@@ -73,7 +73,7 @@ class LoadJob:
 class TrainJob:
     """Train from the model with the digest ``base``. If it is None (round 0), make the first weights instead.
 
-    ``encoding``: of the result. ``companions``: the digests of the vectors that the aggregator publishes for the
+    ``encoding``: of the delta. ``companions``: the digests of the vectors that the aggregator publishes for the
     ``correction``, by name; ``own``: the vectors that the edge has kept, for it and as its local part, as float32.
     ``personal``: what the edge keeps of it is a model of its own.
     """
@@ -146,9 +146,8 @@ class LoadOutcome:
 class TrainOutcome:
     """A trained update. ``delta``: local − base in ``encoding``; the first weights if there was no base.
 
-    ``sections``: what the correction adds to the update, in the same ``encoding``; ``own``: what the edge keeps, as
-    float32. ``digest``: of the update (protocol, 3.4). ``steps``: of the optimiser, 0 without a base. ``seconds``:
-    of training and evaluation.
+    ``sections``: what the correction adds to the update; ``own``: what the edge keeps; both as float32. ``digest``: of
+    the update (protocol, 3.4). ``steps``: of the optimiser, 0 without a base. ``seconds``: of training and evaluation.
     """
 
     manifest: Manifest
@@ -170,9 +169,12 @@ class TrainOutcome:
 def sections_of(
     manifest: Manifest, encoding: str, delta: SharedBytes, others: Vectors | None
 ) -> tuple[ModelSection, ...]:
-    """Returns the sections of an update, in the order of their names."""
+    """Returns the sections of an update, in the order of their names. ``encoding``: of the delta."""
     data = {DELTA: delta.view, **({} if others is None else others.parts())}
-    return tuple(ModelSection(name, manifest, data[name], encoding) for name in sorted(data))
+    return tuple(
+        ModelSection(name, manifest, data[name], encoding if name == DELTA else FLOAT32.name)
+        for name in sorted(data)
+    )
 
 
 @dataclass(frozen=True, slots=True)

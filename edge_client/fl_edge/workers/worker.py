@@ -58,11 +58,11 @@ from fl_edge.workers.protocol import (
     read_frame,
     write_frame,
 )
-from fl_edge.workers.training_result import ResultBuffer, train_outcome
+from fl_edge.workers.training_result import ERROR, ResultBuffer, train_outcome
 from fl_shared.protocol.messages import Partition, UpdateMetrics
 from fl_shared.system.invocation import install_command
-from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.encodings.section import SectionFormat, decoded
 from fl_shared.tensors.manifest import Vector
 
 
@@ -77,8 +77,10 @@ class _CachedModel:
     """Each with the digest of the local part that it was made with."""
 
     def weights(self) -> Vector:
-        """Returns a writable copy-on-write view, since torch needs writable arrays."""
-        return registry.get(self.model.encoding).decode(self.model.weights.private_view())
+        """Returns a writable copy-on-write view, or a copy, since torch needs writable arrays."""
+        form = SectionFormat.of(self.model.encoding, self.model.manifest)
+        values = form.values_in(self.model.weights.private_view())
+        return values if isinstance(values, np.ndarray) else decoded(values)
 
 
 _Models = Mapping[str, _CachedModel]
@@ -239,7 +241,7 @@ class Worker:
         _check_finite(weights)
         kept = {} if job.own is None else job.own.parts()
         vectors = {name: FLOAT32.decode(data) for name, data in kept.items()}
-        local = vectors.pop(LOCAL, None)
+        local, error = vectors.pop(LOCAL, None), vectors.pop(ERROR, None)
         update = executor.train(
             weights,
             manifest,
@@ -255,7 +257,7 @@ class Worker:
         if job.personal:
             own = {name: one for name, one in update.own.items() if name == LOCAL}
             update = replace(update, own={**own, PERSONAL: model.weights() + update.delta})
-        return train_outcome(job, manifest, result, update)
+        return train_outcome(job, manifest, result, update, error)
 
     def _prediction_loop(self) -> NoReturn:
         """Runs the predictor thread."""

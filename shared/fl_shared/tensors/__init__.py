@@ -2,6 +2,7 @@
 
 ====================  ===========================================================
 ``manifest``          names, shapes and offsets of a model's arrays; the content digest
+``spans``             where the parameters and the buffers of a vector are
 ``sections``          named vectors with their manifests: a model, or an update
 ``encodings``         how the values of a section become bytes
 ``safetensors_file``  the header of a safetensors file

@@ -9,7 +9,8 @@ from typing import Final
 
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.tensors.encodings import registry
+from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.encodings.section import SectionFormat
 from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import WEIGHTS, ModelSection, model_digest
 
@@ -101,7 +102,7 @@ def model_publication(
         raise TransferError(f"chunk_size: {chunk_size}, expected at least 1")
     _check_names([section.name for section in sections], needed)
     for section in sections:
-        expected = registry.get(section.encoding).size(section.manifest.values)
+        expected = SectionFormat.of(section.encoding, section.manifest).size
         if len(section.data) != expected:
             raise TransferError(f"section {section.name!r}: {len(section.data)} bytes, expected {expected}")
     size = sum(len(section.data) for section in sections)
@@ -131,7 +132,12 @@ def check_manifest(
             manifest = Manifest(arrays=section.arrays)
         except ValueError as error:
             raise TransferError(f"section {section.name!r}: {error}") from None
-        expected = registry.get(section.encoding).size(manifest.values)
+        if FLOAT32.size(manifest.values) > max_bytes:  # what it is decoded to, however few bytes it has now
+            raise TransferError(
+                f"section {section.name!r}: {FLOAT32.size(manifest.values)} bytes as float32, "
+                f"expected at most {max_bytes}"
+            )
+        expected = SectionFormat.of(section.encoding, manifest).size
         if section.size != expected:
             raise TransferError(f"section {section.name!r}: size: {section.size}, expected {expected}")
         manifests.append(manifest)

@@ -6,7 +6,6 @@ copies into the payload.
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from typing import Final, TypedDict, cast
 
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.codec import encode
-from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.publication import MAX_CHUNKS, chunk_count
 
@@ -181,9 +179,8 @@ def chunk_size_for(
 ) -> int:
     """The size in bytes of the chunks of an update: ``preferred``, or less if the broker requires it.
 
-    ``maximum_packet_size``: bytes of the largest packet that the broker accepts, None for any. Each chunk can be
-    decoded on its own, since its size is a multiple of the encodings' granularity, and at least `MIN_CHUNK`. Raises
-    ``ValueError`` if the broker accepts no packet with such a chunk, or not the offer.
+    ``maximum_packet_size``: bytes of the largest packet that the broker accepts, None for any. A chunk has at least
+    `MIN_CHUNK` bytes. Raises ``ValueError`` if the broker accepts no packet with such a chunk, or not the offer.
     """
     limit, overhead = m.MAX_CHUNK, PACKET_OVERHEAD + _chunk_overhead(sender, update)
     if maximum_packet_size is not None:
@@ -194,14 +191,13 @@ def chunk_size_for(
                 f"its offer has {offer_size} bytes, "
                 f"but the broker accepts packets of at most {maximum_packet_size}"
             )
-    unit = math.lcm(*(registry.get(section.encoding).granularity for section in update.sections))
-    min_size = unit * -(-max(MIN_CHUNK, -(-update.size // MAX_CHUNKS)) // unit)
+    min_size = max(MIN_CHUNK, -(-update.size // MAX_CHUNKS))
     if limit < min_size:
         raise ValueError(
             f"the broker accepts packets of at most {maximum_packet_size} bytes, "
             f"but chunks of {min_size} bytes need {min_size + overhead}"
         )
-    return max(min_size, min(preferred, limit)) // unit * unit
+    return max(min_size, min(preferred, limit))
 
 
 def granted_chunks(chunks: Iterable[int], count: int) -> tuple[int, ...]:

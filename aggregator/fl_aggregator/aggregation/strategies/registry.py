@@ -24,6 +24,7 @@ from fl_aggregator.aggregation.strategies.sums import Mean, Normalized
 from fl_aggregator.configuration.settings import Settings
 from fl_shared.cli.specification import make, split
 from fl_shared.errors import UserError
+from fl_shared.tensors.encodings import registry as encodings
 
 _HERE: Final = "fl_aggregator.aggregation.strategies"
 PARTS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -147,6 +148,7 @@ def _needs_each(strategy: Strategy, settings: Settings) -> str:
         (f"--similarity {settings.similarity}", settings.similarity > 0),
         (f"--mode {settings.mode}", settings.mode == "async"),
         ("--keep-local", bool(settings.keep_local)),
+        (f"--encoding {settings.encoding}", encodings.get(settings.encoding).feedback),
         ("--personalize", settings.personalize > 0),
     )
     return next((option for option, applies in causes if applies), "")

@@ -26,6 +26,7 @@ from fl_aggregator.round.state import PersonalScore, Summary
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Envelope
 from fl_shared.system.text import natural_order
+from fl_shared.tensors.encodings.float32 import FLOAT32
 
 METRIC_DIGITS: Final = 6
 """Significant digits of a metric in ``fl/history``."""
@@ -93,9 +94,9 @@ class RoundRecord(_Lenient):
     version was evaluated, null if it was not. ``seconds``: durations by phase. ``first_served``: of a mean of versions
     that was evaluated, the first; null if it was the version itself. ``similarity``: null if updates were not compared.
     ``edges``: by client, the primary metric of version ``edges_version`` on the edge's own holdout (see `Summary`); in
-    a result only the worst. ``personal``: of the last version with ``--personalize``. ``virtual_seconds``,
-    ``real_seconds``: of a run in virtual time, its time at the end of the round, and the real time until then; null in
-    real time.
+    a result only the worst. ``personal``: of the last version with ``--personalize``. ``encoding``: of the
+    updates' deltas. ``virtual_seconds``, ``real_seconds``: of a run in virtual time, its time at the end of the round,
+    and the real time until then; null in real time.
     """
 
     round: m.Count
@@ -115,6 +116,7 @@ class RoundRecord(_Lenient):
     confusion: ConfusionMatrix | None = None
     seconds: Annotated[dict[Name, m.Seconds], Field(max_length=100)] = {}
     bytes: Traffic = Traffic()
+    encoding: Name = FLOAT32.name
     first_served: m.Count | None = None
     similarity: Similarity | None = None
     edges: EdgesValues = {}
@@ -171,6 +173,7 @@ class RoundRecord(_Lenient):
             ),
             seconds=dict(summary.seconds),
             bytes=Traffic.model_construct(up=up, down=down),
+            encoding=summary.encoding,
             first_served=summary.first_served,
             similarity=summary.similarity,
             edges={name: summary.edges[name] for name in natural_order(summary.edges)},

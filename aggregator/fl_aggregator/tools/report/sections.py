@@ -22,6 +22,7 @@ from fl_shared.system.text import (
     size_text,
     version_text,
 )
+from fl_shared.tensors.encodings.float32 import FLOAT32
 
 MAX_REPORT_ROWS: Final = 1000
 """Number of rows in a table. The page says how many there are in all, and ``--csv`` contains all rounds."""
@@ -63,7 +64,7 @@ def tiles(run: RunReport) -> Markup:
         *([] if primary == m.LOSS else [(number_text(run.last("loss")), "loss")]),
         (str(newest_version(run)), "of 1 version" if rounds == 1 else f"of {rounds} versions"),
         (duration_text(sum(record.duration for record in run.rounds)), f"in rounds{run.clock_text}"),
-        (size_text(sum(line.bytes.up for line in run.rounds)), "up, from edges"),
+        (size_text(sum(line.bytes.up for line in run.rounds)), f"up, from edges{_encodings(run)}"),
         (size_text(sum(line.bytes.down for line in run.rounds)), "down, published"),
     ]
     if (target := run.target) is not None:
@@ -77,6 +78,11 @@ def tiles(run: RunReport) -> Markup:
         )
     return tag("div", *(tag("div", tag("b", big), tag("span", small), class_="tile") for big, small in entries),
                class_="tiles")  # fmt: skip
+
+
+def _encodings(run: RunReport) -> str:
+    found = sorted({line.encoding for line in run.rounds} - {FLOAT32.name})  # also that of initial weights
+    return f" ({', '.join(found)})" if found else ""
 
 
 def newest_version(run: RunReport) -> int:

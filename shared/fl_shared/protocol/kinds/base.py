@@ -67,7 +67,9 @@ Metrics = Annotated[
     dict[Annotated[str, StringConstraints(max_length=MAX_METRIC_NAME)], Number], Field(max_length=MAX_METRICS)
 ]
 EncodingName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
-"""The name of an encoding that this program may not have; `KnownEncoding` is one that it has."""
+"""The name of an encoding that this program may not have, without parameters; `KnownEncoding` is one that it has."""
+EncodingChoice = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}(:[a-z0-9.=_-]{1,32})?$")]
+"""An encoding that this program may not have, with its parameters: ``NAME`` or ``NAME:PARAMETER``."""
 SectionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 AbilityName = EncodingName
 """The name of something that an edge can do in training; this program may not know it."""

@@ -11,7 +11,7 @@ from fl_shared.protocol.kinds.base import (
     ClientId,
     Count,
     Digest,
-    EncodingName,
+    EncodingChoice,
     Fragment,
     Metrics,
     Number,
@@ -111,7 +111,7 @@ class Selected(Scoped):
     """The opening of a round, retained on ``fl/round/<n>/selected`` or ``fl/clients/<client>/work`` until its result.
 
     ``base`` is null in round 0, in which one selected edge makes the first weights. ``cohort`` is null if it would
-    have more than 256 names. ``encoding``: of the sections of the round's updates. An update of at most
+    have more than 256 names. ``encoding``: of the section ``delta`` of the round's updates. An update of at most
     ``inline_limit`` bytes may be sent whole, without an offer. ``correction``: null in round 0, and without one.
     ``companions``: the vectors that it needs besides the base, if there are any yet. ``ticket``: it is for one edge of
     an asynchronous run, and outlives the round (protocol, 5.19); ``cohort`` is null.
@@ -124,7 +124,7 @@ class Selected(Scoped):
     seconds_left: Seconds
     training: TrainingRequest
     fold: FoldSettings
-    encoding: EncodingName
+    encoding: EncodingChoice
     base: ModelReference | None
     inline_limit: Count
     correction: Correction | None = None

@@ -30,7 +30,7 @@ from fl_shared.system.text import one_line
 from fl_shared.tensors.manifest import Manifest
 
 RefusalReason = Literal[
-    "id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "wrong-encoding", "wrong-role", "kit-expired",
+    "id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "wrong-role", "kit-expired",
     "lacks-ability", "no-partition-left", "unable",
 ]  # fmt: skip
 LimitReason = Literal[

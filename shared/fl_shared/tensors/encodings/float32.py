@@ -17,7 +17,7 @@ class Float32:
 
     name: Literal["f32"] = "f32"
     lossy = False
-    granularity: int = _DTYPE.itemsize
+    feedback = False
 
     def size(self, values: int) -> int:
         """Four bytes for each value."""
@@ -27,26 +27,26 @@ class Float32:
         """The bytes of ``vector``; a view of it where possible."""
         return np.ascontiguousarray(vector, _DTYPE).view(np.uint8).data
 
-    def decode(self, data: Buffer, out: Vector | None = None) -> Vector:
-        """The values in ``data``, copied to ``out``; without ``out``, a view of ``data`` where possible."""
+    def decode(self, data: Buffer) -> Vector:
+        """The values in ``data``; a view of it where possible. Raises ``ValueError`` for a part of a value."""
         if len(data) % _DTYPE.itemsize:
             raise ValueError(f"{len(data)} bytes, expected a multiple of {_DTYPE.itemsize}")
-        values = np.frombuffer(data, _DTYPE).astype(np.float32, copy=False)
-        if out is None:
-            return values
-        out[:] = values
-        return out
+        return np.frombuffer(data, _DTYPE).astype(np.float32, copy=False)
 
-    def check(self, data: Buffer, most: float) -> float:
+    def decode_block(self, data: Buffer, values: int, start: int, out: Vector) -> None:
+        """Copies the values from ``start`` on to ``out``."""
+        out[:] = np.frombuffer(data, _DTYPE, values)[start : start + len(out)]
+
+    def check(self, data: Buffer, values: int, most: float) -> float:
         """The largest magnitude in ``data``, found without a temporary vector.
 
         Raises `NotFiniteError` or `TooLargeError`.
         """
-        values = self.decode(data)
-        largest = magnitude(values)
+        vector = np.frombuffer(data, _DTYPE, values)
+        largest = magnitude(vector)
         if not np.isfinite(largest):
-            index = int(np.argmin(np.isfinite(values)))
-            raise NotFiniteError(index, float(values[index]))
+            index = int(np.argmin(np.isfinite(vector)))
+            raise NotFiniteError(index, float(vector[index]))
         if largest > most:
             raise TooLargeError(largest)
         return largest

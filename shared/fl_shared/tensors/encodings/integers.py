@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_shared.tensors.encodings.interface import Buffer, TooLargeError
-from fl_shared.tensors.manifest import Vector, magnitude
+from fl_shared.tensors.manifest import Vector
 
 _DTYPE: Final = np.dtype("<i8")
 Int64s = NDArray[np.int64]
@@ -18,8 +18,9 @@ class Integers:
     """The encoding ``sum``. No edge offers it, and no run asks for it: it carries integers, not a vector of floats."""
 
     name: Literal["sum"] = "sum"
-    lossy = True
-    granularity: int = _DTYPE.itemsize
+    lossy = False
+    """Of its integers: so buffers are among them."""
+    feedback = False
 
     def size(self, values: int) -> int:
         """Eight bytes for each value."""
@@ -39,17 +40,14 @@ class Integers:
         """The bytes of the nearest integers."""
         return self.of_integers(np.rint(vector).astype(np.int64))
 
-    def decode(self, data: Buffer, out: Vector | None = None) -> Vector:
-        """The integers in ``data``, rounded to float32."""
-        values = self.integers(data).astype(np.float32)
-        if out is None:
-            return values
-        out[:] = values
-        return out
+    def decode_block(self, data: Buffer, values: int, start: int, out: Vector) -> None:
+        """Writes the integers from ``start`` on to ``out``, rounded to float32."""
+        out[:] = np.frombuffer(data, _DTYPE, values)[start : start + len(out)]
 
-    def check(self, data: Buffer, most: float) -> float:
+    def check(self, data: Buffer, values: int, most: float) -> float:
         """The largest magnitude in ``data``. Raises `TooLargeError`."""
-        largest = magnitude(self.decode(data))
+        integers = np.frombuffer(data, _DTYPE, values)
+        largest = float(max(int(integers.max(initial=0)), -int(integers.min(initial=0))))
         if largest > most:
             raise TooLargeError(largest)
         return largest

@@ -2,53 +2,81 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from fl_shared.tensors.manifest import Vector
 
 Buffer = bytes | bytearray | memoryview
 """Encoded values. A memoryview must be contiguous, with elements of one byte."""
 
+BLOCK: Final = 2**15
+"""Values that an encoding should handle at a time, so that they and what is made of them stay in the cache."""
+
 
 class Encoding(Protocol):
-    """How the values of a section become bytes. An encoding has no state."""
+    """How values become bytes. An encoding has no state, and knows nothing of arrays (`sections`)."""
 
     @property
     def name(self) -> str:
-        """The name of the encoding in messages, such as ``f32``."""
+        """The name of the encoding in messages, with its parameters, such as ``f32`` or ``topk:0.01``."""
 
     @property
     def lossy(self) -> bool:
-        """Whether `decode` may return other values than `encode` was given."""
+        """Whether other values may be decoded than were encoded. Buffers are not encoded by such an encoding."""
 
     @property
-    def granularity(self) -> int:
-        """A number of bytes: data that is cut at multiples of it can be decoded piece by piece."""
+    def feedback(self) -> bool:
+        """Whether an edge adds what was lost of its last update to the next one (error feedback)."""
 
     def size(self, values: int) -> int:
-        """The number of bytes that ``values`` values need."""
+        """The number of bytes of ``values`` values. It depends on nothing else."""
 
     def encode(self, vector: Vector, seed: int) -> memoryview:
         """The bytes of ``vector``, shape (values,), perhaps as a view.
 
-        All random choices follow from ``seed``.
+        All random choices follow from ``seed``. Values that are not finite are encoded so that `check` finds them.
         """
 
-    def decode(self, data: Buffer, out: Vector | None = None) -> Vector:
-        """The values in ``data``, written to ``out`` if it is given; otherwise perhaps a view of ``data``.
+    def decode_block(self, data: Buffer, values: int, start: int, out: Vector) -> None:
+        """Writes the values from ``start`` on to ``out``, of ``values`` values in all.
 
-        Raises ``ValueError`` if no vector has as many bytes as ``data``.
+        ``data`` has been checked. Nothing of the size of the whole vector is allocated.
         """
 
-    def check(self, data: Buffer, most: float) -> float:
-        """The largest magnitude of the values in ``data``.
+    def check(self, data: Buffer, values: int, most: float) -> float:
+        """An upper bound of the magnitudes in ``data``, whose length is ``size(values)``.
 
-        Raises `NotFiniteError`, and `TooLargeError` if the magnitude is above ``most``.
+        It is the largest magnitude, or so little more that rounding explains it. Raises `MalformedError`,
+        `NotFiniteError`, and `TooLargeError` if it is above ``most``.
         """
+
+
+@runtime_checkable
+class Family(Protocol):
+    """Encodings that differ in a parameter, under one name: ``NAME:PARAMETER``."""
+
+    @property
+    def name(self) -> str:
+        """The name without the parameter, which edges offer."""
+
+    @property
+    def example(self) -> str:
+        """A parameter."""
+
+    @property
+    def expected(self) -> str:
+        """What the parameter must be, as the text of an error says it."""
+
+    def of(self, parameter: str) -> Encoding:
+        """The encoding with this parameter. Raises ``ValueError``."""
 
 
 class ContentError(ValueError):
-    """A section holds a value that must not be used."""
+    """A section holds what must not be used."""
+
+
+class MalformedError(ContentError):
+    """The bytes are not those of any values."""
 
 
 class NotFiniteError(ContentError):
@@ -61,7 +89,7 @@ class NotFiniteError(ContentError):
 
 
 class TooLargeError(ContentError):
-    """A value is larger than allowed; ``magnitude`` is the largest magnitude in the section."""
+    """A value is larger than allowed; ``magnitude`` bounds the magnitudes in the section."""
 
     def __init__(self, magnitude: float) -> None:
         super().__init__(f"a value of magnitude {magnitude:g}")

@@ -8,70 +8,121 @@ from typing import Annotated, Final, Literal
 import numpy as np
 from pydantic import AfterValidator, WithJsonSchema
 
+from fl_shared.tensors.encodings.bfloat16 import BFLOAT16
 from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.encodings.int8 import INT8
 from fl_shared.tensors.encodings.integers import SUM
-from fl_shared.tensors.encodings.interface import Encoding
+from fl_shared.tensors.encodings.interface import Encoding, Family
+from fl_shared.tensors.encodings.topk import TOPK
+from fl_shared.tensors.manifest import Vector
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_PARAMETER: Final = re.compile(r"[a-z0-9.=_-]{1,32}")
 _PROBE: Final = np.array([0.0, -1.5, 0.25], np.float32)
 
 
-def checked(*encodings: Encoding) -> dict[str, Encoding]:
+def checked(*given: Encoding | Family) -> dict[str, Encoding | Family]:
     """The encodings by name. Raises ``ValueError`` if one contradicts itself or two have the same name."""
-    found: dict[str, Encoding] = {}
-    for encoding in encodings:
-        name = encoding.name
+    found: dict[str, Encoding | Family] = {}
+    for one in given:
+        name = one.name
         if not _NAME.fullmatch(name):
             raise ValueError(f"encoding {name!r}: expected a name that matches {_NAME.pattern}")
         if name in found:
             raise ValueError(f"encoding {name!r}: there are two of that name")
-        if encoding.granularity < 1:
-            raise ValueError(f"encoding {name!r}: granularity: {encoding.granularity}, expected at least 1")
-        data, out = encoding.encode(_PROBE, seed=0), np.empty_like(_PROBE)
-        if len(data) != encoding.size(len(_PROBE)):
-            raise ValueError(
-                f"encoding {name!r}: size: {encoding.size(len(_PROBE))}, but it encodes to {len(data)} bytes"
-            )
-        if encoding.decode(data).shape != _PROBE.shape or encoding.decode(data, out) is not out:
-            raise ValueError(f"encoding {name!r}: does not decode what it has encoded")
-        if not encoding.lossy and not np.array_equal(out, _PROBE):
-            raise ValueError(f"encoding {name!r}: decodes to other values, but says that it is not lossy")
-        encoding.check(data, most=2.0)
-        found[name] = encoding
+        _check(name, one.of(one.example) if isinstance(one, Family) else one)
+        found[name] = one
     return found
 
 
-ENCODINGS: Final = checked(FLOAT32)
+def _check(name: str, encoding: Encoding) -> None:
+    data, decoded = encoding.encode(_PROBE, seed=0), np.full_like(_PROBE, np.nan)
+    if len(data) != encoding.size(len(_PROBE)):
+        raise ValueError(
+            f"encoding {name!r}: size: {encoding.size(len(_PROBE))}, but it encodes to {len(data)} bytes"
+        )
+    encoding.decode_block(data, len(_PROBE), 0, decoded)
+    last: Vector = np.empty(1, np.float32)
+    encoding.decode_block(data, len(_PROBE), len(_PROBE) - 1, last)
+    if last[0] != decoded[-1]:
+        raise ValueError(f"encoding {name!r}: decodes other values in blocks")
+    if not encoding.lossy and not np.array_equal(decoded, _PROBE):
+        raise ValueError(f"encoding {name!r}: decodes to other values, but says that it is not lossy")
+    if not np.abs(decoded).max() <= encoding.check(data, len(_PROBE), most=2.0):
+        raise ValueError(f"encoding {name!r}: check: finds a smaller magnitude than it decodes")
+
+
+ENCODINGS: Final = checked(FLOAT32, BFLOAT16, INT8, TOPK)
 
 
 def names() -> tuple[str, ...]:
-    """The names of all encodings, in ascending order."""
+    """The names of all encodings, without parameters, in ascending order: what an edge offers."""
     return tuple(sorted(ENCODINGS))
 
 
+def kind_of(name: str) -> str:
+    """The name of an encoding without its parameter, by which edges offer it."""
+    return name.partition(":")[0]
+
+
+def parse(text: str) -> Encoding:
+    """The encoding that a user means by ``text``, whose ``name`` may be written in another way.
+
+    Raises ``ValueError`` that says what was expected.
+    """
+    kind, colon, parameter = text.partition(":")
+    if kind not in ENCODINGS:
+        raise ValueError(f"{text[:32]!r}, expected {expected()}")
+    found = ENCODINGS[kind]
+    if not isinstance(found, Family):
+        if colon:
+            raise ValueError(f"{text[:64]!r}, expected {kind!r}, which has no parameter")
+        return found
+    try:
+        if not _PARAMETER.fullmatch(parameter):
+            raise ValueError(parameter)
+        return found.of(parameter)
+    except ValueError:
+        example = f"{found.name}:{found.example}"
+        raise ValueError(f"{text[:64]!r}, expected {found.expected}: for example {example!r}") from None
+
+
 def get(name: str) -> Encoding:
-    """The encoding called ``name``, that of sums included. Raises ``ValueError`` for an unknown name."""
-    if name == SUM.name:
-        return SUM
-    if name not in ENCODINGS:
-        raise ValueError(f"{name[:32]!r}, expected {expected()}")
-    return ENCODINGS[name]
+    """The encoding called ``name`` in messages, that of sums included. Raises ``ValueError`` for an unknown name."""
+    encoding = SUM if name == SUM.name else parse(name)
+    if encoding.name != name:
+        raise ValueError(f"{name[:64]!r}, expected {encoding.name!r}: a name has one form")
+    return encoding
 
 
 def expected() -> str:
     """All names of encodings, as the text of an error lists them."""
-    return " or ".join(map(repr, names()))
+    return " or ".join(repr(_pattern(one)) for one in names())
+
+
+def _pattern(name: str) -> str:
+    one = ENCODINGS[name]
+    return f"{name}:{one.example}" if isinstance(one, Family) else name
 
 
 def _known(name: str) -> str:
-    if name not in ENCODINGS:
+    if name == SUM.name:
         raise ValueError(f"expected {expected()}")
+    get(name)
     return name
 
 
+def _schema() -> str:
+    alternatives = (
+        f"{name}:{_PARAMETER.pattern}" if isinstance(one, Family) else name
+        for name, one in sorted(ENCODINGS.items())
+    )
+    return f"^({'|'.join(alternatives)})$"
+
+
 KnownEncoding = Annotated[
-    str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": list(names())})
+    str, AfterValidator(_known), WithJsonSchema({"type": "string", "pattern": _schema()})
 ]
-"""The name of an encoding that is in the registry."""
+"""The name of an encoding that is in the registry, as it is in messages."""
 SectionEncoding = KnownEncoding | Literal["sum"]
 """The encoding of a section of an update."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fl_aggregator.aggregation.inner_products import BLOCK, blocks, gram, norm, spans
+from fl_aggregator.aggregation.inner_products import BLOCK, blocks, gram, norm
 from fl_shared.tensors.manifest import ArraySpec, Manifest
+from fl_shared.tensors.spans import spans
 
 RANDOM = np.random.default_rng(3)
 

@@ -14,6 +14,7 @@ from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate, 
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.protocol.messages import Update
 from fl_shared.tensors.encodings.registry import ENCODINGS
+from fl_shared.tensors.encodings.section import SectionFormat
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 from fl_shared.tensors.sections import DELTA
 from tests.support.builders import digest_of, section, update
@@ -245,12 +246,12 @@ def test_5_12_an_update_in_another_encoding_than_selected(float16: Float16) -> N
 
 def test_what_is_expected_in_another_encoding_has_its_length_and_its_values(float16: Float16) -> None:
     expected = ExpectedUpdate((DELTA,), "f16", MANIFEST, 100.0, 1e12)
-    vector = np.arange(9, dtype=np.float32) / np.float32(4)
-    data = bytes(float16.encode(vector, seed=0))
+    vector = np.arange(MANIFEST.values, dtype=np.float32) / np.float32(4)
+    data = bytes(SectionFormat.of(float16.name, MANIFEST).encode(vector, seed=0))
     good = update(section(data, MANIFEST).model_copy(update={"encoding": "f16"}))
-    assert np.array_equal(checked(good, expected).delta.values, vector)
+    assert np.array_equal(checked(good, expected).delta.values[:], vector)
     short = update(section(data[:-1], MANIFEST).model_copy(update={"encoding": "f16"}))
-    assert refused(short, expected) == ("wrong-size", "delta.data: 17 bytes, expected 18")
+    assert refused(short, expected) == ("wrong-size", "delta.data: 19 bytes, expected 20")
 
 
 # --- first weights ----------------------------------------------------------------------------------------
@@ -264,7 +265,7 @@ def test_first_weights_bring_their_manifest_and_may_be_large() -> None:
     vector = values((0, 1e6))
     found = checked(update(section(vector.tobytes(), MANIFEST, arrays=MANIFEST.arrays)), FIRST)
     assert found.manifest == MANIFEST
-    assert found.delta.values.tobytes() == vector.tobytes()
+    assert found.delta.values[:].tobytes() == vector.tobytes()
 
 
 def test_first_weights_without_arrays() -> None:

@@ -46,6 +46,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "durability": "process",
         "require_sealed": False,
         "encoding": "f32",
+        "model_encoding": "f32",
         "batch_size": None,
         "lr": None,
         "lr_decay": 1.0,

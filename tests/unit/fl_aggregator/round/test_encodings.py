@@ -24,8 +24,9 @@ def test_4_8_a_training_edge_that_lacks_the_encoding_of_the_run_is_refused(
     half_precision: str, offered: str, lacking: str
 ) -> None:
     playbook = Playbook(clients=2, per_round=2, encoding=half_precision)
-    said = f"*encodings:*{offered.replace(',', ', ')},*{lacking}*".replace(" ", "?")
-    assert playbook >> "start" >> f"join 0 encodings={offered}" << f"refuse 0 wrong-encoding {said}"
+    offers = offered.replace(",", ", ")
+    said = f"*encodings: the run needs {lacking}; this edge has {offers}*".replace(" ", "?")
+    assert playbook >> "start" >> f"join 0 encodings={offered}" << f"refuse 0 lacks-ability {said}"
     assert playbook.state.roster["0"].unable
     assert playbook.state.roster.trainers() == ()
 

@@ -137,10 +137,10 @@ def test_5_2_a_failure_is_told_until_the_round_is_over() -> None:
 
 def test_5_12_an_edge_that_does_not_know_the_encoding_of_the_round_says_so() -> None:
     script = ready()
-    [failed] = sent(script.do("selected 1 encoding=q8"))
+    [failed] = sent(script.do("selected 1 encoding=q4"))
     assert isinstance(failed, m.TrainingFailed)
     assert (failed.round, failed.detail) == (
         1,
-        "encoding: 'q8' in the selection, but this edge can send updates in 'f32'",
+        "encoding in the selection: 'q4', but this edge can send updates in 'bf16' or 'f32' or 'q8' or 'topk'",
     )
     assert [type(effect) for effect in script.do("selected 2")] == [LogNotice, LogNotice, Fetch]

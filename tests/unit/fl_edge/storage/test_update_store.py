@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from fl_edge.session.work import PendingUpdate
 from fl_edge.storage import saved_file, update_store
 from fl_shared.tensors.encodings.registry import ENCODINGS
+from fl_shared.tensors.encodings.section import SectionFormat
 from fl_shared.tensors.sections import ModelSection
 from tests.support.builders import finished_update
 from tests.support.encodings import Float16
@@ -50,7 +51,7 @@ def test_a_section_in_another_encoding(tmp_path: Path, monkeypatch: pytest.Monke
     """Its length is that of the encoding, and other tools see bytes."""
     monkeypatch.setitem(ENCODINGS, "f16", Float16())
     path, one = tmp_path / update_store.FILE_NAME, finished()
-    half = Float16().encode(np.frombuffer(DATA, "<f4"), seed=0)
+    half = SectionFormat.of("f16", MANIFEST).encode(np.frombuffer(DATA, "<f4"), seed=0)
     both = finished_update(
         ModelSection("control", MANIFEST, half, "f16"), ModelSection("delta", MANIFEST, DATA)
     )

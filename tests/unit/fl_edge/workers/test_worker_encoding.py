@@ -9,21 +9,24 @@ from fl_edge.workers.jobs import JobResult, TrainOutcome
 from fl_edge.workers.training_result import ResultBuffer
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.registry import ENCODINGS
+from fl_shared.tensors.encodings.section import SectionFormat
+from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import DELTA, ModelSection, model_digest
 from tests.support.builders import partition, training_request
 from tests.support.encodings import Float16
 from tests.support.fuzz.inline_pool import InlinePool
 
 VALUES = np.array([-1.0, 0.0, 0.25], np.float32)
+MANIFEST = Manifest(arrays=(ArraySpec(name="w", shape=(3,)),))
 
 
 def test_a_worker_copies_its_result_only_to_encode_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENCODINGS, "f16", Float16())
     result = ResultBuffer()
     result.allocate(3)[:] = VALUES
-    assert result.encoded("f32", seed=0) is result.memory
+    assert result.encoded(SectionFormat.of("f32", MANIFEST), seed=0) is result.memory
     assert FLOAT32.decode(result.memory.view).tobytes() == VALUES.tobytes()
-    half = result.encoded("f16", seed=0)
+    half = result.encoded(SectionFormat.of("f16", MANIFEST), seed=0)
     assert half.size == 6
     assert np.array_equal(Float16().decode(half.view), VALUES)
 

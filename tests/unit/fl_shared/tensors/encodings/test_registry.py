@@ -18,7 +18,7 @@ from fl_shared.tensors.encodings.interface import Encoding, NotFiniteError, TooL
 from fl_shared.tensors.manifest import ArraySpec, Vector
 from tests.support.encodings import Float16
 
-ALL = [*registry.ENCODINGS.values(), Float16()]
+ALL = [*(registry.parse(name) for name in ("bf16", "f32", "q8", "topk:0.01", "topk:0.5")), Float16()]
 """And that of the tests, so that they are known to suit more than one."""
 
 every = pytest.mark.parametrize("encoding", ALL, ids=lambda encoding: encoding.name)
@@ -29,29 +29,29 @@ def some(values: int) -> Vector:
     return (np.arange(values, dtype=np.float32) - np.float32(3)) / np.float32(4)
 
 
+def decoded(encoding: Encoding, data: memoryview, values: int, step: int) -> Vector:
+    """What ``data`` says, decoded ``step`` values at a time."""
+    out = np.full(values, np.nan, np.float32)
+    for start in range(0, values, step):
+        encoding.decode_block(data, values, start, out[start : start + step])
+    return out
+
+
 # --- what each must do ------------------------------------------------------------------------------------
 
 
 @every
-@pytest.mark.parametrize("values", [0, 1, 1000])
+@pytest.mark.parametrize("values", [0, 1, 255, 256, 257, 1000, 70_000])
 def test_what_is_encoded_has_its_size_and_is_decoded(encoding: Encoding, values: int) -> None:
     vector = some(values)
     data = encoding.encode(vector, seed=1)
     assert len(data) == encoding.size(values)
     assert (data.format, data.ndim) == ("B", 1)
-    assert np.array_equal(encoding.decode(data), vector)
-    out = np.full(values, np.nan, np.float32)
-    assert encoding.decode(bytes(data), out) is out
-    assert np.array_equal(out, vector)
-
-
-@every
-def test_data_is_decoded_in_pieces(encoding: Encoding) -> None:
-    vector = some(100)
-    data = encoding.encode(vector, seed=1)
-    for step in (encoding.granularity, 7 * encoding.granularity):
-        pieces = [encoding.decode(data[start : start + step]) for start in range(0, len(data), step)]
-        assert np.array_equal(np.concatenate(pieces), vector)
+    whole = decoded(encoding, data, values, max(values, 1))
+    assert encoding.lossy or np.array_equal(whole, vector)
+    assert np.abs(whole).max(initial=0) <= encoding.check(data, values, most=math.inf)
+    for step in (97, 256, 300):
+        assert np.array_equal(decoded(encoding, data, values, step), whole)
 
 
 @every
@@ -62,16 +62,18 @@ def test_the_same_seed_gives_the_same_bytes(encoding: Encoding) -> None:
 @every
 def test_the_content_is_checked(encoding: Encoding) -> None:
     vector = some(10)
-    assert encoding.check(encoding.encode(vector, seed=0), most=1.5) == 1.5
-    with pytest.raises(TooLargeError, match=r"a value of magnitude 1\.5"):
-        encoding.check(encoding.encode(vector, seed=0), most=1.25)
-    assert encoding.check(b"", most=0.0) == 0.0
+    vector[-1] = 1.75  # above the others, so that any encoding keeps it
+    assert encoding.check(encoding.encode(vector, seed=0), 10, most=1.75) == 1.75
+    with pytest.raises(TooLargeError, match=r"a value of magnitude 1\.75"):
+        encoding.check(encoding.encode(vector, seed=0), 10, most=1.5)
+    assert encoding.check(memoryview(b""), 0, most=0.0) == 0.0
     for value in (math.nan, math.inf, -math.inf):
         vector[6] = value
-        with pytest.raises(NotFiniteError, match="value 6 is") as caught:
-            encoding.check(encoding.encode(vector, seed=0), most=math.inf)
-        assert caught.value.index == 6
-        assert str(caught.value.value) == str(value)
+        with pytest.raises(NotFiniteError) as caught:
+            encoding.check(encoding.encode(vector, seed=0), 10, most=math.inf)
+        if encoding.name != "q8":  # which knows the block alone
+            assert caught.value.index == 6
+            assert str(caught.value.value) == str(value)
 
 
 def test_f32_copies_nothing() -> None:
@@ -99,10 +101,34 @@ def test_f32_does_not_decode_a_part_of_a_value() -> None:
 
 
 def test_the_registry() -> None:
-    assert registry.names() == ("f32",)
+    assert registry.names() == ("bf16", "f32", "q8", "topk")
     assert registry.get("f32") is FLOAT32
-    with pytest.raises(ValueError, match="'q8', expected 'f32'"):
-        registry.get("q8")
+    assert registry.get("topk:0.1").name == "topk:0.1"
+    assert registry.kind_of("topk:0.1") == "topk"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("q4", "'q4', expected 'bf16' or 'f32' or 'q8' or 'topk:0.01'"),
+        ("q8:256", "'q8:256', expected 'q8', which has no parameter"),
+        ("topk", "'topk', expected the ratio of the values to send, from 0.000001 to 0.5: for example 'topk:0.01'"),
+        ("topk:", "'topk:', expected the ratio"),
+        ("topk:0.6", "'topk:0.6', expected the ratio"),
+        ("topk:nan", "'topk:nan', expected the ratio"),
+        ("topk:0.010", "'topk:0.010', expected 'topk:0.01': a name has one form"),
+        ("topk:1e-2", "'topk:1e-2', expected 'topk:0.01': a name has one form"),
+    ],
+)  # fmt: skip
+def test_3_8_a_name_has_one_form(name: str, said: str) -> None:
+    with pytest.raises(ValueError, match="expected") as caught:
+        registry.get(name)
+    assert str(caught.value).startswith(said)
+
+
+def test_a_user_may_write_a_parameter_in_any_form() -> None:
+    assert registry.parse("topk:0.010").name == "topk:0.01"
+    assert registry.parse("topk:1e-2").name == "topk:0.01"
 
 
 class Wrong(Float16):
@@ -113,16 +139,19 @@ class Wrong(Float16):
             setattr(self, name, value)
 
 
+def _ones(_data: object, _values: int, start: int, out: Vector) -> None:
+    out[:] = np.arange(len(out)) + 7 * start
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
         (Wrong(name="F 16"), "'F 16': expected a name that matches"),
         (Wrong(name="f32"), "'f32': there are two of that name"),
-        (Wrong(granularity=0), "'f16': granularity: 0, expected at least 1"),
         (Wrong(size=lambda values: values), "'f16': size: 3, but it encodes to 6 bytes"),
-        (Wrong(decode=lambda _, out=None: some(2) if out is None else out), "'f16': does not decode what"),
-        (Wrong(decode=lambda *_: some(3)), "'f16': does not decode what"),
+        (Wrong(decode_block=_ones), "'f16': decodes other values in blocks"),
         (Wrong(lossy=False, encode=lambda *_, **__: memoryview(bytes(6))), "'f16': decodes to other values"),
+        (Wrong(check=lambda *_, **__: 1.0), "'f16': check: finds a smaller magnitude"),
     ],
 )
 def test_an_encoding_that_contradicts_itself_is_found_out_at_import(wrong: Encoding, said: str) -> None:
@@ -139,6 +168,8 @@ def test_one_that_is_right_is_taken() -> None:
 def test_a_section_in_an_unknown_encoding_is_not_read(model: type[m.Fragment]) -> None:
     fields: dict[str, Any] = {"name": "weights", "manifest": "ab" * 32, "data": b"", "size": 0}
     fields["arrays"] = (ArraySpec(name="a", shape=(0,)),)
-    model.model_validate(fields | {"encoding": "f32"})
-    with pytest.raises(ValueError, match="expected 'f32'"):
-        model.model_validate(fields | {"encoding": "f16"})
+    for known in ("f32", "q8", "topk:0.01"):
+        model.model_validate(fields | {"encoding": known})
+    for unknown in ("f16", "topk", "topk:0.010"):
+        with pytest.raises(ValueError, match="expected "):
+            model.model_validate(fields | {"encoding": unknown})

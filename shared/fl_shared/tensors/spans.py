@@ -1,0 +1,22 @@
+"""Where the parameters and the buffers of a vector are."""
+
+from __future__ import annotations
+
+from fl_shared.tensors.manifest import Manifest
+
+Span = tuple[int, int]
+"""The first of some consecutive values of a vector, and the one after the last."""
+
+
+def spans(manifest: Manifest, *, buffers: bool) -> list[Span]:
+    """Returns where the buffers of a vector are, or where its parameters are, in ascending order."""
+    found: list[Span] = []
+    start = 0
+    for array in manifest.arrays:
+        stop = start + array.values
+        if (array.role == "buffer") == buffers and stop > start:
+            if found and found[-1][1] == start:
+                start = found.pop()[0]
+            found.append((start, stop))
+        start = stop
+    return found
