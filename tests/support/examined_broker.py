@@ -8,8 +8,8 @@ from typing import Any
 from tests.support.programs import Program
 
 ALL_NAMES = [
-    "connection", "limits", "messages", "retain", "wildcards", "no-local", "wills", "packets", "bursts",
-    "model windows", "shared", "answers", "expiry", "rights", "run",
+    "connection", "limits", "messages", "retain", "wildcards", "retain wildcards", "no-local", "wills", "packets",
+    "bursts", "model windows", "shared", "answers", "expiry", "rights", "run",
 ]  # fmt: skip
 
 

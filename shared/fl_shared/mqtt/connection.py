@@ -313,7 +313,7 @@ class Connection:
         timeout = self.settings.connect_timeout
         reason = (
             f"{self.settings.address} accepted the connection but did not answer within {timeout:g} s: "
-            "is an MQTT broker listening there?"
+            "is an MQTT broker listening there, or one that speaks only MQTT 3.1.1?"
         )
         self._timer = self._thread.call_later(timeout, lambda: link.abort(reason))
         link.start()

@@ -106,6 +106,10 @@ class ProbeSession:
         finally:
             self._patience = 1
 
+    def adopt_topic(self, topic: str) -> None:
+        """Lets `clear_retained` remove what another session's check retains here."""
+        self._retained.add(topic)
+
     def retain(self, probe: Probe, suffix: str, payload: bytes, *, expiry: int | None = None) -> int:
         """Publishes a retained message, which `clear_retained` removes.
 

@@ -145,6 +145,26 @@ def wildcards(bench: ProbeSession) -> Finding:
     return Finding("wildcards", "ok", "+ and #")
 
 
+def retained_for_wildcards(bench: ProbeSession) -> Finding:
+    """Checks whether a later subscription with ``+`` gets retained messages: some brokers give it none."""
+    if not bench.connack.retain_available:
+        return Finding("retain wildcards", "untested", "they need retain", essential=False)
+    with bench.probe() as publisher:
+        bench.retain(publisher, "kept-for-all", b"kept")
+        with bench.probe(second=True) as subscriber:
+            subscriber.subscribe([bench.topic("+")])
+            received = subscriber.receive(1, bench.timeout)
+        bench.retain(publisher, "kept-for-all", b"")
+    if any(message.topic == bench.topic("kept-for-all") for message in received):
+        return Finding("retain wildcards", "ok", "a later subscription with + gets what is retained")
+    return Finding(
+        "retain wildcards",
+        "limited",
+        "a later subscription with + gets nothing that is retained",
+        "an edge that returns in mid-round hears of it when it registers; watchers see only what comes",
+    )
+
+
 def no_local(bench: ProbeSession) -> Finding:
     """Checks No Local and Retain As Published (MQTT 5, 3.8.3.1).
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final, get_args
 
-from fl_aggregator.tools.doctor import delivery, online, packets, queues, rights
+from fl_aggregator.tools.doctor import across, delivery, online, packets, queues, rights
 from fl_aggregator.tools.doctor.bench import ProbeSession
 from fl_aggregator.tools.doctor.findings import DoctorReport, Finding
 from fl_shared.cli.broker_access import BrokerAccess
@@ -24,6 +25,7 @@ PREREQUISITE_CHECKS: Final[tuple[tuple[str, Check], ...]] = (
 CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("retain", delivery.retained),
     ("wildcards", delivery.wildcards),
+    ("retain wildcards", delivery.retained_for_wildcards),
     ("no-local", delivery.no_local),
     ("wills", delivery.wills),
     ("packets", packets.packets),
@@ -35,11 +37,14 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
 )
 
 
-def run_checks(access: BrokerAccess, report_finding: Callable[[Finding], None]) -> DoctorReport:
+def run_checks(
+    access: BrokerAccess, report_finding: Callable[[Finding], None], also: BrokerAccess | None = None
+) -> DoctorReport:
     """Checks the broker, and calls ``report_finding`` with each finding.
 
     Takes about ten seconds, a few minutes if much must be tried a second time. With the kit of an edge, which may not
-    use the topics of most checks, only its rights are checked.
+    use the topics of most checks, only its rights are checked. ``also``: another broker, or another address of this
+    one; what crosses between the two is checked, too.
 
     Raises ``UserError`` if the first connection fails.
     """
@@ -61,6 +66,8 @@ def run_checks(access: BrokerAccess, report_finding: Callable[[Finding], None]) 
         if first.verdict in ("ok", "limited") and not for_edge:
             for name, check in CHECKS:
                 add(run_check(name, check, bench))
+            if also is not None:
+                _run_cross_checks(bench, also, add)
         if first.verdict == "missing":
             add(Finding("rights", "untested", "no message gets through"))
         else:
@@ -75,6 +82,24 @@ def run_checks(access: BrokerAccess, report_finding: Callable[[Finding], None]) 
         bench.clear_retained()
     add(run_status.run)
     return DoctorReport(str(access.address), access.prefix, tuple(findings), for_edge)
+
+
+def _run_cross_checks(here: ProbeSession, also: BrokerAccess, add: Callable[[Finding], Finding]) -> None:
+    there = ProbeSession(also.connection_settings(), also.prefix)
+    try:
+        there.read_connack()
+        for check in across.CROSS_CHECKS:
+            finding = add(run_check(f"across {check.__name__}", partial(_cross, check, there), here))
+            if finding.verdict == "missing" and check is across.messages:
+                break
+    except (ProbeFailed, OSError) as error:
+        add(Finding("across messages", "missing", f"{also.address}: {error}"))
+    finally:
+        there.clear_retained()
+
+
+def _cross(check: across.CrossCheck, there: ProbeSession, here: ProbeSession) -> Finding:
+    return check(here, there)
 
 
 def run_check(name: str, check: Check, bench: ProbeSession) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Final
 
 from fl_aggregator.tools.doctor.bench import (
@@ -14,7 +15,7 @@ from fl_aggregator.tools.doctor.bench import (
 )
 from fl_aggregator.tools.doctor.findings import Finding
 from fl_shared.mqtt.paho.probe import Probe
-from fl_shared.mqtt.paho.probe_results import FAILURE
+from fl_shared.mqtt.paho.probe_results import FAILURE, ProbeFailed
 from fl_shared.system.text import limit_text
 
 MAX_BURSTS_SECONDS: Final = 60.0
@@ -30,14 +31,38 @@ QUEUE_REMEDY: Final = "mosquitto.conf: max_queued_messages 1000 (or more), max_q
 
 
 def bursts(bench: ProbeSession) -> Finding:
-    """Sends as many chunks as are granted at once to a subscriber that acknowledges them only at the end."""
+    """Sends as many chunks as are granted at once to a subscriber that acknowledges them only at the end.
+
+    If none get through, or the broker disconnects it, it acknowledges each at once, as our programs do.
+    """
+    try:
+        finding = _bursts(bench, hold_acks=True)
+    except ProbeFailed as error:
+        finding = Finding("bursts", "missing", str(error), "uploads do not get through")
+    if finding.verdict != "missing" or bench.is_unreachable:
+        return finding
+    prompt = _bursts(bench, hold_acks=False)
+    if prompt.verdict == "missing":
+        return prompt
+    return replace(
+        prompt,
+        verdict="limited",
+        detail=f"{prompt.detail} if each is acknowledged at once; otherwise {finding.detail}",
+        effect=prompt.effect
+        or "an aggregator that is busy for a while loses chunks, and requests them again after 5 s",
+    )
+
+
+def _bursts(bench: ProbeSession, *, hold_acks: bool) -> Finding:
     received_counts: list[int] = []
     refused_count = 0
     started = time.monotonic()
-    with bench.probe(hold_acks=True) as subscriber, bench.probe(second=True) as publisher:
+    with bench.probe(hold_acks=hold_acks) as subscriber, bench.probe(second=True) as publisher:
         subscriber.subscribe([bench.topic("burst")])
         while len(received_counts) < MAX_BURSTS and time.monotonic() < started + MAX_BURSTS_SECONDS:
-            received, refused = _send_burst(bench, subscriber, publisher, len(received_counts), 64)
+            received, refused = _send_burst(
+                bench, subscriber, publisher, len(received_counts), 64, hold_acks=hold_acks
+            )
             received_counts.append(received)
             refused_count += refused
             if sum(count < PROBE_WINDOW for count in received_counts) >= MAX_LOSSY_BURSTS:
@@ -51,7 +76,9 @@ def bursts(bench: ProbeSession) -> Finding:
             and 3 * PROBE_WINDOW * size / bench.bytes_per_second < MAX_BURSTS_SECONDS
         ):
             expected = 3 * PROBE_WINDOW * size / bench.bytes_per_second
-            large, refused = _send_burst(bench, subscriber, publisher, MAX_BURSTS, size, expected)
+            large, refused = _send_burst(
+                bench, subscriber, publisher, MAX_BURSTS, size, expected, hold_acks=hold_acks
+            )
             refused_count += refused
     measured = {
         "bursts": len(received_counts),
@@ -90,7 +117,14 @@ def bursts(bench: ProbeSession) -> Finding:
 
 
 def _send_burst(
-    bench: ProbeSession, subscriber: Probe, publisher: Probe, number: int, size: int, expected: float = 0.0
+    bench: ProbeSession,
+    subscriber: Probe,
+    publisher: Probe,
+    number: int,
+    size: int,
+    expected: float = 0.0,
+    *,
+    hold_acks: bool,
 ) -> tuple[int, int]:
     """Sends a burst of messages of ``size`` bytes. Returns how many arrived, and how many the broker refused.
 
@@ -100,7 +134,8 @@ def _send_burst(
         number.to_bytes(4, "big") + index.to_bytes(4, "big") + bytes(size - 8)
         for index in range(PROBE_WINDOW)
     ]
-    subscriber.hold_acks()
+    if hold_acks:
+        subscriber.hold_acks()
     mids = [publisher.publish(bench.topic("burst"), payload) for payload in payloads]
     refused = sum(code >= FAILURE for code in publisher.wait_acknowledged(mids, bench.timeout + expected))
     subscriber.acknowledge_all()
