@@ -172,7 +172,7 @@ class AnyRun(RuleBasedStateMachine):
     def some_selected_edges_answer_well(self, most: int) -> None:
         phase = self.state.phase
         assert isinstance(phase, Collecting)
-        for client in phase.awaited[:most]:
+        for client in tuple(phase.awaited)[:most]:
             self.tell(f"send {client} round={phase.round} manifest={self.state.manifest}")
             self.finish_orders()
 

@@ -130,7 +130,7 @@ class World:
         killed = set(self.random.choice(list(EXAMPLES), 3, replace=False))
         spool: dict[str, dict[str, CheckedSection]] = {}
         while playbook.round == number and isinstance(playbook.state.phase, Collecting):
-            name = playbook.collecting.awaited[0]
+            name = next(iter(playbook.collecting.awaited))
             site = self.sites[name]
             site.is_selected(playbook, number, self.random.bytes(16))
             control = self.random.normal(size=MANIFEST.values).astype(np.float32)

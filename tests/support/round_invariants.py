@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
+from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.machine import due, step
 from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.round.state import Aggregating, Buffering, Collecting, Finished, Run, Selecting, Stopped
@@ -181,6 +182,7 @@ class RoundInvariants:
 
     def _check_state(self, before: Run, event: on.Event, after: Run) -> None:
         phase = after.phase
+        assert after.roster.has_right_counts
         parts = Counter(c.partition for c in after.roster.clients.values() if c.partition is not None)
         assert all(n == 1 and 0 <= part < after.settings.clients for part, n in parts.items()), (
             "a part, an edge"
@@ -202,6 +204,8 @@ class RoundInvariants:
             assert len(phase.updates) < phase.target <= phase.selection_size
             assert phase.quorum <= phase.target
             assert phase.base == after.model
+            awaited = [n for n in phase.cohort if n not in phase.updates and n not in phase.dropped]
+            assert phase.awaited == Awaited.of(awaited, after.roster, after.settings.grace)
         elif isinstance(phase, Aggregating):
             assert self.open_round == phase.round
             assert self.averaged

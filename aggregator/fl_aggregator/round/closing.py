@@ -11,8 +11,10 @@ from typing import Final, Literal
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import evaluation, updates
 from fl_aggregator.round import events as on
+from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import Resumed
+from fl_aggregator.round.roster import Roster
 from fl_aggregator.round.state import (
     ROUND_PHASES,
     Aggregating,
@@ -51,18 +53,17 @@ def collect(state: Run, phase: Collecting, now: float) -> Transition:
     deadline_passed = now >= phase.deadline
     if deadline_passed and phase.base is None:
         # Initial weights: the edge that was asked has had its time, so the next one is asked.
-        phase = replace(
-            phase, dropped={**phase.dropped, **dict.fromkeys(phase.awaited, deadline_reason(phase, now))}
-        )
-    grace = state.settings.grace
-    absent = frozenset(n for n in phase.awaited if state.roster.is_absent(n, now, grace))
-    active = len(phase.updates) + len(phase.awaited) - len(absent)
+        late = dict.fromkeys(phase.awaited, deadline_reason(phase, now))
+        phase = replace(phase, dropped={**phase.dropped, **late}, awaited=Awaited())
+    active = len(phase.updates) + len(phase.awaited) - phase.awaited.count_absent(now)
     added: tuple[str, ...] = ()
     if active < phase.selection_size and (not deadline_passed or phase.base is None):
         added = tuple(islice(_eligible_substitutes(state, phase), phase.selection_size - active))
     if added:
+        grace = state.settings.grace
         phase = replace(
             phase,
+            awaited=Awaited.of((*phase.awaited, *added), state.roster, grace),
             cohort=phase.cohort + added,
             substitutes=tuple(n for n in phase.substitutes if n not in added),
             deadline=now + state.settings.deadline if phase.base is None else phase.deadline,
@@ -81,12 +82,23 @@ def due(state: Run, phase: Collecting) -> float:
     That is at the deadline, or when so many of the awaited edges are absent that a substitute is needed, or all of them
     if none is eligible.
     """
-    awaited = phase.awaited
-    absences = sorted(state.roster.absent_at(name, state.settings.grace) for name in awaited)
-    needed = len(awaited)
+    needed = len(phase.awaited)
     if any(True for _ in _eligible_substitutes(state, phase)):
-        needed = len(phase.updates) + len(awaited) - phase.selection_size + 1
-    return min(phase.deadline, absences[needed - 1]) if needed > 0 else -math.inf
+        needed = len(phase.updates) + len(phase.awaited) - phase.selection_size + 1
+    if needed <= 0:
+        return -math.inf
+    absent_at = phase.awaited.absence(needed)
+    return phase.deadline if absent_at is None else min(phase.deadline, absent_at)
+
+
+def follow_roster(state: Run, phase: Collecting, before: Roster, client: str | None) -> Run:
+    """Returns the run with the awaited edges as they are on the roster now. Null: not only ``client`` may differ."""
+    known, grace = client is not None and client in before, state.settings.grace
+    if client is not None and len(state.roster.clients) == len(before.clients) + (not known):
+        awaited = phase.awaited.follow(client, state.roster, grace)
+    else:  # all may have, or a full roster has forgotten some
+        awaited = Awaited.of(phase.awaited, state.roster, grace)
+    return state if awaited is phase.awaited else replace(state, phase=replace(phase, awaited=awaited))
 
 
 def _eligible_substitutes(state: Run, phase: Collecting) -> Iterator[str]:

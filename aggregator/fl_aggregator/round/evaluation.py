@@ -20,6 +20,7 @@ from fl_aggregator.round.effects import (
     WriteHistory,
 )
 from fl_aggregator.round.events import ConfusionCounts, Evaluated
+from fl_aggregator.round.persistent_map import PersistentMap
 from fl_aggregator.round.state import PendingEvaluation, Run, Summary
 from fl_aggregator.round.summary import edges_metrics, edges_values, weighted_means
 from fl_shared.protocol.messages import LOSS, ModelReference, Split
@@ -42,7 +43,7 @@ def request_evaluation(
     if model.version == 0 or (model.version % settings.evaluate_every and model.version != settings.rounds):
         return state, None
     split: Split = "test"
-    evaluators = frozenset() if settings.keep_local else _available_evaluators(state, split, now)
+    evaluators = PersistentMap[None]() if settings.keep_local else _available_evaluators(state, split, now)
     if not evaluators:
         split = "holdout"
         evaluators = _available_evaluators(state, split, now) if settings.holdout > 0 else evaluators
@@ -79,14 +80,14 @@ def _request_holdouts(state: Run, ended: PendingEvaluation, now: float) -> Trans
     return replace(state, evaluations=(*state.evaluations, asked)), (publish,)
 
 
-def _available_evaluators(state: Run, split: Split, now: float) -> frozenset[str]:
+def _available_evaluators(state: Run, split: Split, now: float) -> PersistentMap[None]:
     """Returns the edges that may report on a split.
 
     An edge that is offline within its grace counts: the announcement is retained, so it finds it when it
     returns.
     """
-    return frozenset(
-        name
+    return PersistentMap(
+        (name, None)
         for name, client in state.roster.clients.items()
         if (client.evaluates if split == "test" else client.ready(state.manifest))
         and not state.roster.is_absent(name, now, state.settings.grace)
@@ -111,7 +112,7 @@ def receive_report(state: Run, event: Evaluated) -> Run:
             return evaluation
         if evaluation.split == "personal" != event.split:
             return evaluation  # a late report on the same version; training takes longer
-        awaited = evaluation.awaited - {event.client}
+        awaited = evaluation.awaited.without(event.client)
         if event.examples and (evaluation.model, evaluation.split) == (model, event.split):
             return replace(evaluation, awaited=awaited, results=(*evaluation.results, event))
         return replace(evaluation, awaited=awaited)
@@ -152,10 +153,12 @@ def due(state: Run) -> float:
 
 
 def _closes_at(state: Run, evaluation: PendingEvaluation) -> float:
-    last_absent_at = max(
-        (state.roster.absent_at(name, state.settings.grace) for name in evaluation.awaited), default=-math.inf
-    )
-    return min(evaluation.deadline, last_absent_at)
+    last_absent_at = -math.inf
+    for name in evaluation.awaited:
+        last_absent_at = max(last_absent_at, state.roster.absent_at(name, state.settings.grace))
+        if last_absent_at >= evaluation.deadline:  # as soon as one is present: it need not look at thousands
+            return evaluation.deadline
+    return last_absent_at
 
 
 def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> Transition:

@@ -43,6 +43,9 @@ def step(state: Run, event: on.Event) -> Transition:
     if state.ended and not isinstance(event, on.Resumed):
         return _step_after_end(state, event)
     after, effects = _react(state, event)
+    if after.roster is not state.roster and isinstance(after.phase, Collecting):
+        client = event.client if isinstance(event, on.Registered | on.EdgeLost) else None
+        after = closing.follow_roster(after, after.phase, state.roster, client)
     after, further_effects = _advance(after, event.now)
     effects += further_effects
     if after == state:

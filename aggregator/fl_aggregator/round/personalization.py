@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.effects import Transition
+from fl_aggregator.round.persistent_map import PersistentMap
 from fl_aggregator.round.state import Evaluating, PendingEvaluation, PersonalScore, Run
 from fl_shared.protocol.messages import LOSS
 
@@ -29,8 +30,8 @@ def request(state: Run, round_number: int, since: float, now: float) -> Transiti
         split="personal",
         requested_at=now,
         deadline=now + state.settings.deadline,
-        awaited=frozenset(
-            name
+        awaited=PersistentMap(
+            (name, None)
             for name, client in state.roster.clients.items()
             if client.ready(state.manifest) and not state.roster.is_absent(name, now, state.settings.grace)
         ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 from fl_aggregator.round import roster as r
@@ -251,8 +250,7 @@ def common_manifest(state: Run) -> str | None:
     """
     if state.manifest is not None:
         return state.manifest
-    loaded = (state.roster[name] for name in state.roster.trainers())
-    counts = Counter(client.manifest for client in loaded if client.manifest is not None and client.examples)
+    counts = state.roster.loaded_manifests()
     return min(counts, key=lambda digest: (-counts[digest], digest), default=None)
 
 

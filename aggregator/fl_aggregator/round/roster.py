@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, NamedTuple
 
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from fl_aggregator.round.persistent_map import PersistentMap
 from fl_shared.protocol.messages import ClientRole
 
 WILL_DELAY: Final = 2.0
@@ -66,11 +71,67 @@ class Client:
         return self.trains and bool(self.examples) and self.manifest == manifest
 
 
-@dataclass(frozen=True, slots=True)
-class Roster:
-    """All clients by their id. Never changed in place."""
+class Standing(NamedTuple):
+    """What is counted of a client. ``loaded``: whether it has examples, null before it has loaded its partition.
 
-    clients: Mapping[str, Client] = field(default_factory=dict)
+    ``unconfirmed_since``: its loss, if it is unconfirmed; all such clients have the same. ``assigned``: whether it has
+    a partition.
+    """
+
+    trains: bool
+    present: bool
+    unconfirmed_since: float | None
+    assigned: bool
+    loaded: bool | None
+    manifest: str | None
+
+    @classmethod
+    def of(cls, client: Client) -> Standing:
+        """Returns the standing of a client."""
+        return cls(
+            client.trains,
+            client.present,
+            client.lost_at if client.unconfirmed else None,
+            client.partition is not None,
+            None if client.examples is None else client.examples > 0,
+            client.manifest,
+        )
+
+
+class Roster:
+    """All clients by their id. Never changed in place.
+
+    A change costs the same however many clients there are: thousands register, and each registration is a change. So
+    counts come from a census, which has few entries, and are never taken from the clients.
+    """
+
+    __slots__ = ("_census", "_partitions", "clients")
+
+    def __init__(self, clients: Mapping[str, Client] | None = None) -> None:
+        self.clients = PersistentMap(clients or {})
+        self._census: Mapping[Standing, int] = Counter(map(Standing.of, self.clients.values()))
+        self._partitions = PersistentMap(
+            (str(client.partition), None) for client in self.clients.values() if client.partition is not None
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Roster) and self.clients == other.clients
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Roster({dict(self.clients)!r})"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        clients = handler.generate_schema(dict[str, Client])
+        return core_schema.no_info_after_validator_function(
+            cls,
+            clients,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda roster: dict(roster.clients), return_schema=clients
+            ),
+        )
 
     def __getitem__(self, name: str) -> Client:
         return self.clients[name]
@@ -87,13 +148,37 @@ class Roster:
 
     def with_client(self, name: str, client: Client) -> Roster:
         """Returns a roster with this client under the id ``name``."""
-        return replace(self, clients={**self.clients, name: client})
+        previous = self.clients.get(name)
+        changed = object.__new__(Roster)
+        changed.clients = self.clients.with_value(name, client)
+        census = {**self._census}
+        if previous is not None:
+            standing = Standing.of(previous)
+            census[standing] -= 1
+            if not census[standing]:
+                del census[standing]
+        standing = Standing.of(client)
+        census[standing] = census.get(standing, 0) + 1
+        changed._census, changed._partitions = census, self._partitions
+        before, after = (None if one is None else one.partition for one in (previous, client))
+        if before != after:
+            if before is not None:
+                changed._partitions = changed._partitions.without(str(before))
+            if after is not None:
+                changed._partitions = changed._partitions.with_value(str(after), None)
+        return changed
+
+    @property
+    def has_right_counts(self) -> bool:
+        """Whether the counts are those of the clients, as they always must be."""
+        counted = Roster(self.clients)
+        return counted._census == self._census and counted._partitions == self._partitions
 
     def without(self, names: Collection[str]) -> Roster:
         """Returns a roster without these ids."""
         if not names:
             return self
-        return replace(self, clients={n: client for n, client in self.clients.items() if n not in names})
+        return Roster({n: client for n, client in self.clients.items() if n not in names})
 
     def mark_lost(self, name: str, session: str, now: float) -> Roster:
         """Marks a client absent, unless the session that has ended is an older one."""
@@ -126,7 +211,7 @@ class Roster:
             else client
             for name, client in self.clients.items()
         }
-        return replace(self, clients=clients)
+        return Roster(clients)
 
     def mark_all_unconfirmed(self, now: float) -> Roster:
         """Marks all present clients absent and unconfirmed, after our own connection was lost.
@@ -139,7 +224,7 @@ class Roster:
             else client
             for name, client in self.clients.items()
         }
-        return replace(self, clients=clients)
+        return Roster(clients)
 
     def absent_at(self, name: str, grace: float) -> float:
         """Returns the run time at which a client counts as absent, if it stays as it is.
@@ -170,13 +255,27 @@ class Roster:
 
         Until then such edges may register again; -∞ if there are none.
         """
-        return max(
-            (
-                self.absent_at(n, grace=0)
-                for n, c in self.clients.items()
-                if c.unconfirmed and c.trains and not c.present
-            ),
-            default=-math.inf,
+        since = [
+            one.unconfirmed_since for one in self._census if one.trains and one.unconfirmed_since is not None
+        ]
+        return max(since, default=-math.inf) + REREGISTRATION_GRACE
+
+    def count(self, counted: Callable[[Standing], bool]) -> int:
+        """Returns how many clients have a standing for which ``counted`` is true."""
+        return sum(number for standing, number in self._census.items() if counted(standing))
+
+    def loaded_manifests(self) -> Counter[str]:
+        """Returns how many present trainers have loaded examples, by their manifest."""
+        found: Counter[str] = Counter()
+        for one, number in self._census.items():
+            if one.trains and one.present and one.loaded and one.manifest is not None:
+                found[one.manifest] += number
+        return found
+
+    def count_eligible(self, manifest: str | None) -> int:
+        """Returns how many clients may be selected: present and ready."""
+        return self.count(
+            lambda one: one.trains and one.present and bool(one.loaded) and one.manifest == manifest
         )
 
     def has_evictable(self) -> bool:
@@ -201,9 +300,14 @@ class Roster:
         """Returns the clients that may be selected: present and ready; sorted."""
         return tuple(sorted(n for n, c in self.clients.items() if c.present and c.ready(manifest)))
 
-    def taken_partitions(self) -> set[int]:
-        """Returns the numbers of the partitions that clients have, present or not."""
-        return {c.partition for c in self.clients.values() if c.partition is not None}
+    def has_partition(self, number: int) -> bool:
+        """Whether a client has this partition, present or not."""
+        return str(number) in self._partitions
+
+    @property
+    def taken_partitions(self) -> int:
+        """How many partitions clients have, present or not."""
+        return len(self._partitions)
 
 
 def _is_evictable(client: Client) -> bool:
@@ -230,13 +334,11 @@ def partition_for(
     if client is not None and client.partition is not None:
         return client.partition
     default = default_partition(name, count)
-    assigned = roster.taken_partitions()
-    if default is not None and default not in assigned:
+    if default is not None and not roster.has_partition(default):
         return default
-    free = next((number for number in range(count) if number not in assigned), None)
-    if free is None:
+    if roster.taken_partitions >= count:
         return "none-left"
-    return free if run_begun else None
+    return next(number for number in range(count) if not roster.has_partition(number)) if run_begun else None
 
 
 def assign_partitions(roster: Roster, count: int) -> tuple[Roster, tuple[str, ...]]:
@@ -245,10 +347,8 @@ def assign_partitions(roster: Roster, count: int) -> tuple[Roster, tuple[str, ..
     Returns the new roster, and the ids that were assigned one.
     """
     unassigned = [name for name in roster.trainers() if roster[name].partition is None]
-    assigned = roster.taken_partitions()
-    assignments = tuple(
-        zip(unassigned, (number for number in range(count) if number not in assigned), strict=False)
-    )
+    free = [number for number in range(count) if not roster.has_partition(number)]
+    assignments = tuple(zip(unassigned, free, strict=False))
     for name, part in assignments:
         roster = roster.with_client(name, replace(roster[name], partition=part))
     return roster, tuple(name for name, _ in assignments)

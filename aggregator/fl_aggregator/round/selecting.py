@@ -10,6 +10,7 @@ from typing import Final
 
 from fl_aggregator.configuration.values import Target
 from fl_aggregator.round import buffering, personalization, registration
+from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.closing import announcement_of, end_run, finish
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.state import (
@@ -80,13 +81,21 @@ def _decides_at(state: Run, phase: Selecting) -> float:
     waited = phase.since + state.settings.wait
     complete = True
     if not state.begun:
-        trainers = [state.roster[name] for name in state.roster.trainers()]
-        complete = len(trainers) >= state.settings.clients
-        if any(client.partition is None for client in trainers):
+        complete = state.roster.count(lambda one: one.trains and one.present) >= state.settings.clients
+        if _some_unassigned(state):
             return -math.inf if complete else waited
-        if any(client.examples is None for client in trainers):
+        if state.roster.count(lambda one: one.trains and one.present and one.loaded is None):
             return waited + LOADING_TIMEOUT
-    return -math.inf if complete and len(_eligible(state)) >= _minimum(state) else waited
+    return -math.inf if complete and _count_eligible(state) >= _minimum(state) else waited
+
+
+def _some_unassigned(state: Run) -> bool:
+    return state.roster.count(lambda one: one.trains and one.present and not one.assigned) > 0
+
+
+def _count_eligible(state: Run) -> int:
+    manifest = state.manifest if state.begun else registration.common_manifest(state)
+    return state.roster.count_eligible(manifest) if manifest is not None else 0
 
 
 def _eligible(state: Run) -> tuple[str, ...]:
@@ -100,12 +109,9 @@ def _minimum(state: Run) -> int:
 
 def _begin_run(state: Run, phase: Selecting, now: float) -> Transition:
     """Opens the first round when all ``clients`` have loaded, or with a quorum of them after ``wait``."""
-    settings = state.settings
-    if now < phase.since + settings.wait and len(state.roster.clients) < settings.clients:
-        return state, ()  # cheap, while thousands of edges register
     if now < _decides_at(state, phase):
         return state, ()
-    if any(state.roster[name].partition is None for name in state.roster.trainers()):
+    if _some_unassigned(state):
         state, effects = registration.assign_free_partitions(state)
         state, further_effects = _begin_run(state, phase, now)
         return state, effects + further_effects
@@ -137,6 +143,7 @@ def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: fl
         selection_size=width,
         cohort=ranked[:width],
         substitutes=ranked[width:],
+        awaited=Awaited.of(ranked[:width], state.roster, settings.grace),
     )
     return replace(state, phase=collecting), (announcement_of(collecting),)
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal, get_args
 
 from fl_aggregator.configuration.settings import Settings
+from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.events import ConfusionCounts, Evaluated, Similarity, UpdateMetadata
+from fl_aggregator.round.persistent_map import PersistentMap
 from fl_aggregator.round.roster import Roster
 from fl_shared.protocol.messages import (
     LOSS,
@@ -41,7 +43,8 @@ class Collecting:
 
     ``cohort``: the edges selected so far. ``selection_size``: how many of them should be training or done.
     ``substitutes``: the next ranks of the permutation. ``updates``: the accepted ones, by client.
-    ``dropped``: the selected edges that cannot contribute, and why. ``encoding``: of the updates' sections.
+    ``dropped``: the selected edges that cannot contribute, and why. ``awaited``: those that have neither contributed
+    nor dropped out; they may be offline. ``encoding``: of the updates' sections.
     """
 
     name: ClassVar[PhaseName] = "collecting"
@@ -56,6 +59,7 @@ class Collecting:
     selection_size: int
     cohort: tuple[str, ...]
     substitutes: tuple[str, ...]
+    awaited: Awaited = field(default_factory=Awaited)
     updates: Mapping[str, UpdateMetadata] = field(default_factory=dict)
     dropped: Mapping[str, str] = field(default_factory=dict)
 
@@ -64,12 +68,9 @@ class Collecting:
         """The version that the round makes."""
         return 0 if self.base is None else self.base.version + 1
 
-    @property
-    def awaited(self) -> tuple[str, ...]:
-        """The selected edges that have neither contributed nor dropped out; they may be offline."""
-        # From a list: CPython never takes a tuple made from a generator out of its free list, but puts it
-        # back there.
-        return tuple([n for n in self.cohort if n not in self.updates and n not in self.dropped])
+    def has_selected(self, client: str) -> bool:
+        """Whether ``client`` is in the cohort."""
+        return client in self.awaited or client in self.updates or client in self.dropped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,7 +297,7 @@ class PendingEvaluation:
     split: Split
     requested_at: float
     deadline: float
-    awaited: frozenset[str]
+    awaited: PersistentMap[None]
     results: tuple[Evaluated, ...] = ()
     strategy_state: str | None = None
 

@@ -28,7 +28,7 @@ def decide(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject | None:
         return tickets.decide(state, phase, update)
     if not isinstance(phase, Collecting) or phase.round != update.round:
         return tickets.decide_answered(state, update) or _decide_closed(state, update)
-    if update.client not in phase.cohort:
+    if not phase.has_selected(update.client):
         return reject(update, "not-selected", f"{update.client!r} is not selected in round {update.round}")
     stored = phase.updates.get(update.client)
     if stored is not None:
@@ -77,7 +77,7 @@ def is_awaited(state: Run, client: str, round_number: int) -> bool:
     return (
         isinstance(phase, Collecting)
         and phase.round == round_number
-        and client in phase.cohort
+        and phase.has_selected(client)
         and client not in phase.updates
     )
 
@@ -85,7 +85,9 @@ def is_awaited(state: Run, client: str, round_number: int) -> bool:
 def may_describe_arrays(state: Run, client: str | None) -> bool:
     """Whether first weights are awaited from ``client``, or from anyone if it is null."""
     phase = state.phase
-    return isinstance(phase, Collecting) and phase.base is None and client in (None, *phase.awaited)
+    if not isinstance(phase, Collecting) or phase.base is not None:
+        return False
+    return client is None or client in phase.awaited
 
 
 def accept(state: Run, update: UpdateMetadata, now: float) -> Transition:
@@ -99,7 +101,11 @@ def accept(state: Run, update: UpdateMetadata, now: float) -> Transition:
     if answer is not None:
         return state, (reply_to(update, answer),)
     assert isinstance(state.phase, Collecting)
-    phase = replace(state.phase, updates={**state.phase.updates, update.client: update})
+    phase = replace(
+        state.phase,
+        updates={**state.phase.updates, update.client: update},
+        awaited=state.phase.awaited.without(update.client),
+    )
     accepted = reply_to(update, do.Accept(update.round, update.digest))
     return replace(state, phase=phase), (accepted, do.Fold(update, update.round))
 
@@ -123,7 +129,8 @@ def drop_from_round(
         return tickets.drop(state, phase, client, round_number, reason, rejection)
     if not isinstance(phase, Collecting) or phase.round != round_number or client not in phase.awaited:
         return state, ()
-    return replace(state, phase=replace(phase, dropped={**phase.dropped, client: reason})), ()
+    dropped = {**phase.dropped, client: reason}
+    return replace(state, phase=replace(phase, dropped=dropped, awaited=phase.awaited.without(client))), ()
 
 
 def closed_round(phase: Collecting) -> ClosedRound:

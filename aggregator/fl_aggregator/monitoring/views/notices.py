@@ -50,13 +50,14 @@ class WaitingNotices:
         It returns another one when there are more of them, but not within `MIN_NOTICE_INTERVAL`.
         """
         self._declined_due = math.inf
-        trainers = {name: client for name, client in state.roster.clients.items() if "train" in client.roles}
-        declined = {name: client.unable for name, client in trainers.items() if client.unable is not None}
-        if (
-            not isinstance(state.phase, Selecting)
-            or len(declined) < len(trainers)
-            or declined == self._declined
-        ):
+        if not isinstance(state.phase, Selecting) or state.roster.count(lambda one: one.trains):
+            return None
+        declined = {
+            name: client.unable
+            for name, client in state.roster.clients.items()
+            if "train" in client.roles and client.unable is not None
+        }
+        if declined == self._declined:
             return None
         if now < self._declined_logged_at + MIN_NOTICE_INTERVAL:
             self._declined_due = self._declined_logged_at + MIN_NOTICE_INTERVAL

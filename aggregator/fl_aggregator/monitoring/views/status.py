@@ -33,7 +33,7 @@ def progress(state: Run) -> tuple[int, int]:
     settings = state.settings
     if isinstance(phase, Buffering):
         return min(len(phase.updates), settings.per_round), settings.per_round
-    ready = sum(1 for c in state.roster.clients.values() if c.trains and c.present and c.examples)
+    ready = state.roster.count(lambda one: one.trains and one.present and bool(one.loaded))
     return ready, (settings.effective_quorum if state.begun else settings.clients)
 
 
@@ -105,7 +105,7 @@ def _build_status(
         rounds=state.settings.rounds,
         have=have,
         need=need,
-        present=sum(1 for client in state.roster.clients.values() if client.present),
+        present=state.roster.count(lambda one: one.present),
         seconds_left=seconds_left(state, now),
         missing=awaited_clients(state)[:max_missing],
         metrics={

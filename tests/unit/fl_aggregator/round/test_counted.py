@@ -66,7 +66,7 @@ def test_what_is_accepted_counts_only_with_its_version() -> None:
     for name in playbook.collecting.awaited:
         playbook.play(f"fail {name} round=1")
     while playbook.round == 1:
-        playbook.play(f"fail {playbook.collecting.awaited[0]} round=1")
+        playbook.play(f"fail {next(iter(playbook.collecting.awaited))} round=1")
     assert playbook.state.counted == {}, "the round was abandoned"
 
 
