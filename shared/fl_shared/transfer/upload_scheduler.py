@@ -137,7 +137,14 @@ class UploadScheduler:
         self._grant_timeout = grant_timeout
         self._active: OrderedDict[str, _ScheduledUpload] = OrderedDict()
         self._waiting: OrderedDict[str, _ScheduledUpload] = OrderedDict()
+        # Kept up to date, not added up: hundreds of small uploads are active, and each chunk asks.
+        self._ungranted: OrderedDict[str, _ScheduledUpload] = OrderedDict()
+        """Active uploads with chunks that are not granted."""
+        self._active_size = 0
         self._in_flight = 0
+        self._in_flight_bytes = 0
+        self._due = -math.inf
+        """Nothing is overdue, and nothing gives way, before this time."""
         self.overdue_grants = 0
         """How often chunks of a grant did not arrive in time, in all uploads so far."""
 
@@ -178,6 +185,8 @@ class UploadScheduler:
             self.remove(offer.client)
             if received and len(received) != offer.chunks:
                 raise ValueError(f"received: {len(received)} chunks, expected {offer.chunks}")
+            if not self._waiting:
+                self._due = -math.inf  # from now on, active ones give way
             received_flags = bytearray(map(bool, received))
             self._waiting[offer.client] = _ScheduledUpload(
                 offer, received=received_flags, received_count=sum(received_flags)
@@ -208,26 +217,34 @@ class UploadScheduler:
         if verdict != "keep" or upload is None:
             return verdict
         if upload.granted.pop(index, None) is not None:
-            self._in_flight -= 1
+            self._count_in_flight(upload, -1)
         upload.received[index] = 1
         upload.received_count += 1
         upload.recovery_chunks -= 1
-        if upload.recovery_chunks <= 0:
+        if upload.recovery_chunks <= 0 and upload.timeouts:
             upload.timeouts = 0
+            self._due = -math.inf
         return "keep"
 
     def next_grants(self, now: float) -> tuple[ChunkGrant, ...]:
         """The grants that are now possible. Call this after anything has changed, and when it is `due`."""
+        if now < self._due:
+            return self._grant(now)
         for upload in list(self._active.values()):
+            client = upload.offer.client
             if now >= self._overdue_at(upload):
                 self.overdue_grants += 1
                 self._expire_grants(upload)
-                self._active.move_to_end(upload.offer.client)  # the others come first in the next grant
+                self._active.move_to_end(client)  # the others come first in the next grant
+                self._ungranted.move_to_end(client)
             if now >= self._gives_way_at(upload):
                 self._expire_grants(upload)
                 upload.timeouts = 0
-                self._waiting[upload.offer.client] = self._active.pop(upload.offer.client)
-        return self._grant(now)
+                self._deactivate(client)
+                self._waiting[client] = upload
+        grants = self._grant(now)
+        self._due = self.due()
+        return grants
 
     def due(self) -> float:
         """When `next_grants` does something, although no chunk has come; ∞ for never."""
@@ -241,24 +258,37 @@ class UploadScheduler:
 
     def remove(self, client: str) -> None:
         """Removes the client's upload, if any: it is complete, rejected or no longer of use."""
-        upload = self._active.pop(client, None)
+        upload = self._active.get(client)
         if upload is not None:
-            self._in_flight -= len(upload.granted)
+            self._count_in_flight(upload, -len(upload.granted))
+            self._deactivate(client)
         self._waiting.pop(client, None)
+
+    def _deactivate(self, client: str) -> None:
+        self._active_size -= self._active.pop(client).offer.size
+        self._ungranted.pop(client, None)
 
     def clear(self) -> tuple[str, ...]:
         """Removes all uploads, because the round is over. Returns the clients whose uploads these were."""
         clients = (*self._active, *self._waiting)
         self._active.clear()
         self._waiting.clear()
-        self._in_flight = 0
+        self._ungranted.clear()
+        self._active_size = self._in_flight = self._in_flight_bytes = 0
         return clients
 
     # --- granting -----------------------------------------------------------------------------------------
 
     def _expire_grants(self, upload: _ScheduledUpload) -> None:
-        self._in_flight -= len(upload.granted)
+        self._count_in_flight(upload, -len(upload.granted))
         upload.expire_grants()
+        self._due = -math.inf
+        if upload.has_more and upload.offer.client in self._active:
+            self._ungranted[upload.offer.client] = upload
+
+    def _count_in_flight(self, upload: _ScheduledUpload, chunks: int) -> None:
+        self._in_flight += chunks
+        self._in_flight_bytes += chunks * upload.offer.chunk_size
 
     def _overdue_at(self, upload: _ScheduledUpload) -> float:
         """When chunks that were granted are granted again; ∞ if all have come."""
@@ -275,25 +305,25 @@ class UploadScheduler:
         """How many more chunks of ``chunk_size`` bytes may be granted now."""
         if self._in_flight == 0:
             return max(1, min(self._window, GRANT_WINDOW_BYTES // chunk_size))
-        in_flight_bytes = sum(len(u.granted) * u.offer.chunk_size for u in self._active.values())
-        return min(self._window - self._in_flight, (GRANT_WINDOW_BYTES - in_flight_bytes) // chunk_size)
+        return min(self._window - self._in_flight, (GRANT_WINDOW_BYTES - self._in_flight_bytes) // chunk_size)
 
     def _activate(self, now: float) -> None:
-        size = sum(upload.offer.size for upload in self._active.values())
         while self._waiting:
             client, upload = next(iter(self._waiting.items()))
-            size += upload.offer.size
             byte_limit = MAX_PAIR_BYTES if len(self._active) == 1 else self._active_bytes
-            if self._active and size > byte_limit:
+            if self._active and self._active_size + upload.offer.size > byte_limit:
                 return
+            self._active_size += upload.offer.size
             upload.active_since = now
             upload.received = upload.received or bytearray(upload.offer.chunks)
-            self._active[client] = self._waiting.pop(client)
+            self._active[client] = self._ungranted[client] = self._waiting.pop(client)
+            self._due = min(self._due, self._gives_way_at(upload))
 
     def _grant(self, now: float) -> tuple[ChunkGrant, ...]:
         self._activate(now)
         grants: list[ChunkGrant] = []
-        for upload in self._active.values():
+        finished: list[str] = []
+        for upload in self._ungranted.values():
             # A grant has at least a quarter of a window, if that many are left: a reply for each chunk would
             # be a flood.
             free_chunks = self._free_window(upload.offer.chunk_size)
@@ -313,9 +343,14 @@ class UploadScheduler:
                 if len(chunks) == free_chunks:
                     break
             upload.granted.update(dict.fromkeys(chunks, now))
-            self._in_flight += len(chunks)
+            self._count_in_flight(upload, len(chunks))
+            if not upload.has_more:
+                finished.append(upload.offer.client)
             if chunks:
+                self._due = min(self._due, self._overdue_at(upload))
                 grants.append(ChunkGrant(upload.offer, tuple(chunks)))
+        for client in finished:
+            del self._ungranted[client]
         return tuple(grants)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -140,3 +143,30 @@ def test_before_it_is_due_there_is_nothing_to_grant_and_then_there_is() -> None:
         assert intake.due() == due
         assert intake.next_grants(due) != ()
         now = due
+
+
+def test_a_chunk_costs_the_same_among_more_uploads() -> None:
+    """Hundreds of small uploads are active at a time. Lines of Python are counted, not seconds."""
+
+    def lines(uploads: int) -> int:
+        intake, count = UploadScheduler(), 0
+        for number in range(uploads):
+            intake.offer(large(str(number), 1), 0.0)
+        intake.next_grants(0.0)
+
+        def trace(_frame: FrameType, kind: str, _argument: object) -> Any:
+            nonlocal count
+            count += kind == "line"
+            return trace
+
+        previous = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            send(intake, "7", 0)
+            intake.remove("7")
+            assert intake.next_grants(1.0)
+        finally:
+            sys.settrace(previous)
+        return count
+
+    assert lines(900) <= 1.2 * lines(100)
