@@ -4,9 +4,9 @@
         [--task small-fashion] FILE
 
 Twenty edges with Dirichlet 0.5, ten of them a round, `simulate` with one worker. A line has the bytes of a round up and
-down (medians), the accuracy on the test split after 10 rounds and after the last, and the CPU seconds of a round: of the
-edges' process with its worker, and of the aggregator. Cells of one seed differ in the encoding alone. Lines that FILE has
-already are not measured again.
+down (medians), the accuracy on the test split after 10 rounds and after the last, and the CPU seconds of a round: of
+the edges' process with its worker, and of the aggregator. Cells of one seed differ in the encoding alone. Lines that
+FILE has already are not measured again.
 """
 
 from __future__ import annotations
@@ -75,11 +75,17 @@ def measure(name: str, seed: int, rounds: int, train_examples: int | None, task:
 
 def table(lines: list[dict[str, Any]]) -> str:
     """Returns the means over seeds as a table, each cell beside f32 of the same seeds."""
-    rows = [
-        f"| encoding | seeds | up, MB | of f32 | down, MB | after {EARLY} | after {lines[0]['rounds']} | points | edges, s "
-        "| aggregator, s |",
-        "| --- |" + " --: |" * 9,
-    ]
+    columns = (
+        "encoding",
+        "seeds",
+        "up, MB",
+        "of f32",
+        "down, MB",
+        f"after {EARLY}",
+        f"after {lines[0]['rounds']}",
+    )
+    head = " | ".join((*columns, "points", "edges, s", "aggregator, s"))
+    rows = [f"| {head} |", "| --- |" + " --: |" * 9]
     exact = {line["seed"]: line for line in lines if line["cell"] == "f32"}
     for name in CELLS:
         found = [line for line in lines if line["cell"] == name and line["seed"] in exact]

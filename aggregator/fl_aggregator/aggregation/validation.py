@@ -89,8 +89,9 @@ class CheckedUpdate:
 class ExpectedUpdate:
     """What each update of a round must contain: these sections, in ascending order; ``delta`` is in ``encoding``.
 
-    The others are float32: what edges and aggregator keep of them must be the same (protocol, 5.12). ``manifest`` is that
-    of each section; it is null in round 0, where the update says which arrays the model has. ``max_delta`` is the largest magnitude of a parameter's value, ``max_buffer`` that of a buffer's; infinity
+    The others are float32: what edges and aggregator keep of them must be the same (protocol, 5.12). ``manifest`` is
+    that of each section; it is null in round 0, where the update says which arrays the model has. ``max_delta`` is the
+    largest magnitude of a parameter's value, ``max_buffer`` that of a buffer's; infinity
     allows any finite one. ``sums``: the caps of the sums of regional aggregators; null if there are none.
     """
 

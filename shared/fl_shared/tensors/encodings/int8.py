@@ -1,7 +1,7 @@
 """The encoding ``q8``: 8-bit integers in blocks of 256 values, each block with a scale of its own.
 
-With s = max |x| / 127 over a block, x becomes q = ⌊x/s + u⌋, u uniform in (0, 1): stochastic rounding, whose expectation
-is x/s (QSGD: Alistarh et al. 2017, arXiv:1610.02132, with a scale for each block and the largest magnitude as the norm).
+With s = max |x| / 127 over a block, x becomes q = ⌊x/s + u⌋, u uniform in (0, 1): stochastic rounding, whose mean is
+x/s (QSGD: Alistarh et al. 2017, arXiv:1610.02132, with a scale for each block and the largest magnitude as the norm).
 q × s is decoded. The error is below s, and errors of many edges cancel.
 
 The data are the scales (little-endian float32, one for each block), and then the integers (int8, one for each value).

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate, InvalidUpdate
+from fl_aggregator.aggregation.validation import CheckedSection, CheckedUpdate, ExpectedUpdate, InvalidUpdate
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.protocol.messages import Update
 from fl_shared.tensors.encodings.registry import ENCODINGS
@@ -53,6 +53,12 @@ def checked(good: Update, expected: ExpectedUpdate = EXPECTED) -> CheckedUpdate:
     return expected.check(UpdateContent.of(good))
 
 
+def plain(section: CheckedSection) -> Vector:
+    """The values of a section that came as float32."""
+    assert isinstance(section.values, np.ndarray)
+    return section.values
+
+
 def place(index: int) -> str:
     """How a message names the value at ``index``."""
     name, offset = ("conv.weight", 0) if index < 6 else ("fc.bias", 6) if index < 8 else ("norm.mean", 8)
@@ -64,17 +70,17 @@ def place(index: int) -> str:
 def test_what_may_be_folded_comes_back_bit_for_bit(vector: Vector) -> None:
     good = update(section(vector.tobytes(), MANIFEST))
     found = checked(good).delta
-    assert found.values.tobytes() == vector.tobytes()
-    assert found.values.dtype == np.float32
-    assert found.values.shape == (9,)
+    assert plain(found).tobytes() == vector.tobytes()
+    assert plain(found).dtype == np.float32
+    assert plain(found).shape == (9,)
     assert found.magnitude == max(abs(vector).max(), 0)
-    assert np.shares_memory(found.values, np.frombuffer(good.sections[0].data, np.uint8)), "no copy"
+    assert np.shares_memory(plain(found), np.frombuffer(good.sections[0].data, np.uint8)), "no copy"
 
 
 def test_a_model_without_values_may_be_folded() -> None:
     empty = Manifest(arrays=(ArraySpec(name="a", shape=(0,)),))
     found = checked(update(section(b"", empty.digest)), ExpectedUpdate((DELTA,), "f32", empty, 100.0, 1e12))
-    assert found.delta.values.shape == (0,)
+    assert plain(found.delta).shape == (0,)
 
 
 @pytest.mark.parametrize("size", [0, 1, 35, 37, 72])
@@ -150,7 +156,10 @@ def test_too_large(index: int, value: float) -> None:
 @pytest.mark.parametrize("value", [206152.0, -1e12])
 def test_a_buffer_may_be_larger_than_a_parameter(value: float) -> None:
     found = checked(update(section(values((8, value)).tobytes(), MANIFEST))).delta
-    assert (found.values[8], found.magnitude) == (float(np.float32(value)), abs(float(np.float32(value))))
+    assert (float(plain(found)[8]), found.magnitude) == (
+        float(np.float32(value)),
+        abs(float(np.float32(value))),
+    )
 
 
 def test_a_buffer_has_a_cap_too() -> None:
@@ -173,7 +182,7 @@ def test_a_parameter_beside_a_large_buffer_is_named() -> None:
 
 @pytest.mark.parametrize("value", [100.0, -100.0])
 def test_exactly_the_cap_is_allowed(value: float) -> None:
-    assert checked(update(section(values((3, value)).tobytes(), MANIFEST))).delta.values[3] == value
+    assert checked(update(section(values((3, value)).tobytes(), MANIFEST))).delta.values[3:4] == [value]
 
 
 # --- several sections -------------------------------------------------------------------------------------
@@ -186,7 +195,7 @@ def two(control: bytes, delta: bytes, **changes: Any) -> Update:
 def test_all_sections_that_are_expected_come_back() -> None:
     control, delta = values((0, 7.0)), values((1, -9.0))
     found = checked(two(control.tobytes(), delta.tobytes()), TWO)
-    assert {name: one.values.tobytes() for name, one in found.sections.items()} == {
+    assert {name: plain(one).tobytes() for name, one in found.sections.items()} == {
         "control": control.tobytes(),
         "delta": delta.tobytes(),
     }
@@ -316,3 +325,44 @@ def test_first_weights_that_are_not_finite() -> None:
         "not-finite",
         "delta: element 1 of 'fc.bias' is nan, expected a finite number",
     )
+
+
+@pytest.mark.parametrize("encoding", ["bf16", "q8", "topk:0.5"])
+def test_5_12_what_is_not_delta_stays_float32(encoding: str) -> None:
+    expected = ExpectedUpdate(("control", DELTA), encoding, MANIFEST, 100.0, 1e12)
+    form = SectionFormat.of(encoding, MANIFEST)
+    delta = section(bytes(form.encode(values(), seed=0)), MANIFEST).model_copy(update={"encoding": encoding})
+    control = section(values().tobytes(), MANIFEST, name="control")
+    assert (
+        plain(checked(update(control, delta), expected).sections["control"]).tobytes() == values().tobytes()
+    )
+    wrong = control.model_copy(update={"encoding": encoding, "data": delta.data})
+    assert refused(update(wrong, delta), expected) == (
+        "wrong-encoding",
+        f"control.encoding: {encoding!r}, expected 'f32' as selected",
+    )
+
+
+@pytest.mark.parametrize("encoding", ["bf16", "q8", "topk:0.5"])
+def test_the_cap_is_of_what_is_decoded(encoding: str) -> None:
+    expected = ExpectedUpdate((DELTA,), encoding, MANIFEST, 100.0, 1e12)
+    form = SectionFormat.of(encoding, MANIFEST)
+
+    def sent(vector: Vector) -> Update:
+        data = bytes(form.encode(vector, seed=0))
+        return update(section(data, MANIFEST).model_copy(update={"encoding": encoding}))
+
+    large = refused(sent(values((3, 200.0))), expected)
+    assert (large[0], place(3) in large[1], "--max-delta" in large[1]) == ("too-large", True, True)
+    assert checked(sent(values((8, 206152.0))), expected).delta.values[8:9] == [206152.0], "a buffer, exactly"
+
+
+def test_3_10_places_in_disorder_are_malformed() -> None:
+    expected = ExpectedUpdate((DELTA,), "topk:0.5", MANIFEST, 100.0, 1e12)
+    data = bytearray(SectionFormat.of("topk:0.5", MANIFEST).encode(values(), seed=0))
+    start = 4 * sum(array.values for array in MANIFEST.arrays if array.role == "buffer")
+    data[start : start + 4] = b"\xff\xff\xff\xff"
+    bad = update(section(bytes(data), MANIFEST).model_copy(update={"encoding": "topk:0.5"}))
+    reason, detail = refused(bad, expected)
+    assert reason == "malformed"
+    assert "delta.data: place 1 after 4294967295, expected ascending places" in detail
