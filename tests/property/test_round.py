@@ -53,6 +53,9 @@ def run_settings(draw: st.DrawFn) -> dict[str, Any]:
         "quorum": draw(st.none() | st.integers(1, per_round)),
         "rounds": draw(st.integers(1, 3)),
         "deadline": draw(st.sampled_from((15.0, 60.0))),
+        "pace": draw(
+            st.sampled_from(("fixed", "auto", "auto:quantile=0.5,factor=1.1,window=1,shortest=0.5"))
+        ),
         "grace": draw(st.sampled_from((0.0, 5.0))),
         "wait": draw(st.sampled_from((20.0, 100.0))),
         "target": draw(st.none() | st.just("accuracy=0.7")),

@@ -7,6 +7,8 @@ import math
 from collections import Counter
 from itertools import pairwise
 
+import pytest
+
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.awaited import Awaited
@@ -206,11 +208,25 @@ class RoundInvariants:
             assert phase.base == after.model
             awaited = [n for n in phase.cohort if n not in phase.updates and n not in phase.dropped]
             assert phase.awaited == Awaited.of(awaited, after.roster, after.settings.grace)
+            check_pace(phase, after)
         elif isinstance(phase, Aggregating):
             assert self.open_round == phase.round
             assert self.averaged
         elif not after.ended and not isinstance(phase, Buffering):
             assert self.open_round is None
+
+
+def check_pace(phase: Collecting, state: Run) -> None:
+    """A round is within the bounds of its options, whatever the edges took before."""
+    settings, pace = state.settings, state.settings.parsed_pace
+    allowed, extra = phase.deadline - phase.opened, phase.selection_size - phase.target
+    if pace is None or phase.base is None:
+        assert not state.response_times
+        assert allowed == pytest.approx(settings.deadline) or phase.base is None
+        return
+    assert min(settings.deadline, pace.shortest) - 1e-6 <= allowed <= settings.deadline + 1e-6
+    assert 0 <= extra <= min(max(settings.over_select, settings.per_round), settings.clients - phase.target)
+    assert len(state.response_times) <= pace.window
 
 
 def _written_and_read(snapshot: Snapshot) -> Snapshot:

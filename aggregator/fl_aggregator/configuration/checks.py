@@ -25,6 +25,10 @@ def check_mode(settings: Settings) -> None:
     for name in ("quorum", "over_select", "edges_per_round"):
         if getattr(settings, name):
             raise ValueError(not_in_async(name))
+    if settings.parsed_pace is not None:
+        raise ValueError(
+            f"pace: {settings.pace} is about rounds, but --mode is async, which has none: expected --pace fixed"
+        )
     if settings.buffer > settings.clients:
         raise ValueError(
             f"buffer: {settings.buffer} must not exceed --clients ({settings.clients}): "

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from fl_aggregator.configuration.checks import check_bounds, check_mode, not_in_async
+from fl_aggregator.configuration.pace import FIXED, PACE_METAVAR, Pace, parse_pace
 from fl_aggregator.configuration.staleness import STALENESS_METAVAR, parse_staleness
 from fl_aggregator.configuration.values import Target, parse_serve, parse_target
 from fl_shared.cli.headings import BROKER, DATA, EVALUATION, OUTPUT, ROUNDS, RUN, SECURITY, TRAINING
@@ -154,6 +155,8 @@ class Settings(BaseModel):
                default=str(MAX_STALENESS))] = None
     deadline: Annotated[Seconds, Option(ROUNDS, "Maximum duration of a round, or of one edge's training in an "
         "asynchronous run, in seconds.")] = 600.0
+    pace: Annotated[Specification, Option(ROUNDS, "Whether rounds keep to --deadline and --over-select, or begin with "
+        "them and follow what the edges take (auto).", metavar=PACE_METAVAR)] = FIXED
     grace: Annotated[float, Field(ge=0, le=1e6), Option(ROUNDS, "Seconds that a lost edge has to return.")] = 5.0
     wait: Annotated[Seconds, Option(ROUNDS, "Seconds to wait for enough edges.")] = 600.0
     holdout: Annotated[float, Field(ge=0, le=0.9),
@@ -254,6 +257,12 @@ class Settings(BaseModel):
             )
         return text
 
+    @field_validator("pace")
+    @classmethod
+    def _pace_is_known(cls, text: str) -> str:
+        parse_pace(text)
+        return text
+
     @field_validator("staleness")
     @classmethod
     def _staleness_is_known(cls, text: str | None) -> str | None:
@@ -305,6 +314,11 @@ class Settings(BaseModel):
     def parsed_target(self) -> Target | None:
         """The target as a metric and a value; null if there is none."""
         return None if self.target is None else parse_target(self.target)
+
+    @property
+    def parsed_pace(self) -> Pace | None:
+        """How deadlines and over-selection follow from earlier rounds; null if they are fixed."""
+        return parse_pace(self.pace)
 
     @property
     def versions_served(self) -> int:

@@ -4,6 +4,7 @@
 ``machine``       ``step(state, event) -> (state, effects)``
 ``selecting``     opens a round: the seeded permutation, cohort, substitutes
 ``closing``       closes, commits or abandons a round; ends a run, and resumes it
+``pace``          deadline and over-selection from what earlier rounds took
 ``registration``  clients and their partitions;  ``evaluation``: metrics of versions
 ``updates``       accepts or rejects an update;  ``personalization``: the edges' own models
 ``summary``       how a round ended;  ``effects``: what the machine asks for

@@ -14,6 +14,7 @@ from fl_aggregator.round import events as on
 from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import Resumed
+from fl_aggregator.round.pace import ResponseTimes
 from fl_aggregator.round.roster import Roster
 from fl_aggregator.round.state import (
     ROUND_PHASES,
@@ -67,6 +68,7 @@ def collect(state: Run, phase: Collecting, now: float) -> Transition:
             cohort=phase.cohort + added,
             substitutes=tuple(n for n in phase.substitutes if n not in added),
             deadline=now + state.settings.deadline if phase.base is None else phase.deadline,
+            called={**phase.called, **dict.fromkeys(added, now)},
         )
         return replace(state, phase=phase), (announcement_of(phase),)
     if len(phase.updates) >= phase.quorum:
@@ -110,7 +112,23 @@ def _eligible_substitutes(state: Run, phase: Collecting) -> Iterator[str]:
 
 def _close_round(state: Run, phase: Collecting, now: float) -> Transition:
     aggregating = Aggregating(collected=phase, closed=now, missing=missing_reasons(state, phase, now))
-    return replace(state, phase=aggregating), (average_of(state, phase),)
+    state = replace(state, phase=aggregating, response_times=_response_times(state, phase, now))
+    return state, (average_of(state, phase),)
+
+
+def _response_times(state: Run, phase: Collecting, now: float) -> tuple[ResponseTimes, ...]:
+    """Returns what the edges took in the last rounds and in this one, which closes now; empty unless it is needed."""
+    pace = state.settings.parsed_pace
+    if pace is None or phase.base is None:
+        return ()
+    present = [name for name in phase.awaited if name in state.roster and state.roster[name].present]
+    surplus = len(present) if len(phase.updates) >= phase.target else 0
+    closed = ResponseTimes(
+        accepted=tuple(update.response_seconds for update in phase.updates.values()),
+        waited=tuple(phase.waited_for(name, now) for name in present),
+        failed=len(phase.cohort) - len(phase.updates) - surplus,
+    )
+    return (*state.response_times, closed)[-pace.window :]
 
 
 def average_of(state: Run, phase: Collecting) -> do.Average:
@@ -150,6 +168,7 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transitio
         state,
         phase=next_phase,
         consecutive_abandoned=consecutive,
+        response_times=(),  # what earlier rounds took has misled this one
         closed_rounds=updates.append_closed_round(state.closed_rounds, phase),
         pending_summaries=state.pending_summaries
         if phase.base is None

@@ -40,7 +40,8 @@ class UpdateMetadata:
     ``seconds`` is how long training took. ``before``, ``after`` and ``train`` are metrics: of the base and of
     the trained model on the edge's holdout, and of the training itself. ``staleness``: how many versions had been made
     since its base, set when it is accepted; always 0 in a run of rounds. ``parts``: of what it is the sum; empty if it
-    is the update of one edge.
+    is the update of one edge. ``response_seconds``: from the selection of its edge to its acceptance, set then; always
+    0 in an asynchronous run.
     """
 
     client: str
@@ -58,6 +59,7 @@ class UpdateMetadata:
     train: dict[str, float] = field(default_factory=dict)
     staleness: int = 0
     parts: tuple[Part, ...] = ()
+    response_seconds: float = 0.0
 
     @property
     def edges(self) -> int:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from fl_aggregator.configuration.values import Target
-from fl_aggregator.round import buffering, personalization, registration
+from fl_aggregator.round import buffering, pace, personalization, registration
 from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.closing import announcement_of, end_run, finish
 from fl_aggregator.round.effects import Transition
@@ -130,12 +130,13 @@ def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: fl
         return buffering.begin(state, phase, now)
     ranked = permutation(eligible, settings.seed, phase.round)
     first_weights = state.model is None
-    width = 1 if first_weights else min(settings.per_round + settings.over_select, len(ranked))
+    extra = pace.over_selection(settings, state.response_times)
+    width = 1 if first_weights else min(settings.per_round + extra, len(ranked))
     collecting = Collecting(
         round=phase.round,
         since=phase.since,
         opened=now,
-        deadline=now + settings.deadline,
+        deadline=now + pace.deadline(settings, state.response_times),
         base=state.model,
         encoding=FLOAT32.name if first_weights else settings.encoding,
         target=1 if first_weights else min(settings.per_round, len(ranked)),

@@ -13,6 +13,7 @@ from typing import ClassVar, Final, Literal, get_args
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.events import ConfusionCounts, Evaluated, Similarity, UpdateMetadata
+from fl_aggregator.round.pace import ResponseTimes
 from fl_aggregator.round.persistent_map import PersistentMap
 from fl_aggregator.round.roster import Roster
 from fl_shared.protocol.messages import (
@@ -44,7 +45,8 @@ class Collecting:
     ``cohort``: the edges selected so far. ``selection_size``: how many of them should be training or done.
     ``substitutes``: the next ranks of the permutation. ``updates``: the accepted ones, by client.
     ``dropped``: the selected edges that cannot contribute, and why. ``awaited``: those that have neither contributed
-    nor dropped out; they may be offline. ``encoding``: of the updates' sections.
+    nor dropped out; they may be offline. ``called``: when substitutes were selected; all others were when the round
+    opened. ``encoding``: of the updates' sections.
     """
 
     name: ClassVar[PhaseName] = "collecting"
@@ -62,6 +64,7 @@ class Collecting:
     awaited: Awaited = field(default_factory=Awaited)
     updates: Mapping[str, UpdateMetadata] = field(default_factory=dict)
     dropped: Mapping[str, str] = field(default_factory=dict)
+    called: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def version(self) -> int:
@@ -71,6 +74,10 @@ class Collecting:
     def has_selected(self, client: str) -> bool:
         """Whether ``client`` is in the cohort."""
         return client in self.awaited or client in self.updates or client in self.dropped
+
+    def waited_for(self, client: str, now: float) -> float:
+        """Returns the seconds since an edge was selected, to the millisecond."""
+        return round(now - self.called.get(client, self.opened), 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,6 +319,7 @@ class Run:
     ``best_split``. ``counted``: by client, the updates on which what edges keep is based; empty if they keep nothing.
     ``answered``: by client; empty in a run of rounds. ``served``: the newest version, or the mean of versions in its
     place. ``personal``: by client, the scores of the edges' own models; null until they are asked for them.
+    ``response_times``: of the last rounds with ``--pace auto``, from which the next one follows; empty with others.
     """
 
     settings: Settings
@@ -335,6 +343,7 @@ class Run:
     answered: Mapping[str, Answered] = field(default_factory=dict)
     served: ModelReference | None = None
     personal: Mapping[str, PersonalScore] | None = None
+    response_times: tuple[ResponseTimes, ...] = ()
 
     @property
     def failed_by_user(self) -> bool:

@@ -13,13 +13,14 @@ from fl_shared.protocol.messages import (
     MAX_DECLARED_METRICS,
     MAX_METRIC_NAME,
     MAX_METRICS,
+    PACE_METRICS,
     ModelReference,
 )
 from fl_shared.system.text import names_text, natural_order
 
 MAX_TRAINING_METRICS: Final = MAX_METRICS - MAX_DECLARED_METRICS - 4 - len(EDGES_METRICS)
-"""Metrics of training in a summary. The two of the staleness are added, and those of the evaluation: the declared ones,
-loss and examples; and those over the edges."""
+"""Metrics of training in a summary. The two of the staleness or of the pace are added, and those of the evaluation: the
+declared ones, loss and examples; and those over the edges."""
 
 
 def missing_reasons(state: Run, phase: Collecting, now: float) -> dict[str, str]:
@@ -79,7 +80,12 @@ def summary_of(
         participants=tuple(update.client for update in updates) if model is not None else (),
         missing=missing_reasons(state, phase, now) if missing is None else missing,
         examples=sum(update.examples for update in updates) if model is not None else 0,
-        metrics={**_mean_metrics(updates), **staleness_metrics(ages), **edges_metrics(state, edges)},
+        metrics={
+            **_mean_metrics(updates),
+            **staleness_metrics(ages),
+            **pace_metrics(state, phase),
+            **edges_metrics(state, edges),
+        },
         declared=state.declared or (),
         first_served=None if model is None else state.settings.first_served(model.version),
         seconds={
@@ -98,6 +104,14 @@ def staleness_metrics(ages: list[int]) -> dict[str, float]:
     if not ages:
         return {}
     return {"staleness_mean": sum(ages) / len(ages), "staleness_max": float(max(ages))}
+
+
+def pace_metrics(state: Run, phase: Collecting) -> dict[str, float]:
+    """Returns the seconds and the extra edges that a round was opened with; empty if they do not change."""
+    if state.settings.parsed_pace is None or phase.base is None:
+        return {}
+    values = (round(phase.deadline - phase.opened, 3), float(phase.selection_size - phase.target))
+    return dict(zip(PACE_METRICS, values, strict=True))
 
 
 def away_reason(state: Run, client: str, ticket: Ticket, now: float) -> str:

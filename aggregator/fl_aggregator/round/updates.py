@@ -100,14 +100,16 @@ def accept(state: Run, update: UpdateMetadata, now: float) -> Transition:
     answer = decide(state, update)
     if answer is not None:
         return state, (reply_to(update, answer),)
-    assert isinstance(state.phase, Collecting)
+    phase = state.phase
+    assert isinstance(phase, Collecting)
+    accepted = replace(update, response_seconds=phase.waited_for(update.client, now))
     phase = replace(
-        state.phase,
-        updates={**state.phase.updates, update.client: update},
-        awaited=state.phase.awaited.without(update.client),
+        phase,
+        updates={**phase.updates, update.client: accepted},
+        awaited=phase.awaited.without(update.client),
     )
-    accepted = reply_to(update, do.Accept(update.round, update.digest))
-    return replace(state, phase=phase), (accepted, do.Fold(update, update.round))
+    reply = reply_to(update, do.Accept(update.round, update.digest))
+    return replace(state, phase=phase), (reply, do.Fold(accepted, update.round))
 
 
 def drop_if_rejected(

@@ -68,6 +68,9 @@ def round_line(record: RoundRecord, rounds: int) -> str:
         line += (
             f", staleness {row.metrics['staleness_mean']:.2g} (at most {row.metrics['staleness_max']:.0f})"
         )
+    if "pace_deadline" in row.metrics:
+        line += f", deadline {duration_text(row.metrics['pace_deadline'])}"
+        line += f", {row.metrics['pace_over_select']:.0f} more edges selected than needed"
     if (mean := row.metrics.get("edges_mean")) is not None:
         (worst, value), *_ = record.worst_edges.items() or [("?", row.metrics.get("edges_worst"))]
         unit = record.primary.unit

@@ -14,6 +14,7 @@ from fl_aggregator.round.state import (
     Run,
     Selecting,
 )
+from fl_aggregator.round.summary import pace_metrics
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Envelope, EnvelopeSource
@@ -112,7 +113,8 @@ def _build_status(
             name: float(f"{state.metrics[name]:.9g}")
             for name in ("version", state.primary.name, m.LOSS.name, "evaluated_examples")
             if name in state.metrics
-        },
+        }
+        | (pace_metrics(state, state.phase) if isinstance(state.phase, Collecting) else {}),
         primary=None if state.declared is None else state.primary,
         split=state.split,
         paused=None if paused is None else shortened(paused, MAX_PAUSE_REASON),

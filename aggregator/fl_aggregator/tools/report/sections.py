@@ -35,6 +35,8 @@ PHASE_LABELS: Final = {
 }
 """Names of phases in the head of a table."""
 STALENESS: Final = m.MetricDeclaration(name="staleness", unit="versions", higher_is_better=False)
+SECONDS: Final = m.MetricDeclaration(name="seconds", unit="s", higher_is_better=False)
+EDGES: Final = m.MetricDeclaration(name="edges", unit="edges", higher_is_better=False)
 
 
 def section(title: str, *children: Child, note: str | None = None, long: bool = False) -> Markup:
@@ -139,6 +141,20 @@ def time_and_traffic(run: RunReport) -> Markup:
                 f"{run.name}/staleness", "Staleness of updates", stale, x_label="round", metric=STALENESS
             )
         )
+    deadlines, extra = (run.series(name) for name in m.PACE_METRICS)
+    if deadlines[0]:
+        taken = [line.round for line in run.rounds], [line.duration for line in run.rounds]
+        beside = [("deadline", *deadlines), ("taken", *taken)]
+        drawn += [
+            figures.curves(f"{run.name}/deadlines", "Deadlines", beside, x_label="round", metric=SECONDS),
+            figures.curves(
+                f"{run.name}/over-selection",
+                "Over-selection",
+                [("extra edges", *extra)],
+                x_label="round",
+                metric=EDGES,
+            ),
+        ]
     return section(
         "Time and traffic", tag("div", *drawn, class_="figures"),
         note="Evaluation runs during the next round. A published model counts once, however many edges fetch it."

@@ -18,8 +18,10 @@ EDGES_METRICS: Final = ("edges_mean", "edges_p10", "edges_worst")
 its worst value."""
 STALENESS_METRICS: Final = ("staleness_mean", "staleness_max")
 """Of a round of an asynchronous run: how many versions had been made since the bases of its updates."""
+PACE_METRICS: Final = ("pace_deadline", "pace_over_select")
+"""Of a round whose deadline (in seconds) and number of extra edges follow from earlier rounds."""
 RESERVED_METRICS: Final = frozenset(
-    {"loss", "examples", "evaluated_examples", "version", *EDGES_METRICS, *STALENESS_METRICS}
+    {"loss", "examples", "evaluated_examples", "version", *EDGES_METRICS, *STALENESS_METRICS, *PACE_METRICS}
 )
 RESERVED_PREFIXES: Final = ("before_", "after_", "train_")
 """Names of metrics that the programs measure themselves begin so, or are `RESERVED_METRICS`."""

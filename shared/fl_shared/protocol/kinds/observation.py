@@ -140,7 +140,8 @@ class Status(Scoped):
 
     It is published when it changes, at most twice a second, and every 5 s. ``have`` and ``need`` count the ready edges
     before a round opens, and the accepted updates while it is open. ``metrics``: of the newest evaluated version
-    (``version``), its primary metric and its loss; ``split``: on which they were measured.
+    (``version``), its primary metric and its loss; ``split``: on which they were measured. With ``--pace auto`` also
+    `PACE_METRICS` of the open round.
     """
 
     kind: Literal["status"] = "status"

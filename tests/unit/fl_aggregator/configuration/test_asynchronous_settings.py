@@ -29,6 +29,7 @@ def test_the_buffer_is_half_of_the_edges_at_work() -> None:
             {"over_select": 2},
             "--over-select: has no meaning with --mode async: say --buffer and --concurrency",
         ),
+        ({"pace": "auto"}, "--pace: auto is about rounds, but --mode is async, which has none"),
         ({"buffer": 21}, "--buffer: 21 must not exceed --clients (20): an edge contributes at most once"),
         ({"concurrency": 21}, "--concurrency: 21 must not exceed --clients (20)"),
         ({"staleness": "poly"}, "--staleness 'poly': expected constant, polynomial:A"),

@@ -52,6 +52,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "lr_decay": 1.0,
         "momentum": None,
         "deadline": 600.0,
+        "pace": "fixed",
         "quorum": None,
         "over_select": 0,
         "grace": 5.0,
