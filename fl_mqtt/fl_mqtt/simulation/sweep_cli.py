@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fl_aggregator.storage.sweep_record import SweepRecord
     from fl_shared.cli.broker_access import BrokerOptions
 
+DEVICES: Final = "heterogeneity"
+"""An option that can be swept though it is no setting of the run, but of its simulation."""
 NOT_IN_SWEEPS: Final = ("stay", "request", "metrics_port")
 """Options that make sense for a single run only."""
 
@@ -54,16 +56,19 @@ def plan(
 ) -> tuple[SweepRecord, list[Settings]]:
     """Returns the runs of a sweep, and the settings that differ in more than the seed. Raises ``UserError``."""
     from fl_aggregator.configuration.settings import Settings, options_of_run, parse_settings
+    from fl_mqtt.simulation.virtual.specification import read_specification
 
     options = {option.name or "": option for option in context.command.params}
-    known = {
-        name for name in options_of_run()
-        if name in options and get_origin(Settings.model_fields[name].annotation) is not dict
-    }  # fmt: skip
+    known = {DEVICES, *(name for name in options_of_run() if name in options)}
+    pairs = {name for name, field in Settings.model_fields.items() if get_origin(field.annotation) is dict}
     seeds = [int(values["seed"])] if seeds_text is None else sweep_plan.parse_seeds(seeds_text)
     axes = sweep_plan.parse_axes(axes_texts, known)
+    if DEVICES in axes and not context.params["virtual"]:
+        raise UserError(
+            f"--sweep: {DEVICES} needs --virtual: in real time, edges are as fast as this machine"
+        )
     swept = {"seed": "--seeds"} if seeds_text is not None else {}
-    for name, by in (swept | dict.fromkeys(axes, "--sweep")).items():
+    for name, by in (swept | dict.fromkeys(axes.keys() - pairs, "--sweep")).items():
         if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
             raise UserError(f"{options[name].opts[-1]} cannot be combined with {by}, which gives its values")
 
@@ -75,12 +80,18 @@ def plan(
             words += sweep_plan.option_arguments(option, text)
         return words
 
+    def value_of(name: str, text: str) -> Any:
+        """What an option gets from the command line of a run; pairs that all runs have are among its pairs."""
+        if not options[name].multiple:
+            return options[name].process_value(context, text)
+        common = context.meta[GIVEN].get(name) or () if name in pairs else ()
+        return options[name].process_value(context, [*common, text])
+
     found = []
     for setting in sweep_plan.settings_of(axes):
-        given = {
-            name: options[name].type_cast_value(context, [text] if options[name].multiple else text)
-            for name, text in setting.items()
-        }
+        given = {name: value_of(name, text) for name, text in setting.items()}
+        if DEVICES in given:
+            read_specification(given.pop(DEVICES))
         for seed in sorted({min(seeds), max(seeds)}):
             settings = parse_settings(**{**values, **given, "seed": seed}, prefix=prefix)
         found.append(settings)

@@ -131,7 +131,15 @@ def simulate(*arguments: str, **environment: str) -> click.testing.Result:
         (["--sweep", "clients=3,0"], "--clients"),
         (["--sweep", "partition=iid,cake"], "--partition 'cake'"),
         (["--sweep", "strategy=fedavg,magic"], "magic"),
-        (["--sweep", "task-option=a=1"], "is no option that can be swept"),
+        (["--sweep", "task-option=a"], "'a': expected KEY=VALUE"),
+        (["--task-option", "a=1", "--sweep", "task-option=a=2"], "a is given twice"),
+        (["--sweep", "task-option=cake=1,cake=2"], "cake"),
+        (["--sweep", "heterogeneity=gateways,phones"], "heterogeneity needs --virtual"),
+        (["--virtual", "--sweep", "heterogeneity=gateways,cake"], "cake"),
+        (
+            ["--virtual", "--heterogeneity", "silos", "--sweep", "heterogeneity=gateways"],
+            "--heterogeneity cannot be combined with --sweep",
+        ),
         (["--seeds", "0-1", "--stay"], "--stay cannot be combined with a sweep"),
         (["--seeds", "0-1", "--metrics-port", "9"], "--metrics-port cannot be combined with a sweep"),
         (["--parallel", "2"], "--parallel needs a sweep"),
@@ -176,3 +184,23 @@ def test_each_run_gets_the_options_of_the_sweep(tmp_path: Path, monkeypatch: pyt
     )
     again = simulate("--seeds", "0", "--run-dir", "sweep")
     assert "is not empty, expected a new directory; continue it with: " in str(again.exception)
+
+
+def test_devices_and_options_of_the_task_can_be_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_cli, "run", lambda *_, **__: 0)
+    monkeypatch.setattr(
+        "fl_mqtt.simulation.cli._check_task", lambda settings: seen.append(settings.task_option)
+    )
+    seen: list[dict[str, str]] = []
+    axes = ("--sweep", "heterogeneity=gateways,phones", "--sweep", "task-option=size=1,size=2")
+    directory = tmp_path / "sweep"
+    done = simulate("--virtual", "--task-option", "kind=a", *axes, "--run-dir", str(directory))
+    assert done.exit_code == 0, done.output
+    assert {"kind": "a", "size": "2"} in seen
+    record = read_sweep_record(directory)
+    assert [one.name for one in record.runs][-1] == "heterogeneity=phones_task-option=size=2_seed=0"
+    arguments = record.runs[-1].arguments
+    assert arguments[arguments.index("--heterogeneity") + 1] == "phones"
+    assert [one for one in arguments if "=" in one] == ["kind=a", "size=2"]
