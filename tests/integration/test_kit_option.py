@@ -69,6 +69,19 @@ def test_a_run_in_which_everybody_has_a_kit(site: Provision, tmp_path: Path) -> 
         assert not file.is_file() or b"PRIVATE KEY" not in file.read_bytes(), file
 
 
+def test_an_asynchronous_run_is_signed_and_sealed_as_any_other(site: Provision, tmp_path: Path) -> None:
+    tickets = ("--mode", "async", "--buffer", "2", "--concurrency", "2", "--rounds", "3")
+    with (
+        edge(tmp_path, site, "0", "--seal"),
+        edge(tmp_path, site, "1", "--seal"),
+        aggregator(tmp_path, site, *tickets, "--require-sealed") as run,
+    ):
+        run.ends_well()
+    lines = programs.history(tmp_path)
+    assert [(line["version"], line["participants"]) for line in lines] == [(n, ["0", "1"]) for n in (1, 2, 3)]
+    assert all(set(line["seconds"]) >= {"buffering"} and not line["refused"] for line in lines)
+
+
 def test_an_operator_ends_a_run_with_a_kit(site: Provision, tmp_path: Path) -> None:
     with aggregator(tmp_path, site, "--rounds", "1000") as run:
         wait_until(lambda: "prefix plant7/fl" in run.err, 20, "the run has begun")
