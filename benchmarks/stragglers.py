@@ -1,0 +1,170 @@
+"""Compares what can be done about slow and lost edges, in virtual time and without training: one JSON line.
+
+    python benchmarks/stragglers.py [--clients 100] [--per-round 10] [--rounds 100] [--seeds 0,1,2] [--markdown]
+
+Each edge has 100 examples and trains 10 epochs. ``seconds``: virtual time of a round in the mean, of the run from its
+first to its last round. ``p90``: of the slowest tenth of the rounds at least so much. ``wasted``: trainings begun for
+each that is in a version, minus one. ``short``: rounds that were closed with less than ``--per-round`` updates, of 100.
+``abandoned``: rounds below the quorum, of 100. ``slow``: the share of the updates that came from the slowest third of
+the edges. ``--markdown`` prints the table of ``docs/simulation.md`` instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fl_aggregator.configuration.settings import Settings
+from fl_aggregator.monitoring.views.round_record import RoundRecord, read_records
+from fl_aggregator.server import launch as launches
+from fl_edge.runtime.worker_setup import EdgeSettings
+from fl_mqtt.simulation.virtual.aggregator import Aggregator
+from fl_mqtt.simulation.virtual.devices import Devices
+from fl_mqtt.simulation.virtual.fleet import Fleet
+from fl_mqtt.simulation.virtual.network import Network
+from fl_mqtt.simulation.virtual.specification import read_specification
+from fl_mqtt.simulation.virtual.world import World
+from tests.support.virtual_federation import VALUES, InstantJobs
+
+PRESETS: Final = ("gateways", "phones")
+NEVER: Final = 1e6
+POLICIES: Final[dict[str, dict[str, Any]]] = {
+    "wait for all who are selected": {"grace": NEVER, "deadline": 3600.0},
+    "substitutes": {"deadline": 3600.0},
+    "substitutes, `--deadline 30`": {"deadline": 30.0},
+    "`--over-select 3`": {"deadline": 3600.0, "over_select": 3},
+    "`--over-select 6`": {"deadline": 3600.0, "over_select": 6},
+    "`--pace auto`": {"deadline": 3600.0, "pace": "auto"},
+    "`--pace auto:quantile=0.7`": {"deadline": 3600.0, "pace": "auto:quantile=0.7"},
+    "`--pace auto:quantile=0.6,factor=1.1`": {"deadline": 3600.0, "pace": "auto:quantile=0.6,factor=1.1"},
+}  # fmt: skip
+"""What is compared. All but the first select a substitute as soon as an edge is lost."""
+COLUMNS: Final = {
+    "seconds": "s a round",
+    "p90": "slowest tenth, s",
+    "wasted": "wasted",
+    "short": "short",
+    "abandoned": "abandoned",
+    "slow": "from the slowest third",
+}
+
+
+def run(
+    preset: str, policy: dict[str, Any], options: argparse.Namespace, seed: int, path: Path
+) -> dict[str, float]:
+    """Returns the figures of one run."""
+    settings = Settings.model_validate(
+        {
+            "task": f"synthetic-{VALUES}", "clients": options.clients, "per_round": options.per_round,
+            "rounds": options.rounds, "holdout": 0.0, "evaluate_every": 10**6, "grace": 0.0, "wait": 1e5,
+            "seed": seed, **policy,
+        }
+    )  # fmt: skip
+    devices = Devices(read_specification(preset), seed)
+    world = World()
+    network = Network(world, devices.losses(1))
+    begun: Counter[str] = Counter()
+
+    class CountedJobs(InstantJobs):
+        def begin(self, client: str, work: Any, due: float) -> None:
+            begun[type(work.effect).__name__] += 1
+            super().begin(client, work, due)
+
+    with closing(launches.new(settings, path)) as launch:
+        launch.directory.write_run(launch.record)
+        names = [str(number) for number in range(settings.clients)]
+        aggregator = Aggregator(launch, world, network)
+        edges = [EdgeSettings(name, ("train",), path / "edges" / name) for name in names]
+        Fleet(
+            world, network, CountedJobs(), devices, edges,
+            task=settings.task, epochs=10, light=False, chunk_size=2**20,
+        )  # fmt: skip
+        aggregator.begin()
+        while not aggregator.state.ended:
+            world.step()
+        rounds = list(read_records(launch.directory.history()))
+        slowest = sorted(names, key=lambda name: devices.device(name).speed)[: settings.clients // 3]
+        return figures(rounds, settings.per_round, begun["Train"], frozenset(slowest))
+
+
+def figures(
+    rounds: list[RoundRecord], per_round: int, begun: int, slowest: frozenset[str]
+) -> dict[str, float]:
+    """What the rounds of a run took and gave. The first one, in which nothing is known yet, counts too."""
+    took = sorted(record.duration for record in rounds)
+    participants = [name for record in rounds for name in record.participants]
+    committed = [record for record in rounds if record.outcome == "committed"]
+    return {
+        "seconds": sum(took) / len(committed),
+        "p90": took[math.ceil(0.9 * len(took)) - 1],
+        "wasted": begun / len(participants) - 1,
+        "short": 100 * sum(len(record.participants) < per_round for record in committed) / len(rounds),
+        "abandoned": 100 * (len(rounds) - len(committed)) / len(rounds),
+        "slow": sum(name in slowest for name in participants) / len(participants),
+    }
+
+
+def measured(options: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
+    """Returns the means over the seeds, by preset and policy."""
+    scratch = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for preset in PRESETS:
+        for name, policy in POLICIES.items():
+            print(f"{preset}, {name} …", file=sys.stderr, flush=True)
+            with tempfile.TemporaryDirectory(dir=scratch) as directory:
+                runs = [
+                    run(preset, policy, options, seed, Path(directory) / str(seed)) for seed in options.seeds
+                ]
+            found.setdefault(preset, {})[name] = {
+                key: round(fmean(one[key] for one in runs), 3) for key in COLUMNS
+            }
+    return found
+
+
+def markdown(found: dict[str, dict[str, dict[str, float]]]) -> str:
+    """The figures as a table."""
+    lines = [f"| | | {' | '.join(COLUMNS.values())} |", "| --- " * (len(COLUMNS) + 2) + "|"]
+    for preset, policies in found.items():
+        for name, one in policies.items():
+            cells = [
+                f"{one['seconds']:.1f}", f"{one['p90']:.1f}", f"{100 * one['wasted']:.0f} %", f"{one['short']:.0f} %",
+                f"{one['abandoned']:.0f} %", f"{100 * one['slow']:.0f} %",
+            ]  # fmt: skip
+            lines.append(f"| `{preset}` | {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Prints one line of JSON, or the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clients", type=int, default=100)
+    parser.add_argument("--per-round", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0, 1, 2])
+    parser.add_argument("--markdown", action="store_true", help="print a table instead")
+    options = parser.parse_args()
+    began = time.process_time()
+    found = measured(options)
+    if options.markdown:
+        print(markdown(found))
+        return
+    line = {name: value for name, value in vars(options).items() if name != "markdown"}
+    print(json.dumps({**line, "cpu_seconds": round(time.process_time() - began, 1), "runs": found}))
+
+
+if __name__ == "__main__":
+    main()
