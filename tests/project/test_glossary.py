@@ -40,6 +40,7 @@ NO_TERM = {
         "bytes", "count", "crc32", "data", "error", "index", "max", "name", "output", "pixels",
         "settings", "sha256", "shape", "size", "unit",
     },
+    "software and machines": {"cores", "fl", "library", "memory", "mqtt", "platform", "python"},
     "plain English, with its usual meaning": {
         "after", "awaited", "awaits", "before", "better", "delayed", "detail", "down", "first", "have", "higher",
         "is", "left", "need", "newest", "out", "outcome", "reason", "received", "seconds", "started", "state",

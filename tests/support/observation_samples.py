@@ -7,6 +7,14 @@ from fl_shared.protocol import topics as t
 from tests.support.builders import ACCURACY
 
 RUN = "3f9a1c0b7e22"
+ENVIRONMENT = m.Environment(
+    fl_mqtt="0.1.0",
+    python="3.11.7",
+    library="torch 2.9.0+cpu",
+    platform="Linux x86_64",
+    memory=8 * 2**30,
+    cores=4,
+)
 
 OBSERVATION_MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
     "missing": (
@@ -28,10 +36,19 @@ OBSERVATION_MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             round=3,
             phase="collecting",
             edges={
-                "7": m.EdgeView(state="in", examples=57, seconds=0.25, bytes=1724320, primary=0.75, loss=0.5),
+                "7": m.EdgeView(
+                    state="in",
+                    examples=57,
+                    seconds=0.25,
+                    bytes=1724320,
+                    primary=0.75,
+                    loss=0.5,
+                    environment=0,
+                ),
                 "8": m.EdgeView(state="missing", reason="rejected: not-finite: delta"),
                 "lab-a": m.EdgeView(state="offline", reason="its connection is lost"),
             },
+            environments=(ENVIRONMENT,),
         ),
     ),
     "history": (

@@ -9,7 +9,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest, content_digest
 from tests.support.builders import ACCURACY, MAE
-from tests.support.observation_samples import OBSERVATION_MESSAGES, RUN
+from tests.support.observation_samples import ENVIRONMENT, OBSERVATION_MESSAGES, RUN
 
 MANIFEST = Manifest(
     arrays=(ArraySpec(name="fc.bias", shape=(2,)), ArraySpec(name="norm.mean", shape=(1, 2), role="buffer"))
@@ -49,6 +49,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             roles=("train", "predict"),
             encodings=("f32",),
             abilities=("prox", "scaffold", "clip-gradients", "logit-adjustment"),
+            environment=ENVIRONMENT,
         ),
     ),
     "register-second": (

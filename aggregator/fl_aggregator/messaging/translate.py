@@ -150,6 +150,7 @@ def _registration_event(message: m.Registration, scope: EnvelopeSource, now: flo
         fresh=message.fresh and is_current,
         edges=message.edges,
         via=message.via,
+        environment=message.environment,
     )
 
 

@@ -161,7 +161,12 @@ class ObserverFeed:
 
         def made(included: dict[str, m.EdgeView]) -> m.Edges:
             return m.Edges(
-                **envelope, round=number, phase=phase, edges=included, left_out=len(edges) - len(included)
+                **envelope,
+                round=number,
+                phase=phase,
+                edges=included,
+                left_out=len(edges) - len(included),
+                environments=state.environments,
             )
 
         message = made(edges)

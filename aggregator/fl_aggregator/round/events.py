@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fl_shared.protocol.messages import ClientRole, MetricDeclaration, RejectionReason, Split
+from fl_shared.protocol.messages import ClientRole, Environment, MetricDeclaration, RejectionReason, Split
 
 Payload = Annotated[object, Field(exclude=True)]
 """An update with its bytes, or an offer. The machine passes it on unread, and the journal leaves it out."""
@@ -118,8 +118,7 @@ class Registered:
     ``encodings`` are those in which it can send updates, ``abilities`` what it can do in training. ``metrics`` are
     those that its task declares. ``unable``: why it does not take part, null if it does. ``fresh``: whether it has kept
     nothing of this run for a correction. ``edges``: it is a regional aggregator, which stands for so many edges; null
-    for an edge.
-    nothing of this run for a correction. ``via``: the bridged broker that it is connected to, null for ours.
+    for an edge. ``via``: the bridged broker that it is connected to, null for ours. ``environment``: where it runs.
     """
 
     now: float
@@ -137,6 +136,7 @@ class Registered:
     fresh: bool = False
     edges: int | None = None
     via: str | None = None
+    environment: Environment | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

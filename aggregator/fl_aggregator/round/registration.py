@@ -9,6 +9,7 @@ from fl_aggregator.round.effects import Admit, Effect, Refuse, SendReply, Transi
 from fl_aggregator.round.events import Registered
 from fl_aggregator.round.state import Aggregating, Buffering, Collecting, Evaluating, Run, Selecting
 from fl_shared.protocol import abilities
+from fl_shared.protocol.messages import MAX_ENVIRONMENTS, Environment
 
 
 def register(state: Run, event: Registered) -> Transition:
@@ -32,6 +33,7 @@ def register(state: Run, event: Registered) -> Transition:
     if isinstance(partition, Refuse):
         return previous_state, (SendReply(event.client, event.session, partition),)
     same_device = previous is not None and previous.device == event.device
+    state, environment = _with_environment(state, event.environment)
     client = r.Client(
         session=event.session,
         device=event.device,
@@ -44,6 +46,7 @@ def register(state: Run, event: Registered) -> Transition:
         examples=_examples_known(previous, event) if same_device else event.examples,
         edges=event.edges,
         via=event.via,
+        environment=environment,
     )
     if previous != client:
         state = replace(state, roster=state.roster.with_client(event.client, client))
@@ -136,6 +139,7 @@ def _with_unable_client(state: Run, event: Registered, reason: str) -> Run:
     previous = state.roster.get(event.client)
     if previous is None and _is_full(state):
         return state
+    state, environment = _with_environment(state, event.environment)
     client = r.Client(
         session=event.session,
         device=event.device,
@@ -147,10 +151,23 @@ def _with_unable_client(state: Run, event: Registered, reason: str) -> Run:
         unable=reason,
         edges=event.edges,
         via=event.via,
+        environment=environment,
     )
     return (
         state if client == previous else replace(state, roster=state.roster.with_client(event.client, client))
     )
+
+
+def _with_environment(state: Run, environment: Environment | None) -> tuple[Run, int | None]:
+    """Remembers a new environment, unless there are too many. Returns its index, null if it is not remembered."""
+    if environment is None:
+        return state, None
+    if environment in state.environments:
+        return state, state.environments.index(environment)
+    number = len(state.environments)
+    if number >= MAX_ENVIRONMENTS:
+        return state, None
+    return replace(state, environments=(*state.environments, environment)), number
 
 
 def _is_full(state: Run) -> bool:

@@ -32,8 +32,8 @@ class Client:
     run time of its loss, null while it is present. ``unconfirmed``: we do not know whether it is online,
     because our own connection was lost and came back at ``lost_at``. ``unable``: why it does not take part,
     null if it does. ``edges``: it is a regional aggregator, which stands for so many edges; null for an edge.
-    null if it does. ``via``: the bridged broker that it is connected to, null for ours; ``bridge_lost``: whether it was
-    lost with that broker's bridge.
+    ``via``: the bridged broker that it is connected to, null for ours; ``bridge_lost``: whether it was lost with that
+    broker's bridge. ``environment``: where it runs, an index into the environments of the run.
     """
 
     session: str
@@ -50,6 +50,7 @@ class Client:
     edges: int | None = None
     via: str | None = None
     bridge_lost: bool = False
+    environment: int | None = None
 
     @property
     def present(self) -> bool:

@@ -18,6 +18,7 @@ from fl_aggregator.round.persistent_map import PersistentMap
 from fl_aggregator.round.roster import Roster
 from fl_shared.protocol.messages import (
     LOSS,
+    Environment,
     MetricDeclaration,
     ModelReference,
     RejectionReason,
@@ -320,6 +321,7 @@ class Run:
     ``answered``: by client; empty in a run of rounds. ``served``: the newest version, or the mean of versions in its
     place. ``personal``: by client, the scores of the edges' own models; null until they are asked for them.
     ``response_times``: of the last rounds with ``--pace auto``, from which the next one follows; empty with others.
+    ``environments``: the distinct ones of the edges, at most 256, in the order in which they registered.
     """
 
     settings: Settings
@@ -344,6 +346,7 @@ class Run:
     served: ModelReference | None = None
     personal: Mapping[str, PersonalScore] | None = None
     response_times: tuple[ResponseTimes, ...] = ()
+    environments: tuple[Environment, ...] = ()
 
     @property
     def failed_by_user(self) -> bool:

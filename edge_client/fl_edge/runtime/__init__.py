@@ -7,7 +7,7 @@
 ``inbox``       what other threads hand to the loop
 ``router``      which message is for which edge
 ``dispatcher``  jobs for the pool, and their results as events
-``device``      the device to train on
+``device``      the device to train on;  ``environment``: software and machine
 ``heartbeat``   shows that the process works;  ``notices``: what it waits for
 ==============  =================================================================
 """

@@ -22,7 +22,7 @@ from fl_edge.workers.protocol import CacheModel
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
 from fl_shared.protocol.abilities import CLIP_GRADIENTS, LOGIT_ADJUSTMENT
-from fl_shared.protocol.messages import ClientRole, Partition
+from fl_shared.protocol.messages import ClientRole, Environment, Partition
 from fl_shared.protocol.task_spec import task_name
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.encodings.float32 import FLOAT32
@@ -47,6 +47,7 @@ def identity_of(
     chunk_size: int,
     seals: bool = False,
     via: str | None = None,
+    environment: Environment | None = None,
 ) -> Identity:
     """Returns who an edge is, with the tasks and abilities of this installation. ``light``: without those of torch."""
     return Identity(
@@ -61,6 +62,7 @@ def identity_of(
         task_prefixes=(NAME_PREFIX,),
         chunk_size=chunk_size,
         seals=seals,
+        environment=environment,
         abilities=(*corrections.names(), CLIP_GRADIENTS, LOGIT_ADJUSTMENT),
         via=via,
     )

@@ -18,6 +18,7 @@ from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.prediction.predictor import MAX_REQUEST_PACKET
 from fl_edge.runtime.device import training_device
 from fl_edge.runtime.edge import Edge, identity_of
+from fl_edge.runtime.environment import environment_of
 from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.loop import Interrupted, Runtime, RuntimeInbox
 from fl_edge.runtime.worker_setup import EdgeSettings, edges_with_data, start_pool
@@ -137,6 +138,7 @@ def run(settings: FleetSettings) -> int:
             chunk_size=settings.chunk_size,
             seals=settings.seal,
             via=settings.via,
+            environment=environment_of(settings.task, light=settings.light),
         )
         edges = [
             _edge(

@@ -56,6 +56,7 @@ def with_registration(session: Session, **more: Any) -> tuple[Session, Send]:
         encodings=identity.encodings,
         edges=identity.edges,
         via=identity.via,
+        environment=identity.environment,
         **{**more, "abilities": (*more.get("abilities", identity.abilities), *tickets)},
     )
     return session, Send(t.RegisterTopic(identity.client), message)

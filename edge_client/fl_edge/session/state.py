@@ -35,9 +35,8 @@ class Identity:
     preferred size of an update's chunks, in bytes; they are smaller if the broker requires it. ``encodings``
     are those in which it can send updates, ``abilities`` what it can do in training, in some tasks at least. ``seals``:
     whether it encrypts what it sends to the aggregator. ``edges``: it is a regional aggregator, which stands for so
-    many edges; ``None`` for an edge.
-    whether it encrypts what it sends to the aggregator. ``via``: the name of its broker, if that is bridged to the
-    aggregator's.
+    many edges; ``None`` for an edge. ``via``: the name of its broker, if that is bridged to the aggregator's.
+    ``environment``: where it runs.
     """
 
     client: str
@@ -52,6 +51,7 @@ class Identity:
     abilities: tuple[str, ...] = ()
     edges: int | None = None
     via: str | None = None
+    environment: m.Environment | None = None
 
     @property
     def trains(self) -> bool:

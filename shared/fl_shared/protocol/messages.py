@@ -31,6 +31,7 @@ from fl_shared.protocol.kinds.base import (
     Timestamp,
     Token,
 )
+from fl_shared.protocol.kinds.environment import MAX_ENVIRONMENTS, Environment, computes_counts
 from fl_shared.protocol.kinds.evaluation import MAX_CLASSES, Confusion, Evaluation
 from fl_shared.protocol.kinds.metric import (
     EDGES_METRICS,
@@ -123,6 +124,7 @@ __all__ = [
     "MAX_COUNT",
     "MAX_DECLARED_METRICS",
     "MAX_DECLARED_NAME",
+    "MAX_ENVIRONMENTS",
     "MAX_HISTORY",
     "MAX_METRICS",
     "MAX_METRIC_NAME",
@@ -153,6 +155,7 @@ __all__ = [
     "EdgeStateName",
     "EdgeView",
     "Edges",
+    "Environment",
     "Evaluation",
     "FoldSettings",
     "Fragment",
@@ -208,6 +211,7 @@ __all__ = [
     "UpdateChunk",
     "UpdateClaim",
     "UpdateMetrics",
+    "computes_counts",
     "metrics_text",
     "primary_of",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Run
 from fl_shared.protocol.envelope import EnvelopeSource
+from fl_shared.protocol.messages import computes_counts
 from fl_shared.system.text import names_text, natural_order
 
 LOG: Final = logging.getLogger(__name__)
@@ -148,6 +149,9 @@ class Display:
             edge_counts=EdgeCounts.of(
                 edge_states.edge_states_of(state, self._source.uploading()),
                 getattr(state.phase, "round", None),
+                computes_counts(
+                    state.environments, (client.environment for client in state.roster.clients.values())
+                ),
             ),
             waiting_text=waiting_text(state),
         )

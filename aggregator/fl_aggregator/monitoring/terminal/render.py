@@ -158,6 +158,8 @@ def _add_edges(grid: Table, snapshot: Snapshot) -> None:
         return
     online = sum(counts.counts.values()) - counts["offline"]
     grid.add_row("edges", Text(f"{online} here, {counts['offline']} offline{counts.evaluators_text}"))
+    if counts.computes_text:
+        grid.add_row("software", Text(counts.computes_text))
     if counts.not_ready:
         grid.add_row("not ready", Text(counts.not_ready_text, style=BAD))
     if counts["missing"]:

@@ -24,6 +24,7 @@ class EdgeCounts:
 
     ``round``: the round that they describe. For a watcher, it may be a second older than the status.
     ``evaluators``: the number of edges that are present and only evaluate, which no state counts.
+    ``computes``: the number of edges that compute with what (`computes_counts`).
     """
 
     round: int | None = None
@@ -32,10 +33,14 @@ class EdgeCounts:
     """Of those that are present, only the ones that are not ready are named."""
     not_ready: int = 0
     evaluators: int = 0
+    computes: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, edges: Iterable[tuple[str, m.EdgeStateName, str | None]], round_number: int | None
+        cls,
+        edges: Iterable[tuple[str, m.EdgeStateName, str | None]],
+        round_number: int | None,
+        computes: Mapping[str, int],
     ) -> EdgeCounts:
         """Counts ``edges``, of which each has a name, a state and a reason or null."""
         counts: dict[m.EdgeStateName, int] = {}
@@ -54,7 +59,7 @@ class EdgeCounts:
             if len(first_names) < MAX_NAMED_PER_STATE:
                 first_names.append((name, reason))
         few = {state: tuple(names) for state, names in named.items()}
-        return cls(round_number, counts, few, not_ready, evaluators)
+        return cls(round_number, counts, few, not_ready, evaluators, computes)
 
     @property
     def evaluators_text(self) -> str:
@@ -63,6 +68,13 @@ class EdgeCounts:
 
     def __getitem__(self, state: m.EdgeStateName) -> int:
         return self.counts.get(state, 0)
+
+    @property
+    def computes_text(self) -> str:
+        """What the edges compute with, if they differ in that; empty otherwise."""
+        if len(self.computes) < 2:
+            return ""
+        return ", ".join(f"{one_line(name)} ({count})" for name, count in self.computes.items())
 
     @property
     def not_ready_text(self) -> str:

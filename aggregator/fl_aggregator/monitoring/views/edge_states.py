@@ -52,7 +52,7 @@ def open_round_views(
     ``uploading``: the edges whose updates are arriving. ``latest_updates``: each edge's newest update.
     """
     return {
-        name: _edge_view(state_name, reason, latest_updates.get(name), state.primary)
+        name: _edge_view(state, name, state_name, reason, latest_updates.get(name))
         for name, state_name, reason in edge_states_of(state, uploading)
     }
 
@@ -129,7 +129,7 @@ def closed_round_views(
             state_name, reason = "in", None
         else:
             state_name, reason = _idle_state(client)
-        views[name] = _edge_view(state_name, reason, latest_updates.get(name), state.primary)
+        views[name] = _edge_view(state, name, state_name, reason, latest_updates.get(name))
     return views
 
 
@@ -146,22 +146,25 @@ def _idle_state(client: Client) -> tuple[m.EdgeStateName, str | None]:
 
 
 def _edge_view(
+    run: Run,
+    name: str,
     state: m.EdgeStateName,
     reason: str | None,
     latest_update: LatestUpdate | None,
-    primary: m.MetricDeclaration,
 ) -> m.EdgeView:
+    environment = run.roster[name].environment
     reason = None if reason is None else shortened(reason, MAX_STATE_REASON)
     if latest_update is None:
-        return m.EdgeView(state=state, reason=reason)
+        return m.EdgeView(state=state, reason=reason, environment=environment)
     return m.EdgeView(
         state=state,
         reason=reason,
         examples=latest_update.examples,
         seconds=latest_update.seconds,
         bytes=latest_update.size,
-        primary=latest_update.after.get(primary.name),
+        primary=latest_update.after.get(run.primary.name),
         loss=latest_update.after.get(m.LOSS.name),
+        environment=environment,
     )
 
 

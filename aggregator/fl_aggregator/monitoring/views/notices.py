@@ -200,6 +200,8 @@ def log_presence(event: on.Event, before: Run, state: Run) -> None:
             "remainder of what it had stays in the mean",
             event.client,
         )
+    if isinstance(event, on.Registered):
+        _log_other_environment(event.client, before.environments, state.environments)
     match event:
         case on.Registered(client=client) if (registered := state.roster.get(client)) and registered.unable:
             LOG.warning("edge %s does not take part: %s", client, registered.unable)
@@ -217,6 +219,23 @@ def log_presence(event: on.Event, before: Run, state: Run) -> None:
                 broker,
                 names_text(natural_order(before.roster.behind(broker)), MAX_NAMED_IN_NOTICE),
             )
+
+
+def _log_other_environment(
+    client: str, before: tuple[m.Environment, ...], after: tuple[m.Environment, ...]
+) -> None:
+    """Says once of each that an edge computes with other software, or on another platform, than the first edge."""
+    if len(after) == len(before) or not before:
+        return
+    computes = after[-1].computes
+    if computes not in {one.computes for one in before}:
+        LOG.warning(
+            "edge %s computes with %s, the first edge with %s: their updates may differ in the last bits, so a run "
+            "with the same seed may end in another model",
+            client,
+            computes,
+            before[0].computes,
+        )
 
 
 def log_single_class(summary: Summary) -> None:

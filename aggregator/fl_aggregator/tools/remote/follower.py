@@ -138,7 +138,9 @@ class Follower(Observer):
         counts = None
         if edges is not None:
             counts = EdgeCounts.of(
-                ((name, view.state, view.reason) for name, view in edges.edges.items()), edges.round
+                ((name, view.state, view.reason) for name, view in edges.edges.items()),
+                edges.round,
+                m.computes_counts(edges.environments, (view.environment for view in edges.edges.values())),
             )
         return Snapshot(status, rows, dict(sorted(recent.items())), counts, _waiting_text(status, edges))
 

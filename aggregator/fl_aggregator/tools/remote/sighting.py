@@ -76,7 +76,7 @@ def as_json(observed: ObservedRun, *, full: bool) -> dict[str, Any]:
     if full:
         fields["rounds"] = [record.summary_fields() for record in snapshot.recent.values()]
         fields["history"] = columns_of(snapshot.rows).model_dump(mode="json")
-        fields["every_edge"] = (
-            None if observed.edges is None else observed.edges.model_dump(mode="json")["edges"]
-        )
+        edges = None if observed.edges is None else observed.edges.model_dump(mode="json")
+        fields["every_edge"] = edges and edges["edges"]
+        fields["environments"] = edges and edges["environments"]
     return fields

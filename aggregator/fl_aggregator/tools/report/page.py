@@ -18,6 +18,7 @@ from fl_aggregator.tools.report.comparison import (
 from fl_aggregator.tools.report.confusion import confusion
 from fl_aggregator.tools.report.drawing import SERIES_COLOURS
 from fl_aggregator.tools.report.edge_values import edge_values, personal
+from fl_aggregator.tools.report.environments import environments
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.reading import RunReport
 from fl_aggregator.tools.report.sections import newest_version, section, setting_text
@@ -100,7 +101,7 @@ def _run_sections(run: RunReport) -> list[Child]:
     return [
         sections.learning(run), _side_by_side(sections.primary_by_edge(run), confusion(run)),
         edge_values(run), personal(run), sections.labels(run), sections.participation(run),
-        sections.time_and_traffic(run), sections.rejections(run),
+        environments(run), sections.time_and_traffic(run), sections.rejections(run),
         similarity(run),
         sections.rounds(run),
         sections.settings(run),

@@ -33,6 +33,7 @@ MAX_FAULTS: Final = 10
 MAX_LINES: Final = 10_000_000
 """Number of lines that are read of a file."""
 _ACCEPTED_LINE_PREFIX: Final = b'{"event":"UpdateStored"'
+_REGISTERED_LINE_PREFIX: Final = b'{"event":"Registered"'
 
 LineT = TypeVar("LineT")
 
@@ -63,8 +64,27 @@ class _StoredUpdateLine(_Lenient):
     update: LatestResult
 
 
+class _Registered(_Lenient):
+    client: Name
+    environment: m.Environment | None = None
+
+
+class _Client(_Lenient):
+    environment: m.Count | None = None
+
+
+class _Roster(_Lenient):
+    clients: dict[Name, _Client]
+
+
+class _State(_Lenient):
+    roster: _Roster
+    environments: tuple[m.Environment, ...] = ()
+
+
 class _Snapshot(_Lenient):
     updates: dict[Name, LatestResult]
+    state: _State
 
 
 class _SnapshotLine(_Lenient):
@@ -81,6 +101,8 @@ class RunReport:
     rounds: list[RoundRecord] = field(default_factory=list)
     label_counts: dict[str, LabelCounts] = field(default_factory=dict)
     latest_results: dict[str, LatestResult] = field(default_factory=dict)
+    environments: dict[str, m.Environment] = field(default_factory=dict)
+    """Where each edge runs, as its newest registration says."""
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -186,6 +208,11 @@ def read_run_report(directory: Path) -> RunReport:
     }
     for line in _read_lines(run, journal.FILE_NAME, TypeAdapter(_SnapshotLine), journal.SNAPSHOT_PREFIX):
         run.latest_results.update(line.snapshot.updates)
+        _take_environments(run, line.snapshot.state)
+    known: dict[m.Environment, m.Environment] = {}
+    for registered in _read_lines(run, journal.FILE_NAME, TypeAdapter(_Registered), _REGISTERED_LINE_PREFIX):
+        if (found := registered.environment) is not None:
+            run.environments[registered.client] = known.setdefault(found, found)
     for accepted in _read_lines(
         run, journal.FILE_NAME, TypeAdapter(_StoredUpdateLine), _ACCEPTED_LINE_PREFIX
     ):
@@ -193,6 +220,12 @@ def read_run_report(directory: Path) -> RunReport:
     if len(run.faults) > MAX_FAULTS:
         run.faults[MAX_FAULTS:] = [f"{directory}: {len(run.faults) - MAX_FAULTS} more lines are broken"]
     return run
+
+
+def _take_environments(run: RunReport, state: _State) -> None:
+    for name, client in state.roster.clients.items():
+        if client.environment is not None and client.environment < len(state.environments):
+            run.environments[name] = state.environments[client.environment]
 
 
 def _read_record(run: RunReport) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 ===============  ===========================================================
 ``base``         members' types, and the base classes of all messages
 ``run``          births, wills, registrations and their answers, the operator's order
+``environment``  where an edge runs
 ``round``        the opening and the result of a round
 ``model``        a model's announcement, manifest and chunks
 ``update``       updates, offers, chunks, failed training, and the answers

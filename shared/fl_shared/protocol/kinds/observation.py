@@ -22,6 +22,7 @@ from fl_shared.protocol.kinds.base import (
     Text,
     Timestamp,
 )
+from fl_shared.protocol.kinds.environment import MAX_ENVIRONMENTS, Environment
 from fl_shared.protocol.kinds.metric import DeclaredMetrics, MetricDeclaration
 
 MAX_REFUSED_NAMED: Final = 3
@@ -58,7 +59,8 @@ class EdgeView(Fragment):
     """The state of one edge as the aggregator sees it. ``reason``: why it is missing, offline or not ready yet.
 
     The numbers describe its newest accepted update: ``examples`` and ``seconds`` of training, the ``bytes`` of the
-    update, and the run's primary metric and the loss of the trained model on the edge's holdout.
+    update, and the run's primary metric and the loss of the trained model on the edge's holdout. ``environment``: where
+    it runs, an index into those of the message.
     """
 
     state: EdgeStateName
@@ -68,13 +70,15 @@ class EdgeView(Fragment):
     bytes: Count | None = None
     primary: Number | None = None
     loss: Number | None = None
+    environment: Count | None = None
 
 
 class Edges(Scoped):
     """Every edge of the roster, retained on ``fl/round/<n>/edges``; at most 2 MiB.
 
     It is published before and while the round is open, and once more when it has closed. ``left_out``: how many
-    more edges there are, which did not fit into the largest packet that the broker accepts.
+    more edges there are, which did not fit into the largest packet that the broker accepts. ``environments``: the
+    distinct ones of the run's edges, in the order in which they registered.
     """
 
     kind: Literal["edges"] = "edges"
@@ -82,6 +86,7 @@ class Edges(Scoped):
     phase: Phase
     edges: dict[ClientId, EdgeView]
     left_out: Count = 0
+    environments: Annotated[tuple[Environment, ...], Field(max_length=MAX_ENVIRONMENTS, fail_fast=True)] = ()
 
 
 MAX_HISTORY: Final = 500

@@ -24,6 +24,7 @@ from fl_shared.protocol.kinds.base import (
     Text,
     Token,
 )
+from fl_shared.protocol.kinds.environment import Environment
 from fl_shared.protocol.kinds.metric import DeclaredMetrics
 from fl_shared.protocol.kinds.round import CountedUpdate, FoldSettings
 from fl_shared.system.text import one_line
@@ -120,7 +121,8 @@ class Registration(Message):
     take part in that run instead. ``abilities``: what the edge can do in training besides plain SGD; in the second one,
     what it can do in its task. ``fresh``: in the second one, that the edge has kept nothing of this run for a
     correction. ``edges``: it is a regional aggregator, which stands for so many edges; null for an edge.
-    correction. ``via``: the name of the broker that it is connected to, if that is bridged to the aggregator's.
+    ``via``: the name of the broker that it is connected to, if that is bridged to the aggregator's. ``environment``:
+    where it runs (protocol, 4.13).
     """
 
     kind: Literal["register"] = "register"
@@ -141,6 +143,7 @@ class Registration(Message):
     edges: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     unable: Annotated[str, StringConstraints(max_length=MAX_UNABLE), AfterValidator(one_line)] | None = None
     via: ClientId | None = None
+    environment: Environment | None = None
 
 
 class Admitted(Reply):

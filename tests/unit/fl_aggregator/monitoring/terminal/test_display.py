@@ -199,6 +199,7 @@ def picture(**changes: object) -> Snapshot:
             ("9", "offline", "lost"),
         ],
         3,
+        {"torch 2.9.0 on Linux x86_64": 3, "torch 2.5.1 on Linux x86_64": 1},
     )
     rows = tuple(HistoryRow.of(each) for each in records)
     return Snapshot(status, rows, {each.round: each for each in records}, counts)
@@ -235,6 +236,7 @@ def test_a_look_in_lines() -> None:
         "accuracy 0.7500, loss 0.5000 (test)  ▁█",
         f"{ROUND_2}; missing: 7 (offline: for 3.1 s)",
         "edges: 1 in, 1 training, 1 missing, 1 offline",
+        "they compute with torch 2.9.0 on Linux x86_64 (3), torch 2.5.1 on Linux x86_64 (1)",
         "missing: 7 (failed: x [31m)",
         "offline: 9",
     ]

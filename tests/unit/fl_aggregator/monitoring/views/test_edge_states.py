@@ -33,7 +33,7 @@ def test_who_loads_has_loaded_and_is_gone() -> None:
 def test_who_only_evaluates_is_not_counted_among_those_who_train() -> None:
     playbook = Playbook(clients=2, per_round=1).play("start", "join 10", "join 9", "join e roles=evaluate")
     assert states(edge_states.open_round_views(playbook.state, (), {}))["e"] == ("present", "only evaluates")
-    counts = EdgeCounts.of(edge_states.edge_states_of(playbook.state, ()), None)
+    counts = EdgeCounts.of(edge_states.edge_states_of(playbook.state, ()), None, {})
     assert counts["present"] == 2
     assert counts.evaluators_text == ", 1 only evaluating"
     assert counts.describe("present", reasons=False) == "9, 10"
@@ -60,7 +60,7 @@ def test_an_open_round_and_how_it_ended() -> None:
         five: ("training", None),
     }
     assert views[one].model_dump(exclude={"state", "reason"}) == {
-        "examples": 57, "seconds": 0.25, "bytes": 100, "primary": 0.75, "loss": None,
+        "examples": 57, "seconds": 0.25, "bytes": 100, "primary": 0.75, "loss": None, "environment": None,
     }  # fmt: skip
     assert views[three].examples is None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="pip install 'fl-mqtt[report]'")
 
+from fl_aggregator.round.events import Registered
 from fl_aggregator.server.compaction import MIN_BYTES
 from fl_aggregator.storage.journal import SNAPSHOT_PREFIX
 from fl_aggregator.tools.report import figures
 from fl_aggregator.tools.report.markup import Markup, table, tag, text
 from fl_aggregator.tools.report.reading import read_run_report
 from fl_shared.errors import UserError
+from tests.support.observation_samples import ENVIRONMENT
 from tests.support.recorded_runs import directory_of
 from tests.support.round_playbook import round_done, training
 from tests.support.run_files import SETTINGS, Outline, line, page_of, report, write
@@ -188,6 +191,9 @@ def test_broken_lines_are_named_and_left_out(tmp_path: Path) -> None:
 
 def test_a_compacted_journal_has_the_latest_result_of_each_edge(tmp_path: Path) -> None:
     playbook = training(clients=3, per_round=1, rounds=500, holdout=0)
+    loaded = playbook.event("load 1")
+    assert isinstance(loaded, Registered)
+    playbook.play(replace(loaded, environment=ENVIRONMENT))
     while playbook.round <= 100:
         round_done(playbook)
     for name, min_bytes in (("whole", MIN_BYTES), ("compacted", 1)):
@@ -196,6 +202,25 @@ def test_a_compacted_journal_has_the_latest_result_of_each_edge(tmp_path: Path) 
     whole, compacted = (read_run_report(tmp_path / name) for name in ("whole", "compacted"))
     assert len(whole.latest_results) == 3
     assert (compacted.latest_results, compacted.faults) == (whole.latest_results, [])
+    assert compacted.environments == whole.environments == {"1": ENVIRONMENT}
+
+
+def test_edges_that_compute_differently_are_told(tmp_path: Path) -> None:
+    def registered(client: str, library: str) -> str:
+        environment = {"library": library, "platform": "Linux <x>", "cores": 4, "memory": 8_000_000_000}
+        return json.dumps(
+            {"event": "Registered", "client": client, "environment": environment}, separators=(",", ":")
+        )
+
+    alike = [registered(name, "torch 2.9.0") for name in ("0", "1")]
+    shown = Outline(page_of(tmp_path, write(tmp_path / "alike", [line(1)], journal="\n".join(alike)))).text
+    assert "Where the edges run" in shown
+    assert "compute with different software" not in shown
+    differ = [*alike, registered("2", "torch 2.5.1"), registered("1", "torch 2.5.1")]
+    shown = Outline(page_of(tmp_path, write(tmp_path / "differ", [line(1)], journal="\n".join(differ)))).text
+    assert "compute with different software" in shown
+    assert "torch 2.9.0 on Linux <x>, torch 2.5.1 on Linux <x>. Their updates may differ" in shown
+    assert "1, 2" in shown, "the newest registration counts"
 
 
 def test_a_broken_record_is_named_and_the_rounds_are_shown(tmp_path: Path) -> None:

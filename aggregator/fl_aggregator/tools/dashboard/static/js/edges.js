@@ -23,6 +23,7 @@ const Edges = (() => {
   let asTable = false;
   let chosen = null;
   let leftOut = 0;
+  let places = [];
   let metric = Federation.LOSS;
   // Created late, since both need this module.
   let grid;
@@ -67,9 +68,11 @@ const Edges = (() => {
     detail();
   }
 
-  /** @param {Map<string, object>} edges @param {number} more number of edges that the aggregator left out @param {object} primary metric */
-  function draw(edges, more, primary) {
+  /** @param {Map<string, object>} edges @param {number} more number of edges that the aggregator left out @param {object} primary metric
+   * @param {object[]} environments distinct ones, which edges name by index */
+  function draw(edges, more, primary, environments) {
     metric = primary;
+    places = environments;
     const same = edges.size === all.size && order.every((client) => edges.has(client));
     all = edges;
     leftOut = more;
@@ -100,6 +103,15 @@ const Edges = (() => {
     say(byId("edges-note"), notes.join(" "));
   }
 
+  /** Its software and its machine, as the edge says. @param {object} [environment] */
+  function surroundings(environment) {
+    if (!environment) return [];
+    const { fl_mqtt: ours, python, library, platform, memory, cores } = environment;
+    const software = [library, python && `Python ${python}`, ours && `fl-mqtt ${ours}`].filter(Boolean).join(", ");
+    const machine = [platform, cores && Format.plural(cores, "core"), memory && Format.bytes(memory)].filter(Boolean).join(", ");
+    return [["Software", software || "–"], ["Machine", machine || "–"]];
+  }
+
   function detail() {
     const place = byId("edges-detail");
     const edge = all.get(chosen);
@@ -111,7 +123,7 @@ const Edges = (() => {
     }
     const pairs = [
       ...(metric === Federation.LOSS ? [] : [[metric.name, Format.measured(edge.primary, metric)]]), ["Loss", Format.decimal(edge.loss)], ["Examples", Format.count(edge.examples)],
-      ["Training", Format.seconds(edge.seconds)], ["Update", Format.bytes(edge.bytes)],
+      ["Training", Format.seconds(edge.seconds)], ["Update", Format.bytes(edge.bytes)], ...surroundings(places[edge.environment]),
     ];
     const key = `${chosen}|${edge.state}|${edge.reason}|${pairs.join()}`;
     if (place.dataset.key === key && place.childElementCount) return;

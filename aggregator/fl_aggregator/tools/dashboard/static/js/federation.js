@@ -78,6 +78,11 @@ class Federation {
     return this.edges_?.run === this.run ? (this.edges_.left_out ?? 0) : 0;
   }
 
+  /** The distinct environments of the edges, which these name by index. */
+  get environments() {
+    return this.edges_?.run === this.run ? (this.edges_.environments ?? []) : [];
+  }
+
   /**
    * Processes a message on `topic` (without the prefix).
    * @param {string} topic @param {Uint8Array} payload @param {boolean} retained @param {number} now ms since 1970
@@ -213,6 +218,6 @@ class Federation {
 }
 
 /** An edge of which only the name is known. */
-Federation.UNKNOWN = Object.freeze({ state: "present", reason: null, examples: null, seconds: null, bytes: null, primary: null, loss: null });
+Federation.UNKNOWN = Object.freeze({ state: "present", reason: null, examples: null, seconds: null, bytes: null, primary: null, loss: null, environment: null });
 
 Federation.LOSS = Object.freeze({ name: "loss", higher_is_better: false, unit: "", minimum: null, maximum: null });

@@ -74,7 +74,11 @@ const Messages = (() => {
 
   const edge = shape({
     state: oneOf(STATES), reason: nullable(text(1000)), examples: nullable(count), seconds: nullable(seconds),
-    bytes: nullable(count), primary: nullable(number), loss: nullable(number),
+    bytes: nullable(count), primary: nullable(number), loss: nullable(number), environment: nullable(count),
+  });
+  const environment = shape({
+    fl_mqtt: nullable(text(64)), python: nullable(text(64)), library: nullable(text(64)), platform: nullable(text(64)),
+    memory: nullable(count), cores: nullable(count),
   });
 
   const KINDS = {
@@ -87,7 +91,7 @@ const Messages = (() => {
       paused: nullable(text(300)), attack: nullable(text(120)), first_version: nullable(count),
     }),
     history: shape({ ...scope, task: text(64), rounds: count, started: text(40), metrics: nullable(list(metric, 32)), columns }),
-    edges: shape({ ...scope, round: count, phase: oneOf(PHASES), edges: record(token, edge, 20_000), left_out: nullable(count) }),
+    edges: shape({ ...scope, round: count, phase: oneOf(PHASES), edges: record(token, edge, 20_000), left_out: nullable(count), environments: nullable(list(environment, 256)) }),
     result: shape({
       ...scope, round: count, outcome: oneOf(["committed", "abandoned"]), reason: nullable(text(1000)),
       version: nullable(count), participants: list(token, 20_000), missing: record(token, text(1000), 20_000),
