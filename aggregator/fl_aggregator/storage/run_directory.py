@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import platform
 import secrets
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -135,7 +136,7 @@ def new_record(
         first_weights=first_weights,
         fleet=fleet,
         machine=machine.MACHINE_VERSION,
-        versions=package_versions(),
+        versions=dict(package_versions()),
     )
 
 
@@ -144,8 +145,9 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def package_versions() -> dict[str, str]:
-    """The versions of Python and of the packages that a run's results may depend on."""
+@cache
+def package_versions() -> Mapping[str, str]:
+    """The versions of Python and of the packages that a run's results may depend on. They are read once."""
     return {
         "fl-mqtt": version("fl-mqtt"),
         "python": platform.python_version(),
