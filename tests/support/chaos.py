@@ -3,7 +3,9 @@
     python -m tests.support.chaos SEED
 
 shows what happens with one seed. Messages are lost, doubled and reordered, links are cut, edges and the aggregator die
-and are started again. At last nothing fails any more, and the run must finish.
+and are started again. At last nothing fails any more, and the run must finish. An odd seed is an asynchronous run.
+
+It holds these promises of docs/reliability.md: 1.1 to 1.5, 1.8, 2.2, 2.6, 3.2, 3.6, 4.2 and 4.6.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from typing import Any, Final
 import click
 import numpy as np
 
-from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
@@ -32,12 +33,14 @@ from fl_edge.session.state import Stopped
 from fl_mqtt.simulation.virtual.aggregator import Aggregator
 from fl_mqtt.simulation.virtual.devices import Device
 from fl_mqtt.simulation.virtual.network import Link
+from fl_shared.tensors.manifest import Vector
 from fl_shared.tensors.sections import WEIGHTS, ModelSection, model_digest
+from tests.support.chaos_settings import ROUNDS, settings_of
+from tests.support.expected_models import ExpectedModels
 from tests.support.round_invariants import RoundInvariants
 from tests.support.turbulence import Turbulence
-from tests.support.virtual_federation import EXAMPLES, MANIFEST, VALUES, Federation
+from tests.support.virtual_federation import EXAMPLES, MANIFEST, Federation
 
-ROUNDS: Final = 30
 CALM_VERSIONS: Final = 3
 """Versions that are made when nothing fails any more."""
 CALM_AFTER: Final = 900.0
@@ -64,17 +67,6 @@ def _mortal(function: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-def settings_of(rng: random.Random, seed: int) -> Settings:
-    clients = rng.randint(2, 5)
-    per_round = rng.randint(1, clients)
-    return Settings(
-        task=f"synthetic-{VALUES}", clients=clients, per_round=per_round, rounds=ROUNDS, holdout=0.0,
-        over_select=rng.randint(0, clients - per_round), quorum=rng.randint(1, per_round),
-        deadline=rng.choice((20.0, 60.0)), grace=rng.choice((0.0, 5.0)), wait=rng.choice((30.0, 120.0)),
-        evaluate_every=rng.choice((1, 5)), seed=seed,
-    )  # fmt: skip
-
-
 class Chaos:
     """One run in ``directory``. ``show`` is told what happens. Each violation is an ``AssertionError``."""
 
@@ -90,7 +82,12 @@ class Chaos:
         self._absence = 0.0
         self._has_died = False
         self._results: dict[int, Summary] = {}
-        self._models: list[np.ndarray[Any, np.dtype[np.float32]]] = []
+        self._expected = ExpectedModels(self.settings, self._delta)
+        self._counted: Counter[tuple[str, int, str]] = Counter()
+        """The updates in versions, by client, round and digest."""
+        self._versions: dict[str, int] = {}
+        self._given_up: set[tuple[str, int, str]] = set()
+        """Accepted updates of an asynchronous run that an abandoned round or the end has left without a version."""
         self._aggregator_is_there = True
         self._disturbed: set[str] = set()
         self.federation = Federation(
@@ -221,7 +218,7 @@ class Chaos:
                     assert runner.state == after
                     invariants.check(before, event, after, effects)
                     for effect in effects:
-                        self._see(effect)
+                        self._see(effect, after)
 
         def performed(effect: do.Effect, state: Run) -> None:
             nonlocal recorded
@@ -238,33 +235,35 @@ class Chaos:
         for entry in ("_receive", "_job_done", "_time_passed", "_repeat"):
             setattr(aggregator, entry, _mortal(getattr(aggregator, entry)))
 
-    def _see(self, effect: do.Effect) -> None:
+    def _see(self, effect: do.Effect, after: Run) -> None:
         match effect:
             case do.Record():
                 return
-            case do.Average(contributors=contributors, base=base):
-                assert base is None or base.version == len(self._models) - 1
-                self._models.append(self._expected(contributors))
+            case do.Average(contributors=contributors):
+                self._expected.add(effect)
+                self._counted.update(map(_key, contributors))
+                for update in contributors:
+                    stale = 0 if update.base is None else effect.version - 1 - self._versions[update.base]
+                    assert update.staleness == stale <= (self.settings.max_staleness or 0)
             case do.PublishModel(model=model):
-                section = ModelSection(WEIGHTS, MANIFEST, memoryview(self._models[-1].tobytes()))
+                self._versions[model.digest] = model.version
+                section = ModelSection(WEIGHTS, MANIFEST, memoryview(self._expected.models[-1].tobytes()))
                 assert model.digest == model_digest([section]), "the model is not that of its updates"
             case do.PublishResult(summary=summary):
                 assert summary.outcome == "committed" or summary.reason, "abandoned without a reason"
                 self._results[summary.round] = summary
+            case do.CloseBuffer(round=number, updates=updates):
+                left = {_key(update) for update in updates} - self._counted.keys()
+                is_abandoned = number in self._results and self._results[number].outcome == "abandoned"
+                assert not left or is_abandoned or after.is_done, f"round {number} has lost {left}"
+                self._given_up |= left
             case _:
                 pass
         self._say(f"        {_text(effect)}")
 
-    def _expected(self, contributors: tuple[on.UpdateMetadata, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Computes a model from its updates in another way (protocol, 5.10)."""
-        made = [self.federation.jobs.made[one.client, one.digest] for one in contributors]
-        deltas = [np.frombuffer(bytes(update.sections[0].data), "<f4") for update in made]
-        if not self._models:
-            return deltas[0]
-        scale = EXAMPLES * 2.0**self.settings.scale_bits
-        total = sum(np.rint(delta.astype(np.float64) * scale).astype(np.int64) for delta in deltas)
-        change = np.asarray(total).astype(np.float64) / (len(deltas) * scale)
-        return (self._models[-1].astype(np.float64) + change).astype("<f4")
+    def _delta(self, update: on.UpdateMetadata) -> Vector:
+        made = self.federation.jobs.made[update.client, update.digest]
+        return np.frombuffer(bytes(made.sections[0].data), "<f4")
 
     def _check_end(self, state: Run) -> None:
         invariants = self._invariants
@@ -275,7 +274,13 @@ class Chaos:
             assert replayed is not None
             replayed, _ = step(replayed, event)
         assert replayed == state, "what was recorded does not give the state back"
-        for client, number, _ in invariants.accepted:
+        twice = [one for one, times in self._counted.items() if times > 1]
+        assert not twice, f"in two versions: {twice}"
+        for client, number, digest in invariants.accepted:
+            if self.settings.mode == "async" and number > 0:
+                known = self._counted.keys() | self._given_up
+                assert (client, number, digest) in known, f"the update {number} of {client} is lost"
+                continue
             summary = self._results.get(number)
             if summary is not None and summary.outcome == "committed":
                 assert client in summary.participants, f"round {number} has lost the update of {client}"
@@ -291,6 +296,10 @@ class Chaos:
             client for client, edge in self.federation.edges.items() if isinstance(edge.state, Stopped)
         ]
         assert not stopped, f"edges have ended: {stopped}"
+
+
+def _key(update: on.UpdateMetadata) -> tuple[str, int, str]:
+    return update.client, update.round, update.digest
 
 
 def _text(effect: do.Effect) -> str:
