@@ -17,7 +17,8 @@ import pytest
 from fl_aggregator.messaging.rejections import UNKNOWN
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest
+from fl_shared.tensors.digest import content_digest
+from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.builders import digest_of, model_digest_of, session_of

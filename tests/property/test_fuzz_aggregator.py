@@ -30,7 +30,7 @@ from tests.support.samples import MESSAGES
 CHECKS = (
     "malformed", "wrong-version", "unknown-topic", "client-mismatch", "other-run", "other-incarnation",
     "not-granted",
-    "wrong-checksum", "wrong-size", "wrong-digest", "wrong-manifest", "wrong-base", "not-finite", "too-large",
+    "wrong-size", "wrong-digest", "wrong-manifest", "wrong-base", "not-finite", "too-large",
     "duplicate",
 )  # fmt: skip
 """The reasons why a message of an edge is refused, from the door to the values of its update."""
@@ -140,11 +140,6 @@ def _aim(harness: AggregatorHarness, phase: Collecting, reason: str) -> None:
             message = upload.update_message(sender, 2, harness.update_for(phase))
         case "not-granted":
             message = upload.chunk_message(sender, 1, peer.update, CHUNK, 0)
-        case "wrong-checksum":
-            harness.say(topic, upload.offer_message(sender, 1, peer.update, CHUNK))
-            first, *_ = harness.grants[peer.name, peer.update.digest]
-            message = chunk = upload.chunk_message(sender, 2, peer.update, CHUNK, first)
-            changes = {"crc32": chunk.crc32 ^ 1}
     harness.say(topic, message.model_copy(update=changes))
 
 

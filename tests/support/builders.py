@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,8 @@ import numpy as np
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.state import Summary
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.manifest import ArraySpec, Manifest, content_digest
+from fl_shared.tensors.digest import content_digest
+from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest
 from fl_shared.transfer.upload import FinishedUpdate
 
@@ -101,15 +101,14 @@ def offer_of(whole: m.Update, chunk_size: int, /, **changes: Any) -> m.Offer:
 
 
 def chunk_of(whole: m.Update, chunk_size: int, index: int, /, **changes: Any) -> m.UpdateChunk:
-    """A chunk with the checksum of its data; ``changes`` replace members."""
+    """A chunk; ``changes`` replace members."""
     content = b"".join(one.data for one in whole.sections)
     usual: dict[str, Any] = {
         **whole.model_dump(include={"run", "incarnation", "seq", "client", "session", "round", "digest"}),
         "index": index,
         "data": content[index * chunk_size : (index + 1) * chunk_size],
     }
-    members = usual | changes
-    return m.UpdateChunk(**{"crc32": zlib.crc32(members["data"])} | members)
+    return m.UpdateChunk(**usual | changes)
 
 
 def raw_offer_of(whole: Raw, chunk_size: int, /, **changes: Any) -> Raw:

@@ -38,18 +38,18 @@ def bad_models(tested: EdgeUnderTest) -> None:
     """Models that are none: the edge says that it cannot train, and why, or waits for what is right."""
     wire = tested.wire
 
-    # A chunk with another checksum: it is dropped, and the right one taken.
+    # A chunk of another length: it is dropped, and the right one taken.
     model = other_model(tested, 0.25)
-    put(tested, model, {1: {"crc32": 1}})
+    put(tested, model, {1: {"data": b"short"}})
     number = tested.select(model.digest)
-    wait_until(lambda: "crc32" in tested.edge.err, 10, "a word on the checksum")
+    wait_until(lambda: "chunk 1: 5 bytes" in tested.edge.err, 10, "a word on the length")
     wire.expect_silence(m.TrainingFailed, 0.2)
     wire.send(t.ChunkTopic(model.digest[:12], 1), model.chunk(1, **wire.envelope()), retain=True)
     update = wire.expect(m.Update, 15, round=number)
     assert update.base == model.digest
     wire.answer(update)
 
-    # Every chunk with its checksum, but not those of this model.
+    # Every chunk, but not those of this model.
     model = other_model(tested, 0.5)
     stolen = other_model(tested, 0.75)
     put(tested, model, {n: chunk_of(stolen, n, wire) | {"digest": model.digest} for n in range(4)})

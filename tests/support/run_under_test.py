@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, cast
@@ -63,13 +62,11 @@ class RunUnderTest:
         reply = self.wire.expect(m.Accepted, 10, client=client, round=self.round)
         assert reply.session == session_of(client)
 
-    def part(self, update: dict[str, Any], index: int, data: bytes | None = None, crc32: int = 0) -> bytes:
+    def part(self, update: dict[str, Any], index: int, data: bytes | None = None) -> bytes:
         whole = update["sections"][0]["data"]
         data = whole[index * CHUNK : (index + 1) * CHUNK] if data is None else data
         head = {
             name: update[name]
             for name in ("v", "run", "incarnation", "seq", "client", "session", "round", "digest")
         }
-        return pack(
-            head | {"kind": "update-chunk", "index": index, "crc32": crc32 or zlib.crc32(data), "data": data}
-        )
+        return pack(head | {"kind": "update-chunk", "index": index, "data": data})

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-import zlib
 
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.tensors.manifest import ArraySpec, Manifest, content_digest
+from fl_shared.tensors.digest import content_digest
+from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests.support.builders import ACCURACY, MAE
 from tests.support.observation_samples import ENVIRONMENT, OBSERVATION_MESSAGES, RUN
 
@@ -199,9 +199,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
     ),
     "model-chunk": (
         t.ChunkTopic(DIGEST[:12], 0),
-        m.ModelChunk(
-            run=RUN, incarnation=1, seq=10, digest=DIGEST, index=0, crc32=zlib.crc32(DATA), data=DATA
-        ),
+        m.ModelChunk(run=RUN, incarnation=1, seq=10, digest=DIGEST, index=0, data=DATA),
     ),
     "update": (
         t.UpdatesTopic("7"),
@@ -285,7 +283,6 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             round=3,
             digest=UPDATE_DIGEST,
             index=1,
-            crc32=zlib.crc32(DATA[8:]),
             data=DATA[8:],
         ),
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -17,7 +16,7 @@ from fl_shared.mqtt.diagnosis import MESSAGES_MISSING
 from fl_shared.protocol import messages as m
 from fl_shared.system.flood_control import is_worth_logging
 from fl_shared.system.text import names_text, natural_order
-from fl_shared.tensors.manifest import ContentHash
+from fl_shared.tensors.digest import ContentHash
 from fl_shared.transfer.upload_scheduler import (
     GRANT_TIMEOUT,
     ChunkGrant,
@@ -32,7 +31,7 @@ GrantSender = Callable[[ChunkGrant], None]
 """Tells an edge which chunks it may send."""
 
 
-InvalidOfferReason = Literal["wrong-size", "not-granted", "wrong-checksum"]
+InvalidOfferReason = Literal["wrong-size", "not-granted"]
 
 MIN_UPLOAD_CHUNK: Final = 2**10
 """Bytes; smaller chunks would be mostly envelope."""
@@ -83,16 +82,13 @@ class _Upload:
     incremental_digest: _IncrementalDigest | None = None
     partial: PartialUpdate | None = None
     """Created when the first chunk comes: offers that only wait take no space."""
-    resumed: bool = False
-    """Whether some chunks came in an earlier incarnation of the aggregator."""
+    again: bool = False
+    """Whether all of it was asked for again, since its digest was wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedUpdate:
-    """A complete upload.
-
-    ``resumed``: whether some chunks came in an earlier incarnation of the aggregator.
-    """
+    """A complete upload. ``again``: whether all of it was asked for again, since its digest was wrong."""
 
     metadata: UpdateMetadata
     offer: UploadOffer
@@ -100,7 +96,7 @@ class ReceivedUpdate:
     partial: PartialUpdate
     digest: str
     """The digest of the content, computed as it arrived."""
-    resumed: bool
+    again: bool
 
     def content(self) -> UpdateContent:
         """Returns a view of the content, valid until `Uploads.release` or `Uploads.restart`."""
@@ -183,10 +179,16 @@ class Uploads:
         return metadata if self._scheduler.is_complete(client) else None
 
     def _start(
-        self, metadata: UpdateMetadata, upload_offer: UploadOffer, description: UpdateDescription, now: float
+        self,
+        metadata: UpdateMetadata,
+        upload_offer: UploadOffer,
+        description: UpdateDescription,
+        now: float,
+        *,
+        again: bool = False,
     ) -> None:
         client = upload_offer.client
-        upload = self._uploads[client] = _Upload(metadata, upload_offer, description)
+        upload = self._uploads[client] = _Upload(metadata, upload_offer, description, again=again)
         received = b""
         resumable = self._resumable.pop(client, None)
         if resumable is not None and resumable.description == description:
@@ -195,7 +197,6 @@ class Uploads:
                 resumable.incremental_digest,
                 resumable.received,
             )
-            upload.resumed = True
         elif resumable is not None:
             _delete_partial(resumable.partial)
         self._send_grants(self._scheduler.offer(upload_offer, now, received))
@@ -215,12 +216,6 @@ class Uploads:
             raise InvalidChunk(
                 "not-granted", f"chunk {chunk.index}: no update of this client is being received"
             )
-        checksum = zlib.crc32(chunk.data)
-        if checksum != chunk.crc32:
-            detail = (
-                f"chunk {chunk.index}: crc32: {chunk.crc32}, expected {checksum} of {len(chunk.data)} bytes"
-            )
-            raise InvalidChunk("wrong-checksum", detail)
         upload_offer = upload.offer
         identity = (chunk.client, chunk.round, chunk.digest, chunk.index, len(chunk.data))
         match self._scheduler.check_chunk(*identity):
@@ -231,7 +226,7 @@ class Uploads:
                 partial, digesting = self._ensure_partial(upload)
                 data = partial.data
                 data[start : start + len(chunk.data)] = chunk.data
-                partial.mark_received(chunk.index, checksum)
+                partial.mark_received(chunk.index)
                 self._scheduler.receive_chunk(*identity)
                 self.stored_chunks += 1
                 digesting.add_chunk(chunk.index, data)
@@ -266,7 +261,7 @@ class Uploads:
         assert upload.incremental_digest is not None, "made with it"
         digest = upload.incremental_digest.digest()
         return ReceivedUpdate(
-            upload.metadata, upload.offer, upload.description, upload.partial, digest, resumed=upload.resumed
+            upload.metadata, upload.offer, upload.description, upload.partial, digest, again=upload.again
         )
 
     def release(self, update: ReceivedUpdate, now: float, *, drop: bool) -> None:
@@ -277,14 +272,11 @@ class Uploads:
         self._unschedule(update, now)
 
     def restart(self, update: ReceivedUpdate, now: float) -> None:
-        """Deletes an upload whose content does not match its offer, and asks for all of it again.
-
-        For resumed uploads: the chunks from an earlier incarnation may be damaged.
-        """
+        """Deletes an upload whose content does not match its offer, and asks for all of it once more."""
         _delete_partial(update.partial)
         self._unschedule(update, now)
         if update.metadata.client not in self._uploads:
-            self._start(update.metadata, update.offer, update.description, now)
+            self._start(update.metadata, update.offer, update.description, now, again=True)
 
     def _unschedule(self, update: ReceivedUpdate, now: float) -> None:
         scheduled = self._scheduler.get(update.metadata.client)

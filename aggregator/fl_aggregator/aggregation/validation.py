@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from fl_aggregator.aggregation.regional_sum import RegionalSum, SumCaps, SumTooLarge, is_sum
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.protocol.messages import RejectionReason
+from fl_shared.tensors.digest import content_digest
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.integers import SUM
 from fl_shared.tensors.encodings.interface import BLOCK, MalformedError, NotFiniteError, TooLargeError
 from fl_shared.tensors.encodings.section import SectionFormat, Values
-from fl_shared.tensors.manifest import ArraySpec, Manifest, content_digest
+from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import DELTA, LARGE
 from fl_shared.transfer.publication import MAX_MODEL_BYTES
 

@@ -141,8 +141,8 @@ class AggregationWorker:
             else:
                 received.partial.finalize()
         except InvalidUpdate as error:
-            if error.reason == "wrong-digest" and received is not None and received.resumed:
-                # Our file may be at fault, and the edge must not be dropped from the round for that.
+            if error.reason == "wrong-digest" and received is not None and not received.again:
+                # Our file or the way may be at fault, and the edge must not be dropped from the round for that.
                 LOG.warning(
                     "the update of edge %s does not match its offer: requesting all of it again",
                     update.client,

@@ -30,7 +30,7 @@ from fl_shared.transfer import publication as pub
 MIN_MODEL_CHUNK: Final = 2**10
 """Bytes; chunks are not cut smaller, however small the packets of the broker are."""
 MODEL_CHUNK_OVERHEAD: Final = 2**10
-"""Bytes for a chunk's topic, envelope, digest and checksum."""
+"""Bytes for a chunk's topic, envelope and digest."""
 MODELS_RETAINED: Final = 2
 """Versions that stay retained: the newest, which is the base of the open round, and the one before it, which
 may still be under evaluation. If means are served, as many of these."""

@@ -27,6 +27,7 @@ from fl_aggregator.storage.disk_space import raising_disk_full
 from fl_aggregator.storage.strategy_state import state_digest, write_state
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.system.files import delete_temporary_files, temporary_path, write_atomically
+from fl_shared.tensors.digest import digest_of
 from fl_shared.tensors.encodings.bfloat16 import BFLOAT16
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.section import SectionFormat
@@ -41,7 +42,7 @@ BUFFERS: Final = "buffers"
 """The key in the metadata of a model of ours."""
 ENCODING: Final = "published_as"
 """The key of the encoding in which the model was published, if that is not float32."""
-SHA256: Final = "sha256"
+CONTENT: Final = "content"
 """The key of the digest of the float32 weights, in hexadecimal, with `ENCODING`."""
 MODEL_ENCODINGS: Final = (FLOAT32.name, BFLOAT16.name)
 """In which a model can be published. Others lose too much, or are for changes."""
@@ -291,7 +292,7 @@ def safetensors_header(model: Model, metadata: Mapping[str, str]) -> bytes:
     """The bytes before the weights in a safetensors file; the weights follow as they are in the vector."""
     buffers = [array.name for array in model.manifest.arrays if array.role == "buffer"]
     if model.encoding != FLOAT32.name:  # the digest says nothing of the bits that are not published
-        metadata = {**metadata, ENCODING: model.encoding, SHA256: hashlib.sha256(model.data).hexdigest()}
+        metadata = {**metadata, ENCODING: model.encoding, CONTENT: digest_of(model.data)}
     tensors = (Tensor(a.name, a.shape, FLOAT32.size(a.values)) for a in model.manifest.arrays)
     return file_head(tensors, {BUFFERS: json.dumps(buffers), **metadata})
 
@@ -346,8 +347,8 @@ def model_of(path: Path, metadata: Mapping[str, str], arrays: Mapping[str, NDArr
             f"{path}: {ENCODING} in its metadata is {encoding!r:.40}, expected {' or '.join(MODEL_ENCODINGS)}"
         )
     model = Model.of(manifest, flatten(arrays, manifest), encoding=encoding)
-    if encoding != FLOAT32.name and metadata.get(SHA256) != hashlib.sha256(model.data).hexdigest():
-        raise UserError(f"{path}: {SHA256} in its metadata does not match the weights: the file is damaged")
+    if encoding != FLOAT32.name and metadata.get(CONTENT) != digest_of(model.data):
+        raise UserError(f"{path}: {CONTENT} in its metadata does not match the weights: the file is damaged")
     return model
 
 

@@ -78,7 +78,7 @@ class PartialUpdate(Protocol):
 
     data: memoryview
 
-    def mark_received(self, index: int, crc32: int) -> None:
+    def mark_received(self, index: int) -> None:
         """Records that chunk ``index`` has been written to its place in ``data``."""
 
     def finalize(self) -> None:
@@ -97,7 +97,7 @@ class _MemoryPartial:
         self._memory = pool.get(size) if size else None
         self.data = memoryview(self._memory or b"")
 
-    def mark_received(self, index: int, crc32: int) -> None:
+    def mark_received(self, index: int) -> None:
         pass
 
     def finalize(self) -> None:
@@ -154,11 +154,11 @@ class _FilePartial:
         return cls(path, file, description, sync=sync)
 
     def received_chunks(self) -> bytearray:
-        """One byte for each chunk: 1 if it has arrived and its data still match its crc32."""
+        """One byte for each chunk: 1 if it has arrived."""
         return self._table.received_chunks()
 
-    def mark_received(self, index: int, crc32: int) -> None:
-        self._table.mark_received(index, crc32)
+    def mark_received(self, index: int) -> None:
+        self._table.mark_received(index)
 
     def finalize(self) -> None:
         client = self._path.name.partition(".")[0]

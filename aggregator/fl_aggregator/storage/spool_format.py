@@ -5,21 +5,20 @@ bytes                 what
 ====================  ========================================================================================
 size                  the data of all sections, one after the other; first, so that it lies aligned in a map
 n                     `UpdateDescription`, JSON
-8 × chunks            one little-endian number for each chunk: its crc32 + 2^32 once it has arrived, else 0
+chunks                one byte for each chunk: 1 once it has arrived, else 0
 24                    the footer: a magic, n and the number of chunks, each 8 bytes, little-endian
 ====================  ========================================================================================
 
 A reader therefore needs no knowledge of the round: the first weights of a run describe themselves, and an
-interrupted upload continues after a restart with the chunks that had not arrived. A chunk's number is written
-after its data, and counts only if the data match it: after a power failure, any of the file's pages may be
-missing.
+interrupted upload continues after a restart with the chunks that had not arrived. A chunk's byte is written after
+its data. After a power failure, any of the file's pages may be missing: then the update has another digest in the
+end, and all of it is asked for again.
 """
 
 from __future__ import annotations
 
 import mmap
 import struct
-import zlib
 from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -27,10 +26,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fl_aggregator.storage.update_content import SectionContent, UpdateContent
 from fl_shared.protocol import messages as m
 
-_MAGIC: Final = b"FLSPOOL1"
+_MAGIC: Final = b"FLSPOOL2"
 _FOOTER: Final = struct.Struct("<8sQQ")
-_ENTRY: Final = struct.Struct("<Q")
-_RECEIVED_BIT: Final = 1 << 32
 
 
 class SpoolFileDamaged(Exception):
@@ -82,7 +79,7 @@ class UpdateDescription(BaseModel):
     def trailer(self) -> bytes:
         """The bytes that follow the data in a new file, of which no chunk has arrived."""
         text = self.model_dump_json(exclude_none=True).encode()
-        return text + bytes(_ENTRY.size * self.chunks) + _FOOTER.pack(_MAGIC, len(text), self.chunks)
+        return text + bytes(self.chunks) + _FOOTER.pack(_MAGIC, len(text), self.chunks)
 
     def content(self, data: memoryview) -> UpdateContent:
         """The update, whose sections are views of ``data`` (``size`` bytes)."""
@@ -101,27 +98,16 @@ class ChunkTable:
 
     def __init__(self, file: mmap.mmap, description: UpdateDescription) -> None:
         self._file = file
-        self._description = description
-        self._start = len(file) - _FOOTER.size - _ENTRY.size * description.chunks
+        self._start = len(file) - _FOOTER.size - description.chunks
+        self._chunks = description.chunks
 
-    def mark_received(self, index: int, crc32: int) -> None:
+    def mark_received(self, index: int) -> None:
         """Records that chunk ``index`` has been written to its place in the data."""
-        _ENTRY.pack_into(self._file, self._start + _ENTRY.size * index, crc32 | _RECEIVED_BIT)
+        self._file[self._start + index] = 1
 
     def received_chunks(self) -> bytearray:
-        """One byte for each chunk: 1 if it has arrived and its data still match its crc32.
-
-        Reads all of these data.
-        """
-        size, length = self._description.size, self._description.chunk_size
-        received = bytearray(self._description.chunks)
-        with memoryview(self._file) as view, view[:size] as data:
-            for index in range(len(received)):
-                (entry,) = _ENTRY.unpack_from(self._file, self._start + _ENTRY.size * index)
-                if entry:
-                    with data[index * length : (index + 1) * length] as chunk:
-                        received[index] = entry == zlib.crc32(chunk) | _RECEIVED_BIT
-        return received
+        """One byte for each chunk: 1 if it has arrived."""
+        return bytearray(self._file[self._start : self._start + self._chunks])
 
 
 def read_description(file: mmap.mmap) -> UpdateDescription:
@@ -131,7 +117,7 @@ def read_description(file: mmap.mmap) -> UpdateDescription:
     magic, length, chunks = _FOOTER.unpack_from(file, len(file) - _FOOTER.size)
     if magic != _MAGIC:
         raise SpoolFileDamaged("it does not end like a spool file")
-    end = len(file) - _FOOTER.size - _ENTRY.size * chunks
+    end = len(file) - _FOOTER.size - chunks
     if end < length:
         raise SpoolFileDamaged(f"{len(file)} bytes, which is less than its footer says")
     try:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from fl_aggregator.storage.disk_space import raising_disk_full
 from fl_shared.system.files import write_atomically
+from fl_shared.tensors.digest import digest_of
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Vector
 from fl_shared.tensors.safetensors_file import Tensor, file_head
 
 
 def state_digest(state: Mapping[str, Vector]) -> str:
-    """Returns the SHA-256 (hex) of the vectors, each of float32, by name."""
-    sha = hashlib.sha256()
+    """Returns the digest of the vectors, each of float32, by name."""
+    parts: list[bytes | memoryview] = []
     for name in sorted(state):
-        sha.update(f"{name}\0{len(state[name])}\0".encode())
-        sha.update(FLOAT32.encode(state[name], seed=0))
-    return sha.hexdigest()
+        parts += f"{name}\0{len(state[name])}\0".encode(), FLOAT32.encode(state[name], seed=0)
+    return digest_of(*parts)
 
 
 def write_state(path: Path, state: Mapping[str, Vector], *, sync: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from fl_shared.protocol.abilities import CLIP_GRADIENTS, LOGIT_ADJUSTMENT
 from fl_shared.protocol.messages import ClientRole, Environment, Partition
 from fl_shared.protocol.task_spec import task_name
 from fl_shared.system.shared_memory import SharedBytes
+from fl_shared.tensors.digest import digest_of
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 
@@ -147,4 +147,4 @@ def vector_frame(data: memoryview, manifest: Manifest | None = None) -> CacheMod
     """Returns an encoded vector as a worker is sent it. Only the worker knows which arrays a local part has."""
     if manifest is None:
         manifest = Manifest(arrays=(ArraySpec(name=LOCAL, shape=(len(data) // FLOAT32.size(1),)),))
-    return CacheModel(hashlib.sha256(data).hexdigest(), manifest, SharedBytes.copy_of(data))
+    return CacheModel(digest_of(data), manifest, SharedBytes.copy_of(data))

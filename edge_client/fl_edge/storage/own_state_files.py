@@ -3,13 +3,12 @@
 It keeps vectors for a correction, and the part of the model that is not shared. ``own.safetensors`` counts,
 ``own.next.safetensors`` is staged, ``personal.safetensors`` is a model of the edge's own. Each has a float32 tensor for
 each vector.
-The metadata has the client, the run, the round and the digest of the update that it came with, and the SHA-256 of the
+The metadata has the client, the run, the round and the digest of the update that it came with, and the digest of the
 data, by which a file is recognized that a power failure has left incomplete.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from fl_edge.session.work import OwnState, StateReference
 from fl_edge.storage.saved_file import delete, read_metadata, reason_of
 from fl_shared.protocol import messages as m
 from fl_shared.system.files import open_regular, write_atomically
+from fl_shared.tensors.digest import digest_of
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.safetensors_file import Tensor, file_head
 from fl_shared.tensors.sections import parts_of
@@ -50,7 +50,8 @@ class _Metadata(BaseModel):
     ticket: bool = False
     sizes: dict[str, m.Count]
     """Bytes of each vector, in the order of the file."""
-    sha256: m.Digest
+    content: m.Digest
+    """Of the data."""
 
 
 class OwnStateFiles:
@@ -79,7 +80,7 @@ class OwnStateFiles:
         metadata = _Metadata(
             client=self._client, run=reference.run, round=reference.round, digest=reference.digest,
             ticket=reference.ticket,
-            sizes={name: len(vectors[name]) for name in names}, sha256=_sha256(*data),
+            sizes={name: len(vectors[name]) for name in names}, content=digest_of(*data),
         )  # fmt: skip
         tensors = (
             Tensor(name, [len(one) // FLOAT32.size(1)], len(one))
@@ -167,15 +168,8 @@ class OwnStateFiles:
         metadata = _Metadata.model_validate_json(text)
         if metadata.client != self._client:
             raise ValueError(f"client: {metadata.client!r}, but this edge is {self._client!r}")
-        if metadata.sha256 != _sha256(data):
-            raise ValueError("sha256: does not match the data")
+        if metadata.content != digest_of(data):
+            raise ValueError("content: does not match the data")
         if sum(metadata.sizes.values()) != len(data):
             raise ValueError(f"sizes: {metadata.sizes}, but there are {len(data)} bytes")
         return metadata, parts_of(data, metadata.sizes)
-
-
-def _sha256(*parts: bytes | memoryview) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()

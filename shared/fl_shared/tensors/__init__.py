@@ -1,7 +1,8 @@
 """Weights as named vectors; independent of messages and brokers.
 
 ====================  ===========================================================
-``manifest``          names, shapes and offsets of a model's arrays; the content digest
+``manifest``          names, shapes and offsets of a model's arrays
+``digest``            the digests of manifests, models and updates
 ``spans``             where the parameters and the buffers of a vector are
 ``sections``          named vectors with their manifests: a model, or an update
 ``encodings``         how the values of a section become bytes

@@ -8,7 +8,6 @@ over one buffer.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -18,6 +17,8 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fl_shared.tensors.digest import digest_of
 
 Vector = NDArray[np.float32]
 """A flat vector, shape (values,), float32."""
@@ -75,10 +76,10 @@ class Manifest(BaseModel):
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the canonical JSON ``[[name, [shape…], role], …]``."""
+        """BLAKE3 (hex) of the canonical JSON ``[[name, [shape…], role], …]``."""
         rows = [[a.name, list(a.shape), a.role] for a in self.arrays]
         text = json.dumps(rows, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest_of(text.encode())
 
 
 def manifest_of(arrays: Mapping[str, NDArray[Any]], buffers: Iterable[str] = ()) -> Manifest:
@@ -133,54 +134,3 @@ def magnitude(vector: Vector) -> float:
     NaN.
     """
     return max(float(vector.max(initial=0.0)), -float(vector.min(initial=0.0)))
-
-
-class ContentHash:
-    """Computes the digest of a model or an update (protocol, 3.4) from its data in pieces of any length.
-
-    ``sections`` are (name, encoding, manifest digest, number of bytes) in the order of their names.
-    """
-
-    def __init__(self, sections: Iterable[tuple[str, str, str, int]]) -> None:
-        self._sha = hashlib.sha256()
-        self._sections = iter(sections)
-        self._left = 0
-        """Bytes of the current section that are still to come."""
-
-    def update(self, data: bytes | memoryview) -> None:
-        """Adds the next bytes of all sections' data, in order. Raises ``ValueError`` if they are too many."""
-        view = memoryview(data)
-        while view:
-            if self._left:
-                self._sha.update(view[: self._left])
-                taken = min(self._left, len(view))
-                view, self._left = view[taken:], self._left - taken
-            elif not self._begin_section():
-                raise ValueError(f"{len(view)} bytes more than the sections have")
-
-    def hexdigest(self) -> str:
-        """The digest in hex, once all data has been added."""
-        while not self._left and self._begin_section():
-            pass  # empty sections at the end
-        return self._sha.hexdigest()
-
-    def _begin_section(self) -> bool:
-        section = next(self._sections, None)
-        if section is None:
-            return False
-        name, encoding, manifest_digest, self._left = section
-        self._sha.update(f"{name}\0{encoding}\0{manifest_digest}\0{self._left}\0".encode())
-        return True
-
-
-def content_digest(sections: Iterable[tuple[str, str, str, bytes | memoryview]]) -> str:
-    """The digest of a model or an update: SHA-256 (hex) of its content (protocol, 3.4).
-
-    ``sections`` are (name, encoding, manifest digest, data) in the order of their names; each contributes
-    ``name NUL encoding NUL manifest-digest NUL length-as-decimal NUL data``.
-    """
-    given = tuple(sections)
-    content = ContentHash((name, encoding, manifest, len(data)) for name, encoding, manifest, data in given)
-    for *_, data in given:
-        content.update(data)
-    return content.hexdigest()

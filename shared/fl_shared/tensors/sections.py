@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from fl_shared.tensors.digest import content_digest
 from fl_shared.tensors.encodings.float32 import FLOAT32
-from fl_shared.tensors.manifest import Manifest, content_digest
+from fl_shared.tensors.manifest import Manifest
 
 WEIGHTS: Final = "weights"
 """The name of the section that every model has: its weights."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.manifest import ContentHash, Manifest
+from fl_shared.tensors.digest import ContentHash
+from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import ModelSection
 
 

@@ -11,7 +11,6 @@ and hashed as soon as all chunks before it have arrived.
 from __future__ import annotations
 
 import math
-import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -275,10 +274,6 @@ class ModelDownload:
         topic = t.ChunkTopic(self.digest[:12], index)
         if (self._early_chunk is not None and index == 0) or (assembly and assembly.has(index)):
             self._mark_received(topic, now)
-        elif zlib.crc32(data) != message.crc32:
-            self._record_invalid(
-                f"chunk {index}: crc32: {message.crc32} does not match its {len(data)} bytes"
-            )
         elif assembly is None:
             # Before the manifest has come, only chunk 0 has been asked for, so no other chunk is kept.
             if index == 0 and len(data) <= self._max_bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -70,7 +69,6 @@ class ModelPublication:
             seq=seq,
             digest=self.digest,
             index=index,
-            crc32=zlib.crc32(data),
             data=data,
         )
 

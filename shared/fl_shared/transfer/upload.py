@@ -6,7 +6,6 @@ copies into the payload.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypedDict, cast
@@ -158,7 +157,6 @@ def chunk_message(
         round=sender.round,
         digest=update.digest,
         index=index,
-        crc32=zlib.crc32(data),
         data=cast(bytes, data),
     )
 
@@ -216,7 +214,6 @@ def _chunk_overhead(sender: Sender, update: FinishedUpdate) -> int:
         round=sender.round,
         digest=update.digest,
         index=MAX_CHUNKS,
-        crc32=2**32 - 1,
         data=b"",
     )
     return len(encode(empty)) + 3

@@ -10,7 +10,8 @@ import pytest
 
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.tensors.manifest import Manifest, content_digest
+from fl_shared.tensors.digest import content_digest
+from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.publication import model_publication
 from tests.support.broker import Mosquitto

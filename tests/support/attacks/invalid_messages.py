@@ -152,7 +152,7 @@ def sends_chunks_unasked(cluster: Cluster) -> None:
     update = cluster.update()
     head = {name: update[name] for name in names} | {"kind": "update-chunk"}
     for index in (0, 2**40):
-        part = head | {"index": index, "crc32": 0, "data": b""}
+        part = head | {"index": index, "data": b""}
         cluster.say(UPDATES, cast(bytes, msgpack.packb(part)))
 
 

@@ -120,7 +120,7 @@ def moves_a_result(cluster: Cluster) -> None:
 
 
 def poisons_a_chunk(cluster: Cluster) -> None:
-    """Well-formed, with a good checksum: only the digest says that it is another model."""
+    """Well-formed: only the digest says that it is of another model."""
     manifest = cluster.manifest
     section = ModelSection("weights", manifest, bytes(4 * VALUES))
     made = model_publication([section], 2**20)
@@ -269,7 +269,7 @@ ATTACKS = (
     attack("a forged refusal of edge 0's session", forges(false_refusal), *twice("RepliesTopic")),
     attack("a poisoned model: announcement, manifest, a chunk", rewrites_the_model, Logged(f"ModelTopic: {MISSING}"),
         Counted(UNKNOWN, "foreign", 6), shows=AGAIN),
-    attack("a poisoned chunk with a good checksum", poisons_a_chunk, FOREIGN, shows=AGAIN),
+    attack("a poisoned chunk", poisons_a_chunk, FOREIGN, shows=AGAIN),
     attack("to clear the open round's `selected`", clears_the_selection, FOREIGN, shows=AGAIN),
     attack("replay: an old `admitted` of this very session", repeats_an_admission, Logged("RepliesTopic: seq")),
     attack("replay: the announcement of an older model", repeats_an_announcement, Logged("ModelTopic: seq"), FOREIGN),

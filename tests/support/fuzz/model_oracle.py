@@ -15,7 +15,8 @@ from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.storage.spool import Spool
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest
+from fl_shared.tensors.digest import content_digest
+from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 from fl_shared.transfer import upload
 from tests.support.builders import registration
 

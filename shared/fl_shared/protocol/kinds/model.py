@@ -53,10 +53,9 @@ class ModelManifest(Scoped):
 
 
 class ModelChunk(Scoped):
-    """One chunk of a model, retained on ``fl/model/<digest12>/<index>`` (msgpack). ``crc32``: zlib's, of ``data``."""
+    """One chunk of a model, retained on ``fl/model/<digest12>/<index>`` (msgpack)."""
 
     kind: Literal["model-chunk"] = "model-chunk"
     digest: Digest
     index: Count
-    crc32: Annotated[int, Field(ge=0, lt=2**32)]
     data: bytes

@@ -179,7 +179,6 @@ class UpdateChunk(Scoped):
     round: Count
     digest: Digest
     index: Count
-    crc32: Annotated[int, Field(ge=0, lt=2**32)]
     data: bytes
 
 

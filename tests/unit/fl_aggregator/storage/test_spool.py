@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import zlib
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,8 @@ from fl_aggregator.storage.spool import PartialUpdate, Spool
 from fl_aggregator.storage.spool_format import SpoolFileDamaged, UpdateDescription
 from fl_aggregator.storage.update_content import SectionContent, UpdateContent
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.manifest import ArraySpec, content_digest
+from fl_shared.tensors.digest import content_digest
+from fl_shared.tensors.manifest import ArraySpec
 
 MANIFEST = "ab" * 32
 DATA = b"helloworld"
@@ -45,7 +45,7 @@ def put(partial: PartialUpdate, *indices: int, data: bytes = DATA, chunk_size: i
     for index in indices:
         chunk = data[index * chunk_size : (index + 1) * chunk_size]
         partial.data[index * chunk_size : index * chunk_size + len(chunk)] = chunk
-        partial.mark_received(index, zlib.crc32(chunk))
+        partial.mark_received(index)
 
 
 def names(directory: Path, round_number: int = 3) -> list[str]:
@@ -153,19 +153,6 @@ def test_the_chunks_that_had_come_are_found(tmp_path: Path) -> None:
     found.partial.finalize()
     found.partial.close()
     assert Spool(tmp_path).get(3, "7") == DATA
-
-
-@pytest.mark.parametrize("size", [10, 100_000])
-def test_a_chunk_that_is_not_as_it_came_is_not_here(tmp_path: Path, size: int) -> None:
-    """A loss of power may have left its number, and not its page."""
-    data = bytes(range(250)) * (size // 250) or DATA
-    shape = description(data, 4096 if size > 4096 else 4)
-    partial = Spool(tmp_path).begin(3, "7", shape)
-    put(partial, *range(shape.chunks), data=data, chunk_size=shape.chunk_size)
-    partial.data[shape.chunk_size] ^= 1
-    partial.close()
-    ((_, found),) = Spool(tmp_path).partial_uploads(3)
-    assert list(found.received) == [1, 0] + [1] * (shape.chunks - 2)
 
 
 def damage(path: Path, how: str) -> None:

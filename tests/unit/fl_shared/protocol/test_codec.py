@@ -62,7 +62,7 @@ def _bytes(name: str, fields: dict[str, Any]) -> bytes:
         ("selected", "training", {"epochs": 0, "batch_size": 32, "lr": 0.1, "momentum": 0.9, "seed": 0}),
         ("model", "chunks", 0),
         ("manifest", "chunk_size", 0),
-        ("model-chunk", "crc32", 2**32),
+        ("model-chunk", "index", -1),
         ("model-chunk", "data", "text"),
     ],
 )
