@@ -1,4 +1,4 @@
-"""Keeps the finished update of an edge on disk until it is answered: a killed edge need not train again.
+"""Keeps the finished update of an edge on disk if it is not answered soon: a killed edge need not train again.
 
 It is ``update.safetensors`` in the edge's state directory, with one tensor for each section. The metadata
 ``update`` (JSON) has the client, the selection that the update was trained for, and what an offer says of it.
@@ -12,6 +12,7 @@ import logging
 import mmap
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,8 @@ FILE_NAME: Final = "update.safetensors"
 """Name of the file in the state directory."""
 MAX_HEADER: Final = 2**27
 """Bytes. The names of as many arrays as a model may have take half of them."""
+SAVE_DELAY: Final = 1.0
+"""Seconds. A write of the whole update costs a copy, and is for nothing if the update is answered."""
 
 
 class _Section(BaseModel):
@@ -152,57 +155,82 @@ def _sections(metadata: _Metadata, data: memoryview) -> tuple[ModelSection, ...]
 class UpdateWriter:
     """Writes and removes saved updates on a thread of its own.
 
-    Only the newest request for a file counts: an update that is answered before its turn comes is never
-    written.
+    An update is written ``delay`` seconds after the request. Only the newest request for a file counts: an update that
+    is answered until then, as most are, is never written. What an edge that is killed within this time has trained is
+    lost, which is at most that much work more than a kill during the training costs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, delay: float = SAVE_DELAY) -> None:
+        self._delay = delay
         self._changed = threading.Condition()
-        self._pending: dict[Path, tuple[str, PendingUpdate] | None] = {}
+        self._pending: dict[Path, tuple[float, str, PendingUpdate]] = {}
+        """By file, in the order of the times (of the monotonic clock) at which they are due."""
+        self._obsolete: dict[Path, None] = {}
+        """Files to remove, in order."""
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
         self._thread.start()
 
     def save(self, path: Path, client: str, pending: PendingUpdate) -> None:
-        """Requests that an update of ``client`` be written to ``path``, and returns at once."""
-        self._enqueue(path, (client, pending))
+        """Requests that an update of ``client`` be written to ``path`` if it is not deleted before."""
+        with self._changed:
+            self._obsolete.pop(path, None)
+            self._pending.pop(path, None)
+            self._pending[path] = time.monotonic() + self._delay, client, pending
+            self._changed.notify()
 
     def delete(self, path: Path) -> None:
         """Requests that the file be removed, and returns at once."""
-        self._enqueue(path, None)
+        with self._changed:
+            self._pending.pop(path, None)
+            self._obsolete[path] = None
+            self._changed.notify()
 
     def close(self, timeout: float = 10.0) -> None:
-        """Waits up to ``timeout`` seconds until all requests are done, and ends the thread."""
+        """Waits up to ``timeout`` seconds until all requests are done, without a delay, and ends the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         self._thread.join(timeout)
 
-    def _enqueue(self, path: Path, write_request: tuple[str, PendingUpdate] | None) -> None:
-        with self._changed:
-            self._pending[path] = write_request
-            self._changed.notify()
-
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._pending or self._closing)
-                if not self._pending:
-                    return
-                path = next(iter(self._pending))
-                write_request = self._pending.pop(path)
-            if write_request is None:
+                while (task := self._next()) is None:
+                    if self._closing:
+                        return
+                    first = next(iter(self._pending.values()), None)
+                    self._changed.wait(None if first is None else max(0.0, first[0] - time.monotonic()))
+            path, request = task
+            if request is None:
                 delete(path)
-                continue
-            try:
-                write(path, *write_request)
-            except OSError as error:
-                # The update is still in memory: only an edge that is killed now has to train again.
-                LOG.warning(
-                    "%s: not written: %s; the update stays in memory and is lost if the edge is killed now",
-                    path,
-                    error.strerror,
-                    extra={"client": write_request[0]},
-                )
-                delete(path)  # an update of an earlier round is useless
-            del write_request  # it may be large
+            else:
+                self._write(path, *request)
+            del task, request  # it may be large
+
+    def _next(self) -> tuple[Path, tuple[str, PendingUpdate] | None] | None:
+        """Takes the next file that is to be removed, or written now; null if there is none."""
+        if self._obsolete:
+            path = next(iter(self._obsolete))
+            del self._obsolete[path]
+            return path, None
+        for path, (due, client, pending) in self._pending.items():
+            if due > time.monotonic() and not self._closing:
+                return None
+            del self._pending[path]
+            return path, (client, pending)
+        return None
+
+    @staticmethod
+    def _write(path: Path, client: str, pending: PendingUpdate) -> None:
+        try:
+            write(path, client, pending)
+        except OSError as error:
+            # The update is still in memory: only an edge that is killed now has to train again.
+            LOG.warning(
+                "%s: not written: %s; the update stays in memory and is lost if the edge is killed now",
+                path,
+                error.strerror,
+                extra={"client": client},
+            )
+            delete(path)  # an update of an earlier round is useless

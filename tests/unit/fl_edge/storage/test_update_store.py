@@ -146,7 +146,7 @@ def test_only_the_newest_wish_counts(tmp_path: Path, monkeypatch: pytest.MonkeyP
         write(path, client, what)
 
     monkeypatch.setattr(update_store, "write", slow)
-    writer = update_store.UpdateWriter()
+    writer = update_store.UpdateWriter(delay=0.0)
     one, two, three = (tmp_path / name for name in "123")
     writer.save(one, "1", finished(1))
     assert begun.wait(10)
@@ -158,3 +158,31 @@ def test_only_the_newest_wish_counts(tmp_path: Path, monkeypatch: pytest.MonkeyP
     writer.close()
     assert written == [("1", 1), ("3", 2)]
     assert [path.exists() for path in (one, two, three)] == [True, False, True]
+
+
+def test_what_is_answered_soon_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is still without an answer when the program ends is written at once."""
+    written = []
+    monkeypatch.setattr(update_store, "write", lambda path, *_: written.append(path))
+    one, two, three = (tmp_path / name for name in "123")
+    three.touch()
+    writer = update_store.UpdateWriter(delay=3600.0)
+    writer.save(one, "1", finished(1))
+    writer.save(two, "2", finished(1))
+    writer.save(three, "3", finished(1))
+    writer.delete(one)
+    writer.delete(three)
+    writer.close()
+    assert written == [two]
+    assert not three.exists()
+
+
+def test_a_later_request_does_not_hold_up_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = threading.Event()
+    monkeypatch.setattr(update_store, "write", lambda *_: written.set())
+    writer = update_store.UpdateWriter(delay=0.01)
+    writer.save(tmp_path / "1", "1", finished(1))
+    assert written.wait(60), "it is due while the program runs"
+    writer.close()
