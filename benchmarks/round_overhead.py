@@ -6,7 +6,9 @@
 An aggregator, one fleet of ``--edges`` edges and a broker with default limits run as three process trees. The
 task is `synthetic-N`: N parameters, training returns at once. A round lasts from one commit to the next; the
 first ones (``--warm-up``) are left out. ``limit_seconds`` is measured in the same run (`physical_limit.py`:
-the same bytes over loopback sockets, and a float32 sum). ``--peer flower`` runs Flower's simulation engine
+the same bytes over loopback sockets, and a float32 sum). ``cpu_per_round`` are the processor seconds of a round, by
+process, since the warm-up; ``aggregator_cpu_per_gb`` those of the aggregator for each GB of updates, and with them the
+part of a line of 10 Gbit/s that one core takes in. ``--peer flower`` runs Flower's simulation engine
 with the same sizes, in a Python environment that contains it. Prints one JSON line.
 """
 
@@ -39,12 +41,27 @@ def say(text: str) -> None:
 
 
 class Watched:
-    """Measures a process tree: its peak resident memory and its processor time (Linux only)."""
+    """Measures a process tree: its peak resident memory and its processor time (Linux only).
+
+    ``cpu_at_start``: the seconds of the root and of its children when the warm-up was over, as those since then are
+    ``cpu_seconds`` and ``root_cpu_seconds`` without them.
+    """
 
     def __init__(self, root: int) -> None:
         self._root = root
         self.peak_mb = 0.0
         self.cpu_seconds = 0.0
+        self.root_cpu_seconds = 0.0
+        self.cpu_at_start = (0.0, 0.0)
+
+    def start(self) -> None:
+        """Says that the warm-up is over."""
+        self.cpu_at_start = self.root_cpu_seconds, self.cpu_seconds - self.root_cpu_seconds
+
+    def since_start(self) -> tuple[float, float]:
+        """The seconds of the root and of its children since the warm-up."""
+        root, children = self.cpu_at_start
+        return self.root_cpu_seconds - root, self.cpu_seconds - self.root_cpu_seconds - children
 
     def look(self) -> None:
         """Measures the tree now. Processes that have just ended are left out."""
@@ -58,7 +75,10 @@ class Watched:
             memory += next(
                 (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")), 0
             )
-            cpu += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            cpu += seconds
+            if pid == self._root:
+                self.root_cpu_seconds = seconds
         self.peak_mb = max(self.peak_mb, memory / 1024)
         self.cpu_seconds = max(self.cpu_seconds, cpu)
 
@@ -94,17 +114,27 @@ def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
              *(["--chunk", str(arguments.chunk)] if arguments.chunk else [])],
             stdout=subprocess.DEVNULL, stderr=(directory / "aggregator.log").open("wb"),
         )  # fmt: skip
+        counted = [0]
         watched = {
             "aggregator": Watched(aggregator.pid),
             "broker": Watched(broker.pid),
             "fleet": Watched(fleet.pid),
         }
         over = threading.Event()
+        history = directory / "run" / "history.jsonl"
 
         def watch() -> None:
-            while not over.wait(0.05):
+            warm = 0
+            while not over.wait(0.02):
                 for tree in watched.values():
                     tree.look()
+                if not warm and history.exists():
+                    warm = max(0, history.read_bytes().count(b"\n") - arguments.warm_up + 1)
+                    if warm:
+                        # Commits may have come between two looks: the rounds since then are what counts.
+                        counted[0] = arguments.rounds + 1 - warm
+                        for tree in watched.values():
+                            tree.start()
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -120,14 +150,26 @@ def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
         raise SystemExit(
             f"the aggregator ended with {code}:\n{(directory / 'aggregator.log').read_text()[-2000:]}"
         )
-    return summary(arguments, directory, watched)
+    return summary(arguments, directory, watched, counted[0])
 
 
-def summary(arguments: argparse.Namespace, directory: Path, watched: dict[str, Watched]) -> dict[str, Any]:
-    """The measurements of a run that has ended, from its history."""
+def cpu_per_round(watched: dict[str, Watched], rounds: int) -> dict[str, float]:
+    """The processor seconds of each of the last ``rounds`` rounds, by process."""
+    aggregator, broker, fleet = (watched[name].since_start() for name in ("aggregator", "broker", "fleet"))
+    seconds = {"aggregator": sum(aggregator), "broker": sum(broker), "fleet": fleet[0], "workers": fleet[1]}
+    return {name: one / rounds for name, one in seconds.items()}
+
+
+def summary(
+    arguments: argparse.Namespace, directory: Path, watched: dict[str, Watched], rounds: int
+) -> dict[str, Any]:
+    """The measurements of a run that has ended, from its history. ``rounds``: those since the warm-up."""
     lines = [json.loads(line) for line in (directory / "run" / "history.jsonl").read_text().splitlines()]
     periods = [sum(line["seconds"].values()) for line in lines[arguments.warm_up :]]
     seconds = statistics.median(periods)
+    cpu = cpu_per_round(watched, rounds) if rounds > 0 else {}
+    gigabytes = arguments.per_round * FLOAT32.size(arguments.params) / 1e9
+    per_gb = cpu["aggregator"] / gigabytes if cpu else None
     wire = statistics.median(line["bytes"]["up"] + line["bytes"]["down"] for line in lines)
     return {
         "benchmark": "round_overhead",
@@ -142,6 +184,9 @@ def summary(arguments: argparse.Namespace, directory: Path, watched: dict[str, W
         "update_mb_per_s": round(arguments.per_round * FLOAT32.size(arguments.params) / 1e6 / seconds, 1),
         "rss_mb": {name: round(tree.peak_mb, 1) for name, tree in watched.items()},
         "cpu_seconds": {name: round(tree.cpu_seconds, 2) for name, tree in watched.items()},
+        "cpu_per_round": {name: round(one, 4) for name, one in cpu.items()},
+        "aggregator_cpu_per_gb": None if per_gb is None else round(per_gb, 3),
+        "of_10_gbit_per_core": None if not per_gb else round(1 / per_gb / 1.25, 3),
         "wire_mb_per_round": round(wire / 1e6, 3),
     }
 
