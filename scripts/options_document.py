@@ -11,12 +11,14 @@ import click
 
 from fl_aggregator.cli.start import start
 from fl_edge.cli import command as fl_edge
+from fl_mqtt.regional.cli import relay
 from fl_mqtt.simulation.cli import simulate
 from fl_shared.cli.headings import HEADINGS, OTHER, heading_of
 
 TOP = """# Options
 
-What `fl-aggregator start`, `fl-aggregator simulate` and `fl-edge` can be told. `--help` shows the same.
+What `fl-aggregator start`, `fl-aggregator simulate`, `fl-edge` and `fl-aggregator relay` can be told. `--help` shows
+the same.
 
 Every option can also be set in the environment (`FL_KEEPALIVE` for `--keepalive`) or in the TOML file of `--config`
 (`keepalive = 10`). The command line wins over the environment, and the environment over the file. The settings of a
@@ -40,6 +42,7 @@ def render() -> str:
             *_section("fl-aggregator start", of_start),
             *_section("fl-aggregator simulate", own, "The options of `start`, with these differences:"),
             *_section("fl-edge", _rows(fl_edge, "fl-edge")),
+            *_section("fl-aggregator relay", _rows(relay, "relay")),
         ]
     )
 

@@ -27,6 +27,8 @@ def describe(effect: do.Effect) -> str:
         case do.AnnounceRound():
             cohort = ",".join(effect.cohort)
             return f"announce {effect.round} base={_model(effect.base)} cohort={cohort} until={effect.deadline:g}"
+        case do.DeclineOrder(round=number, detail=detail):
+            return f"decline {number} {_quote(detail)}"
         case do.WithdrawRound(round=number):
             return f"withdraw {number}"
         case do.IssueTicket(client=client, ticket=ticket):

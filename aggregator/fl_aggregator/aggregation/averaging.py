@@ -14,7 +14,7 @@ from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.events import Similarity, UpdateMetadata
+from fl_aggregator.round.events import Part, Similarity, UpdateMetadata
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.initial_weights import PlainWeights
 from fl_aggregator.storage.run_directory import RunDirectory
@@ -22,9 +22,10 @@ from fl_aggregator.storage.spool_format import SpoolFileDamaged
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.errors import RunFailed
 from fl_shared.protocol import messages as m
+from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.section import SectionFormat, Values, decoded
 from fl_shared.tensors.manifest import Manifest, Vector
-from fl_shared.tensors.sections import DELTA
+from fl_shared.tensors.sections import DELTA, ModelSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,18 @@ class Version:
 
     model: Model
     state: State = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SummedRound:
+    """What a region has for the run above: the ``sections`` of its update, and the ``parts`` of the sum.
+
+    ``effect``: of the round, with its contributors.
+    """
+
+    effect: do.Average
+    sections: tuple[ModelSection, ...]
+    parts: tuple[Part, ...]
 
 
 class Averager:
@@ -65,6 +78,11 @@ class Averager:
         """The model of the newest version. There must be one."""
         assert self._newest is not None
         return self._newest[1].model
+
+    @property
+    def newest_version(self) -> int | None:
+        """The number of the newest version, if there is one."""
+        return None if self._newest is None else self._newest[0]
 
     def companions(self) -> dict[str, Model]:
         """Returns the vectors that edges need besides the newest model, each as a model with one section, by name."""
@@ -166,6 +184,16 @@ class Averager:
         digest = self.add(effect.version, made.model, made.state)
         self._unwritten = None
         return made.model, digest
+
+    def summed(self, effect: do.Average) -> SummedRound:
+        """Returns the sum of a region's round; in round 0, the initial weights, as an edge has made them."""
+        if effect.base is None:
+            assert self._first_weights is not None
+            manifest, weights = self._first_weights
+            section = ModelSection(DELTA, manifest, FLOAT32.encode(weights, 0))
+            return SummedRound(effect, (section,), ())
+        total, parts = self._combiners[effect.round].summed()
+        return SummedRound(effect, total.sections(self.newest.manifest), parts)
 
     def _next_version(self, effect: do.Average) -> Version:
         if effect.base is None:

@@ -23,6 +23,7 @@ class SumTooLarge(Exception):
     """A sum has a value that its updates cannot have made, or that does not fit into 64 bits."""
 
 
+@dataclass(frozen=True, slots=True)
 class OptimizerAbove:
     """The server optimizer of the run above, which makes the next model there."""
 
@@ -37,6 +38,7 @@ class OptimizerAbove:
         raise AssertionError("a regional aggregator makes no model")
 
 
+@dataclass(frozen=True, slots=True)
 class OptimizerWithNorms(OptimizerAbove):
     """The same of a run that must know how long each update is."""
 

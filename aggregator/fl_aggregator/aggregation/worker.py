@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-from fl_aggregator.aggregation.averaging import Averager
+from fl_aggregator.aggregation.averaging import Averager, SummedRound
 from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.uploads import GrantSender, ReceivedUpdate, Uploads
 from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate, InvalidUpdate
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
+from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.run_directory import RunDirectory
 from fl_aggregator.storage.spool_format import SpoolFileDamaged
@@ -190,6 +191,25 @@ class AggregationWorker:
                 served=served.digest if (served := self.averager.served.get(effect.version)) else None,
             )
         )
+
+    def sum_up(self, effect: do.Average, done: Callable[[SummedRound], None]) -> None:
+        """Of a region: makes the sum of a round that has closed, and calls ``done`` on the worker's thread."""
+        self._submit(lambda: done(self.averager.summed(effect)))
+
+    def take_version(self, version: int, model: Model, event: on.Event | None) -> None:
+        """Of a region: writes a version of the run above to disk; ``event`` follows. May be called on any thread."""
+
+        def take() -> JobDone | None:
+            newest = self.averager.newest_version
+            if newest is None or version > newest:
+                self.averager.add(version, model)
+            return None if event is None else JobDone(event)
+
+        self._submit(take)
+
+    def take_event(self, event: on.Event) -> None:
+        """Of a region: posts an event, behind the versions that were taken before. May be called on any thread."""
+        self._submit(lambda: JobDone(event))
 
     def in_progress(self) -> frozenset[str]:
         """Returns the clients whose update is being received or checked."""

@@ -194,6 +194,8 @@ class Settings(BaseModel):
     """Whether regional aggregators must say how long the updates of their edges are. Set at the start."""
     needs_each: str = ""
     """The option that needs each update, so that no sums can be taken; empty if none does. Set at the start."""
+    edges: int | None = None
+    """Of a regional aggregator: how many edges it has, of the ``clients`` of all."""
     region: str | None = None
     """Of a regional aggregator: its name in the run above. Rounds are then opened by orders from there."""
 
@@ -346,6 +348,11 @@ class Settings(BaseModel):
         return self.clients + EXTRA_CLIENTS if self.max_clients is None else self.max_clients
 
     @property
+    def expected_edges(self) -> int:
+        """How many training edges the first round waits for."""
+        return self.clients if self.edges is None else self.edges
+
+    @property
     def slots(self) -> int:
         """The most edges whose updates are in a round's sum."""
         return self.per_round + self.over_select if self.edges_per_round is None else self.edges_per_round
@@ -382,7 +389,7 @@ class Settings(BaseModel):
     def digest(self) -> str:
         """SHA-256 (hex) of the settings that decide what is learnt: all but those of broker, output and security."""
         others = {name for name, o in options_of_run().items() if o.heading in (BROKER, OUTPUT, SECURITY)}
-        derived = {"summed", "summed_norms", "needs_each", "region"}
+        derived = {"summed", "summed_norms", "needs_each", "edges", "region"}
         values = self.model_dump(mode="json", exclude={"prefix", *derived, *others})
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

@@ -240,13 +240,16 @@ def selected_message(
     Above 256 ids the cohort is left out, and each edge gets the message on its own topic.
     """
     version = 0 if effect.base is None else effect.base.version
+    training, order = settings.training_request(version), effect.order
+    if order is not None:
+        training, correction = order.training, order.correction
     return m.Selected(
         **scope.envelope(),
         round=effect.round,
         task=settings.task_spec,
         cohort=effect.cohort if len(effect.cohort) <= m.MAX_CLIENTS_NAMED else None,
         seconds_left=max(0.0, effect.deadline - now),
-        training=settings.training_request(version),
+        training=training,
         fold=settings.fold_settings,
         encoding=effect.encoding,
         base=effect.base,

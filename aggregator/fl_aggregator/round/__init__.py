@@ -8,6 +8,7 @@
 ``registration``  clients and their partitions;  ``evaluation``: metrics of versions
 ``updates``       accepts or rejects an update;  ``personalization``: the edges' own models
 ``summary``       how a round ended;  ``effects``: what the machine asks for
+``ordering``      the rounds of a region, which the run above orders
 ``snapshot``      the state, and what a resume needs besides
 ``state``         the phases, as types;  ``roster``: the clients;  ``events``
 ``awaited``       the edges that a round waits for;  ``persistent_map``

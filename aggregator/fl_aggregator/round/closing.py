@@ -37,7 +37,9 @@ MAX_CONSECUTIVE_ABANDONED: Final = 5
 
 def announcement_of(phase: Collecting) -> do.AnnounceRound:
     """Returns the effect that publishes the cohort of an open round, as it is now."""
-    return do.AnnounceRound(phase.round, phase.base, phase.encoding, phase.cohort, phase.deadline)
+    return do.AnnounceRound(
+        phase.round, phase.base, phase.encoding, phase.cohort, phase.deadline, phase.order
+    )
 
 
 def collect(state: Run, phase: Collecting, now: float) -> Transition:
@@ -158,7 +160,7 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transitio
     published: edges that saw it would not take part again.
     """
     summary = summary_of(state, phase, now, now, reason=reason)
-    consecutive = state.consecutive_abandoned + 1
+    consecutive = 1 if state.settings.region else state.consecutive_abandoned + 1
     # It doubles from 1 s on, so that edges that lost their connection briefly have time to return.
     pause = backoff(consecutive - 1, first=1.0, most=30.0)
     next_phase = Selecting(
@@ -175,7 +177,8 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transitio
         else (*state.pending_summaries, summary),
     )
     published = () if phase.base is None else (do.PublishResult(summary),)
-    effects: tuple[do.Effect, ...] = (*published, do.WithdrawRound(phase.round))
+    declined = () if phase.order is None else (do.DeclineOrder(phase.round, reason),)
+    effects: tuple[do.Effect, ...] = (*published, do.WithdrawRound(phase.round), *declined)
     if consecutive < MAX_CONSECUTIVE_ABANDONED:
         state, advanced = evaluation.advance(state, now)
         return state, (*effects, *advanced)

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from fl_aggregator.round import events as on
 from fl_aggregator.round.events import Event, UpdateMetadata
-from fl_aggregator.round.state import Counted, Run, Summary, Ticket
+from fl_aggregator.round.state import Counted, Order, Run, Summary, Ticket
 from fl_shared.protocol.messages import ModelReference, RefusalReason, RejectionReason, Split
 
 
@@ -85,7 +85,7 @@ class SendReply:
 class AnnounceRound:
     """Publish the cohort of an open round; again, with more edges, when substitutes are selected.
 
-    ``deadline`` is run time in seconds.
+    ``deadline`` is run time in seconds. ``order``: see `Collecting`.
     """
 
     round: int
@@ -93,6 +93,15 @@ class AnnounceRound:
     encoding: str
     cohort: tuple[str, ...]
     deadline: float
+    order: Order | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeclineOrder:
+    """Tell the run above that this region has no sum for a round, and why."""
+
+    round: int
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +169,8 @@ class Fold:
 class Average:
     """Make the next version from the round's sum and write it to disk; ``ModelCreated`` follows.
 
+    In a region: hand the sum to the run above, which makes the version, or does not (``OrderEnded``).
+
     ``heard``: the examples of all edges that have contributed to a version, before this round and with it; 0 without a
     correction.
     """
@@ -223,6 +234,7 @@ Effect = (
     Record
     | SendReply
     | AnnounceRound
+    | DeclineOrder
     | WithdrawRound
     | IssueTicket
     | WithdrawTicket
@@ -264,6 +276,7 @@ EFFECT_SPECS: Final[dict[type[Effect], EffectSpec]] = {
     AnnounceRound: EffectSpec(
         "both", "the event that opened the round or called substitutes", repeated_on_resume=True
     ),
+    DeclineOrder: EffectSpec("loop", "the event that ended the round, or its wait for edges"),
     WithdrawRound: EffectSpec("loop", "the event that ended the round", (on.UpdateOffered,)),
     IssueTicket: EffectSpec("both", "the event that led to it", repeated_on_resume=True),
     WithdrawTicket: EffectSpec("loop", "the event that ended the ticket", (on.UpdateOffered,)),

@@ -12,7 +12,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fl_shared.protocol.messages import ClientRole, Environment, MetricDeclaration, RejectionReason, Split
+from fl_shared.protocol.messages import (
+    ClientRole,
+    Correction,
+    Environment,
+    MetricDeclaration,
+    ModelReference,
+    RejectionReason,
+    Split,
+    TrainingRequest,
+)
 
 Payload = Annotated[object, Field(exclude=True)]
 """An update with its bytes, or an offer. The machine passes it on unread, and the journal leaves it out."""
@@ -286,6 +295,39 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoundOrdered:
+    """Of a region: the run above asks for a round, or asks again for it, with less time.
+
+    ``base``: a version that is on disk; null for initial weights. ``seconds``: within which the sum must be made.
+    """
+
+    now: float
+    round: int
+    base: ModelReference | None
+    seconds: float
+    training: TrainingRequest
+    correction: Correction | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderEnded:
+    """Of a region: the run above no longer waits for a round, or has made its version without this region."""
+
+    now: float
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionReceived:
+    """Of a region: the run above has made a version without it, which is on disk now."""
+
+    now: float
+    model: ModelReference
+    manifest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimePassed:
     """Time has passed, so that deadlines and pauses may have ended."""
 
@@ -316,6 +358,9 @@ Event = (
     | TrainingFailureReported
     | ModelCreated
     | Evaluated
+    | RoundOrdered
+    | OrderEnded
+    | VersionReceived
     | TimePassed
     | StopRequested
 )

@@ -15,7 +15,7 @@ import math
 from dataclasses import replace
 from typing import Final, assert_never
 
-from fl_aggregator.round import buffering, closing, evaluation, registration, selecting, updates
+from fl_aggregator.round import buffering, closing, evaluation, ordering, registration, selecting, updates
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.answers import reply_to
@@ -116,6 +116,12 @@ def _react(state: Run, event: on.Event) -> Transition:
             return commit(state, event)
         case on.Evaluated():
             return evaluation.receive_report(state, event), ()
+        case on.RoundOrdered():
+            return ordering.ordered(state, event)
+        case on.OrderEnded():
+            return ordering.ended(state, event)
+        case on.VersionReceived():
+            return ordering.received(state, event)
         case on.TimePassed():
             return state, ()
         case on.StopRequested(now=now, reason=reason):

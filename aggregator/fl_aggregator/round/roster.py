@@ -53,6 +53,11 @@ class Client:
     environment: int | None = None
 
     @property
+    def region_text(self) -> str | None:
+        """Says that it is a region, and for how many edges it stands; null for an edge."""
+        return None if self.edges is None else f"region, for {self.edges} edges"
+
+    @property
     def present(self) -> bool:
         """Whether the client is online, as far as we know."""
         return self.lost_at is None

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from fl_aggregator.configuration.values import Target
-from fl_aggregator.round import buffering, pace, personalization, registration
+from fl_aggregator.round import buffering, ordering, pace, personalization, registration
 from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.closing import announcement_of, end_run, finish
 from fl_aggregator.round.effects import Transition
@@ -58,6 +58,9 @@ def select(state: Run, phase: Selecting | Evaluating, now: float) -> Transition:
     if now < _decides_at(state, phase):
         return state, ()
     eligible = _eligible(state)
+    if settings.region is not None:
+        waiting = ordering.decide(state, now, len(eligible), _minimum(state))
+        return _open_round(state, phase, eligible, now) if waiting is None else waiting
     if len(eligible) >= _minimum(state):
         return _open_round(state, phase, eligible, now)
     return _fail_for_lack_of_edges(state, phase, eligible, now)
@@ -78,10 +81,12 @@ def _decides_at(state: Run, phase: Selecting) -> float:
     The first round waits for all ``clients``. If all are here but some have no data or another model, the quorum is
     enough: no more will come.
     """
+    if state.begun and state.settings.region is not None:
+        return ordering.due(state, len(_eligible(state)), _minimum(state))
     waited = phase.since + state.settings.wait
     complete = True
     if not state.begun:
-        complete = state.roster.count(lambda one: one.trains and one.present) >= state.settings.clients
+        complete = state.roster.count(lambda one: one.trains and one.present) >= state.settings.expected_edges
         if _some_unassigned(state):
             return -math.inf if complete else waited
         if state.roster.count(lambda one: one.trains and one.present and one.loaded is None):
@@ -109,6 +114,7 @@ def _minimum(state: Run) -> int:
 
 def _begin_run(state: Run, phase: Selecting, now: float) -> Transition:
     """Opens the first round when all ``clients`` have loaded, or with a quorum of them after ``wait``."""
+    settings = state.settings
     if now < _decides_at(state, phase):
         return state, ()
     if _some_unassigned(state):
@@ -120,6 +126,8 @@ def _begin_run(state: Run, phase: Selecting, now: float) -> Transition:
         return _fail_for_lack_of_edges(state, phase, eligible, now)
     manifest = registration.common_manifest(state)
     state, refused = registration.refuse_other_manifests(replace(state, begun=True, manifest=manifest))
+    if settings.region is not None:
+        return state, refused
     state, announcements = _open_round(state, phase, eligible, now)
     return state, (*refused, *announcements)
 
@@ -136,7 +144,9 @@ def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: fl
         round=phase.round,
         since=phase.since,
         opened=now,
-        deadline=now + pace.deadline(settings, state.response_times),
+        deadline=now + pace.deadline(settings, state.response_times)
+        if state.order is None
+        else state.order.deadline,
         base=state.model,
         encoding=FLOAT32.name if first_weights else settings.encoding,
         target=1 if first_weights else min(settings.per_round, len(ranked)),
@@ -145,8 +155,9 @@ def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: fl
         cohort=ranked[:width],
         substitutes=ranked[width:],
         awaited=Awaited.of(ranked[:width], state.roster, settings.grace),
+        order=state.order,
     )
-    return replace(state, phase=collecting), (announcement_of(collecting),)
+    return replace(state, phase=collecting, order=None), (announcement_of(collecting),)
 
 
 def _fail_for_lack_of_edges(

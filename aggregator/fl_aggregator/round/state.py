@@ -18,11 +18,13 @@ from fl_aggregator.round.persistent_map import PersistentMap
 from fl_aggregator.round.roster import Roster
 from fl_shared.protocol.messages import (
     LOSS,
+    Correction,
     Environment,
     MetricDeclaration,
     ModelReference,
     RejectionReason,
     Split,
+    TrainingRequest,
     primary_of,
 )
 from fl_shared.protocol.messages import Phase as PhaseName
@@ -40,6 +42,17 @@ class Selecting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Of a region: the round that the run above asks for, from ``base``, how its edges train, and until when."""
+
+    round: int
+    base: ModelReference | None
+    training: TrainingRequest
+    correction: Correction | None
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Collecting:
     """A round is open and waits for updates.
 
@@ -47,7 +60,7 @@ class Collecting:
     ``substitutes``: the next ranks of the permutation. ``updates``: the accepted ones, by client.
     ``dropped``: the selected edges that cannot contribute, and why. ``awaited``: those that have neither contributed
     nor dropped out; they may be offline. ``called``: when substitutes were selected; all others were when the round
-    opened. ``encoding``: of the updates' sections.
+    opened. ``encoding``: of the updates' sections. ``order``: in a region, what the run above has asked for.
     """
 
     name: ClassVar[PhaseName] = "collecting"
@@ -66,6 +79,7 @@ class Collecting:
     updates: Mapping[str, UpdateMetadata] = field(default_factory=dict)
     dropped: Mapping[str, str] = field(default_factory=dict)
     called: Mapping[str, float] = field(default_factory=dict)
+    order: Order | None = None
 
     @property
     def version(self) -> int:
@@ -322,6 +336,7 @@ class Run:
     place. ``personal``: by client, the scores of the edges' own models; null until they are asked for them.
     ``response_times``: of the last rounds with ``--pace auto``, from which the next one follows; empty with others.
     ``environments``: the distinct ones of the edges, at most 256, in the order in which they registered.
+    ``order``: of a region, the round that it is asked for and has not opened yet.
     """
 
     settings: Settings
@@ -347,6 +362,7 @@ class Run:
     personal: Mapping[str, PersonalScore] | None = None
     response_times: tuple[ResponseTimes, ...] = ()
     environments: tuple[Environment, ...] = ()
+    order: Order | None = None
 
     @property
     def failed_by_user(self) -> bool:

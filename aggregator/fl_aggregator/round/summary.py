@@ -39,8 +39,8 @@ def missing_reasons(state: Run, phase: Collecting, now: float) -> dict[str, str]
             missing[name] = "surplus: the round already had all the updates it needed"
         else:
             missing[name] = deadline_reason(phase, now)
-        if client is not None and client.edges is not None:
-            missing[name] = f"region, for {client.edges} edges: {missing[name]}"
+        if client is not None and client.region_text is not None:
+            missing[name] = f"{client.region_text}: {missing[name]}"
     return missing
 
 
@@ -189,6 +189,13 @@ def edges_metrics(state: Run, edges: Mapping[str, float]) -> dict[str, float]:
     p10 = 2 * (below / 2 + (place % 1) * (above / 2 - below / 2))
     mean = 2 * sum(value / (2 * len(ranked)) for value in ranked)
     return dict(zip(EDGES_METRICS, (mean, p10, ranked[0]), strict=True))
+
+
+def not_ready_detail(state: Run, ready: int, minimum: int) -> str:
+    """Says why a region cannot open a round: how many edges are ready."""
+    offline = natural_order(n for n, one in state.roster.clients.items() if one.trains and not one.present)
+    missing = f"; offline: {names_text(offline)}" if offline else ""
+    return f"{ready} of at least {minimum} edges of the region were ready{missing}"
 
 
 def too_few_edges_detail(state: Run, eligible: tuple[str, ...], minimum: int) -> str:

@@ -7,6 +7,7 @@
 ``launch``             prepares a new run, or one that is resumed
 ``compaction``         replaces the journal's older events by a snapshot
 ``resume``             replays a journal: the state, and the effects to repeat
+``above``              what a region tells the run above
 ``fencing``            lets only one aggregator run under a prefix
 ``disk_pause``         pauses the run while the disk is full
 =====================  ============================================================

@@ -33,6 +33,7 @@ from fl_aggregator.server.disk_pause import DiskPause, StoppedWhilePaused
 from fl_aggregator.server.fencing import Fence, Superseded
 from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.runner import Observer, Runner
+from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.run_directory import RUN_FILE
 from fl_shared.cli.broker_access import BrokerAccess
@@ -188,6 +189,14 @@ class Aggregator:
     def pause_reason(self) -> str | None:
         """Why the run is paused, and null if it is not. May be read on any thread."""
         return self._disk_pause.reason
+
+    def take_version(self, version: int, model: Model, event: on.Event | None) -> None:
+        """Of a region: takes a version of the run above, and then an event. May be called on any thread."""
+        self._worker.take_version(version, model, event)
+
+    def take(self, event: on.Event) -> None:
+        """Of a region: takes what the run above says, behind all versions taken before. May be called on any thread."""
+        self._worker.take_event(event)
 
     def uploading(self) -> Collection[str]:
         """Returns the clients whose update is being received or checked, for observers."""

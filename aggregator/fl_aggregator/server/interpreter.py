@@ -75,6 +75,7 @@ class Interpreter:
         )
         self._companions: tuple[m.Companion, ...] = ()
         self._buffering = False
+        self._above = launch.above
         self._directory = launch.directory
         self._scope = scope
         self._outlet = outlet
@@ -192,8 +193,13 @@ class Interpreter:
             case do.Fold(update=update):
                 self.observer_feed.update_accepted(update)
                 self.worker.fold(effect)
+            case do.Average() if self._above is not None:
+                self.worker.sum_up(effect, self._above.summed)
             case do.Average():
                 self.worker.average(effect)
+            case do.DeclineOrder(round=number, detail=detail):
+                if self._above is not None:
+                    self._above.declined(number, detail)
             case do.PublishModel():
                 self._publish_model(effect)
             case do.Personalize(model=model):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fl_aggregator.aggregation.regional_sum import strategy_of
 from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.strategies.registry import describe, load, resolved
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round.snapshot import Snapshot
+from fl_aggregator.server.above import Above
 from fl_aggregator.server.resume import RecoveredRun, first_snapshot, recover
 from fl_aggregator.storage import run_directory
 from fl_aggregator.storage.checkpoint import Model
@@ -34,6 +36,8 @@ class Launch:
     first_weights: Model | None = None
     plain_weights: PlainWeights | None = None
     recovered: RecoveredRun | None = None
+    above: Above | None = None
+    """Of a region: the run above."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -52,8 +56,8 @@ def new(
     fleet: FleetRecord | None = None,
 ) -> Launch:
     """Prepares a new run. Raises ``UserError`` if its strategy, directory or initial weights are unusable."""
-    strategy = load(settings)
-    settings = resolved(settings)
+    strategy = _strategy(settings)
+    settings = settings if settings.region is not None else resolved(settings)
     weights = None if init is None else read_initial_weights(init, settings.task, settings.local_patterns)
     first = plain = None
     if isinstance(weights, PlainWeights):
@@ -84,7 +88,7 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
         if require_sealed:
             settings = record.settings.model_copy(update={"require_sealed": True})
             record = record.model_copy(update={"settings": settings})
-        strategy = load(record.settings)
+        strategy = _strategy(record.settings)
         recovered = recover(directory, record)
         plain = record.plain_weights if recovered.state.model is None else None
         weights = (
@@ -102,6 +106,10 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
         plain_weights=weights,
         recovered=recovered,
     )
+
+
+def _strategy(settings: Settings) -> Strategy:
+    return load(settings) if settings.region is None else strategy_of(settings)
 
 
 def _checkpoints(settings: Settings) -> int:

@@ -212,7 +212,7 @@ def _refuse_shortened_journal(directory: RunDirectory, recovered: RecoveredRun) 
     """
     versions = directory.checkpoints.versions()
     committed = -1 if recovered.state.model is None else recovered.state.version
-    if versions and versions[-1] > committed + 1:
+    if versions and versions[-1] > committed + 1 and recovered.record.settings.region is None:
         last = f"ends after version {committed}" if committed >= 0 else "has no version"
         raise UserError(
             f"--resume {directory.path}: {journal.FILE_NAME} {last}, but there is a checkpoint of version "

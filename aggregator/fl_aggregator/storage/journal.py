@@ -14,7 +14,7 @@ from typing import Any, Final, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from fl_aggregator.configuration.settings import Settings
-from fl_aggregator.round.events import Event, ModelCreated
+from fl_aggregator.round.events import Event, ModelCreated, VersionReceived
 from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.storage.append_log import AppendLog
 from fl_shared.errors import UserError
@@ -41,7 +41,7 @@ class Journal:
     def append(self, event: Event) -> None:
         """Appends an event. If it raises ``OSError``, the file is unchanged."""
         line = json.dumps(event_fields(event), separators=(",", ":"))
-        self._log.append(line, sync=self._sync or isinstance(event, ModelCreated))
+        self._log.append(line, sync=self._sync or isinstance(event, ModelCreated | VersionReceived))
 
     @property
     def size(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 
 from fl_edge.messaging.model_store import FetchedModel
 from fl_edge.prediction.predictor import Answer
@@ -55,6 +55,57 @@ class PredictionResult:
     id: int
     answer: Answer
     seconds: float
+
+
+class JobRunner(Protocol):
+    """Does the jobs of sessions: in a pool of workers (`Dispatcher`), or, of a region, in a round of its edges."""
+
+    def load(self, client: str, effect: effects.Load) -> None:
+        """Starts to load a partition."""
+
+    def train(
+        self,
+        client: str,
+        effect: effects.Train,
+        base: FetchedModel | None,
+        companions: Sequence[FetchedModel] = (),
+        own: Mapping[str, memoryview] | None = None,
+    ) -> None:
+        """Starts to train from ``base``, or to create the initial weights if it is ``None``."""
+
+    def personalize(
+        self, client: str, effect: effects.Personalize, model: FetchedModel, own: Mapping[str, memoryview]
+    ) -> None:
+        """Starts to train a model of the edge's own from ``model``."""
+
+    def evaluate(
+        self,
+        client: str,
+        effect: effects.Evaluate,
+        model: FetchedModel,
+        local: protocol.CacheModel | None = None,
+    ) -> None:
+        """Starts to evaluate ``model``."""
+
+    def predict(
+        self,
+        client: str,
+        task: str,
+        model: FetchedModel | protocol.CacheModel,
+        payload: bytes,
+        asker: str | None,
+        partition: Partition | None,
+        local: protocol.CacheModel | None = None,
+    ) -> int:
+        """Starts a prediction; returns its id."""
+
+    def cancel(self, client: str, job: int) -> None:
+        """Cancels a job; a result that still comes is ignored."""
+
+    def job_done(
+        self, result: jobs.JobResult, now: float
+    ) -> tuple[str, events.Event | PredictionResult] | None:
+        """Returns the client that a result of the pool belongs to, and what it means; ``None`` if it was cancelled."""
 
 
 class Dispatcher:

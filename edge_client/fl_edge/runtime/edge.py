@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from fl_edge.messaging.authenticity import MessageAuthenticator
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.messaging.model_store import FetchedModel
-from fl_edge.prediction.predictor import Predictor
+from fl_edge.prediction.predictor import Answer
 from fl_edge.session.state import Identity, LoadedPartition, Session, SessionState
 from fl_edge.session.work import StateReference
 from fl_edge.storage.own_state_files import OwnStateFiles
@@ -20,6 +21,7 @@ from fl_edge.training.local_part import LOCAL, PERSONAL
 from fl_edge.workers.protocol import CacheModel
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
+from fl_shared.protocol import messages as m
 from fl_shared.protocol.abilities import CLIP_GRADIENTS, LOGIT_ADJUSTMENT
 from fl_shared.protocol.messages import ClientRole, Environment, Partition
 from fl_shared.protocol.task_spec import task_name
@@ -27,6 +29,34 @@ from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.digest import digest_of
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import ArraySpec, Manifest
+
+
+class ModelServer(Protocol):
+    """What an edge does with announced models: it answers predictions (`Predictor`), or a region passes them on."""
+
+    def model_announced(self, announced: m.ModelAnnouncement, now: float) -> None:
+        """Makes this model the newest one."""
+
+    def model_fetched(self, digest: str, model: FetchedModel | None, reason: str, now: float) -> None:
+        """Takes the outcome of a fetch; without a model, ``reason`` says why."""
+
+    def due(self, now: float) -> float:
+        """Returns when `advance` must be called next; ∞ for never."""
+
+    def advance(self, now: float) -> None:
+        """Does what is due."""
+
+    def connected(self) -> None:
+        """Its own connection is up, if it has one."""
+
+    def request_received(self, received: mqtt.Received, now: float) -> None:
+        """Takes a request from its own connection."""
+
+    def prediction_done(self, job: int, answer: Answer, seconds: float, now: float) -> None:
+        """Takes the outcome of a prediction that it has begun."""
+
+    def close(self) -> Connection | None:
+        """Ends it; returns its own connection, which is to be closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +113,7 @@ class Edge:
     connect_predictor: Callable[[Callable[[mqtt.ConnectionEvent], None]], Connection]
     authenticator: MessageAuthenticator | None = None
     connection: EdgeConnection | None = None
-    predictor: Predictor | None = None
+    predictor: ModelServer | None = None
     own_state: OwnStateFiles = field(init=False)
     """What it keeps of a run, beside its update."""
     _local: tuple[StateReference, CacheModel | None] | None = None

@@ -17,6 +17,7 @@ from fl_edge.messaging.authenticity import MessageAuthenticator
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.prediction.predictor import MAX_REQUEST_PACKET
 from fl_edge.runtime.device import training_device
+from fl_edge.runtime.dispatcher import Dispatcher
 from fl_edge.runtime.edge import Edge, identity_of
 from fl_edge.runtime.environment import environment_of
 from fl_edge.runtime.heartbeat import Heartbeat
@@ -153,10 +154,9 @@ def run(settings: FleetSettings) -> int:
         ]
         runtime = Runtime(
             edges,
-            pool,
+            Dispatcher(pool, label_counts),
             inbox,
             update_writer,
-            label_counts,
             prefix=settings.broker_access.prefix,
             broker=f"{settings.broker_access.address}, prefix {settings.broker_access.prefix}",
             broker_timeout=settings.broker_timeout,

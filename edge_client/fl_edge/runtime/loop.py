@@ -21,17 +21,15 @@ from fl_edge.messaging.model_store import FetchedModel, ModelStore, ModelUser, T
 from fl_edge.prediction.predictor import Predictor, Started
 from fl_edge.prediction.rate_limit import PredictionRateLimiter
 from fl_edge.runtime import inbox as bounded
-from fl_edge.runtime.dispatcher import Dispatcher, PredictionResult
-from fl_edge.runtime.edge import Edge
+from fl_edge.runtime.dispatcher import JobRunner, PredictionResult
+from fl_edge.runtime.edge import Edge, ModelServer
 from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.notices import ConnectionNotices
 from fl_edge.runtime.router import Router
 from fl_edge.session import effects, events, machine
 from fl_edge.session.state import Registering
-from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.storage.update_store import UpdateWriter
 from fl_edge.workers.jobs import JobResult
-from fl_edge.workers.pool import Pool
 from fl_shared.errors import INTERRUPTED
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import messages as m
@@ -69,7 +67,15 @@ class Interrupted:
     """A signal has asked the process to stop."""
 
 
-Item = FromConnection | FromPredictor | JobResult | Interrupted
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """A job of the session of ``client`` has ended, and not in the pool; ``event`` is what it means at a time."""
+
+    client: str
+    event: Callable[[float], events.Event]
+
+
+Item = FromConnection | FromPredictor | JobResult | JobEnded | Interrupted
 RuntimeInbox = bounded.Inbox[Item]
 
 
@@ -79,7 +85,7 @@ def _size(event: EdgeConnectionEvent | mqtt.ConnectionEvent) -> int | None:
 
 
 class _EdgePredictionBackend:
-    def __init__(self, dispatcher: Dispatcher, edge: Edge) -> None:
+    def __init__(self, dispatcher: JobRunner, edge: Edge) -> None:
         self._dispatcher, self._edge = dispatcher, edge
 
     def predict(
@@ -110,16 +116,16 @@ class Runtime:
     """Runs the sessions of all edges of a process, in the thread that calls `run`.
 
     ``broker_timeout``: seconds that all edges together may be without a broker; ``None`` for no limit.
-    ``heartbeat`` beats while the loop runs and at least one edge is connected.
+    ``heartbeat`` beats while the loop runs and at least one edge is connected. ``server``: what an edge does with
+    announced models, in place of answering predictions. ``listener`` hears each event before its session does.
     """
 
     def __init__(
         self,
         edges: Sequence[Edge],
-        pool: Pool,
+        jobs: JobRunner,
         inbox: RuntimeInbox,
         update_writer: UpdateWriter,
-        label_counts: LabelCountsFile,
         *,
         prefix: str,
         broker: str,
@@ -127,6 +133,8 @@ class Runtime:
         heartbeat: Heartbeat | None = None,
         predict_group: str = t.DEFAULT_PREDICT_GROUP,
         clock: Callable[[], float] = time.monotonic,
+        server: Callable[[Edge, ModelStore], ModelServer] | None = None,
+        listener: Callable[[events.Event], None] = lambda _event: None,
     ) -> None:
         self._edges = {edge.client: edge for edge in edges}
         self._inbox = inbox
@@ -136,7 +144,7 @@ class Runtime:
         self._rate_limiter = PredictionRateLimiter(clock())
         self._heartbeat = heartbeat
         self._clock = clock
-        self._dispatcher = Dispatcher(pool, label_counts)
+        self._dispatcher = jobs
         self._store = ModelStore(self._transport, self._model_fetched, self._model_overdue)
         self._events: deque[tuple[Edge, events.Event]] = deque()
         self._timers: list[tuple[float, int, Edge]] = []
@@ -149,8 +157,11 @@ class Runtime:
         self._chores_at = clock() + CHORE_INTERVAL
         first_seq = int(time.time() * 1000)
         for edge in edges:
-            if "predict" in edge.state.identity.roles:
+            if server is not None:
+                edge.predictor = server(edge, self._store)
+            elif "predict" in edge.state.identity.roles:
                 edge.predictor = self._predictor(edge, first_seq)
+        self._listener = listener
 
     def _predictor(self, edge: Edge, first_seq: int) -> Predictor:
         client = edge.client
@@ -238,6 +249,8 @@ class Runtime:
                 owner_and_event = self._dispatcher.job_done(item, now)
                 if owner_and_event is not None:
                     self._job_done(self._edges[owner_and_event[0]], owner_and_event[1])
+            case JobEnded(client=client, event=make_event):
+                self._add_event(self._edges[client], make_event(now))
             case Interrupted():
                 self._interrupted = True
                 for edge in self._edges.values():
@@ -253,6 +266,7 @@ class Runtime:
         """Gives the sessions their events and performs the effects, until no event is left."""
         while self._events:
             edge, event = self._events.popleft()
+            self._listener(event)
             was_running = isinstance(edge.state, machine.Session)
             edge.state, effects_to_perform = machine.step(edge.state, event)
             self._running -= was_running and isinstance(edge.state, machine.Stopped)

@@ -27,7 +27,8 @@ def serve_model(session: Session, announced: m.ModelAnnouncement | None) -> Tran
     belongs to no run answers with any model that the broker retains.
     """
     identity, membership = session.identity, session.membership
-    if announced is None or "predict" not in identity.roles or not identity.has_task(announced.task):
+    serves = "predict" in identity.roles or identity.edges is not None  # a region passes it on to its edges
+    if announced is None or not serves or not identity.has_task(announced.task):
         return transition(session)
     if identity.requires_other_task(announced.task) or (
         membership is not None and membership.run != announced.run

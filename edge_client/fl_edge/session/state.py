@@ -59,7 +59,12 @@ class Identity:
         return "train" in self.roles
 
     def has_task(self, task: str) -> bool:
-        """Whether the edge has the task, whose name is listed or made of a prefix and a number."""
+        """Whether the edge has the task, whose name is listed or made of a prefix and a number.
+
+        A regional aggregator has any: its edges train it, and say themselves what they lack.
+        """
+        if self.edges is not None:
+            return True
         name = task_name(task)
         return name in self.tasks or any(
             name.startswith(family) and name.removeprefix(family).isdecimal() for family in self.task_prefixes

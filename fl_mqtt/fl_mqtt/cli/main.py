@@ -10,6 +10,7 @@ import click
 from fl_aggregator.cli.main import cli as aggregator
 from fl_edge import cli as fl_edge
 from fl_mqtt.cli.demo import demo
+from fl_mqtt.regional.cli import relay
 from fl_mqtt.simulation.cli import simulate
 from fl_shared.cli import options as shared
 from fl_shared.cli.headings import CommandGroup
@@ -27,6 +28,7 @@ def cli() -> None:
 for name, command in {
     "demo": demo,
     "simulate": simulate,
+    "relay": relay,
     "aggregator": aggregator,
     "edge": fl_edge.command,
 }.items():

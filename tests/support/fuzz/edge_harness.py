@@ -16,6 +16,7 @@ from typing import Final, cast
 
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.prediction.predictor import FETCH_RETRY_DELAY, PREDICTION_FETCH_TIMEOUT
+from fl_edge.runtime.dispatcher import Dispatcher
 from fl_edge.runtime.edge import Edge
 from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.loop import Runtime, RuntimeInbox
@@ -79,8 +80,8 @@ class EdgeHarness:
         edges = [self._edge(CLIENT, everything), self._edge(PREDICTOR, ("predict",))]
         self.edges = {edge.client: edge for edge in edges}
         self.runtime = Runtime(
-            edges, cast(Pool, self._pool), self.inbox, self._keeper, LabelCountsFile(None), prefix="fl",
-            broker="nowhere",
+            edges, Dispatcher(cast(Pool, self._pool), LabelCountsFile(None)), self.inbox, self._keeper,
+            prefix="fl", broker="nowhere",
             broker_timeout=None, clock=lambda: self.now,
             heartbeat=None if self._heartbeat is None else Heartbeat(self._heartbeat, self.now),
         )  # fmt: skip

@@ -147,6 +147,7 @@ def _needs_each(strategy: Strategy, settings: Settings) -> str:
         ),
         (f"--similarity {settings.similarity}", settings.similarity > 0),
         (f"--mode {settings.mode}", settings.mode == "async"),
+        (f"--serve {settings.serve}", settings.versions_served > 1),
         ("--keep-local", bool(settings.keep_local)),
         (f"--encoding {settings.encoding}", encodings.get(settings.encoding).feedback),
         ("--personalize", settings.personalize > 0),

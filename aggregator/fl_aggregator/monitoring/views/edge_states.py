@@ -152,7 +152,10 @@ def _edge_view(
     reason: str | None,
     latest_update: LatestUpdate | None,
 ) -> m.EdgeView:
-    environment = run.roster[name].environment
+    client = run.roster[name]
+    environment, region = client.environment, client.region_text
+    if region is not None and not (reason or "").startswith(region):
+        reason = region if reason is None else f"{region}: {reason}"
     reason = None if reason is None else shortened(reason, MAX_STATE_REASON)
     if latest_update is None:
         return m.EdgeView(state=state, reason=reason, environment=environment)

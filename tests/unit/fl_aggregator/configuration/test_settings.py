@@ -26,6 +26,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "summed": (),
         "summed_norms": False,
         "needs_each": "",
+        "edges": None,
         "region": None,
         "mode": "sync",
         "buffer": None,

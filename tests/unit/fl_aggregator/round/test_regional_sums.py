@@ -9,6 +9,7 @@ import pytest
 
 from fl_aggregator.aggregation.strategies.registry import resolved
 from fl_aggregator.configuration.settings import Settings
+from fl_aggregator.monitoring.views.edge_states import open_round_views
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
@@ -117,3 +118,12 @@ def test_5_20_a_missing_region_is_named_with_its_edges() -> None:
     missing = missing_reasons(lost, collected, 4.0)
     assert missing["north"] == "region, for 20 edges: offline: for 3.0 s"
     assert missing["1"].startswith("deadline")
+
+
+def test_5_20_watchers_see_for_how_many_edges_a_region_stands() -> None:
+    state = in_round_1()
+    views = open_round_views(state, (), {})
+    assert (views["north"].state, views["north"].reason) == ("training", "region, for 20 edges")
+    assert views["1"].reason is None
+    lost = replace(state, roster=state.roster.mark_lost("north", "s-north", 1.0))
+    assert open_round_views(lost, (), {})["north"].reason == "region, for 20 edges: its connection is lost"
