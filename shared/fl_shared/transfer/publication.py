@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -62,29 +62,21 @@ class ModelPublication:
         """The message of chunk ``index``. Raises ``IndexError`` if there is no such chunk."""
         if not 0 <= index < self.chunks:
             raise IndexError(f"chunk {index} of {self.chunks}")
-        data = self._chunk_data(index * self.chunk_size)
-        return m.ModelChunk(
+        data = slice_sections(self.sections, index * self.chunk_size, (index + 1) * self.chunk_size)
+        # Not validated: a view would not pass as bytes, and the manifest has validated the rest.
+        return m.ModelChunk.model_construct(
             run=run,
             incarnation=incarnation,
             seq=seq,
             digest=self.digest,
             index=index,
-            data=data,
+            data=cast(bytes, data),
         )
 
     def topics(self) -> tuple[ModelDataTopic, ...]:
         """The topics to publish on, in order: the manifest is last, so that who sees it finds all chunks."""
         digest12 = self.digest[:12]
         return (*(t.ChunkTopic(digest12, i) for i in range(self.chunks)), t.ManifestTopic(digest12))
-
-    def _chunk_data(self, start: int) -> bytes:
-        pieces, end = [], start + self.chunk_size
-        for section in self.sections:
-            length = len(section.data)
-            if start < length and end > 0:
-                pieces.append(bytes(section.data[max(0, start) : end]))
-            start, end = start - length, end - length
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def model_publication(
@@ -147,3 +139,14 @@ def check_manifest(
 def _check_names(names: list[str], needed: str) -> None:
     if names != sorted(set(names)) or needed not in names:
         raise TransferError(f"sections: {names}, expected unique ascending names with {needed!r} among them")
+
+
+def slice_sections(sections: Sequence[ModelSection], start: int, end: int) -> bytes | memoryview:
+    """Bytes ``start`` to ``end`` of the concatenated sections; a view if they are all in one section."""
+    pieces: list[memoryview] = []
+    for section in sections:
+        length = len(section.data)
+        if start < length and end > 0:
+            pieces.append(memoryview(section.data)[max(0, start) : end])
+        start, end = start - length, end - length
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

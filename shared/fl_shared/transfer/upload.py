@@ -6,14 +6,14 @@ copies into the payload.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypedDict, cast
 
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.codec import encode
 from fl_shared.tensors.sections import ModelSection
-from fl_shared.transfer.publication import MAX_CHUNKS, chunk_count
+from fl_shared.transfer.publication import MAX_CHUNKS, chunk_count, slice_sections
 
 MIN_CHUNK: Final = 1024
 """The smallest chunk in bytes. A broker that accepts only smaller ones is misconfigured."""
@@ -159,17 +159,6 @@ def chunk_message(
         index=index,
         data=cast(bytes, data),
     )
-
-
-def slice_sections(sections: Sequence[ModelSection], start: int, end: int) -> bytes | memoryview:
-    """Bytes ``start`` to ``end`` of the concatenated sections; a view if they are all in one section."""
-    pieces: list[memoryview] = []
-    for section in sections:
-        length = len(section.data)
-        if start < length and end > 0:
-            pieces.append(memoryview(section.data)[max(0, start) : end])
-        start, end = start - length, end - length
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def chunk_size_for(
