@@ -203,8 +203,10 @@ class Roster:
 
     def mark_bridge_lost(self, broker: str, now: float) -> Roster:
         """Marks all clients behind a bridged broker absent; only their own registrations bring them back."""
-        lost = {n: replace(self.clients[n], lost_at=now, bridge_lost=True) for n in self.behind(broker)}
-        return replace(self, clients={**self.clients, **lost}) if lost else self
+        roster = self
+        for name in self.behind(broker):
+            roster = roster.with_client(name, replace(self.clients[name], lost_at=now, bridge_lost=True))
+        return roster
 
     def undo_recent_losses(self, now: float) -> Roster:
         """Marks clients present that were lost just before our own connection was.

@@ -1,6 +1,6 @@
 """What encodings save and cost on real Fashion-MNIST. One JSON line for each cell and seed; a table on standard error.
 
-    python benchmarks/encodings.py [--seeds 0,1,2] [--rounds 50] [--only q8,topk:0.01] [--train-examples N] \
+    python benchmarks/update_encodings.py [--seeds 0,1,2] [--rounds 50] [--only q8,topk:0.01] [--train-examples N] \
         [--task small-fashion] FILE
 
 Twenty edges with Dirichlet 0.5, ten of them a round, `simulate` with one worker. A line has the bytes of a round up and
@@ -45,13 +45,11 @@ def measure(name: str, seed: int, rounds: int, train_examples: int | None, task:
     from fl_mqtt import simulate
 
     before = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    limited = {} if train_examples is None else {"train_examples": train_examples}
+    limited: dict[str, Any] = {} if train_examples is None else {"train_examples": train_examples}
     with tempfile.TemporaryDirectory() as directory:
         result = simulate(
             TASKS[task],
-            **SETTINGS,
-            **CELLS[name],
-            **limited,
+            **{**SETTINGS, **CELLS[name], **limited},
             rounds=rounds,
             seed=seed,
             run_dir=f"{directory}/run",
