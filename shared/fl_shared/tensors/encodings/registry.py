@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import numpy as np
 from pydantic import AfterValidator, WithJsonSchema
@@ -105,24 +105,26 @@ def _pattern(name: str) -> str:
     return f"{name}:{one.example}" if isinstance(one, Family) else name
 
 
-def _known(name: str) -> str:
-    if name == SUM.name:
-        raise ValueError(f"expected {expected()}")
+def _checked_section(name: str) -> str:
     get(name)
     return name
 
 
-def _schema() -> str:
+def _checked_run(name: str) -> str:
+    if name == SUM.name:
+        raise ValueError(f"{name!r}, expected {expected()}")
+    return _checked_section(name)
+
+
+def _schema(*others: str) -> WithJsonSchema:
     alternatives = (
         f"{name}:{_PARAMETER.pattern}" if isinstance(one, Family) else name
         for name, one in sorted(ENCODINGS.items())
     )
-    return f"^({'|'.join(alternatives)})$"
+    return WithJsonSchema({"type": "string", "pattern": f"^({'|'.join([*alternatives, *others])})$"})
 
 
-KnownEncoding = Annotated[
-    str, AfterValidator(_known), WithJsonSchema({"type": "string", "pattern": _schema()})
-]
+KnownEncoding = Annotated[str, AfterValidator(_checked_run), _schema()]
 """The name of an encoding that is in the registry, as it is in messages."""
-SectionEncoding = KnownEncoding | Literal["sum"]
-"""The encoding of a section of an update."""
+SectionEncoding = Annotated[str, AfterValidator(_checked_section), _schema(SUM.name)]
+"""The encoding of a section of an update: one of the registry, or that of sums."""
