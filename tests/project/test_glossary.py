@@ -37,7 +37,7 @@ NO_TERM = {
         "batch", "label", "loss", "maximum", "metrics", "minimum", "momentum", "probabilities", "train",
     },
     "words of programming, with their usual meaning": {
-        "bytes", "count", "crc32", "data", "error", "index", "max", "name", "output", "pixels",
+        "bytes", "count", "data", "error", "index", "max", "name", "output", "pixels",
         "settings", "sha256", "shape", "size", "unit",
     },
     "software and machines": {"cores", "fl", "library", "memory", "mqtt", "platform", "python"},

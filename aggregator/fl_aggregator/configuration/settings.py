@@ -122,8 +122,8 @@ class Settings(BaseModel):
         "the last version, for a model of its own; 0: none.", metavar="EPOCHS")] = 0
     encoding: Annotated[str, Option(TRAINING, "How updates are sent: f32 exactly, bf16 and q8 (8 bits) rounded, "
         "topk:RATIO only the largest changes.", metavar="f32|bf16|q8|topk:RATIO")] = FLOAT32.name
-    model_encoding: Annotated[Literal["f32", "bf16"], Option(TRAINING, "How models are published: f32 exactly, bf16 "
-        "rounded. The run's own model is exact in both cases.")] = "f32"
+    model_encoding: Annotated[encodings.ModelEncoding, Option(TRAINING, "How models are published: f32 exactly, bf16 "
+        "rounded. The run's own model is exact in both cases.")] = FLOAT32.name
     epochs: Annotated[int | None, Field(ge=1, le=1_000_000),
         Option(TRAINING, "Local epochs per round.", default=BY_TASK)] = None
     batch_size: Annotated[int | None, Field(ge=1, le=1_000_000),

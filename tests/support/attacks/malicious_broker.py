@@ -108,9 +108,14 @@ def repeats_an_admission(cluster: Cluster) -> None:
 
 
 def repeats_an_announcement(cluster: Cluster) -> None:
-    old = next(filter(of("fl/model", "model"), cluster.recorded))
+    announced = [*filter(of("fl/model", "model"), cluster.recorded)]
+    old, newest = announced[0], announced[-1].payload
     assert json.loads(old.payload)["version"] == 0
+    since = len(cluster.observer.received)
     assert cluster.observer.publish("fl/model", old.payload, retain=True) < 0x80
+    cluster.observer.wait_for(
+        lambda one: (one.topic, one.payload) == ("fl/model", newest), "the newest announcement", since=since
+    )
 
 
 def moves_a_result(cluster: Cluster) -> None:
@@ -272,7 +277,8 @@ ATTACKS = (
     attack("a poisoned chunk", poisons_a_chunk, FOREIGN, shows=AGAIN),
     attack("to clear the open round's `selected`", clears_the_selection, FOREIGN, shows=AGAIN),
     attack("replay: an old `admitted` of this very session", repeats_an_admission, Logged("RepliesTopic: seq")),
-    attack("replay: the announcement of an older model", repeats_an_announcement, Logged("ModelTopic: seq"), FOREIGN),
+    attack("replay: the announcement of an older model", repeats_an_announcement, Logged("ModelTopic: seq"),
+        shows=AGAIN),
     attack("replay: the result of one round as that of another", moves_a_result, Logged(f"ResultTopic: {WRONG}"),
         FOREIGN),
     attack("an update in edge 0's name, plain and sealed by two other keys; on the topic without a client",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from pydantic import AfterValidator, WithJsonSchema
@@ -126,5 +126,7 @@ def _schema(*others: str) -> WithJsonSchema:
 
 KnownEncoding = Annotated[str, AfterValidator(_checked_run), _schema()]
 """The name of an encoding that is in the registry, as it is in messages."""
+ModelEncoding = Literal["f32", "bf16"]
+"""The encoding of a model that is published: one that edges can train from."""
 SectionEncoding = Annotated[str, AfterValidator(_checked_section), _schema(SUM.name)]
 """The encoding of a section of an update: one of the registry, or that of sums."""
