@@ -184,7 +184,7 @@ def test_a_broker_without_retain_cannot_carry_a_run_and_no_run_starts(
 ) -> None:
     seen = Examined(tmp_path / "doctor", "--broker", broker.url)
     assert (seen.code, seen.verdicts("missing")) == (1, ["retain"]), seen.output
-    assert seen.verdicts("untested") == ["wills", "model windows", "expiry"]
+    assert seen.verdicts("untested") == ["retain wildcards", "wills", "model windows", "expiry"]
     assert "retain_available true" in seen.findings["retain"]["remedy"]
     with programs.aggregator(tmp_path / "run", broker.url) as run:
         assert run.wait(20) != 0, run.output

@@ -220,7 +220,7 @@ def test_4_6_where_others_are_in_its_place_an_edge_exits_with_2(reason: str) -> 
     assert texts[-2:] == ["send fl/clients/7/presence (retained): offline session=s1", "disconnect"]
 
 
-@pytest.mark.parametrize("reason", ["wrong-version", "wrong-task", "wrong-manifest", "wrong-encoding"])
+@pytest.mark.parametrize("reason", ["wrong-version", "wrong-task", "wrong-manifest", "lacks-ability"])
 def test_4_6_otherwise_a_refused_edge_waits_for_another_run(reason: str) -> None:
     script = SessionScript()
     script.do("connected s1")
