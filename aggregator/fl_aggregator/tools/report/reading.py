@@ -73,12 +73,8 @@ class _Client(_Lenient):
     environment: m.Count | None = None
 
 
-class _Roster(_Lenient):
-    clients: dict[Name, _Client]
-
-
 class _State(_Lenient):
-    roster: _Roster
+    roster: dict[Name, _Client]
     environments: tuple[m.Environment, ...] = ()
 
 
@@ -223,7 +219,7 @@ def read_run_report(directory: Path) -> RunReport:
 
 
 def _take_environments(run: RunReport, state: _State) -> None:
-    for name, client in state.roster.clients.items():
+    for name, client in state.roster.items():
         if client.environment is not None and client.environment < len(state.environments):
             run.environments[name] = state.environments[client.environment]
 
