@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fl_aggregator.aggregation.strategies.registry import resolved
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
@@ -165,7 +166,7 @@ def test_a_resumed_run_can_begin_to_require_seals_and_keeps_to_it(tmp_path: Path
         again = launch.resume(tmp_path / "run", simulated=False, require_sealed=asked)
         again.directory.write_run(again.record)
         again.close()
-        assert again.record.settings == Settings(lr=0.5, require_sealed=required)
+        assert again.record.settings == resolved(Settings(lr=0.5, require_sealed=required))
 
 
 def test_edges_are_asked_for_their_own_models_once_more(tmp_path: Path) -> None:
