@@ -15,7 +15,7 @@ def behind_b(**settings: Any) -> Playbook:
 
 
 def present(playbook: Playbook) -> str:
-    return "".join(name for name in playbook.state.roster if playbook.state.roster[name].present)
+    return "".join(name for name in sorted(playbook.state.roster) if playbook.state.roster[name].present)
 
 
 def test_a_lost_bridge_takes_the_edges_behind_it_and_only_their_own_word_brings_them_back() -> None:

@@ -34,9 +34,9 @@ def test_edges_that_are_alike_share_one_description() -> None:
         registers(playbook, f"join {name}", environment)
     state = playbook.state
     assert state.environments == (TORCH, OLDER)
-    assert [client.environment for client in state.roster.clients.values()] == [0, 1, 0, None]
+    assert [state.roster[name].environment for name in sorted(state.roster)] == [0, 1, 0, None]
     views = edge_states.open_round_views(state, (), {})
-    assert [view.environment for view in views.values()] == [0, 1, 0, None]
+    assert [views[name].environment for name in sorted(views)] == [0, 1, 0, None]
     assert m.computes_counts(state.environments, (view.environment for view in views.values())) == {
         "torch 2.9.0+cpu on Linux x86_64": 2,
         "torch 2.5.1 on Linux x86_64": 1,

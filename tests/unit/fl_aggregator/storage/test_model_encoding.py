@@ -46,7 +46,7 @@ def test_a_damaged_bit_that_is_not_published_is_found(tmp_path: Path) -> None:
     data[-4] ^= 1  # the lowest bit of the last weight
     path.unlink()
     path.write_bytes(data)
-    with pytest.raises(RunFailed, match="sha256 in its metadata does not match the weights"):
+    with pytest.raises(RunFailed, match="content in its metadata does not match the weights"):
         checkpoints.read(1, MODEL.digest)
 
 
