@@ -13,6 +13,7 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.machine import due, step
+from fl_aggregator.round.roster import Roster
 from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.round.state import Aggregating, Buffering, Collecting, Finished, Run, Selecting, Stopped
 from fl_aggregator.server.resume import ended_rounds
@@ -184,7 +185,8 @@ class RoundInvariants:
 
     def _check_state(self, before: Run, event: on.Event, after: Run) -> None:
         phase = after.phase
-        assert after.roster.has_right_counts
+        counted = Roster(after.roster.clients)
+        assert (after.roster._census, after.roster._partitions) == (counted._census, counted._partitions)
         parts = Counter(c.partition for c in after.roster.clients.values() if c.partition is not None)
         assert all(n == 1 and 0 <= part < after.settings.clients for part, n in parts.items()), (
             "a part, an edge"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import NoReturn
 
 import click
@@ -17,6 +16,7 @@ from fl_aggregator.tools.report.cli import report
 from fl_shared.cli import options as shared
 from fl_shared.cli.headings import CommandGroup
 from fl_shared.cli.main import run_program
+from fl_shared.system.entry_points import entry_points
 
 
 @click.group(
@@ -30,7 +30,7 @@ def cli() -> None:
 for command in (start, predict, stop, status, watch, dashboard, report, strategies, provision, doctor):
     cli.add_command(command)
 # Commands that compose both programs lie in a package above this one: found as entry points, not imported.
-for entry in entry_points(group="fl_aggregator.commands"):
+for entry in entry_points("fl_aggregator.commands"):
     cli.add_command(entry.load())
 
 

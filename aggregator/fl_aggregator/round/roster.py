@@ -174,12 +174,6 @@ class Roster:
                 changed._partitions = changed._partitions.with_value(str(after), None)
         return changed
 
-    @property
-    def has_right_counts(self) -> bool:
-        """Whether the counts are those of the clients, as they always must be."""
-        counted = Roster(self.clients)
-        return counted._census == self._census and counted._partitions == self._partitions
-
     def without(self, names: Collection[str]) -> Roster:
         """Returns a roster without these ids."""
         if not names:

@@ -23,7 +23,7 @@ from fl_edge.runtime.environment import environment_of
 from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.loop import Interrupted, Runtime, RuntimeInbox
 from fl_edge.runtime.worker_setup import EdgeSettings, edges_with_data, start_pool
-from fl_edge.session.state import Identity, Session
+from fl_edge.session.state import Session
 from fl_edge.storage import update_store
 from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.storage.own_state_files import OwnStateFiles
@@ -129,27 +129,9 @@ def run(settings: FleetSettings) -> int:
         network = Network()
         # After an error there is no DISCONNECT, so that the broker sends the wills: a crash is a lost connection.
         stack.push(lambda error, *_: network.close(graceful=error is None, timeout=NETWORK_CLOSE_TIMEOUT))
-        # Looking for tasks and corrections reads all installed distributions: once, not for each of thousands of edges.
-        identity = identity_of(
-            "",
-            "",
-            (),
-            settings.task,
-            light=settings.light,
-            chunk_size=settings.chunk_size,
-            seals=settings.seal,
-            via=settings.via,
-            environment=environment_of(settings.task, light=settings.light),
-        )
+        environment = environment_of(settings.task, light=settings.light)
         edges = [
-            _edge(
-                edge,
-                replace(identity, client=edge.client, device=state.device, roles=edge.roles),
-                state,
-                settings,
-                connection,
-                network,
-            )
+            _edge(edge, state, settings, connection, network, environment)
             for edge, state in zip(settings.edges, states, strict=True)
         ]
         runtime = Runtime(
@@ -173,12 +155,23 @@ def run(settings: FleetSettings) -> int:
 
 def _edge(
     edge: EdgeSettings,
-    identity: Identity,
     state: StateDir,
     settings: FleetSettings,
     connection: mqtt.ConnectionSettings,
     network: Network,
+    environment: m.Environment,
 ) -> Edge:
+    identity = identity_of(
+        edge.client,
+        state.device,
+        edge.roles,
+        settings.task,
+        light=settings.light,
+        chunk_size=settings.chunk_size,
+        seals=settings.seal,
+        via=settings.via,
+        environment=environment,
+    )
     mqtt_client_id = connection.mqtt_client_id
     for_predictions = replace(
         connection,

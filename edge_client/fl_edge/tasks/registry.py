@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from fl_edge.errors import EdgeError, TaskOptionsError, UnknownTaskError
 from fl_edge.tasks.synthetic import parameter_count
 from fl_shared.protocol.task_spec import KEEP_LOCAL, LOCAL_SEED, parse_task
+from fl_shared.system.entry_points import entry_points
 from fl_shared.system.invocation import install_command
 
 if TYPE_CHECKING:
@@ -142,6 +143,4 @@ def _option_mistake(kind: type[Task], error: ValidationError) -> str:
 
 
 def _plugins() -> dict[str, EntryPoint]:
-    return {
-        entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name not in _BUILT_IN
-    }
+    return {entry.name: entry for entry in entry_points(ENTRY_POINT_GROUP) if entry.name not in _BUILT_IN}

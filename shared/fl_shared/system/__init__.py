@@ -7,7 +7,7 @@
 ``child_process``  child processes that end with their parent
 ``shared_memory``  large vectors, shared by processes;  ``malloc``: keeps freed memory
 ``mosquitto``      starts a Mosquitto broker as a child
-``file_limit``     the limit of open files;  ``bounded_server``: bounded connections
+``file_limit``     the limit of open files;  ``bounded_server``: bounded connections;  ``entry_points``: plugins
 ``token_bucket``   limits the rate of events;  ``backoff``: growing pauses
 ``text``           sizes, durations and names for people; untrusted text on one line
 ``varint``         numbers in a variable number of bytes;  ``invocation``: commands that people can paste

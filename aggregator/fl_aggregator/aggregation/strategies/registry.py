@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, Final
 
 from fl_aggregator.aggregation.strategies.parts import (
@@ -24,6 +23,7 @@ from fl_aggregator.aggregation.strategies.sums import Mean, Normalized
 from fl_aggregator.configuration.settings import Settings
 from fl_shared.cli.specification import make, split
 from fl_shared.errors import UserError
+from fl_shared.system.entry_points import entry_points
 from fl_shared.tensors.encodings import registry as encodings
 
 _HERE: Final = "fl_aggregator.aggregation.strategies"
@@ -67,7 +67,7 @@ _METHODS: Final = {
 
 def names(kind: str) -> tuple[str, ...]:
     """Returns the names of all parts of a kind, in alphabetical order."""
-    return tuple(sorted({*PARTS[kind], *(point.name for point in entry_points(group=GROUPS[kind]))}))
+    return tuple(sorted({*PARTS[kind], *(point.name for point in entry_points(GROUPS[kind]))}))
 
 
 def part_class(kind: str, name: str) -> type[Any]:
@@ -76,7 +76,7 @@ def part_class(kind: str, name: str) -> type[Any]:
     if target is None and ":" in name and kind != "correct":  # edges find their half of that by its name
         target = name
     if target is None:
-        found = [point for point in entry_points(group=GROUPS[kind]) if point.name == name]
+        found = [point for point in entry_points(GROUPS[kind]) if point.name == name]
         if not found:
             other = "" if kind == "correct" else ", or package.module:Class"
             raise UserError(f"--{kind} {name!r}: expected one of {', '.join(names(kind))}{other}")
@@ -157,7 +157,7 @@ def _needs_each(strategy: Strategy, settings: Settings) -> str:
 
 def _specification(kind: str, part: Any) -> str:
     """Returns the part's name and its fields; empty if it has no name, but only a module and a class."""
-    points = {point.name: point.value for point in entry_points(group=GROUPS[kind])}
+    points = {point.name: point.value for point in entry_points(GROUPS[kind])}
     target = f"{type(part).__module__}:{type(part).__qualname__}"
     name = next((name for name, value in {**points, **PARTS[kind]}.items() if value == target), None)
     if name is None:

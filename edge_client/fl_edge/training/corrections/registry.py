@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Final
 
 from fl_edge.errors import UnknownCorrectionError
 from fl_edge.training.corrections.correction import Correction
 from fl_edge.training.corrections.prox import Prox
 from fl_edge.training.corrections.scaffold import Scaffold
+from fl_shared.system.entry_points import entry_points
 
 ENTRY_POINT_GROUP: Final = "fl_mqtt.corrections"
 _BUILT_IN: Final[dict[str, type[Correction]]] = {"prox": Prox, "scaffold": Scaffold}
@@ -16,7 +16,7 @@ _BUILT_IN: Final[dict[str, type[Correction]]] = {"prox": Prox, "scaffold": Scaff
 
 def names() -> tuple[str, ...]:
     """Returns the names of all corrections. Imports none of other distributions."""
-    others = (point.name for point in entry_points(group=ENTRY_POINT_GROUP))
+    others = (point.name for point in entry_points(ENTRY_POINT_GROUP))
     return tuple(sorted({*_BUILT_IN, *others}))
 
 
@@ -24,7 +24,7 @@ def correction_class(name: str) -> type[Correction]:
     """Returns the class of a correction. Raises ``UnknownCorrectionError``, also if it cannot be imported."""
     if name in _BUILT_IN:
         return _BUILT_IN[name]
-    found = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == name]
+    found = [point for point in entry_points(ENTRY_POINT_GROUP) if point.name == name]
     if not found:
         raise UnknownCorrectionError(
             f"correction {name!r} is unknown here, expected one of: {', '.join(names())}"
