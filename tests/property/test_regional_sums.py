@@ -118,7 +118,7 @@ def test_any_division_into_regions_makes_the_bits_of_the_flat_run(
     caps = above.max_delta, above.max_buffer, SumCaps.of(strategy, above)
     expected = ExpectedUpdate(strategy.sections, above.encoding, MANIFEST, *caps)
     below = Settings(clients=EDGES, per_round=1, edges_per_round=EDGES).model_copy(
-        update={"summed": above.summed, "summed_norms": above.summed_norms}
+        update={"sums": above.sums}
     )
     base: Vector = np.linspace(-1, 1, MANIFEST.values, dtype=np.float32)
     flat = tree = base
@@ -147,7 +147,7 @@ def test_every_strategy_either_adds_up_or_says_what_needs_each_update() -> None:
     added = {one.get("strategy", "fedavg") for one in SUMS}
     for name in PRESETS:
         text = f"{name}:bad=1" if name in with_bad else name
-        needs = made({"momentum": 0.5, "lr": 0.1, "strategy": text}).needs_each
+        needs = made({"momentum": 0.5, "lr": 0.1, "strategy": text}).sums.needs_each
         assert (needs == "") == (name in added), name
         if needs:
             assert needs.startswith(f"--strategy {name}")
@@ -164,7 +164,7 @@ def test_every_strategy_either_adds_up_or_says_what_needs_each_update() -> None:
     ],
 )
 def test_the_option_that_needs_each_update_is_named(more: dict[str, Any], needs: str) -> None:
-    assert made(more).needs_each == needs
+    assert made(more).sums.needs_each == needs
 
 
 def test_large_values_of_buffers_are_a_section_of_their_own() -> None:

@@ -136,7 +136,7 @@ class Averager:
         if base is None:  # initial weights: with any strategy one section, without a cap
             return ExpectedUpdate((DELTA,), encoding, None, math.inf, math.inf)
         settings = self._settings
-        sums = None if settings.needs_each else SumCaps.of(self._strategy, settings)
+        sums = None if settings.sums.needs_each else SumCaps.of(self._strategy, settings)
         caps = settings.max_delta, settings.max_buffer, sums
         return ExpectedUpdate(self._strategy.sections, encoding, self.newest.manifest, *caps)
 

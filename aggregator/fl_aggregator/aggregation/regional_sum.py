@@ -46,15 +46,15 @@ class OptimizerWithNorms(OptimizerAbove):
 
 
 def strategy_of(settings: Settings) -> Strategy:
-    """Returns how a regional aggregator adds up for the run above, as its ``summed`` says.
+    """Returns how a regional aggregator adds up for the run above, as its ``sums`` say.
 
     Raises ``UserError`` for a part that is not installed here.
     """
-    combine, *transforms = settings.summed
+    sums = settings.sums
     return Strategy(
-        named_part("combine", combine),
-        OptimizerWithNorms() if settings.summed_norms else OptimizerAbove(),
-        tuple([named_part("transform", text) for text in transforms]),
+        named_part("combine", sums.combine),
+        OptimizerWithNorms() if sums.norms else OptimizerAbove(),
+        tuple([named_part("transform", text) for text in sums.transforms]),
     )
 
 

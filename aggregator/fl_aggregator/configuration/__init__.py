@@ -4,6 +4,7 @@
 ``settings``   the options of a run, as fields
 ``checks``     what they must keep together
 ``values``     those that are more than a number or a name
+``regions``    what a run and its regional aggregators know of each other
 ``pace``       how deadlines and over-selection follow from earlier rounds
 ``staleness``  how much an update counts that began from an old version
 =============  ======================================================

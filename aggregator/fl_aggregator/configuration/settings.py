@@ -13,19 +13,20 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
 from fl_aggregator.configuration.checks import check_bounds, check_mode, not_in_async
 from fl_aggregator.configuration.pace import FIXED, PACE_METAVAR, Pace, parse_pace
+from fl_aggregator.configuration.regions import Region, Sums
 from fl_aggregator.configuration.staleness import STALENESS_METAVAR, parse_staleness
-from fl_aggregator.configuration.values import Target, parse_serve, parse_target
+from fl_aggregator.configuration.values import Target, parse_serve, parse_target, readable_by
 from fl_shared.cli.headings import BROKER, DATA, EVALUATION, OUTPUT, ROUNDS, RUN, SECURITY, TRAINING
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
@@ -79,6 +80,12 @@ OptionValue = Annotated[str, StringConstraints(max_length=1000)]
 Seconds = Annotated[float, Field(gt=0, le=1e8)]
 
 
+def _usable_prefix(text: str) -> str:
+    if not topics.valid_prefix(text):
+        raise ValueError("expected topic levels without +, #, $, spaces, empty levels or too many slashes")
+    return text
+
+
 class Settings(BaseModel):
     """A run's settings. Times are in seconds; ``holdout`` is a fraction."""
 
@@ -93,7 +100,8 @@ class Settings(BaseModel):
     clients: Annotated[Count, Option(RUN, "Number of training edges, and of partitions of the data.")] = 20
     rounds: Annotated[Count, Option(RUN, "Versions of the model to make.")] = 10
     seed: Annotated[int, Field(ge=0, lt=2**53), Option(RUN, "Seed of all random choices.")] = 0
-    partition: Annotated[str, Option(DATA, "Split of the data.", metavar="|".join(partition_scheme.SCHEMES))] = "iid"
+    partition: Annotated[str, readable_by(partition_scheme.parse_scheme),
+        Option(DATA, "Split of the data.", metavar="|".join(partition_scheme.SCHEMES))] = "iid"
     train_examples: Annotated[int | None, Field(ge=1, le=2**53),
         Option(DATA, "Use only this many examples of the data set.", default="all")] = None
     strategy: Annotated[Specification, Option(TRAINING, "How updates become the next model "
@@ -120,7 +128,9 @@ class Settings(BaseModel):
         "batchnorm, or a glob of names such as fc2.*; may be given several times.", metavar="batchnorm|GLOB")] = ()
     personalize: Annotated[int, Field(ge=0, le=1_000_000), Option(TRAINING, "Epochs that each edge trains from "
         "the last version, for a model of its own; 0: none.", metavar="EPOCHS")] = 0
-    encoding: Annotated[str, Option(TRAINING, "How updates are sent: f32 exactly, bf16 and q8 (8 bits) rounded, "
+    encoding: Annotated[str, readable_by(encodings.parse),
+        AfterValidator(lambda text: encodings.parse(text).name),
+        Option(TRAINING, "How updates are sent: f32 exactly, bf16 and q8 (8 bits) rounded, "
         "topk:RATIO only the largest changes.", metavar="f32|bf16|q8|topk:RATIO")] = FLOAT32.name
     model_encoding: Annotated[encodings.ModelEncoding, Option(TRAINING, "How models are published: f32 exactly, bf16 "
         "rounded. The run's own model is exact in both cases.")] = FLOAT32.name
@@ -148,14 +158,16 @@ class Settings(BaseModel):
         default="half of --concurrency")] = None
     concurrency: Annotated[Count | None, Option(ROUNDS, "Edges that train at the same time in an asynchronous run.",
         default=f"{CONCURRENCY}, or --clients if that is less")] = None
-    staleness: Annotated[str | None, Option(ROUNDS, "How much an update counts in an asynchronous run whose base is "
+    staleness: Annotated[Annotated[str, readable_by(parse_staleness)] | None,
+        Option(ROUNDS, "How much an update counts in an asynchronous run whose base is "
         "several versions old.", default=STALENESS, metavar=STALENESS_METAVAR)] = None
     max_staleness: Annotated[int | None, Field(ge=0, le=1000),
         Option(ROUNDS, "Versions that may have been made since the base of an update in an asynchronous run.",
                default=str(MAX_STALENESS))] = None
     deadline: Annotated[Seconds, Option(ROUNDS, "Maximum duration of a round, or of one edge's training in an "
         "asynchronous run, in seconds.")] = 600.0
-    pace: Annotated[Specification, Option(ROUNDS, "Whether rounds keep to --deadline and --over-select, or begin with "
+    pace: Annotated[Specification, readable_by(parse_pace),
+        Option(ROUNDS, "Whether rounds keep to --deadline and --over-select, or begin with "
         "them and follow what the edges take (auto).", metavar=PACE_METAVAR)] = FIXED
     grace: Annotated[float, Field(ge=0, le=1e6), Option(ROUNDS, "Seconds that a lost edge has to return.")] = 5.0
     wait: Annotated[Seconds, Option(ROUNDS, "Seconds to wait for enough edges.")] = 600.0
@@ -163,15 +175,16 @@ class Settings(BaseModel):
         Option(EVALUATION, "Fraction of its data that an edge only evaluates on.")] = 0.2
     evaluate_every: Annotated[int, Field(ge=1),
         Option(EVALUATION, "Evaluate every N versions (always the last).", metavar="N")] = 1
-    target: Annotated[str | None, Option(EVALUATION,
+    target: Annotated[Annotated[str, readable_by(parse_target)] | None, Option(EVALUATION,
         "Stop when a metric of the task, or the loss, is as good as this: accuracy=0.95, loss=0.2. "
         "With --holdout 0, only edges with --role evaluate measure it.", metavar="METRIC=VALUE")] = None
     similarity: Annotated[int, Field(ge=0, le=1_000_000),
         Option(EVALUATION, "Compare the edges' updates every N versions: who is unlike the others. 0: never.",
                metavar="N")] = 0
-    serve: Annotated[str, Option(EVALUATION, "What edges evaluate and predict with: the newest version, or the mean of "
+    serve: Annotated[str, readable_by(parse_serve),
+        Option(EVALUATION, "What edges evaluate and predict with: the newest version, or the mean of "
         "the last K.", metavar="newest|average:K")] = "newest"
-    prefix: str = "fl"
+    prefix: Annotated[str, AfterValidator(_usable_prefix)] = "fl"
     # Larger packets are slower in the broker and in paho, and the broker keeps a copy for each subscriber.
     chunk: Annotated[int, Field(ge=1024, le=2**24), Option(BROKER, "Chunk size of models, in bytes.")] = 2**20
     durability: Annotated[Durability, Option(OUTPUT,
@@ -188,16 +201,9 @@ class Settings(BaseModel):
         Option(SECURITY, "Maximum number of known edges, in all roles; idle ones are forgotten to make room.",
                default=f"{EXTRA_CLIENTS:,} beyond --clients")] = None
     # fmt: on
-    summed: tuple[str, ...] = ()
-    """What regional aggregators are told of the strategy: its combination, then its transforms. Set at the start."""
-    summed_norms: bool = False
-    """Whether regional aggregators must say how long the updates of their edges are. Set at the start."""
-    needs_each: str = ""
-    """The option that needs each update, so that no sums can be taken; empty if none does. Set at the start."""
-    edges: int | None = None
-    """Of a regional aggregator: how many edges it has, of the ``clients`` of all."""
-    region: str | None = None
-    """Of a regional aggregator: its name in the run above. Rounds are then opened by orders from there."""
+    # Not options: what is known of regional aggregators once the run begins.
+    sums: Sums = Sums()
+    region: Region | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -219,58 +225,6 @@ class Settings(BaseModel):
         if per_round not in (None, filled.get("buffer")):
             raise ValueError(not_in_async("per_round"))
         return {**filled, "per_round": filled.get("buffer")}
-
-    @field_validator("partition")
-    @classmethod
-    def _scheme_is_known(cls, text: str) -> str:
-        try:
-            partition_scheme.parse_scheme(text)
-        except ValueError as error:  # the option that the value belongs to is named by `parse_settings`
-            raise ValueError(str(error).removeprefix(f"partition {text!r}: ")) from None
-        return text
-
-    @field_validator("encoding")
-    @classmethod
-    def _encoding_is_known(cls, text: str) -> str:
-        try:
-            return encodings.parse(text).name
-        except ValueError as error:  # the option that the value belongs to is named by `parse_settings`
-            raise ValueError(str(error).removeprefix(f"{text!r}, ")) from None
-
-    @field_validator("target")
-    @classmethod
-    def _target_is_a_metric_and_a_value(cls, text: str | None) -> str | None:
-        if text is not None:
-            parse_target(text)
-        return text
-
-    @field_validator("serve")
-    @classmethod
-    def _serve_is_known(cls, text: str) -> str:
-        parse_serve(text)
-        return text
-
-    @field_validator("prefix")
-    @classmethod
-    def _prefix_is_usable(cls, text: str) -> str:
-        if not topics.valid_prefix(text):
-            raise ValueError(
-                "expected topic levels without +, #, $, spaces, empty levels or too many slashes"
-            )
-        return text
-
-    @field_validator("pace")
-    @classmethod
-    def _pace_is_known(cls, text: str) -> str:
-        parse_pace(text)
-        return text
-
-    @field_validator("staleness")
-    @classmethod
-    def _staleness_is_known(cls, text: str | None) -> str | None:
-        if text is not None:
-            parse_staleness(text)
-        return text
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -350,7 +304,7 @@ class Settings(BaseModel):
     @property
     def expected_edges(self) -> int:
         """How many training edges the first round waits for."""
-        return self.clients if self.edges is None else self.edges
+        return self.clients if self.region is None else self.region.edges
 
     @property
     def slots(self) -> int:
@@ -373,24 +327,10 @@ class Settings(BaseModel):
         )
 
     @property
-    def regional_sums(self) -> m.RegionalSums:
-        """How regional aggregators add up."""
-        combine, *transforms = self.summed
-        return m.RegionalSums(
-            combine=combine,
-            transforms=tuple(transforms),
-            norms=self.summed_norms,
-            fold=self.fold_settings,
-            slots=self.slots,
-            encoding=self.encoding,
-        )
-
-    @property
     def digest(self) -> str:
         """SHA-256 (hex) of the settings that decide what is learnt: all but those of broker, output and security."""
         others = {name for name, o in options_of_run().items() if o.heading in (BROKER, OUTPUT, SECURITY)}
-        derived = {"summed", "summed_norms", "needs_each", "edges", "region"}
-        values = self.model_dump(mode="json", exclude={"prefix", *derived, *others})
+        values = self.model_dump(mode="json", exclude={"prefix", "sums", "region", *others})
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def training_request(self, version: int) -> m.TrainingRequest:

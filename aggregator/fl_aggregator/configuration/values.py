@@ -3,8 +3,28 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+from pydantic import AfterValidator
+
+
+def readable_by(parse: Callable[[str], object]) -> AfterValidator:
+    """Keeps a text that ``parse`` reads, and refuses others with its message.
+
+    The message begins without the setting and the value: `settings.parse_settings` names both.
+    """
+
+    def check(text: str) -> str:
+        try:
+            parse(text)
+        except ValueError as error:
+            raise ValueError(re.sub(rf"^(\w+ )?{re.escape(repr(text))}[:,] ", "", str(error))) from None
+        return text
+
+    return AfterValidator(check)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fl_aggregator.configuration.regions import regional_sums
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
@@ -209,7 +210,7 @@ def reply_message(
                 counted=None
                 if body.counted is None
                 else m.CountedUpdate(round=body.counted.round, digest=body.counted.digest),
-                sums=settings.regional_sums if body.sums else None,
+                sums=regional_sums(settings) if body.sums else None,
             )
         case do.Refuse(reason=reason, detail=detail):
             explains = (

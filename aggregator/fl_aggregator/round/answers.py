@@ -26,8 +26,8 @@ def _sum_rejection(state: Run, update: UpdateMetadata) -> do.Reject | None:
     if stands_for is None or update.edges > stands_for:
         registered = "an edge" if stands_for is None else f"a regional aggregator for {stands_for} edges"
         return reject(update, "wrong-sum", f"sum_of: {update.edges} edges, but it registered as {registered}")
-    if state.settings.needs_each:
-        return reject(update, "wrong-sum", f"sum_of: {state.settings.needs_each} needs each update")
+    if state.settings.sums.needs_each:
+        return reject(update, "wrong-sum", f"sum_of: {state.settings.sums.needs_each} needs each update")
     heavy = next((part for part in update.parts if not 1 <= part.examples <= limit), None)
     if heavy is not None:
         detail = f"examples: {heavy.examples} of edge {heavy.client}, expected 1 to {limit} (--max-examples)"

@@ -33,7 +33,7 @@ from fl_aggregator.round.state import (
 )
 from fl_shared.system.text import names_text
 
-MACHINE_VERSION: Final = 9
+MACHINE_VERSION: Final = 10
 """Increased whenever the same state and event give another result, or the state has another form: a journal can only
 be replayed by the version that wrote it."""
 

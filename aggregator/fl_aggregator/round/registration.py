@@ -119,10 +119,8 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
 def _cannot_sum(state: Run, edges: int) -> str | None:
     """Says why a run takes no sums of so many edges; null if it does."""
     settings = state.settings
-    if settings.needs_each:
-        return (
-            f"a regional aggregator gives only sums of updates, but {settings.needs_each} needs each update"
-        )
+    if settings.sums.needs_each:
+        return f"a regional aggregator gives only sums of updates, but {settings.sums.needs_each} needs each update"
     if edges > settings.slots:
         return (
             f"the regional aggregator stands for {edges} edges, but a round has room for {settings.slots}: "

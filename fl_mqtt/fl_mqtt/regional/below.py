@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from fl_aggregator.configuration.regions import Region, Sums
 from fl_aggregator.configuration.settings import Durability, Settings, parse_settings
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.round import events as on
@@ -74,10 +75,8 @@ def settings_of(
         max_buffer=sums.fold.max_buffer,
         encoding=sums.encoding,
         prefix=prefix,
-        edges=options.edges,
-        region=options.name,
-        summed=(sums.combine, *sums.transforms),
-        summed_norms=sums.norms,
+        region=Region(name=options.name, edges=options.edges),
+        sums=Sums(combine=sums.combine, transforms=sums.transforms, norms=sums.norms),
     )
 
 

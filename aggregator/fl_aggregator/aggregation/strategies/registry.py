@@ -20,6 +20,7 @@ from fl_aggregator.aggregation.strategies.parts import (
 )
 from fl_aggregator.aggregation.strategies.presets import PRESETS, Preset
 from fl_aggregator.aggregation.strategies.sums import Mean, Normalized
+from fl_aggregator.configuration.regions import Sums
 from fl_aggregator.configuration.settings import Settings
 from fl_shared.cli.specification import make, split
 from fl_shared.errors import UserError
@@ -113,17 +114,16 @@ def load(settings: Settings) -> Strategy:
 def resolved(settings: Settings) -> Settings:
     """Returns the settings with the correction of their strategy in ``correct``, which edges must be able to do.
 
-    They say as well how regional aggregators add up, or what needs each update (``summed``, ``needs_each``).
+    They say as well how regional aggregators add up, or what needs each update (``sums``).
     """
     strategy = load(settings)
-    summed = [_specification("combine", strategy.combine)]
-    summed += [_specification("transform", one) for one in strategy.transforms]
-    derived = {
-        "needs_each": _needs_each(strategy, settings),
-        "summed": tuple(summed),
-        "summed_norms": strategy.wants_norms,
-    }
-    settings = settings.model_copy(update=derived)
+    sums = Sums(
+        combine=_specification("combine", strategy.combine),
+        transforms=tuple([_specification("transform", one) for one in strategy.transforms]),
+        norms=strategy.wants_norms,
+        needs_each=_needs_each(strategy, settings),
+    )
+    settings = settings.model_copy(update={"sums": sums})
     _, preset, fields = _preset(settings)
     if preset.correct is None or settings.correct:
         return settings

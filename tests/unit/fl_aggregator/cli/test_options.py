@@ -55,8 +55,7 @@ def test_every_setting_is_an_option() -> None:
 
     What a regional aggregator is told by the run above is no option either.
     """
-    told = {"edges", "region", "summed", "summed_norms", "needs_each"}
-    assert Settings.model_fields.keys() - OPTIONS_OF_RUN.keys() == {"prefix"} | told
+    assert Settings.model_fields.keys() - OPTIONS_OF_RUN.keys() == {"prefix", "sums", "region"}
     assert parameters(start).keys() >= OPTIONS_OF_RUN.keys()
     assert OPTIONS_OF_RUN.keys() - parameters(simulate).keys() == {"require_sealed"}
 

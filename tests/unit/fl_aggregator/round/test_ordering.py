@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from fl_aggregator.configuration import regions
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
@@ -19,7 +20,12 @@ MANIFEST = "c" * 64
 VERSIONS = [ModelReference(version=number, digest=f"{number:x}" * 64) for number in range(4)]
 TRAINING = TrainingRequest(epochs=1, batch_size=None, lr=0.1, momentum=None, lr_factor=0.5, seed=7)
 SETTINGS = Settings(
-    region="north", edges=2, clients=6, per_round=2, edges_per_round=6, summed=("mean",), wait=30
+    region=regions.Region(name="north", edges=2),
+    clients=6,
+    per_round=2,
+    edges_per_round=6,
+    sums=regions.Sums(combine="mean"),
+    wait=30,
 )
 EffectT = TypeVar("EffectT")
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fl_aggregator.aggregation.strategies.registry import resolved
+from fl_aggregator.configuration.regions import regional_sums
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.monitoring.views.edge_states import open_round_views
 from fl_aggregator.round import effects as do
@@ -59,7 +60,7 @@ def test_5_20_a_region_is_told_how_to_add_up() -> None:
     (reply,) = (one for one in effects if isinstance(one, do.SendReply))
     assert isinstance(reply.body, do.Admit)
     assert reply.body.sums
-    sums = state.settings.regional_sums
+    sums = regional_sums(state.settings)
     assert (sums.combine, sums.slots, sums.fold.scale_bits) == (
         "mean:equal=false",
         30,
