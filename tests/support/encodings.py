@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fl_shared.tensors.encodings.float32 import FLOAT32
-from fl_shared.tensors.encodings.interface import Buffer
+from fl_shared.tensors.encodings.interface import Buffer, exactly
 from fl_shared.tensors.manifest import Vector
 
 
@@ -16,8 +16,8 @@ class Float16:
     lossy = True
     feedback = False
 
-    def size(self, values: int) -> int:
-        return 2 * values
+    def sizes(self, values: int) -> range:
+        return exactly(2 * values)
 
     def encode(self, vector: Vector, seed: int) -> memoryview:  # noqa: ARG002  it rounds to the nearest
         return vector.astype("<f2").view(np.uint8).data

@@ -121,11 +121,8 @@ class ExpectedUpdate:
             if section.encoding != encoding:
                 detail = f"{section.name}.encoding: {section.encoding!r}, expected {encoding!r} as selected"
                 raise InvalidUpdate("wrong-encoding", detail)
-            size = SectionFormat.of(encoding, manifest).size
-            if section.size != size:
-                raise InvalidUpdate(
-                    "wrong-size", f"{section.name}.data: {section.size} bytes, expected {size}"
-                )
+            if problem := SectionFormat.of(encoding, manifest).size_problem(section.size):
+                raise InvalidUpdate("wrong-size", f"{section.name}.data: {problem}")
             if section.manifest != manifest.digest:
                 detail = f"{section.name}.manifest: {section.manifest[:12]}, expected {manifest.digest[:12]}"
                 raise InvalidUpdate("wrong-manifest", detail)

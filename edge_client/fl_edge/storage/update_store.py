@@ -46,6 +46,7 @@ class _Section(BaseModel):
     name: str
     encoding: SectionEncoding
     arrays: tuple[ArraySpec, ...]
+    size: m.Count
 
 
 class _Metadata(BaseModel):
@@ -103,7 +104,8 @@ def _header(client: str, pending: PendingUpdate) -> bytes:
         metrics=update.metrics,
         sum_of=update.sum_of,
         sections=tuple(
-            _Section(name=s.name, encoding=s.encoding, arrays=s.manifest.arrays) for s in update.sections
+            _Section(name=s.name, encoding=s.encoding, arrays=s.manifest.arrays, size=len(s.data))
+            for s in update.sections
         ),
     )
     # Other tools can read float32 values as they are; other encodings they see as bytes.
@@ -144,7 +146,9 @@ def _sections(metadata: _Metadata, data: memoryview) -> tuple[ModelSection, ...]
     start = 0
     for section in metadata.sections:
         manifest = Manifest(arrays=section.arrays)
-        stop = start + SectionFormat.of(section.encoding, manifest).size
+        if problem := SectionFormat.of(section.encoding, manifest).size_problem(section.size):
+            raise ValueError(f"section {section.name!r}: size: {problem}")
+        stop = start + section.size
         sections.append(ModelSection(section.name, manifest, data[start:stop], section.encoding))
         start = stop
     if start != len(data):

@@ -92,9 +92,9 @@ def model_publication(
         raise TransferError(f"chunk_size: {chunk_size}, expected at least 1")
     _check_names([section.name for section in sections], needed)
     for section in sections:
-        expected = SectionFormat.of(section.encoding, section.manifest).size
-        if len(section.data) != expected:
-            raise TransferError(f"section {section.name!r}: {len(section.data)} bytes, expected {expected}")
+        form = SectionFormat.of(section.encoding, section.manifest)
+        if problem := form.size_problem(len(section.data)):
+            raise TransferError(f"section {section.name!r}: {problem}")
     size = sum(len(section.data) for section in sections)
     if chunk_count(size, chunk_size) > MAX_CHUNKS:
         raise TransferError(f"chunk_size: {chunk_size} cuts {size} bytes into more than {MAX_CHUNKS} chunks")
@@ -127,9 +127,8 @@ def check_manifest(
                 f"section {section.name!r}: {FLOAT32.size(manifest.values)} bytes as float32, "
                 f"expected at most {max_bytes}"
             )
-        expected = SectionFormat.of(section.encoding, manifest).size
-        if section.size != expected:
-            raise TransferError(f"section {section.name!r}: size: {section.size}, expected {expected}")
+        if problem := SectionFormat.of(section.encoding, manifest).size_problem(section.size):
+            raise TransferError(f"section {section.name!r}: size: {problem}")
         manifests.append(manifest)
     if sum(section.size for section in message.sections) != message.size:
         raise TransferError(f"size: {message.size}, but the sizes of the sections have another sum")

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from fl_shared.tensors.encodings.interface import BLOCK, Buffer, NotFiniteError, TooLargeError
+from fl_shared.tensors.encodings.interface import BLOCK, Buffer, NotFiniteError, TooLargeError, exactly
 from fl_shared.tensors.manifest import Vector
 
 _DTYPE: Final = np.dtype("<u2")
@@ -25,9 +25,9 @@ class BFloat16:
     lossy = True
     feedback = False
 
-    def size(self, values: int) -> int:
+    def sizes(self, values: int) -> range:
         """Two bytes for each value."""
-        return values * _DTYPE.itemsize
+        return exactly(values * _DTYPE.itemsize)
 
     def encode(self, vector: Vector, seed: int) -> memoryview:  # noqa: ARG002  it rounds to the nearest
         """The bytes of ``vector``. What is above the largest value of the format becomes infinite."""

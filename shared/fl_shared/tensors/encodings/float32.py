@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from fl_shared.tensors.encodings.interface import Buffer, NotFiniteError, TooLargeError
+from fl_shared.tensors.encodings.interface import Buffer, NotFiniteError, TooLargeError, exactly
 from fl_shared.tensors.manifest import Vector, magnitude
 
 _DTYPE: Final = np.dtype("<f4")
@@ -22,6 +22,10 @@ class Float32:
     def size(self, values: int) -> int:
         """Four bytes for each value."""
         return values * _DTYPE.itemsize
+
+    def sizes(self, values: int) -> range:
+        """`size` alone."""
+        return exactly(self.size(values))
 
     def encode(self, vector: Vector, seed: int) -> memoryview:  # noqa: ARG002  nothing here is random
         """The bytes of ``vector``; a view of it where possible."""

@@ -21,6 +21,7 @@ from fl_shared.tensors.encodings.interface import (
     MalformedError,
     NotFiniteError,
     TooLargeError,
+    exactly,
 )
 from fl_shared.tensors.manifest import Vector
 
@@ -38,14 +39,14 @@ class Int8:
     lossy = True
     feedback = False
 
-    def size(self, values: int) -> int:
+    def sizes(self, values: int) -> range:
         """A byte for each value, and four for each block that has begun."""
-        return values + _SCALE.itemsize * _blocks(values)
+        return exactly(_size(values))
 
     def encode(self, vector: Vector, seed: int) -> memoryview:
         """The bytes of ``vector``; PCG64 with ``seed`` says how values are rounded."""
         values = len(vector)
-        encoded = np.empty(self.size(values), np.uint8)
+        encoded = np.empty(_size(values), np.uint8)
         scales, integers = _parts(encoded.data, values)
         generator = np.random.PCG64(seed)
         for start in range(0, values, BLOCK):
@@ -105,6 +106,10 @@ class Int8:
 
 def _blocks(values: int) -> int:
     return -(-values // VALUES)
+
+
+def _size(values: int) -> int:
+    return values + _SCALE.itemsize * _blocks(values)
 
 
 def _parts(data: Buffer, values: int) -> tuple[Vector, NDArray[np.int8]]:

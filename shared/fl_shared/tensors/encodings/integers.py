@@ -7,7 +7,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_shared.tensors.encodings.interface import Buffer, TooLargeError
+from fl_shared.tensors.encodings.interface import Buffer, TooLargeError, exactly
 from fl_shared.tensors.manifest import Vector
 
 _DTYPE: Final = np.dtype("<i8")
@@ -22,9 +22,9 @@ class Integers:
     """Of its integers: so buffers are among them."""
     feedback = False
 
-    def size(self, values: int) -> int:
+    def sizes(self, values: int) -> range:
         """Eight bytes for each value."""
-        return values * _DTYPE.itemsize
+        return exactly(values * _DTYPE.itemsize)
 
     def of_integers(self, integers: Int64s) -> memoryview:
         """The bytes of ``integers``, shape (values,); a view of them where possible."""

@@ -13,6 +13,16 @@ BLOCK: Final = 2**15
 """Values that an encoding should handle at a time, so that they and what is made of them stay in the cache."""
 
 
+def exactly(size: int) -> range:
+    """The range of this size alone."""
+    return range(size, size + 1)
+
+
+def sizes_text(sizes: range) -> str:
+    """The sizes, as the text of an error says them: ``12``, or ``8 to 24``."""
+    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+
+
 class Encoding(Protocol):
     """How values become bytes. An encoding has no state, and knows nothing of arrays (`sections`)."""
 
@@ -28,8 +38,8 @@ class Encoding(Protocol):
     def feedback(self) -> bool:
         """Whether an edge adds what was lost of its last update to the next one (error feedback)."""
 
-    def size(self, values: int) -> int:
-        """The number of bytes of ``values`` values. It depends on nothing else."""
+    def sizes(self, values: int) -> range:
+        """The numbers of bytes that ``values`` values may take: one, or a range if their content decides."""
 
     def encode(self, vector: Vector, seed: int) -> memoryview:
         """The bytes of ``vector``, shape (values,), perhaps as a view.
@@ -44,7 +54,7 @@ class Encoding(Protocol):
         """
 
     def check(self, data: Buffer, values: int, most: float) -> float:
-        """An upper bound of the magnitudes in ``data``, whose length is ``size(values)``.
+        """An upper bound of the magnitudes in ``data``, whose length is one of ``sizes(values)``.
 
         It is the largest magnitude, or so little more that rounding explains it. Raises `MalformedError`,
         `NotFiniteError`, and `TooLargeError` if it is above ``most``.

@@ -16,7 +16,14 @@ import numpy as np
 
 from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.encodings.float32 import FLOAT32
-from fl_shared.tensors.encodings.interface import BLOCK, Buffer, Encoding, NotFiniteError, TooLargeError
+from fl_shared.tensors.encodings.interface import (
+    BLOCK,
+    Buffer,
+    Encoding,
+    NotFiniteError,
+    TooLargeError,
+    sizes_text,
+)
 from fl_shared.tensors.manifest import Manifest, Vector
 from fl_shared.tensors.spans import Span, spans
 
@@ -40,17 +47,17 @@ class _Part:
     starts: list[int]
     """The place in the vector of the first value of each span."""
     values: int
-    offset: int
-    """Of its bytes in those of the section."""
+    bytes: slice
+    """Where its bytes are in those of the section."""
 
     @classmethod
-    def of(cls, encoding: Encoding, where: list[Span], offset: int = 0) -> Self:
+    def of(cls, encoding: Encoding, where: list[Span], start: int = 0, stop: int | None = None) -> Self:
         ends = list(accumulate(stop - start for start, stop in where))
-        return cls(encoding, where, [0, *ends[:-1]], ends[-1] if ends else 0, offset)
+        return cls(encoding, where, [0, *ends[:-1]], ends[-1] if ends else 0, slice(start, stop))
 
     @property
-    def size(self) -> int:
-        return self.encoding.size(self.values)
+    def sizes(self) -> range:
+        return self.encoding.sizes(self.values)
 
     def gathered(self, vector: Vector) -> Vector:
         """The values as one vector; a view if they are consecutive."""
@@ -59,7 +66,7 @@ class _Part:
         return np.concatenate([vector[:0], *(vector[start:stop] for start, stop in self.where)])
 
     def bytes_in(self, data: Buffer) -> memoryview:
-        return memoryview(data)[self.offset : self.offset + self.size]
+        return memoryview(data)[self.bytes]
 
     def place(self, index: int) -> int:
         """The place in the section of the value at ``index`` of the vector."""
@@ -91,14 +98,21 @@ class SectionFormat:
         found, values = registry.get(encoding), manifest.values
         if not found.lossy:
             return cls(found, values, (_Part.of(found, [(0, values)]),))
-        buffers = _Part.of(FLOAT32, spans(manifest, buffers=True))
-        parameters = _Part.of(found, spans(manifest, buffers=False), buffers.size)
+        where = spans(manifest, buffers=True)
+        end = FLOAT32.size(sum(stop - start for start, stop in where))
+        buffers = _Part.of(FLOAT32, where, 0, end)
+        parameters = _Part.of(found, spans(manifest, buffers=False), end)
         return cls(found, values, tuple(part for part in (buffers, parameters) if part.values))
 
     @property
-    def size(self) -> int:
-        """The bytes of a section."""
-        return sum(part.size for part in self._parts)
+    def sizes(self) -> range:
+        """The numbers of bytes that a section may have."""
+        sizes = [part.sizes for part in self._parts]
+        return range(sum(one[0] for one in sizes), sum(one[-1] for one in sizes) + 1)
+
+    def size_problem(self, size: int) -> str | None:
+        """Says what is wrong with a section of ``size`` bytes; null if nothing is."""
+        return None if size in self.sizes else f"{size} bytes, expected {sizes_text(self.sizes)}"
 
     def encode(self, vector: Vector, seed: int) -> memoryview:
         """The bytes of ``vector``, shape (values,), perhaps as a view."""
@@ -106,7 +120,7 @@ class SectionFormat:
         return encoded[0] if len(encoded) == 1 else memoryview(b"".join(encoded))
 
     def check(self, data: Buffer, most: float) -> float:
-        """An upper bound of the magnitudes in ``data``, whose length is `size` (see `Encoding.check`).
+        """An upper bound of the magnitudes in ``data``, whose length is one of `sizes` (see `Encoding.check`).
 
         Raises the same errors; the index of `NotFiniteError` is that of a value of the section.
         """

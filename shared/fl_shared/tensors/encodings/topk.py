@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_shared.tensors.encodings.float32 import FLOAT32
-from fl_shared.tensors.encodings.interface import Buffer, Encoding, MalformedError, NotFiniteError
+from fl_shared.tensors.encodings.interface import (
+    Buffer,
+    Encoding,
+    MalformedError,
+    NotFiniteError,
+    exactly,
+)
 from fl_shared.tensors.manifest import Vector
 
 _PLACE: Final = np.dtype("<u4")
@@ -35,9 +41,9 @@ class TopK:
         self.name = f"topk:{ratio!r}"
         self._ratio = ratio
 
-    def size(self, values: int) -> int:
+    def sizes(self, values: int) -> range:
         """Eight bytes for each value that is sent."""
-        return self._count(values) * (_PLACE.itemsize + FLOAT32.size(1))
+        return exactly(self._count(values) * (_PLACE.itemsize + FLOAT32.size(1)))
 
     def _count(self, values: int) -> int:
         return min(values, math.ceil(self._ratio * values))
@@ -52,7 +58,7 @@ class TopK:
         larger = np.flatnonzero(magnitudes > least)
         equal = np.flatnonzero(magnitudes == least)[: count - len(larger)]
         places = np.sort(np.concatenate([larger, equal]))
-        encoded = np.empty(self.size(len(vector)), np.uint8)
+        encoded = np.empty((_PLACE.itemsize + FLOAT32.size(1)) * count, np.uint8)
         encoded[: _PLACE.itemsize * count].view(_PLACE)[:] = places
         encoded[_PLACE.itemsize * count :].view("<f4")[:] = vector[places]
         return encoded.data
