@@ -10,7 +10,7 @@ from typing import Protocol
 from fl_edge.messaging.authenticity import MessageAuthenticator
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.messaging.model_store import FetchedModel
-from fl_edge.prediction.predictor import Answer
+from fl_edge.prediction.predictor import Predictor
 from fl_edge.session.state import Identity, LoadedPartition, Session, SessionState
 from fl_edge.session.work import StateReference
 from fl_edge.storage.own_state_files import OwnStateFiles
@@ -32,28 +32,13 @@ from fl_shared.tensors.manifest import ArraySpec, Manifest
 
 
 class ModelServer(Protocol):
-    """What an edge does with announced models: it answers predictions (`Predictor`), or a region passes them on."""
+    """What takes an edge's announced models: it answers predictions (`Predictor`), or passes them on to a region."""
 
     def model_announced(self, announced: m.ModelAnnouncement, now: float) -> None:
         """Makes this model the newest one."""
 
     def model_fetched(self, digest: str, model: FetchedModel | None, reason: str, now: float) -> None:
         """Takes the outcome of a fetch; without a model, ``reason`` says why."""
-
-    def due(self, now: float) -> float:
-        """Returns when `advance` must be called next; ∞ for never."""
-
-    def advance(self, now: float) -> None:
-        """Does what is due."""
-
-    def connected(self) -> None:
-        """Its own connection is up, if it has one."""
-
-    def request_received(self, received: mqtt.Received, now: float) -> None:
-        """Takes a request from its own connection."""
-
-    def prediction_done(self, job: int, answer: Answer, seconds: float, now: float) -> None:
-        """Takes the outcome of a prediction that it has begun."""
 
     def close(self) -> Connection | None:
         """Ends it; returns its own connection, which is to be closed."""
@@ -103,8 +88,9 @@ class Edge:
     """One edge, as the runtime's loop sees it.
 
     ``connect`` and ``connect_predictor`` open its connections; ``connection`` is ``None`` until
-    `Runtime.run`. ``update_file`` keeps its finished update across restarts (see `update_store`).
-    ``authenticator`` is ``None`` without a kit.
+    `Runtime.run`. ``server`` is ``None`` if announced models are of no use to the edge; ``predictor`` is
+    the same object, if that answers predictions. ``update_file`` keeps its finished update across restarts
+    (see `update_store`). ``authenticator`` is ``None`` without a kit.
     """
 
     state: SessionState
@@ -113,7 +99,8 @@ class Edge:
     connect_predictor: Callable[[Callable[[mqtt.ConnectionEvent], None]], Connection]
     authenticator: MessageAuthenticator | None = None
     connection: EdgeConnection | None = None
-    predictor: ModelServer | None = None
+    server: ModelServer | None = None
+    predictor: Predictor | None = None
     own_state: OwnStateFiles = field(init=False)
     """What it keeps of a run, beside its update."""
     _local: tuple[StateReference, CacheModel | None] | None = None

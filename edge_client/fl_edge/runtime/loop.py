@@ -158,9 +158,9 @@ class Runtime:
         first_seq = int(time.time() * 1000)
         for edge in edges:
             if server is not None:
-                edge.predictor = server(edge, self._store)
+                edge.server = server(edge, self._store)
             elif "predict" in edge.state.identity.roles:
-                edge.predictor = self._predictor(edge, first_seq)
+                edge.server = edge.predictor = self._predictor(edge, first_seq)
         self._listener = listener
 
     def _predictor(self, edge: Edge, first_seq: int) -> Predictor:
@@ -329,8 +329,8 @@ class Runtime:
     def _model_fetched(self, user: ModelUser, digest: str, model: FetchedModel | None, reason: str) -> None:
         edge, now = self._edges[user.client], self._clock()
         if user.job is None:
-            if edge.predictor is not None:
-                edge.predictor.model_fetched(digest, model, reason, now)
+            if edge.server is not None:
+                edge.server.model_fetched(digest, model, reason, now)
         elif model is None:
             if user.job in edge.model_digests:  # else another of its models has failed before
                 self._release_models(edge, user.job)
@@ -378,8 +378,8 @@ class Runtime:
                 self._dispatcher.cancel(client, job)
                 self._release_models(edge, job)
             case effects.ServeModel(announced=announced):
-                if edge.predictor is not None:
-                    edge.predictor.model_announced(announced, now)
+                if edge.server is not None:
+                    edge.server.model_announced(announced, now)
             case effects.LogNotice(text=text, level=level):
                 LOG.log(getattr(logging, level.upper()), "%s", text, extra={"client": client})
             case effects.Disconnect():
@@ -410,8 +410,8 @@ class Runtime:
 
     def _disconnect(self, edge: Edge) -> None:
         """Closes an edge's connections; after an interruption, the network closes all of them at once."""
-        predictions = edge.predictor.close() if edge.predictor is not None else None
-        edge.predictor = None
+        predictions = edge.server.close() if edge.server is not None else None
+        edge.server = edge.predictor = None
         if self._interrupted:
             return
         assert edge.connection is not None

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from typing import Final
 
 from fl_edge.messaging.model_store import FetchedModel, ModelStore, ModelUser
-from fl_edge.prediction.predictor import Answer
-from fl_shared.mqtt import events as mqtt
-from fl_shared.mqtt.connection import Connection
 from fl_shared.protocol import messages as m
 
 LOG: Final = logging.getLogger(__name__)
@@ -55,25 +51,8 @@ class RegionalModels:
         self._received(m.ModelReference(version=fetching.version, digest=digest), model)
         self._store.release(self._user, digest)
 
-    def due(self, now: float) -> float:  # noqa: ARG002
-        """Nothing is due."""
-        return math.inf
-
-    def advance(self, now: float) -> None:
-        """Does nothing: nothing is due."""
-
-    def connected(self) -> None:
-        """Does nothing: it has no connection of its own."""
-
-    def request_received(self, received: mqtt.Received, now: float) -> None:
-        """Does nothing: the edges of the region answer predictions."""
-
-    def prediction_done(self, job: int, answer: Answer, seconds: float, now: float) -> None:
-        """Does nothing: no prediction begins here."""
-
-    def close(self) -> Connection | None:
-        """Ends a fetch."""
+    def close(self) -> None:
+        """Ends a fetch. It has no connection of its own."""
         if self._fetching is not None:
             self._store.release(self._user, self._fetching.digest)
             self._fetching = None
-        return None
