@@ -71,8 +71,12 @@ class Connection:
         handler: Callable[[ConnectionEvent], None],
         new_link: Callable[[Connection], Link],
         reached_addresses: set[BrokerAddress],
+        forget: Callable[[Connection], None],
     ) -> None:
-        """``reached_addresses``: addresses whose broker has accepted us, shared by the connections of a program."""
+        """``reached_addresses``: addresses whose broker has accepted us, shared by the connections of a program.
+
+        ``forget`` is called when it is closed.
+        """
         self.settings = settings
         self.refused_publishes = RefusedPublishes(settings)
         self.client_id = settings.mqtt_client_id or "fl" + secrets.token_hex(10)
@@ -80,6 +84,7 @@ class Connection:
         self._handler = handler
         self._new_link = new_link
         self._reached_addresses = reached_addresses
+        self._forget = forget
         self._state = threading.Condition()
         self._limits: Connected | None = None
         self._refusal: ConnectRefused | None = None
@@ -344,6 +349,7 @@ class Connection:
 
     def _end(self) -> None:
         self._closed.set()
+        self._forget(self)
         with self._state:
             self._state.notify_all()
 

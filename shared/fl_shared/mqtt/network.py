@@ -29,7 +29,7 @@ class Network:
     def __init__(self, name: str = "mqtt") -> None:
         self._thread = NetworkThread(name)
         self._lock = threading.Lock()
-        self._connections: list[Connection] = []
+        self._connections: set[Connection] = set()
         self._reached_addresses: set[BrokerAddress] = set()
 
     def connect(self, settings: ConnectionSettings, handler: Callable[[ConnectionEvent], None]) -> Connection:
@@ -44,13 +44,17 @@ class Network:
             handler,
             lambda owner: PahoLink(self._thread, owner),
             self._reached_addresses,
+            self._forget,
         )
         with self._lock:
-            self._connections = [existing for existing in self._connections if not existing.wait_closed(0)]
-            self._connections.append(connection)
+            self._connections.add(connection)
         if not self._thread.post(connection.attempt):
             raise RuntimeError("the network is closed")
         return connection
+
+    def _forget(self, connection: Connection) -> None:
+        with self._lock:
+            self._connections.discard(connection)
 
     def check(self) -> None:
         """Raises the first error of a handler, or of this package, on the network thread, if there is one."""
@@ -64,7 +68,7 @@ class Network:
         if self._thread.is_current:
             raise RuntimeError("a handler cannot close its network")
         with self._lock:
-            connections, self._connections = self._connections, []
+            connections, self._connections = self._connections, set()
         for connection in connections:
             self._thread.post(partial(connection.begin_close, graceful, timeout))
         deadline = time.monotonic() + timeout + 1.0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -16,6 +14,7 @@ from fl_aggregator.round.machine import due, step
 from fl_aggregator.round.roster import Client, Roster
 from fl_aggregator.round.state import Run, Selecting
 from fl_shared.protocol.messages import ModelReference
+from tests.support.counted_lines import lines_of
 
 MANIFEST, BASE = "a" * 64, ModelReference(version=3, digest="b" * 64)
 UPDATE = on.UpdateMetadata(
@@ -70,23 +69,15 @@ def collecting(clients: int, per_round: int) -> Run:
 
 def lines(state: Run, event: on.Event) -> int:
     """How many lines a step takes, and what the loop asks after each step."""
-    count = 0
+    notices = WaitingNotices()
 
-    def trace(_frame: FrameType, kind: str, _argument: object) -> Any:
-        nonlocal count
-        count += kind == "line"
-        return trace
-
-    previous, notices = sys.gettrace(), WaitingNotices()
-    sys.settrace(trace)
-    try:
+    def happens() -> None:
         after, effects = step(state, event)
         due(after)
         notices.observe_declined(after, event.now)
         notices.observe(after, effects, event.now)
-    finally:
-        sys.settrace(previous)
-    return count
+
+    return lines_of(happens)
 
 
 @pytest.mark.parametrize("name", EVENTS)

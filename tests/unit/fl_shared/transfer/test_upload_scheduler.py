@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -17,6 +14,7 @@ from fl_shared.transfer.upload_scheduler import (
     UploadOffer,
     UploadScheduler,
 )
+from tests.support.counted_lines import lines_of
 
 
 def large(client: str, chunks: int = 4000, chunk_size: int = 50_000) -> UploadOffer:
@@ -149,24 +147,16 @@ def test_a_chunk_costs_the_same_among_more_uploads() -> None:
     """Hundreds of small uploads are active at a time. Lines of Python are counted, not seconds."""
 
     def lines(uploads: int) -> int:
-        intake, count = UploadScheduler(), 0
+        intake = UploadScheduler()
         for number in range(uploads):
             intake.offer(large(str(number), 1), 0.0)
         intake.next_grants(0.0)
 
-        def trace(_frame: FrameType, kind: str, _argument: object) -> Any:
-            nonlocal count
-            count += kind == "line"
-            return trace
-
-        previous = sys.gettrace()
-        sys.settrace(trace)
-        try:
+        def passes() -> None:
             send(intake, "7", 0)
             intake.remove("7")
             assert intake.next_grants(1.0)
-        finally:
-            sys.settrace(previous)
-        return count
+
+        return lines_of(passes)
 
     assert lines(900) <= 1.2 * lines(100)
