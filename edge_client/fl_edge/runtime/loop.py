@@ -18,13 +18,12 @@ from typing import Final, assert_never, cast
 
 from fl_edge.messaging.connection import EdgeConnectionEvent
 from fl_edge.messaging.model_store import FetchedModel, ModelStore, ModelUser, Transport
-from fl_edge.prediction.predictor import Predictor, Started
-from fl_edge.prediction.rate_limit import PredictionRateLimiter
 from fl_edge.runtime import inbox as bounded
 from fl_edge.runtime.dispatcher import JobRunner, PredictionResult
 from fl_edge.runtime.edge import Edge, ModelServer
 from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.notices import ConnectionNotices
+from fl_edge.runtime.predictors import Predictors
 from fl_edge.runtime.router import Router
 from fl_edge.session import effects, events, machine
 from fl_edge.session.state import Registering
@@ -32,7 +31,6 @@ from fl_edge.storage.update_store import UpdateWriter
 from fl_edge.workers.jobs import JobResult
 from fl_shared.errors import INTERRUPTED
 from fl_shared.mqtt import events as mqtt
-from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import WEIGHTS
 
@@ -84,34 +82,6 @@ def _size(event: EdgeConnectionEvent | mqtt.ConnectionEvent) -> int | None:
     return event.size if isinstance(event, mqtt.Received) else None
 
 
-class _EdgePredictionBackend:
-    def __init__(self, dispatcher: JobRunner, edge: Edge) -> None:
-        self._dispatcher, self._edge = dispatcher, edge
-
-    def predict(
-        self,
-        announced: m.ModelAnnouncement,
-        model: FetchedModel,
-        payload: bytes,
-        asker: str | None,
-        *,
-        by_name: bool,
-    ) -> Started:
-        edge, task = self._edge, announced.task
-        own = edge.personal_model(announced.run, model) if by_name else None
-        local = edge.local_part(announced.run) if own is None else own.local
-        job = self._dispatcher.predict(
-            edge.client,
-            task,
-            model if own is None else own.whole,
-            payload,
-            asker,
-            edge.partition_of(task),
-            local,
-        )
-        return Started(job, personal=own is not None or local is not None)
-
-
 class Runtime:
     """Runs the sessions of all edges of a process, in the thread that calls `run`.
 
@@ -139,9 +109,6 @@ class Runtime:
         self._edges = {edge.client: edge for edge in edges}
         self._inbox = inbox
         self._update_writer = update_writer
-        self._prefix = prefix
-        self._predict_group = predict_group
-        self._rate_limiter = PredictionRateLimiter(clock())
         self._heartbeat = heartbeat
         self._clock = clock
         self._dispatcher = jobs
@@ -155,26 +122,15 @@ class Runtime:
         self._notices = ConnectionNotices(edges, broker, broker_timeout, clock())
         self._router = Router(prefix, self._store, self._notices, self._add_event, self._process_events)
         self._chores_at = clock() + CHORE_INTERVAL
-        first_seq = int(time.time() * 1000)
+        self._predictors = Predictors(
+            prefix, self._store, jobs, self._enqueue_for_predictions, predict_group, clock()
+        )
         for edge in edges:
             if server is not None:
                 edge.server = server(edge, self._store)
             elif "predict" in edge.state.identity.roles:
-                edge.server = edge.predictor = self._predictor(edge, first_seq)
+                self._predictors.add(edge)
         self._listener = listener
-
-    def _predictor(self, edge: Edge, first_seq: int) -> Predictor:
-        client = edge.client
-        return Predictor(
-            client,
-            self._prefix,
-            self._store,
-            _EdgePredictionBackend(self._dispatcher, edge),
-            lambda: edge.connect_predictor(partial(self._enqueue_for_predictions, client)),
-            first_seq,
-            self._rate_limiter,
-            self._predict_group,
-        )
 
     # --- the loop -----------------------------------------------------------------------------------------
 
@@ -202,8 +158,10 @@ class Runtime:
 
     def _stop_remaining_evaluators(self) -> None:
         """Stops the evaluators of a fleet when all of its other edges have stopped."""
+        if len(self._evaluators) == len(self._edges) or self._running > len(self._evaluators):
+            return
         remaining = [edge for edge in self._evaluators if isinstance(edge.state, machine.Session)]
-        if len(self._evaluators) < len(self._edges) and len(remaining) == self._running:
+        if len(remaining) == self._running:
             for edge in remaining:
                 self._add_event(edge, events.StopRequested(self._clock()))
 
@@ -231,8 +189,7 @@ class Runtime:
         return max(0.0, min(dues) - now)
 
     def _chores_due(self, now: float) -> float:
-        dues = [self._notices.due()]
-        dues += [edge.predictor.due(now) for edge in self._edges.values() if edge.predictor is not None]
+        dues = [self._notices.due(), self._predictors.due]
         dues += [now] if self._inbox.has_dropped else []
         if self._heartbeat is not None and self._notices.has_broker:
             dues.append(self._heartbeat.due)
@@ -245,6 +202,7 @@ class Runtime:
                 self._router.on_connection_event(self._edges[client], event, now)
             case FromPredictor(client=client, event=event):
                 self._router.on_predictor_event(self._edges[client], event, now)
+                self._predictors.used(self._edges[client], now)
             case JobResult():
                 owner_and_event = self._dispatcher.job_done(item, now)
                 if owner_and_event is not None:
@@ -307,9 +265,7 @@ class Runtime:
             for edge in self._edges.values():
                 if edge.connection is not None and edge.connection.is_connected:
                     edge.connection.subscribe()
-        for edge in self._edges.values():
-            if edge.predictor is not None:
-                edge.predictor.advance(now)
+        self._predictors.advance(now)
 
     # --- results of the workers and the store -------------------------------------------------------------
 
@@ -331,6 +287,7 @@ class Runtime:
         if user.job is None:
             if edge.server is not None:
                 edge.server.model_fetched(digest, model, reason, now)
+                self._predictors.used(edge, now)
         elif model is None:
             if user.job in edge.model_digests:  # else another of its models has failed before
                 self._release_models(edge, user.job)
@@ -380,6 +337,7 @@ class Runtime:
             case effects.ServeModel(announced=announced):
                 if edge.server is not None:
                     edge.server.model_announced(announced, now)
+                    self._predictors.used(edge, now)
             case effects.LogNotice(text=text, level=level):
                 LOG.log(getattr(logging, level.upper()), "%s", text, extra={"client": client})
             case effects.Disconnect():
@@ -412,6 +370,7 @@ class Runtime:
         """Closes an edge's connections; after an interruption, the network closes all of them at once."""
         predictions = edge.server.close() if edge.server is not None else None
         edge.server = edge.predictor = None
+        self._notices.closed(edge)
         if self._interrupted:
             return
         assert edge.connection is not None

@@ -29,6 +29,7 @@ class ConnectionNotices:
         self._edges = edges
         self._broker = broker
         self._timeout = broker_timeout
+        self._connected: set[str] = set()
         self._disconnected_since: float | None = now
         self._last_loss = ("no answer yet", float("-inf"))
         self._next_notice = now + NOTICE_INTERVAL
@@ -40,12 +41,18 @@ class ConnectionNotices:
 
     def connected(self, edge: Edge) -> None:
         """Logs that an edge has connected."""
+        self._connected.add(edge.client)
         self._disconnected_since = None
         LOG.info("connected to %s", self._broker, extra={"client": edge.client})
 
+    def closed(self, edge: Edge) -> None:
+        """An edge that stops needs no broker any more."""
+        self._connected.discard(edge.client)
+
     def connection_lost(self, edge: Edge, reason: str, now: float) -> None:
         """Logs that a connection has ended, or that an attempt to connect has failed."""
-        if self._disconnected_since is None and not any(other.is_connected for other in self._edges):
+        self._connected.discard(edge.client)
+        if self._disconnected_since is None and not self._connected:
             self._disconnected_since = now
         previous, lost_at = self._last_loss
         if reason != previous or now - lost_at > LOSS_NOTICE_INTERVAL:

@@ -47,9 +47,14 @@ STEP: Final = 0.002
 
 
 class EdgeHarness:
-    """Two edges under test. ``noise`` makes bad messages; `join_a_run` proves that the edges still work."""
+    """Two edges under test, or more with more ``predictors``.
 
-    def __init__(self, directory: Path, seed: int, heartbeat: Path | None = None) -> None:
+    ``noise`` makes bad messages; `join_a_run` proves that the edges still work.
+    """
+
+    def __init__(
+        self, directory: Path, seed: int, heartbeat: Path | None = None, predictors: int = 1
+    ) -> None:
         self.mutator = Mutator(random.Random(seed))
         self.rng = self.mutator.rng
         self.now = 1000.0
@@ -64,6 +69,7 @@ class EdgeHarness:
         self._fresh = FRESH
         self._requests = requests()
         self._heartbeat = heartbeat
+        self._predictors = [PREDICTOR, *(f"{PREDICTOR}-{number}" for number in range(1, predictors))]
         self._start()
 
     def close(self) -> None:
@@ -77,7 +83,8 @@ class EdgeHarness:
         self._network, self._ask = FakeNetwork(self._published), FakeNetwork(self._published)
         self._pool = InlinePool(self.inbox.put)
         everything: tuple[m.ClientRole, ...] = ("train", "predict", "evaluate")
-        edges = [self._edge(CLIENT, everything), self._edge(PREDICTOR, ("predict",))]
+        edges = [self._edge(CLIENT, everything)]
+        edges += [self._edge(name, ("predict",)) for name in self._predictors]
         self.edges = {edge.client: edge for edge in edges}
         self.runtime = Runtime(
             edges, Dispatcher(cast(Pool, self._pool), LabelCountsFile(None)), self.inbox, self._keeper,

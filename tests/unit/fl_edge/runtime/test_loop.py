@@ -9,6 +9,7 @@ import pytest
 from fl_edge.runtime.inbox import MAX_INBOX_BYTES
 from fl_edge.runtime.loop import CHECK_INTERVAL
 from fl_shared.mqtt import events as mqtt
+from tests.support.counted_lines import lines_of
 from tests.support.fuzz.aggregator_messages import CLIENT
 from tests.support.fuzz.edge_harness import EdgeHarness
 from tests.support.fuzz.fake_network import FakeConnection
@@ -54,3 +55,20 @@ def test_an_edge_without_work_sleeps_until_something_is_due(tmp_path: Path) -> N
         assert runtime._wait_timeout() == 0, "messages were dropped"
     finally:
         harness.close()
+
+
+def test_what_the_loop_does_costs_the_same_among_more_edges(tmp_path: Path) -> None:
+    """It waits after each event; and a broker that ends takes the connections of all edges."""
+
+    def lines(predictors: int) -> float:
+        harness = EdgeHarness(tmp_path / str(predictors), seed=0, predictors=predictors)
+        notices, edges = harness.runtime._notices, harness.edges.values()
+        try:
+            for edge in edges:
+                notices.connected(edge)
+            lost = lines_of(lambda: [notices.connection_lost(edge, "the end", harness.now) for edge in edges])
+            return lines_of(harness.runtime._wait_timeout) + lost / len(edges)
+        finally:
+            harness.close()
+
+    assert lines(60) <= 1.2 * lines(20)
