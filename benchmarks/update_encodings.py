@@ -22,6 +22,7 @@ from typing import Any, Final
 
 CELLS: Final[dict[str, dict[str, str]]] = {
     "f32": {},
+    "shuffle-deflate": {"encoding": "shuffle-deflate"},
     "bf16": {"encoding": "bf16"},
     "q8": {"encoding": "q8"},
     "topk:0.1": {"encoding": "topk:0.1"},

@@ -130,8 +130,9 @@ class Settings(BaseModel):
         "the last version, for a model of its own; 0: none.", metavar="EPOCHS")] = 0
     encoding: Annotated[str, readable_by(encodings.parse),
         AfterValidator(lambda text: encodings.parse(text).name),
-        Option(TRAINING, "How updates are sent: f32 exactly, bf16 and q8 (8 bits) rounded, "
-        "topk:RATIO only the largest changes.", metavar="f32|bf16|q8|topk:RATIO")] = FLOAT32.name
+        Option(TRAINING, "How updates are sent: f32 exactly, shuffle-deflate exactly in fewer "
+        "bytes, bf16 and q8 (8 bits) rounded, topk:RATIO only the largest changes.",
+        metavar="f32|shuffle-deflate|bf16|q8|topk:RATIO")] = FLOAT32.name
     model_encoding: Annotated[encodings.ModelEncoding, Option(TRAINING, "How models are published: f32 exactly, bf16 "
         "rounded. The run's own model is exact in both cases.")] = FLOAT32.name
     epochs: Annotated[int | None, Field(ge=1, le=1_000_000),

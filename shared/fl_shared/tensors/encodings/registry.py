@@ -13,6 +13,7 @@ from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.int8 import INT8
 from fl_shared.tensors.encodings.integers import SUM
 from fl_shared.tensors.encodings.interface import Encoding, Family, sizes_text
+from fl_shared.tensors.encodings.shuffle import SHUFFLE_DEFLATE
 from fl_shared.tensors.encodings.topk import TOPK
 from fl_shared.tensors.manifest import Vector
 
@@ -52,7 +53,7 @@ def _check(name: str, encoding: Encoding) -> None:
         raise ValueError(f"encoding {name!r}: check: finds a smaller magnitude than it decodes")
 
 
-ENCODINGS: Final = checked(FLOAT32, BFLOAT16, INT8, TOPK)
+ENCODINGS: Final = checked(FLOAT32, SHUFFLE_DEFLATE, BFLOAT16, INT8, TOPK)
 
 
 def names() -> tuple[str, ...]:

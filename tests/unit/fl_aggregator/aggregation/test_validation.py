@@ -327,7 +327,7 @@ def test_first_weights_that_are_not_finite() -> None:
     )
 
 
-@pytest.mark.parametrize("encoding", ["bf16", "q8", "topk:0.5"])
+@pytest.mark.parametrize("encoding", ["bf16", "q8", "shuffle-deflate", "topk:0.5"])
 def test_5_12_what_is_not_delta_stays_float32(encoding: str) -> None:
     expected = ExpectedUpdate(("control", DELTA), encoding, MANIFEST, 100.0, 1e12)
     form = SectionFormat.of(encoding, MANIFEST)
@@ -343,7 +343,7 @@ def test_5_12_what_is_not_delta_stays_float32(encoding: str) -> None:
     )
 
 
-@pytest.mark.parametrize("encoding", ["bf16", "q8", "topk:0.5"])
+@pytest.mark.parametrize("encoding", ["bf16", "q8", "shuffle-deflate", "topk:0.5"])
 def test_the_cap_is_of_what_is_decoded(encoding: str) -> None:
     expected = ExpectedUpdate((DELTA,), encoding, MANIFEST, 100.0, 1e12)
     form = SectionFormat.of(encoding, MANIFEST)

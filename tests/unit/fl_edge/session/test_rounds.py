@@ -141,6 +141,7 @@ def test_5_12_an_edge_that_does_not_know_the_encoding_of_the_round_says_so() -> 
     assert isinstance(failed, m.TrainingFailed)
     assert (failed.round, failed.detail) == (
         1,
-        "encoding in the selection: 'q4', but this edge can send updates in 'bf16' or 'f32' or 'q8' or 'topk'",
+        "encoding in the selection: 'q4', but this edge can send updates in "
+        + " or ".join(map(repr, ("bf16", "f32", "q8", "shuffle-deflate", "topk"))),
     )
     assert [type(effect) for effect in script.do("selected 2")] == [LogNotice, LogNotice, Fetch]

@@ -18,7 +18,10 @@ from fl_shared.tensors.encodings.interface import Encoding, NotFiniteError, TooL
 from fl_shared.tensors.manifest import ArraySpec, Vector
 from tests.support.encodings import Float16
 
-ALL = [*(registry.parse(name) for name in ("bf16", "f32", "q8", "topk:0.01", "topk:0.5")), Float16()]
+ALL = [
+    *(registry.parse(name) for name in ("bf16", "f32", "q8", "shuffle-deflate", "topk:0.01", "topk:0.5")),
+    Float16(),
+]
 """And that of the tests, so that they are known to suit more than one."""
 
 every = pytest.mark.parametrize("encoding", ALL, ids=lambda encoding: encoding.name)
@@ -101,7 +104,7 @@ def test_f32_does_not_decode_a_part_of_a_value() -> None:
 
 
 def test_the_registry() -> None:
-    assert registry.names() == ("bf16", "f32", "q8", "topk")
+    assert registry.names() == ("bf16", "f32", "q8", "shuffle-deflate", "topk")
     assert registry.get("f32") is FLOAT32
     assert registry.get("topk:0.1").name == "topk:0.1"
     assert registry.kind_of("topk:0.1") == "topk"
@@ -110,7 +113,7 @@ def test_the_registry() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("q4", "'q4', expected 'bf16' or 'f32' or 'q8' or 'topk:0.01'"),
+        ("q4", "'q4', expected 'bf16' or 'f32' or 'q8' or 'shuffle-deflate' or 'topk:0.01'"),
         ("q8:256", "'q8:256', expected 'q8', which has no parameter"),
         ("topk", "'topk', expected the ratio of the values to send, from 0.000001 to 0.5: for example 'topk:0.01'"),
         ("topk:", "'topk:', expected the ratio"),
