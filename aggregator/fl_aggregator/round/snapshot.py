@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Final
 
 from pydantic import TypeAdapter
@@ -57,13 +58,16 @@ class Snapshot:
 
     def fields(self) -> dict[str, Any]:
         """The snapshot as a dictionary for JSON, without the run's settings."""
-        fields: dict[str, Any] = _ADAPTER.dump_python(self, mode="json", exclude={"state": {"settings"}})
+        fields: dict[str, Any] = _adapter().dump_python(self, mode="json", exclude={"state": {"settings"}})
         return fields
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any], settings: Settings) -> Snapshot:
         """The snapshot that has these `fields`. Raises ``ValidationError``, ``KeyError`` or ``TypeError``."""
-        return _ADAPTER.validate_python({**fields, "state": {**fields["state"], "settings": settings}})
+        return _adapter().validate_python({**fields, "state": {**fields["state"], "settings": settings}})
 
 
-_ADAPTER: Final = TypeAdapter(Snapshot)
+@cache
+def _adapter() -> TypeAdapter[Snapshot]:
+    """Made with the first use: that takes a tenth of a second."""
+    return TypeAdapter(Snapshot)

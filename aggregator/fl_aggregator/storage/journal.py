@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -23,9 +24,7 @@ from fl_shared.system.files import read_lines
 FILE_NAME: Final = "journal.jsonl"
 SNAPSHOT_PREFIX: Final = b'{"snapshot":'
 """How the line of a snapshot begins."""
-_EVENT_ADAPTERS: Final[dict[str, TypeAdapter[Any]]] = {
-    kind.__name__: TypeAdapter(kind) for kind in get_args(Event)
-}
+_EVENTS: Final[dict[str, type[Any]]] = {kind.__name__: kind for kind in get_args(Event)}
 
 
 class Journal:
@@ -61,10 +60,16 @@ class Journal:
         self._log.close()
 
 
+@cache
+def _adapter(kind: str) -> TypeAdapter[Any]:
+    """Made with the first event of the kind, since a program needs few of them."""
+    return TypeAdapter(_EVENTS[kind])
+
+
 def event_fields(event: Event) -> dict[str, Any]:
     """An event as a dictionary for JSON: its fields, and its type's name under ``event``."""
     kind = type(event).__name__
-    return {"event": kind, **_EVENT_ADAPTERS[kind].dump_python(event)}
+    return {"event": kind, **_adapter(kind).dump_python(event)}
 
 
 def snapshot_line(snapshot: Snapshot) -> str:
@@ -90,7 +95,7 @@ def read_entries(directory: Path, settings: Settings) -> Iterator[Event | Snapsh
             entry: Event | Snapshot = (
                 Snapshot.from_fields(fields["snapshot"], settings)
                 if is_snapshot
-                else _EVENT_ADAPTERS[fields.pop("event")].validate_python(fields)
+                else _adapter(fields.pop("event")).validate_python(fields)
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
             problem = str(error).splitlines()[0]
