@@ -8,6 +8,7 @@
 ``jobs``      what a worker is asked, and what it answers
 ``protocol``  the frames that carry jobs
 ``worker``    the program that runs in the process
+``torch_import``  imports torch before there is work
 ``training_result``  the memory that a training writes to
 ============  ===================================================================
 """

@@ -58,9 +58,9 @@ from fl_edge.workers.protocol import (
     read_frame,
     write_frame,
 )
+from fl_edge.workers.torch_import import import_torch
 from fl_edge.workers.training_result import ERROR, ResultBuffer, train_outcome
 from fl_shared.protocol.messages import Partition, UpdateMetrics
-from fl_shared.system.invocation import install_command
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.section import SectionFormat, decoded
 from fl_shared.tensors.manifest import Vector
@@ -119,7 +119,7 @@ class Worker:
         """Works until the parent closes the socket, which ends the process. Returns 1 if it cannot work at all."""
         # It starts first, so that the end of the parent is noticed while torch is imported.
         threading.Thread(target=self._receive, name="receiver", daemon=True).start()
-        error = None if self._cold else self._warm_up()
+        error = None if self._cold else import_torch(self._device)
         if error is not None:
             self._send(WorkerUnavailable(error))
             return 1
@@ -130,21 +130,6 @@ class Worker:
             cancelled = self._cancel_events[run_job.id]
             self._run_job(run_job, partial(self._perform, models=models, cancelled=cancelled.is_set))
             del self._cancel_events[run_job.id]
-
-    def _warm_up(self) -> str | None:
-        """Imports torch; returns why it cannot be used, or None."""
-        try:
-            import torch
-
-            from fl_edge.training.local_training import configure_torch
-
-            configure_torch()
-            torch.zeros(1, device=self._device)
-        except ImportError as error:
-            return f"torch cannot be imported ({error}): {install_command('edge')}"
-        except Exception as error:  # torch raises errors of several types for a missing device
-            return f"--device {self._device} cannot be used: {error}"
-        return None
 
     def _receive(self) -> NoReturn:
         models: dict[str, _CachedModel] = {}
