@@ -106,9 +106,7 @@ class ImageTask(PictureTask):
         """Returns the model, of convolutional and linear layers. Its weights are drawn afterwards."""
 
     def model(self, seed: int) -> nn.Module:
-        with torch.device("meta"):
-            network = self.network()
-        network.to_empty(device="cpu")
+        network = self.network()
         initialize_weights(network, torch.Generator().manual_seed(seed))
         # Convolutions on a CPU are much faster so (LeNet, batch 32: 6.7 instead of 11.1 ms for a step).
         return network.to(memory_format=torch.channels_last)
