@@ -59,6 +59,11 @@ class Inbox(Generic[ItemT]):
         return item
 
     @property
+    def waiting(self) -> int:
+        """How many items wait."""
+        return self._waiting.qsize()
+
+    @property
     def has_dropped(self) -> bool:
         """Whether messages have been dropped since `pop_dropped` was last called."""
         return self._dropped > 0

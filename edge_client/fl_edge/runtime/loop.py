@@ -122,6 +122,8 @@ class Runtime:
         self._notices = ConnectionNotices(edges, broker, broker_timeout, clock())
         self._router = Router(prefix, self._store, self._notices, self._add_event, self._process_events)
         self._chores_at = clock() + CHORE_INTERVAL
+        self._read_until = self._marked_at = clock()
+        self._unread = 0
         self._predictors = Predictors(
             prefix, self._store, jobs, self._enqueue_for_predictions, predict_group, clock()
         )
@@ -146,6 +148,7 @@ class Runtime:
             item = self._get(0.0) or self._get(self._wait_timeout())
             if item is not None:
                 self._handle(item)
+                self._unread -= 1
             del item  # it may have a large vector in it
             check()
             self._run_timers(self._clock())
@@ -243,7 +246,8 @@ class Runtime:
         edge.unanswered_since = (edge.unanswered_since or now) if is_registering else None
 
     def _run_timers(self, now: float) -> None:
-        while self._timers and self._timers[0][0] <= now:
+        self._note_read(now)
+        while self._timers and self._timers[0][0] <= self._read_until:
             due, _, edge = heapq.heappop(self._timers)
             if edge.scheduled == due:
                 edge.scheduled = None
@@ -252,6 +256,19 @@ class Runtime:
         if now >= self._chores_at:
             self._chores_at = now + CHORE_INTERVAL
             self._do_chores(now)
+
+    def _note_read(self, now: float) -> None:
+        """Notes until when all is handled that has arrived.
+
+        What is due later waits: to repeat a message whose answer is here would only make a busy fleet busier.
+        Timers pass in a flood, too: of the items that were there at ``marked_at``, ``unread`` are left.
+        """
+        waiting = self._inbox.waiting
+        if waiting == 0:
+            self._read_until = self._marked_at = now
+            self._unread = 0
+        elif self._unread <= 0:
+            self._read_until, self._marked_at, self._unread = self._marked_at, now, waiting
 
     def _do_chores(self, now: float) -> None:
         self._notices.check(now)

@@ -6,6 +6,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, assert_never
 
 from fl_edge.messaging.connection import EdgeConnected, EdgeConnectionEvent
@@ -26,6 +27,9 @@ LOG = logging.getLogger(__name__)
 
 MAX_KINDS: Final = 100
 """Kinds of useless messages that are told apart, since a peer must not fill the disk with our log."""
+
+SHARED_MESSAGES: Final = 32
+"""Messages to all edges that are kept decoded: those that a broker retains, and some more."""
 
 
 class _StaleMessage(Exception):
@@ -55,6 +59,8 @@ class Router:
         self._add_event = add_event
         self._process_events = process_events
         self._drop_counts: Counter[str] = Counter()
+        self._decoded = lru_cache(SHARED_MESSAGES)(lambda topic, payload: decode(topic, payload, channels))
+        """What all edges of a fleet hear is decoded once, and is in memory once."""
 
     def on_connection_event(self, edge: Edge, event: EdgeConnectionEvent, now: float) -> None:
         """Handles an event of the connection of an edge's session."""
@@ -135,7 +141,8 @@ class Router:
             return event_of_cleared(edge.client, topic, now) if is_accepted else None
         if authenticator is not None:
             authenticator.check(topic, received.topic, received.payload)
-        message = decode(topic, received.payload, self._channels)
+        is_for_all = not hasattr(topic, "client")
+        message = (self._decoded if is_for_all else decode)(topic, received.payload)
         if authenticator is not None:
             membership = edge.state.membership if isinstance(edge.state, Session) else None
             if (reason := authenticator.staleness(received.topic, message, membership)) is not None:

@@ -8,11 +8,14 @@ import pytest
 
 from fl_edge.runtime.inbox import MAX_INBOX_BYTES
 from fl_edge.runtime.loop import CHECK_INTERVAL
+from fl_edge.session.events import ModelAnnounced
 from fl_shared.mqtt import events as mqtt
+from fl_shared.protocol.topics import ModelTopic
 from tests.support.counted_lines import lines_of
 from tests.support.fuzz.aggregator_messages import CLIENT
 from tests.support.fuzz.edge_harness import EdgeHarness
 from tests.support.fuzz.fake_network import FakeConnection
+from tests.support.fuzz.mutations import golden
 
 
 def test_what_the_inbox_dropped_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,3 +75,45 @@ def test_what_the_loop_does_costs_the_same_among_more_edges(tmp_path: Path) -> N
             harness.close()
 
     assert lines(60) <= 1.2 * lines(20)
+
+
+def test_nothing_is_repeated_while_the_answer_waits_in_the_inbox(tmp_path: Path) -> None:
+    """But once all is read that had arrived when it was due, it is, though more keeps coming."""
+    harness = EdgeHarness(tmp_path, seed=0)
+    runtime, noise = harness.runtime, mqtt.Received("fl/none", b"", False, 1)
+    try:
+        fired = runtime._timers[0][0]
+        for number in range(3):
+            runtime._enqueue(CLIENT, noise)
+            harness.now = fired + number
+        runtime._note_read(fired - 1)
+        for _ in range(3):
+            runtime._enqueue(CLIENT, noise)
+            assert runtime._read_until < fired
+            runtime._handle(harness.inbox.get(0))
+            runtime._unread -= 1
+            runtime._note_read(harness.now)
+        for _ in range(3):
+            assert runtime._read_until < fired
+            runtime._handle(harness.inbox.get(0))
+            runtime._unread -= 1
+            runtime._enqueue(CLIENT, noise)
+            runtime._note_read(harness.now)
+        assert runtime._read_until >= fired
+    finally:
+        harness.close()
+
+
+def test_what_all_edges_hear_is_decoded_once(tmp_path: Path) -> None:
+    harness = EdgeHarness(tmp_path, seed=0, predictors=3)
+    router, heard = harness.runtime._router, golden(CLIENT)
+    try:
+        [(topic, payload)] = [(one.topic, one.payload) for one in heard if one.topic == "fl/model"]
+        received = [mqtt.Received(topic, bytes(bytearray(payload)), True, 1) for _ in harness.edges]
+        events = [
+            router._decode(edge, ModelTopic(), one, 1.0)
+            for edge, one in zip(harness.edges.values(), received, strict=True)
+        ]
+        assert len({id(event.announced) for event in events if isinstance(event, ModelAnnounced)}) == 1
+    finally:
+        harness.close()
