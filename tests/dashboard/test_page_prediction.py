@@ -57,7 +57,7 @@ def test_a_picture_is_asked_about_as_it_is(federation: SimulatedFederation, open
 def test_drawing_with_the_keyboard_and_no_answer(federation: SimulatedFederation, opened: Open) -> None:
     federation.usual()
     page = opened(clock=True)
-    page.wait_text("#connection-text", "Live")
+    page.wait_connected()
     page.pause_clock()
     page.page.locator("#sketch").focus()
     page.page.keyboard.press("Space")

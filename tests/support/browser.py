@@ -98,6 +98,10 @@ class CheckedPage:
             timeout=timeout,
         )
 
+    def wait_connected(self) -> None:
+        """Waits for the connection to the broker, even if the status has grown stale before the page has shown it."""
+        self.wait('["connected", "stale"].includes(document.querySelector("#connection").dataset.state)')
+
     def draw(self, *points: tuple[float, float]) -> None:
         """Draws one stroke on the board, whose coordinates are its own 28 × 28 pixels."""
         board = self.page.locator("#sketch")
