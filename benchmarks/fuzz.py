@@ -5,10 +5,11 @@
 No broker takes part: this tests what our code does with a message that has arrived. A real aggregator (with a
 run directory, its loop driven step by step) and real edges receive mutations of good messages, golden ones
 and those of a live run (`tests/support/fuzz`): bits flipped, cut, extended, spliced, values replaced by
-extreme ones, on wrong topics, retained, repeated, in any order. Rounds continue amid these messages: every
-honest update must be accepted, and each model must equal, bit for bit, the sum of the accepted updates
-computed in another way. At the end, a replay of the journal must restore the state. Edges must join a run,
-train, report and predict.
+extreme ones, on wrong topics, retained, repeated, in any order. Each run has another encoding of updates, and a
+regional aggregator that sends sums; some encoded updates have faults that their digest covers. Rounds continue amid
+these messages: every honest update must be accepted, and each model must equal, bit for bit, the sum of the
+accepted updates computed in another way. At the end, a replay of the journal must restore the state. Edges must join
+a run, train, report and predict.
 
 Every exception that escapes is printed with the message that caused it. The exit code is 1 if there was one,
 if a round was wrong, or if resident memory (without what malloc keeps free for later) is more than 5 % larger
@@ -38,7 +39,9 @@ from typing import Final, Self
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support.fuzz.aggregator_harness import AggregatorHarness
+from tests.support.fuzz.aggregator_messages import ENCODINGS
 from tests.support.fuzz.edge_harness import EdgeHarness
+from tests.support.fuzz.sections import SectionHarness
 
 A_ROUND: Final = 2000
 """Bad messages in each of the aggregator's rounds."""
@@ -89,9 +92,9 @@ class Tally:
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
-        self.messages = self.aggregator = self.edge = 0
+        self.messages = self.aggregator = self.edge = self.sections = 0
         self.escaped = self.failed = 0
-        self.rounds = self.honest = self.noisy = 0
+        self.rounds = self.honest = self.noisy = self.sums = 0
         self.edge_rounds = self.edge_restarts = self.predictions = 0
         self.refused: Counter[str] = Counter()
         self.tenths: list[Footprint] = []
@@ -126,19 +129,23 @@ class Tally:
 
 
 def fuzz(seed: int, messages: int, edge_share: float, tally: Tally) -> None:
-    """Sends ``messages`` to a new aggregator and new edges.
+    """Sends ``messages`` to a new aggregator, whose encoding is the seed's, and new edges.
 
     What the aggregator receives depends on ``seed`` only.
     """
     end = tally.messages + messages
     with tempfile.TemporaryDirectory() as scratch:
-        aggregator, edges = AggregatorHarness(Path(scratch) / "run", seed), EdgeHarness(Path(scratch), seed)
+        encoding = ENCODINGS[seed % len(ENCODINGS)]
+        aggregator = AggregatorHarness(Path(scratch) / "run", seed, encoding)
+        edges, sections = EdgeHarness(Path(scratch), seed), SectionHarness(seed)
         edge_due = 0.0
         try:
             while tally.messages < end:
                 some = min(A_ROUND, end - tally.messages)
                 if not tally.prove(partial(one_round, aggregator, some, tally), "aggregator"):
                     return
+                some = min(A_ROUND // 4, end - tally.messages)
+                some_sections(sections, some, tally)
                 edge_due += A_ROUND * edge_share / (1 - edge_share)
                 while edge_due >= A_RUN and tally.messages < end:
                     edge_due -= A_RUN
@@ -152,6 +159,7 @@ def fuzz(seed: int, messages: int, edge_share: float, tally: Tally) -> None:
             tally.rounds += aggregator.rounds
             tally.honest += aggregator.oracle.accepted
             tally.noisy += aggregator.oracle.of_noise
+            tally.sums += aggregator.oracle.sums
             tally.edge_rounds += edges.rounds
             tally.edge_restarts += edges.restarts
             tally.predictions += edges.answers
@@ -170,6 +178,14 @@ def one_round(aggregator: AggregatorHarness, messages: int, tally: Tally) -> Non
         tally.throw(partial(aggregator.take, topic, payload, retain=retain), "aggregator", what)
     tally.aggregator += messages
     aggregator.finish_round()
+
+
+def some_sections(sections: SectionHarness, number: int, tally: Tally) -> None:
+    """Checks encoded updates with faults."""
+    for _ in range(number):
+        section = sections.noise()
+        tally.throw(partial(sections.take, section), "the check of a section", section)
+    tally.sections += number
 
 
 def one_run(edges: EdgeHarness, messages: int, tally: Tally) -> None:
@@ -219,6 +235,7 @@ def main() -> int:
         "benchmark": "fuzz",
         "messages": tally.messages,
         "to_the_aggregator": tally.aggregator,
+        "sections": tally.sections,
         "to_edges": tally.edge,
         "seeds": list(seeds),
         "seconds": round(seconds, 1),
@@ -226,7 +243,7 @@ def main() -> int:
         "escaped": tally.escaped,
         "failed": tally.failed,
         "rounds_as_they_should_be": tally.rounds,
-        "updates_accepted": {"honest": tally.honest, "noisy": tally.noisy},
+        "updates_accepted": {"honest": tally.honest, "noisy": tally.noisy, "sums": tally.sums},
         "refused": dict(sorted(tally.refused.items())),
         "runs_joined_by_edges": tally.edge_rounds,
         "edges_told_to_stop": tally.edge_restarts,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from fl_shared.protocol.channels import CHANNELS
 from fl_shared.transfer import upload
 from tests.support.fuzz.aggregator_harness import CHUNK, GOLDEN, NOISY, AggregatorHarness
 from tests.support.fuzz.mutations import Seed
+from tests.support.fuzz.peer_updates import corrupt
+from tests.support.fuzz.sections import SectionHarness
 from tests.support.fuzz.strategies import MUTATIONS, NOISE, Mutation
 from tests.support.samples import MESSAGES
 
@@ -133,11 +136,11 @@ def _aim(harness: AggregatorHarness, phase: Collecting, reason: str) -> None:
             changes = {"sections": (section.model_copy(update={"data": section.data[:-4]}),)}
         case "not-finite" | "too-large":
             value = np.float32(np.nan if reason == "not-finite" else 100.5).tobytes()
-            update = harness.update_for(phase, lambda data: data.__setitem__(slice(4), value))
+            update = harness.updates_of.edge(phase, lambda data: data.__setitem__(slice(4), value))
             message = upload.update_message(sender, 1, update)
         case "duplicate":
             harness.give(peer, phase, chunked=False)
-            message = upload.update_message(sender, 2, harness.update_for(phase))
+            message = upload.update_message(sender, 2, harness.updates_of.edge(phase))
         case "not-granted":
             message = upload.chunk_message(sender, 1, peer.update, CHUNK, 0)
     harness.say(topic, message.model_copy(update=changes))
@@ -161,6 +164,43 @@ def test_the_noise_reaches_every_check(tmp_path: Path) -> None:
                 break
         assert harness.oracle.of_noise > 0
         assert set(CHECKS) <= set(_refused(harness))
+    finally:
+        harness.close()
+
+
+def test_sections_with_faults_are_refused_or_decoded_as_what_they_are() -> None:
+    harness = SectionHarness(seed=0)
+    for _ in range(3000):
+        harness.take(harness.noise())
+    assert min(harness.refused.values()) > 50
+    assert min(harness.taken.values()) > 5
+
+
+@pytest.mark.parametrize(
+    ("encoding", "reasons"),
+    [
+        ("f32", "not-finite too-large wrong-size"),
+        ("bf16", "not-finite too-large wrong-size"),
+        ("q8", "not-finite too-large wrong-size malformed"),
+        ("topk:0.1", "malformed wrong-size"),
+        ("shuffle-deflate", "malformed"),
+    ],
+)
+def test_hostile_updates_in_every_encoding(tmp_path: Path, encoding: str, reasons: str) -> None:
+    """They are refused, or are what they decode to in another way; so are sums, of which there are none with `topk`."""
+    harness = AggregatorHarness(tmp_path / "run", seed=6, encoding=encoding)
+    try:
+        harness.begin_round()
+        harness.finish_round()
+        for _ in range(12):
+            phase = harness.begin_round()
+            for name in NOISY:
+                update = harness.updates_of.peer(harness.peers[name], phase, partial(corrupt, harness.rng))
+                sender = harness.sender(harness.peers[name], phase)
+                harness.say(t.UpdatesTopic(name), upload.update_message(sender, 1, update))
+            harness.finish_round()
+        assert set(reasons.split()) <= set(_refused(harness))
+        assert bool(harness.oracle.sums) == (encoding != "topk:0.1")
     finally:
         harness.close()
 
@@ -209,7 +249,7 @@ def test_what_is_accepted_stays_what_it_was(tmp_path: Path) -> None:
         peer = harness.peers[NOISY[0]]
         assert peer.update is not None
         sender, topic = harness.sender(peer, phase), t.UpdatesTopic(peer.name)
-        slow = harness.update_for(phase)
+        slow = harness.updates_of.edge(phase)
         harness.say(topic, upload.offer_message(sender, 1, slow, CHUNK))
         first, *others = harness.grants[peer.name, slow.digest]
         harness.say(topic, upload.chunk_message(sender, 2, slow, CHUNK, first))
@@ -241,7 +281,7 @@ def test_a_value_that_must_not_be_folded(tmp_path: Path, value: float, chunked: 
         def corrupt(data: bytearray) -> None:
             data[400:404] = np.float32(value).tobytes()
 
-        peer.update = harness.update_for(phase, corrupt)
+        peer.update = harness.updates_of.edge(phase, corrupt)
         with pytest.raises(AssertionError, match=r"not-finite|too-large") as refused:
             harness.give(peer, phase, chunked=chunked)
         assert "delta: " in str(refused.value)

@@ -9,6 +9,7 @@ from typing import Final, cast
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.encodings.registry import ModelEncoding
 from fl_shared.tensors.encodings.section import SectionFormat
 from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import WEIGHTS, ModelSection, model_digest
@@ -49,7 +50,10 @@ class ModelPublication:
             digest=self.digest,
             sections=tuple(
                 m.SectionManifest(
-                    name=s.name, encoding=s.encoding, arrays=s.manifest.arrays, size=len(s.data)
+                    name=s.name,
+                    encoding=cast(ModelEncoding, s.encoding),
+                    arrays=s.manifest.arrays,
+                    size=len(s.data),
                 )
                 for s in self.sections
             ),

@@ -33,14 +33,15 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS
 from fl_shared.security.verified import decode_verified
+from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.manifest import Vector
-from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer import upload
-from tests.support.builders import finished_update
+from fl_shared.transfer.publication import chunk_count
 from tests.support.fuzz import packets
 from tests.support.fuzz.fake_network import FakeNetwork
-from tests.support.fuzz.model_oracle import HONEST, MANIFEST, VALUES, ModelOracle, Peer, corrupt
+from tests.support.fuzz.model_oracle import HONEST, REGION, REGION_EDGES, VALUES, ModelOracle, Peer
 from tests.support.fuzz.mutations import Mutator, Seed, golden
+from tests.support.fuzz.peer_updates import PeerUpdates, corrupt
 from tests.support.fuzz.stepped import SteppedAggregator, SteppedExecutor
 
 NOISY: Final = ("n1", "n2", "n3", "n4")
@@ -50,12 +51,16 @@ GOLDEN: Final = golden(NOISY[-1])
 
 
 class AggregatorHarness:
-    """An aggregator under test. ``noise`` makes bad messages; `finish_round` proves that it still works."""
+    """An aggregator under test. ``noise`` makes bad messages; `finish_round` proves that it still works.
 
-    def __init__(self, directory: Path, seed: int) -> None:
+    Edges send their updates in ``encoding``, and a regional aggregator sends sums if there may be one.
+    """
+
+    def __init__(self, directory: Path, seed: int, encoding: str = "f32") -> None:
         self.settings = Settings(
             task=f"synthetic-{VALUES}", clients=7, per_round=7, quorum=len(HONEST), rounds=1_000_000, grace=0.0,
-            deadline=1e8, wait=1e8, evaluate_every=5, seed=seed, chunk=CHUNK,
+            deadline=1e8, wait=1e8, evaluate_every=5, seed=seed, chunk=CHUNK, encoding=encoding,
+            edges_per_round=6 + REGION_EDGES,
         )  # fmt: skip
         self.mutator = Mutator(random.Random(seed))
         self.rng = self.mutator.rng
@@ -77,10 +82,14 @@ class AggregatorHarness:
         self.answers: dict[str, m.Reply] = {}
         self.grants: dict[tuple[str, str], list[int]] = {}
         """The chunks that are granted, by client and digest."""
-        self.values = np.random.default_rng(seed)
+        self.updates_of = PeerUpdates(np.random.default_rng(seed), self.settings.scale_bits)
         self.updates: dict[tuple[str, str], upload.FinishedUpdate] = {}
         """The updates of the noisy edges, good and corrupted, by client and digest."""
         self.peers = {name: Peer(name, f"device-{name}") for name in (*HONEST, *NOISY, "eve")}
+        if not registry.get(
+            encoding
+        ).feedback:  # what an edge keeps counts by its own update, so there are no sums
+            self.peers[REGION].edges = REGION_EDGES
         self.oracle = ModelOracle(self.settings, self._launch.directory.spool, self._newest, self.peers)
         self.rounds = 0
         self._seq = 0
@@ -179,22 +188,6 @@ class AggregatorHarness:
         for message in peer.registrations(self.envelope()):
             self.say(t.RegisterTopic(peer.name), message)
 
-    def update_for(
-        self, phase: Collecting, corrupt: Callable[[bytearray], None] | None = None
-    ) -> upload.FinishedUpdate:
-        """A peer's update for the round. ``corrupt`` changes it before its digest is computed."""
-        data = bytearray(self.values.standard_normal(VALUES, dtype=np.float32).tobytes())
-        if corrupt is not None:
-            corrupt(data)
-        return finished_update(
-            ModelSection("delta", MANIFEST, bytes(data)),
-            base=None if phase.base is None else phase.base.digest,
-            examples=int(self.values.integers(1, 1000)),
-            steps=3,
-            seconds=0.5,
-            metrics=m.UpdateMetrics(before={"loss": 1.5}, train={"loss": 0.25}),
-        )
-
     def sender(self, peer: Peer, phase: Collecting) -> upload.Sender:
         scope = self.aggregator.scope
         return upload.Sender(peer.name, peer.session, scope.run, scope.incarnation, phase.round)
@@ -217,7 +210,7 @@ class AggregatorHarness:
         """Gives every peer an update for the round, once."""
         for peer in self.peers.values():
             if peer.round != phase.round:
-                peer.round, peer.update = phase.round, self.update_for(phase)
+                peer.round, peer.update = phase.round, self.updates_of.peer(peer, phase)
 
     def seeds(self, phase: Collecting) -> list[Seed]:
         """The messages that the noisy edges might send in this round if they were honest."""
@@ -228,14 +221,15 @@ class AggregatorHarness:
             peer = self.peers[name]
             assert peer.update is not None
             sender, topic = self.sender(peer, phase), t.UpdatesTopic(name)
-            corrupted = self.update_for(phase, partial(corrupt, self.rng))
+            chunks = chunk_count(peer.update.size, CHUNK)
+            corrupted = self.updates_of.peer(peer, phase, partial(corrupt, self.rng))
             self.updates |= {(name, update.digest): update for update in (peer.update, corrupted)}
             found += [(t.RegisterTopic(name), message) for message in peer.registrations(self.envelope())]
             found += [
                 (t.PresenceTopic(name), m.ClientPresence(client=name, state="online", session=peer.session)),
                 (topic, upload.update_message(sender, 1, peer.update)),
                 (topic, upload.offer_message(sender, 1, peer.update, CHUNK)),
-                (topic, upload.chunk_message(sender, 1, peer.update, CHUNK, self.rng.randrange(9))),
+                (topic, upload.chunk_message(sender, 1, peer.update, CHUNK, self.rng.randrange(chunks))),
                 (topic, upload.update_message(sender, 1, corrupted)),
                 (topic, upload.offer_message(sender, 1, corrupted, CHUNK)),
             ]

@@ -23,6 +23,7 @@ MANIFEST: Final = Manifest(
         ArraySpec(name="head", shape=(VALUES // 10,)),
     )
 )
+ENCODINGS: Final = ("f32", "bf16", "q8", "shuffle-deflate", "topk:0.01", "topk:0.5")
 MODELS: Final = 2
 """How many models follow the first one, so that edges have something to fetch."""
 
@@ -42,9 +43,10 @@ class AggregatorMessages:
         return {"run": self.run, "incarnation": 1, "seq": self._seq}
 
     def model(self) -> ModelPublication:
-        """A new model with finite values."""
-        data = self.rng.randbytes(4 * VALUES).replace(b"\x7f", b"\x3f").replace(b"\xff", b"\xbf")
-        return model_publication([ModelSection("weights", MANIFEST, data)], CHUNK)
+        """A new model with finite values, in either encoding of models."""
+        encoding, size = self.rng.choice((("f32", 4), ("bf16", 2)))
+        data = self.rng.randbytes(size * VALUES).replace(b"\x7f", b"\x3f").replace(b"\xff", b"\xbf")
+        return model_publication([ModelSection("weights", MANIFEST, data, encoding)], CHUNK)
 
     def birth(self) -> m.Message:
         return m.AggregatorPresence(state="online", session=f"s{self._seq}", run=self.run, incarnation=1)
@@ -61,7 +63,7 @@ class AggregatorMessages:
             **self.envelope(), round=number, task=TASK, cohort=(CLIENT, "other"), seconds_left=60.0,
             training=training_request(epochs=1, batch_size=8, lr=0.1, momentum=0.0),
             fold=fold_settings(max_delta=10.0, scale_bits=30),
-            encoding="f32",
+            encoding=self.rng.choice(ENCODINGS),
             base=m.ModelReference(version=number - 1, digest=base.digest),
             inline_limit=self.rng.choice((0, 100_000)),
         )  # fmt: skip

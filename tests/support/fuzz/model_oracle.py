@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,9 +15,11 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.storage.spool import Spool
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.digest import content_digest
+from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 from fl_shared.transfer import upload
 from tests.support.builders import registration
+from tests.support.plain_decoders import section_values
 
 HONEST: Final = ("honest-a", "honest-b", "honest-c")
 VALUES: Final = 16_640
@@ -27,6 +28,9 @@ BUFFERS: Final = slice(VALUES - 40, VALUES)
 MANIFEST: Final = Manifest(
     arrays=(ArraySpec(name="body", shape=(VALUES - 40,)), ArraySpec(name="head", shape=(5, 8), role="buffer"))
 )
+REGION: Final = "n4"
+"""A regional aggregator among the noisy peers, which sends sums."""
+REGION_EDGES: Final = 2
 
 
 @dataclass
@@ -35,6 +39,8 @@ class Peer:
 
     name: str
     device: str
+    edges: int | None = None
+    """It is a regional aggregator, which stands for so many edges."""
     session: str = ""
     round: int = -1
     update: upload.FinishedUpdate | None = None
@@ -45,30 +51,19 @@ class Peer:
         trains = self.name != "eve"
         facts: dict[str, Any] = {
             "session": self.session, "device": self.device,
-            "roles": ("train", "predict") if trains else ("evaluate",),
+            "roles": ("train", "predict") if trains else ("evaluate",), "encodings": registry.names(),
+            "edges": self.edges,
         }  # fmt: skip
         first = registration(self.name, **facts)
         second = registration(self.name, **envelope, **facts, manifest=MANIFEST.digest, examples=10)
         return [first, second] if trains else [first]
 
 
-def corrupt(rng: random.Random, data: bytearray) -> None:
-    """Changes a vector into one that must not be folded, although the update describes it correctly."""
-    match rng.randrange(4):
-        case 0:
-            data[40:44] = np.float32(rng.choice((np.nan, np.inf, -np.inf))).tobytes()
-        case 1:
-            data[-4:] = np.float32(rng.choice((100.5, -1e30, 3e38))).tobytes()
-        case 2:
-            del data[-4:]
-        case _:
-            data += b"\0\0\0\0"
-
-
 class ModelOracle:
     """Checks the aggregator's models and the updates that they are made of.
 
-    ``accepted``: updates of honest edges that went into a model; ``of_noise``: those of others. Raises
+    ``accepted``: updates of honest edges that went into a model; ``of_noise``: those of others, ``sums`` of which are
+    of a regional aggregator. Raises
     ``AssertionError`` if something is wrong.
     """
 
@@ -79,7 +74,7 @@ class ModelOracle:
         self._spool = spool
         self._newest = newest
         self._peers = peers
-        self.accepted = self.of_noise = 0
+        self.accepted = self.of_noise = self.sums = 0
         self._expected: NDArray[np.float64] | None = None
         self._base: NDArray[np.float64] = np.zeros(0)
 
@@ -97,11 +92,23 @@ class ModelOracle:
         # Of a buffer, what is above the cap of parameters is added up as multiples of a power of two (protocol, 5.10).
         cap, step = self._settings.max_delta, 2.0 ** math.floor(math.log2(self._settings.max_delta))
         multiples = [0] * 40
+        encoding = self._settings.encoding if effect.base else "f32"
         for facts in effect.contributors:
-            (section,) = self._spool.read(effect.round, facts.client).sections
-            what = [(section.name, section.encoding, section.manifest, section.data)]
+            sections = self._spool.read(effect.round, facts.client).sections
+            what = [(section.name, section.encoding, section.manifest, section.data) for section in sections]
             assert content_digest(what) == facts.digest, f"{facts.client}: not what was accepted"
-            vector = np.frombuffer(bytes(section.data), np.float32)
+            delta = sections[0]
+            assert delta.encoding == ("sum" if facts.parts else encoding), facts
+            if facts.parts:
+                self.of_noise += 1
+                self.sums += 1
+                total += np.frombuffer(bytes(delta.data), "<i8")
+                for section in sections[1:]:
+                    large = np.frombuffer(bytes(section.data), "<i8")[BUFFERS].tolist()
+                    multiples = [m + n for m, n in zip(multiples, large, strict=True)]
+                examples += facts.examples
+                continue
+            vector = section_values(delta.encoding, bytes(delta.data), MANIFEST)
             assert np.isfinite(vector).all(), f"{facts.client}: not finite"
             assert 1 <= facts.examples <= self._settings.max_examples, facts
             if facts.client in HONEST:

@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from fl_shared.protocol.kinds.base import MAX_CHUNK, Count, Digest, Fragment, Scoped, Split, TaskSpec
 from fl_shared.protocol.kinds.round import TrainingRequest
-from fl_shared.tensors.encodings.registry import KnownEncoding
+from fl_shared.tensors.encodings.registry import ModelEncoding
 from fl_shared.tensors.manifest import MAX_ARRAYS, ArraySpec
 
 
@@ -36,7 +36,7 @@ class SectionManifest(Fragment):
     """A section of a model: its name, its encoding, its arrays in order, and its size in bytes."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
-    encoding: KnownEncoding
+    encoding: ModelEncoding
     arrays: Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS, fail_fast=True)]
     size: Count
 

@@ -168,12 +168,21 @@ def test_one_that_is_right_is_taken() -> None:
     assert registry.checked(encoding, FLOAT32) == {"f16": encoding, "f32": FLOAT32}
 
 
-@pytest.mark.parametrize("model", [m.Section, m.OfferedSection, m.SectionManifest])
-def test_a_section_in_an_unknown_encoding_is_not_read(model: type[m.Fragment]) -> None:
+OF_MODELS = ("f32", "bf16")
+OF_UPDATES = (*OF_MODELS, "q8", "shuffle-deflate", "topk:0.01", "sum")
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [(m.Section, OF_UPDATES), (m.OfferedSection, OF_UPDATES), (m.SectionManifest, OF_MODELS)],
+)
+def test_a_section_in_an_unknown_encoding_is_not_read(
+    model: type[m.Fragment], expected: tuple[str, ...]
+) -> None:
     fields: dict[str, Any] = {"name": "weights", "manifest": "ab" * 32, "data": b"", "size": 0}
     fields["arrays"] = (ArraySpec(name="a", shape=(0,)),)
-    for known in ("f32", "q8", "topk:0.01"):
+    for known in expected:
         model.model_validate(fields | {"encoding": known})
-    for unknown in ("f16", "topk", "topk:0.010"):
-        with pytest.raises(ValueError, match="expected "):
+    for unknown in {"f16", "topk", "topk:0.010", *OF_UPDATES} - {*expected}:
+        with pytest.raises(ValueError, match=r"expected |should be 'f32' or 'bf16'"):
             model.model_validate(fields | {"encoding": unknown})
