@@ -73,7 +73,7 @@ class Network:
         arrived = (name, 1, offer.digest, index, len(self.data[name][index * CHUNK : (index + 1) * CHUNK]))
         foreseen = self.intake.check_chunk(*arrived)
         assert foreseen == self.intake.check_chunk(*arrived), "to ask changes nothing"
-        verdict = self.intake.receive_chunk(*arrived)
+        verdict = self.intake.receive_chunk(*arrived, self.now)
         assert verdict == foreseen
         if name in self.done:
             assert verdict == "not-granted"
@@ -122,12 +122,12 @@ def test_what_does_not_come_is_granted_again_after_5_seconds() -> None:
     intake = UploadScheduler()
     (first,) = intake.offer(offered("a", 35), 0.0)
     assert first.chunks == (0, 1, 2, 3)
-    assert intake.receive_chunk("a", 1, "da", 2, CHUNK) == "keep"
-    assert intake.next_grants(4.9) == ()
-    (again,) = intake.next_grants(5.1)
+    assert intake.receive_chunk("a", 1, "da", 2, CHUNK, 1.0) == "keep"
+    assert intake.next_grants(5.9) == ()
+    (again,) = intake.next_grants(6.1)
     assert again.chunks == (0, 1, 3)
-    assert intake.next_grants(10.2) == (), "doubling"
-    (third,) = intake.next_grants(15.2)
+    assert intake.next_grants(11.2) == (), "doubling"
+    (third,) = intake.next_grants(16.2)
     assert third.chunks == (0, 1, 3)
 
 
@@ -135,8 +135,8 @@ def test_a_repeated_offer_is_granted_what_is_missing() -> None:
     """Clause 6.4: after a reconnect, to the new session."""
     intake = UploadScheduler()
     intake.offer(offered("a", 35), 0.0)
-    intake.receive_chunk("a", 1, "da", 0, CHUNK)
-    intake.receive_chunk("a", 1, "da", 3, 5)
+    intake.receive_chunk("a", 1, "da", 0, CHUNK, 0.0)
+    intake.receive_chunk("a", 1, "da", 3, 5, 0.0)
     anew = UploadOffer("a", "another session", 1, "da", 35, CHUNK, 4)
     (grant,) = intake.offer(anew, 1.0)
     assert grant.offer.session == "another session"
@@ -149,7 +149,7 @@ def test_what_is_here_already_is_not_granted() -> None:
     (grant,) = intake.offer(offered("a", 35), 0.0, b"\1\0\1\0")
     assert grant.chunks == (1, 3)
     assert intake.progress("a") == (2, 4)
-    assert intake.receive_chunk("a", 1, "da", 0, CHUNK) == "duplicate"
+    assert intake.receive_chunk("a", 1, "da", 0, CHUNK, 0.0) == "duplicate"
     assert intake.offer(offered("b", 35), 0.0, bytes([1] * 4)) == ()
     assert intake.is_complete("b")
     with pytest.raises(ValueError, match="received: 3 chunks"):
@@ -159,10 +159,10 @@ def test_what_is_here_already_is_not_granted() -> None:
 def test_another_update_of_the_client_replaces_its_offer() -> None:
     intake = UploadScheduler()
     intake.offer(offered("a", 35), 0.0)
-    intake.receive_chunk("a", 1, "da", 0, CHUNK)
+    intake.receive_chunk("a", 1, "da", 0, CHUNK, 0.0)
     (grant,) = intake.offer(offered("a", 25, digest="x"), 1.0)
     assert grant.chunks == (0, 1, 2)
-    assert intake.receive_chunk("a", 1, "da", 1, CHUNK) == "not-granted"
+    assert intake.receive_chunk("a", 1, "da", 1, CHUNK, 0.0) == "not-granted"
     assert intake.in_flight == 3
 
 
@@ -171,13 +171,13 @@ def test_what_was_not_granted_is_not_kept() -> None:
     intake = UploadScheduler(window=2)
     (grant,) = intake.offer(offered("a", 35), 0.0)
     assert grant.chunks == (0, 1)
-    assert intake.receive_chunk("a", 1, "da", 3, 5) == "not-granted"
-    assert intake.receive_chunk("a", 1, "da", 4, CHUNK) == "not-granted"
-    assert intake.receive_chunk("b", 1, "da", 0, CHUNK) == "not-granted"
-    assert intake.receive_chunk("a", 2, "da", 0, CHUNK) == "not-granted"
-    assert intake.receive_chunk("a", 1, "da", 0, CHUNK - 1) == "wrong-size"
-    assert intake.receive_chunk("a", 1, "da", 0, CHUNK) == "keep"
-    assert intake.receive_chunk("a", 1, "da", 0, CHUNK) == "duplicate"
+    assert intake.receive_chunk("a", 1, "da", 3, 5, 0.0) == "not-granted"
+    assert intake.receive_chunk("a", 1, "da", 4, CHUNK, 0.0) == "not-granted"
+    assert intake.receive_chunk("b", 1, "da", 0, CHUNK, 0.0) == "not-granted"
+    assert intake.receive_chunk("a", 2, "da", 0, CHUNK, 0.0) == "not-granted"
+    assert intake.receive_chunk("a", 1, "da", 0, CHUNK - 1, 0.0) == "wrong-size"
+    assert intake.receive_chunk("a", 1, "da", 0, CHUNK, 0.0) == "keep"
+    assert intake.receive_chunk("a", 1, "da", 0, CHUNK, 0.0) == "duplicate"
 
 
 def test_few_offers_are_active_at_a_time_and_a_stalled_one_makes_room() -> None:
@@ -187,7 +187,7 @@ def test_few_offers_are_active_at_a_time_and_a_stalled_one_makes_room() -> None:
     granted = [intake.progress(name) for name in "abc"]
     assert granted == [(0, 4)] * 3
     assert intake.in_flight == 2 * 4, "two, since they are small enough to come side by side"
-    assert intake.receive_chunk("c", 1, "dc", 0, CHUNK) == "not-granted"
+    assert intake.receive_chunk("c", 1, "dc", 0, CHUNK, 0.0) == "not-granted"
     assert {g.offer.client for g in intake.next_grants(5.1)} == {"a", "b"}
     assert "c" in {g.offer.client for g in intake.next_grants(15.3)}, "silent ones have made room"
 
@@ -213,4 +213,4 @@ def test_clearing_forgets_everything() -> None:
     intake.offer(offered("a", 35), 0.0)
     assert intake.clear() == ("a",)
     assert intake.in_flight == 0
-    assert intake.receive_chunk("a", 1, "da", 0, CHUNK) == "not-granted"
+    assert intake.receive_chunk("a", 1, "da", 0, CHUNK, 0.0) == "not-granted"

@@ -227,7 +227,7 @@ class Uploads:
                 data = partial.data
                 data[start : start + len(chunk.data)] = chunk.data
                 partial.mark_received(chunk.index)
-                self._scheduler.receive_chunk(*identity)
+                self._scheduler.receive_chunk(*identity, now)
                 self.stored_chunks += 1
                 digesting.add_chunk(chunk.index, data)
             case "wrong-size" as verdict:

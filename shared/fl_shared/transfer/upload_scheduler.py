@@ -30,8 +30,10 @@ Larger ones are active one at a time.
 MAX_ACTIVE_BYTES: Final = 16 * 2**20
 """Bytes of three or more offers that may be active together. This bounds the memory that uploads use."""
 GRANT_TIMEOUT: Final = 5.0
-"""Seconds until a granted chunk that has not arrived is granted again; doubles up to `MAX_GRANT_TIMEOUT`."""
+"""Seconds without a chunk until what has been granted is granted again; doubles up to `MAX_GRANT_TIMEOUT`."""
 MAX_GRANT_TIMEOUT: Final = 30.0
+SLOW_LINK_FACTOR: Final = 3.0
+"""On a slow link, the timeout is at least this many times as long as the last chunks took, up to the same bound."""
 MAX_TIMEOUTS: Final = 2
 """An offer makes room for another one after this many timeouts in a row."""
 TIME_SLICE: Final = 30.0
@@ -89,6 +91,9 @@ class _ScheduledUpload:
     received: bytearray = field(default_factory=bytearray)
     """One byte for each chunk, 1 if it has arrived. Empty before the first turn, to save memory."""
     received_count: int = 0
+    last_chunk_at: float = -math.inf
+    chunk_interval: float = 0.0
+    """Seconds that the last chunks took."""
     active_since: float = 0.0
     """When the upload's turn began."""
     timeouts: int = 0
@@ -105,6 +110,11 @@ class _ScheduledUpload:
             self.next_index += 1
             if not self.received[index]:
                 yield index
+
+    def chunk_came(self, granted_at: float, now: float) -> None:
+        """Chunks come one after the other: one has taken the time since the grant, or since the one before it."""
+        self.chunk_interval = max(self.chunk_interval / 2, now - max(self.last_chunk_at, granted_at))
+        self.last_chunk_at = now
 
     def expire_grants(self) -> None:
         """Counts a timeout if chunks were granted, and marks them to be granted again."""
@@ -209,15 +219,17 @@ class UploadScheduler:
         return "keep" if index < upload.next_index else "not-granted"
 
     def receive_chunk(
-        self, client: str, round_number: int, digest: str, index: int, length: int
+        self, client: str, round_number: int, digest: str, index: int, length: int, now: float
     ) -> ChunkDecision:
         """Records a chunk that has arrived, if the decision is ``keep``; then the caller must store it."""
         verdict = self.check_chunk(client, round_number, digest, index, length)
         upload = self._find(client)
         if verdict != "keep" or upload is None:
             return verdict
-        if upload.granted.pop(index, None) is not None:
+        granted_at = upload.granted.pop(index, None)
+        if granted_at is not None:
             self._count_in_flight(upload, -1)
+            upload.chunk_came(granted_at, now)
         upload.received[index] = 1
         upload.received_count += 1
         upload.recovery_chunks -= 1
@@ -292,8 +304,10 @@ class UploadScheduler:
 
     def _overdue_at(self, upload: _ScheduledUpload) -> float:
         """When chunks that were granted are granted again; ∞ if all have come."""
+        granted_at = min(upload.granted.values(), default=math.inf)
         delay = backoff(upload.timeouts, self._grant_timeout, MAX_GRANT_TIMEOUT)
-        return min(upload.granted.values(), default=math.inf) + delay
+        slow = min(SLOW_LINK_FACTOR * upload.chunk_interval, MAX_GRANT_TIMEOUT)
+        return max(granted_at, upload.last_chunk_at) + max(delay, slow)
 
     def _gives_way_at(self, upload: _ScheduledUpload) -> float:
         """When an active upload makes room: ∞ if none waits, -∞ if its grants have timed out too often."""
