@@ -17,8 +17,8 @@ from fl_aggregator.server import launch as launches
 from fl_aggregator.server.above import Above
 from fl_aggregator.server.aggregator import Aggregator
 from fl_aggregator.server.runner import Observer
-from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.run_directory import RUN_FILE
+from fl_mqtt.regional.versions import Version
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.protocol import messages as m
@@ -96,7 +96,6 @@ class Below:
         self._launch = replace(launch, above=above)
         self._error: BaseException | None = None
         self._ended: Run | None = None
-        self.first_state = launch.snapshot.state
         unsealer = Unsealer(broker.kit, required=settings.require_sealed)
         self._aggregator = Aggregator(self._launch, broker, unsealer=unsealer, observer=observer)
         self._thread = threading.Thread(target=self._run, name="fl-region", daemon=True)
@@ -122,9 +121,9 @@ class Below:
         """Gives it an event, behind all that were given before."""
         self._aggregator.take(event)
 
-    def take_version(self, version: int, model: Model, event: on.Event) -> None:
+    def take_version(self, version: Version) -> None:
         """Gives it a version of the run above, and what that means."""
-        self._aggregator.take_version(version, model, event)
+        self._aggregator.take_version(version.number, version.model, version.event)
 
     def stop(self, reason: str) -> None:
         """Stops it cleanly, so that it can be resumed."""

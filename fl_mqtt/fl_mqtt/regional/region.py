@@ -1,8 +1,6 @@
 """Does the jobs of the edge above in the region: loading is to wait for its edges, training is a round of them.
 
-The run above decides what becomes of a sum. Its result says whether the sum is in a version, and the version follows
-as a model: then the region's round is committed with it. A sum that is not in it counts for nothing, so
-the region's round is abandoned. What was sent twice is one update, since its digest is the same.
+A sum that was sent twice is one update, since its digest is the same. `Versions` finds out what becomes of it.
 """
 
 from __future__ import annotations
@@ -18,8 +16,7 @@ from typing import Final
 from fl_aggregator.aggregation.averaging import SummedRound
 from fl_aggregator.round import events as on
 from fl_aggregator.round.effects import Effect
-from fl_aggregator.round.state import Run, collected_round
-from fl_aggregator.storage.checkpoint import Model
+from fl_aggregator.round.state import Run
 from fl_edge.messaging.model_store import FetchedModel
 from fl_edge.runtime.dispatcher import PredictionResult
 from fl_edge.runtime.loop import JobEnded
@@ -30,15 +27,13 @@ from fl_edge.workers import jobs
 from fl_edge.workers.protocol import CacheModel
 from fl_mqtt.regional.below import Below, RegionOptions, settings_of
 from fl_mqtt.regional.update import update_of
+from fl_mqtt.regional.versions import Versions
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import RunFailed
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.encodings.float32 import FLOAT32
 
 LOG: Final = logging.getLogger(__name__)
 
-MOST_RESULTS: Final = 16
-"""Results and announcements that are remembered."""
 SHARE_OF_DEADLINE: Final = 0.8
 """The part of the time that a round above has left in which the region collects; the rest is for the sum's way."""
 
@@ -68,18 +63,13 @@ class Region:
         self._run: str | None = None
         self._below: Below | None = None
         self._state: Run | None = None
-        """The region's state after its last event."""
+        """The region's state after its last event; null until its aggregator runs."""
         self._loading: int | None = None
         self._training: _Training | None = None
         self._total: SummedRound | None = None
         """The newest sum, for a run above that asks for it again."""
         self._evaluating: tuple[int, str] | None = None
-        self._versions: dict[str, int] = {}
-        """By digest, as announced."""
-        self._results: dict[tuple[str, int], m.Result] = {}
-        """The newest of the run above, which may be heard before it admits the edge."""
-        self._held: tuple[m.ModelReference, Model] | None = None
-        """A version of which it is not known yet whether the region's sum is in it."""
+        self._versions = Versions(options.name)
 
     def check(self) -> None:
         """Raises what has ended the region's aggregator."""
@@ -100,64 +90,31 @@ class Region:
                 case events.Replied(reply=m.Admitted() as reply) if reply.sums is not None:
                     self._admitted = reply
                 case events.ModelAnnounced(announced=announced):
-                    self._versions[announced.digest] = announced.version
-                    while len(self._versions) > MOST_RESULTS:
-                        self._versions.pop(next(iter(self._versions)))
+                    self._versions.announced(announced)
                 case events.ResultSeen(result=result):
-                    self._results.pop((result.run, result.round), None)
-                    self._results[result.run, result.round] = result
-                    while len(self._results) > MOST_RESULTS:
-                        self._results.pop(next(iter(self._results)))
+                    self._versions.heard(result)
                     self._settle()
                     self._end_uncounted(result)
                 case _:
                     pass
 
     def _end_uncounted(self, result: m.Result) -> None:
-        if self._below is not None and result.run == self._run and not self._is_counted(result):
-            why = result.missing.get(self._options.name, result.reason or "it was made without this region")
-            detail = f"round {result.round} of the run above was {result.outcome}: {why}"
-            self._below.take(on.OrderEnded(now=0.0, round=result.round, reason=detail))
-
-    def _is_counted(self, result: m.Result) -> bool:
-        return result.outcome == "committed" and self._options.name in result.participants
+        end = self._versions.end_of(result)
+        if self._below is not None and result.run == self._run and end is not None:
+            self._below.take(end)
 
     def version_received(self, reference: m.ModelReference, fetched: FetchedModel) -> None:
         """Takes a version of the run above."""
         with self._lock:
-            self._hold(reference, fetched)
+            self._versions.hold(reference, fetched)
             self._settle()
 
-    def _hold(self, reference: m.ModelReference, fetched: FetchedModel) -> None:
-        section = fetched.weights
-        if section.encoding != FLOAT32.name:
-            raise RunFailed(
-                f"the run above publishes models in {section.encoding!r}, expected {FLOAT32.name!r}"
-            )
-        if self._held is None or self._held[0].version < reference.version:
-            weights = FLOAT32.decode(section.data).copy()  # the store gives the memory up
-            self._held = reference, Model(section.manifest, weights, reference.digest)
-
     def _settle(self, *, force: bool = False) -> None:
-        """Gives the region the version that is held, once it is known whether the region's sum is in it.
-
-        ``force``: it is to begin a round with it.
-        """
-        if self._held is None or self._below is None or self._state is None:
-            return
-        reference, model = self._held
-        collected = collected_round(self._state.phase)
-        event: on.Event = on.VersionReceived(now=0.0, model=reference, manifest=model.manifest.digest)
-        if collected is not None and collected.version == reference.version:
-            result = self._results.get((self._run or "", collected.round))
-            if result is None and not force:
-                return
-            if result is not None and self._is_counted(result):
-                event = on.ModelCreated(
-                    now=0.0, round=collected.round, digest=reference.digest, manifest=model.manifest.digest
-                )
-        self._held = None
-        self._below.take_version(reference.version, model, event)
+        """Gives the region the version that is next, if there is one; ``force``: it is to begin a round with it."""
+        if self._below is not None and self._state is not None:
+            version = self._versions.next(self._run, self._state, force=force)
+            if version is not None:
+                self._below.take_version(version)
 
     # --- the jobs of the edge above -----------------------------------------------------------------------
 
@@ -177,10 +134,11 @@ class Region:
         self.close()
         prefix = self._broker.prefix
         settings = settings_of(self._options, effect.task, effect.partition, sums, prefix)
-        self._run, self._total, self._held = admitted.run, None, None
+        self._run, self._total = admitted.run, None
+        self._versions.forget_held()
         self._below = Below(self._directory / admitted.run, settings, self._broker, self, self.observe)
-        self._state = self._below.first_state
-        for result in tuple(self._results.values()):
+        self._state = None  # until it runs, it would lose the versions that it takes
+        for result in self._versions.results:
             self._end_uncounted(result)
         LOG.info("the region of run %s: %d edges, prefix %s", admitted.run, self._options.edges, prefix)
 
@@ -219,7 +177,7 @@ class Region:
             if base is not None:
                 assert selected.base is not None
                 if self._state is None or selected.base != self._state.model:
-                    self._hold(selected.base, base)
+                    self._versions.hold(selected.base, base)
                 self._settle(force=True)
             if self._total is not None and _is_of(self._total, selected):
                 self._report(self._total)
@@ -260,9 +218,9 @@ class Region:
         del client, local
         with self._lock:
             self._evaluating = effect.job, effect.digest
-            version = self._versions.get(effect.digest)
+            version = self._versions.number_of(effect.digest)
             if version is not None and self._state is not None and version > self._state.version:
-                self._hold(m.ModelReference(version=version, digest=effect.digest), model)
+                self._versions.hold(m.ModelReference(version=version, digest=effect.digest), model)
                 self._settle()
             self._end_evaluation()
 
@@ -271,7 +229,8 @@ class Region:
         if self._evaluating is None or state is None or state.model is None:
             return
         job, digest = self._evaluating
-        version = self._versions.get(digest, state.version)
+        number = self._versions.number_of(digest)
+        version = state.version if number is None else number
         if version > state.version or any(one.model.version == version for one in state.evaluations):
             return
         self._evaluating = None
