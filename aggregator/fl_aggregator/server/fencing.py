@@ -148,6 +148,8 @@ class Fence:
                     if isinstance(rival, m.AggregatorPresence) and silent is None:
                         silent = rival
                         deadline = self._wait_for(rival)
+                case JobDone() as order:  # of the run above, which a region takes at once
+                    self._hold(arrived[0], order, self._held)
                 case _:
                     pass
         if silent is not None:

@@ -10,8 +10,11 @@ from unittest.mock import patch
 
 import pytest
 
+from fl_aggregator.aggregation.worker import JobDone
 from fl_aggregator.messaging.publisher import STATUS_INTERVAL
+from fl_aggregator.round import events as on
 from fl_aggregator.server.fencing import STALL_LIMIT, Fence
+from fl_shared.mqtt import events as mqtt
 from tests.support.fuzz.aggregator_harness import AggregatorHarness
 
 
@@ -62,3 +65,13 @@ def test_a_machine_that_slept_longer_asks_before_it_goes_on(machine: Machine) ->
     assert machine.wait(STATUS_INTERVAL, asleep=1.1 * STALL_LIMIT) == 1
     assert machine.wait(0.0, asleep=1.1 * STALL_LIMIT) == 2
     assert machine.wait(STATUS_INTERVAL) == 2
+
+
+def test_what_a_region_is_told_before_its_aggregator_begins_is_kept(machine: Machine) -> None:
+    """A relay that is started again may have to train at once."""
+    ended = JobDone(on.OrderEnded(now=0.0, round=1, reason="it was made without this region"))
+    inbox = machine.fence._inbox
+    inbox.put("control", ended)
+    inbox.put("control", mqtt.Subscribed((), ()))
+    machine.fence.wait_until_free()
+    assert machine.fence.get(0.0) == ("control", ended)
