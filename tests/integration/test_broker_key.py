@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fl_aggregator.tools.provision.kits import Provision
-from fl_shared.mqtt.paho.fast_client import STOCK_ENV
+from fl_shared.mqtt.paho.compatibility import STOCK_ENV
 from fl_shared.security.kit import Kit
 from tests.support.client import Client, Endpoint
 from tests.support.programs import Program

@@ -13,7 +13,7 @@ import pytest
 from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt.events import Received, Subscribed
 from fl_shared.mqtt.network import Network
-from fl_shared.mqtt.paho.fast_client import STOCK_ENV
+from fl_shared.mqtt.paho.compatibility import STOCK_ENV
 from tests.support.broker import Mosquitto
 from tests.support.client import Client
 from tests.support.connection_harness import NEVER, ConnectionHarness, connected, settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import socket
 import threading
@@ -15,8 +16,9 @@ from paho.mqtt.client import Client
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import Connected, ConnectionSettings, Lost, Received
 from fl_shared.mqtt.network import Network
-from fl_shared.mqtt.paho import fast_client
-from fl_shared.mqtt.paho.fast_client import FastClient, client_class
+from fl_shared.mqtt.paho import compatibility
+from fl_shared.mqtt.paho.compatibility import client_class
+from fl_shared.mqtt.paho.fast_client import FastClient
 from fl_shared.mqtt.paho.publish_packet import MIN_VIEW_BYTES
 from tests.support.broker import Mosquitto
 from tests.support.connection_harness import ConnectionHarness, connected
@@ -25,15 +27,15 @@ from tests.support.wait import DEADLINE
 
 @pytest.fixture(autouse=True)
 def _looks_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv(fast_client.STOCK_ENV, raising=False)
-    fast_client._is_supported_paho.cache_clear()
+    monkeypatch.delenv(compatibility.STOCK_ENV, raising=False)
+    compatibility._is_supported_paho.cache_clear()
     yield
-    fast_client._is_supported_paho.cache_clear()
+    compatibility._is_supported_paho.cache_clear()
 
 
 def test_the_installed_paho_is_one_they_were_written_for() -> None:
     """If this fails after an upgrade: read what changed in paho, then widen `VERSION`. All works without."""
-    assert fast_client.differences() == []
+    assert compatibility.differences() == []
     assert client_class() is FastClient
 
 
@@ -51,13 +53,13 @@ def test_a_private_method_that_is_called_otherwise_is_noticed(monkeypatch: pytes
         raise AssertionError("not to be called")
 
     monkeypatch.setattr(Client, "_packet_queue", other)
-    assert fast_client.differences() == ["Client._packet_queue"]
+    assert compatibility.differences() == ["Client._packet_queue"]
     assert client_class() is Client
 
 
 def test_a_private_method_that_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(Client, "_packet_read")
-    assert fast_client.differences() == ["Client._packet_read"]
+    assert compatibility.differences() == ["Client._packet_read"]
     assert client_class() is Client
 
 
@@ -71,13 +73,13 @@ def test_an_attribute_that_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Client, "__init__", without)
     monkeypatch.setattr(Client, "__del__", lambda _: None)
-    assert fast_client.differences() == ["Client()._out_packet", "Client()._in_packet"]
+    assert compatibility.differences() == ["Client()._out_packet", "Client()._in_packet"]
 
 
 def test_stock_paho_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(fast_client.STOCK_ENV, "1")
+    monkeypatch.setenv(compatibility.STOCK_ENV, "1")
     assert client_class() is Client
-    monkeypatch.setenv(fast_client.STOCK_ENV, "")
+    monkeypatch.setenv(compatibility.STOCK_ENV, "")
     assert client_class() is FastClient
 
 
@@ -91,10 +93,13 @@ def test_messages_of_all_sizes_arrive_whole_and_in_order(
     sender: str,
     receiver: str,
 ) -> None:
-    """Sizes around where small ends, the read-ahead ends and the length takes another byte; QoS mixed."""
-    monkeypatch.setenv(fast_client.STOCK_ENV, "1" if sender == "stock" else "")
+    """Sizes around where small ends, the read-ahead ends and the length takes another byte; QoS mixed.
+
+    Half of them are given in up to five pieces.
+    """
+    monkeypatch.setenv(compatibility.STOCK_ENV, "1" if sender == "stock" else "")
     one = connected(network, shared_mosquitto, max_queued_bytes=2**30)
-    monkeypatch.setenv(fast_client.STOCK_ENV, "1" if receiver == "stock" else "")
+    monkeypatch.setenv(compatibility.STOCK_ENV, "1" if receiver == "stock" else "")
     other = connected(network, shared_mosquitto)
     topic = f"sizes/{sender}/{receiver}"
     other.subscribed(topic, qos=2)
@@ -114,7 +119,10 @@ def test_messages_of_all_sizes_arrive_whole_and_in_order(
         payload = chance.randbytes(size)
         # At QoS 0 the broker drops what its queue cannot take, and QoS 2 overtakes nothing only among itself.
         qos = 2 if number % 50 == 49 else 1
-        assert one.connection.publish(topic, payload, qos=qos, correlation_data=b"%d" % number)
+        cuts = [0, *sorted(chance.choices(range(size + 1), k=4)), size]
+        pieces = tuple(memoryview(payload)[start:stop] for start, stop in itertools.pairwise(cuts))
+        given = pieces if number % 2 else payload
+        assert one.connection.publish(topic, given, qos=qos, correlation_data=b"%d" % number)
         sent.append((b"%d" % number, qos, hashlib.sha256(payload).digest()))
     got = []
     for _ in sizes:
@@ -198,7 +206,7 @@ def test_packets_that_come_in_pieces_are_put_together(network: Network, step: in
 def test_what_is_not_mqtt_ends_the_connection(
     network: Network, monkeypatch: pytest.MonkeyPatch, client: str, bad: bytes
 ) -> None:
-    monkeypatch.setenv(fast_client.STOCK_ENV, "1" if client == "stock" else "")
+    monkeypatch.setenv(compatibility.STOCK_ENV, "1" if client == "stock" else "")
     with socket.create_server(("127.0.0.1", 0)) as server:
         held: list[socket.socket] = []
 

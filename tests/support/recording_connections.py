@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.outbox import Payload, Publish
 from tests.support.client import NOT_AUTHORISED
 
 
@@ -32,9 +33,9 @@ class RecordingConnection:
     def unsubscribe(self, filters: list[str]) -> bool:
         return bool(filters)
 
-    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> None:
+    def publish(self, topic: str, payload: Payload, *, qos: int, retain: bool = False) -> None:
         assert qos == 1
-        self.published.append((topic, payload, retain))
+        self.published.append((topic, b"".join(Publish(topic, payload, qos, retain).pieces), retain))
 
 
 class RecordingNetwork:

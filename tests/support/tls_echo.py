@@ -16,7 +16,8 @@ from paho.mqtt.client import Client
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import Connected, ConnectionSettings, Received, Subscribed
 from fl_shared.mqtt.network import Network
-from fl_shared.mqtt.paho.fast_client import STOCK_ENV, FastClient, client_class
+from fl_shared.mqtt.paho.compatibility import STOCK_ENV, client_class
+from fl_shared.mqtt.paho.fast_client import FastClient
 from fl_shared.security.tls import Tls
 from tests.support.connection_harness import ConnectionHarness
 

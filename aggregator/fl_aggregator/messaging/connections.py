@@ -23,6 +23,7 @@ from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
 from fl_shared.mqtt.events import MAX_MQTT_PACKET
 from fl_shared.mqtt.network import Network
+from fl_shared.mqtt.outbox import Pieces
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -117,7 +118,8 @@ class Connections:
         """
         self._session = secrets.token_hex(8)
         self._sessions.add(self._session)
-        return mqtt.Will(*self._encode(t.AggregatorTopic(), self.presence("offline")))
+        topic, payload = self._encode(t.AggregatorTopic(), self.presence("offline"))
+        return mqtt.Will(topic, b"".join(payload))
 
     def _event_handler(self, name: ConnectionName) -> Callable[[mqtt.ConnectionEvent], None]:
         def put(event: mqtt.ConnectionEvent) -> None:
@@ -270,7 +272,7 @@ class Connections:
 
     def clear_foreign(self, topic: str) -> None:
         """Clears a retained message on a topic where nothing may be retained."""
-        self._publish(topic, b"", retain=True)
+        self._publish(topic, (), retain=True)
 
     def _subscribe(self, name: ConnectionName, filters: list[tuple[str, int]], **options: bool) -> bool:
         connection = self._control if name == "control" else self._updates
@@ -300,12 +302,12 @@ class Connections:
         """Publishes a large retained message, which is made again each time it has to be repeated."""
         self._retained.retain(*self._encode(topic, make()), lambda: self._encode(topic, make())[1])
 
-    def _encode(self, topic: t.Topic, message: m.Message) -> tuple[str, bytes]:
+    def _encode(self, topic: t.Topic, message: m.Message) -> tuple[str, Pieces]:
         """Returns the topic as text and the payload, signed if the channel requires it and we have a kit."""
-        text, payload = self.topic(topic), codec.encode(message, self._channels)
+        text, pieces = self.topic(topic), codec.encode_pieces(message, self._channels)
         if self._signer is not None and self._channels.of(topic).signed:
-            payload = self._signer.sign(text, payload)
-        return text, payload
+            return text, (self._signer.sign(text, b"".join(pieces)),)
+        return text, pieces
 
     def clear(self, topic: t.Topic) -> None:
         """Clears a message that we retain; does nothing if we retain none on the topic."""
@@ -313,18 +315,18 @@ class Connections:
         if self._retained.clear(text):
             self._uncounted_topics.discard(text)
 
-    def _publish_retained(self, topic: str, payload: bytes) -> None:
+    def _publish_retained(self, topic: str, payload: Pieces) -> None:
         if topic == self.topic(t.AggregatorTopic()) and self._predecessor is not None:
             self.send(t.AggregatorTopic(), self._predecessor)
             self._predecessor = None
         self._publish(topic, payload, retain=True)
 
-    def _publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+    def _publish(self, topic: str, payload: Pieces, *, retain: bool) -> None:
         if self._control is None or not self.may_publish:
             return
-        self._leftovers.published(topic, payload)
+        self._leftovers.published(topic, *payload)
         if topic not in self._uncounted_topics:
-            self.bytes_down += len(payload)
+            self.bytes_down += sum(map(len, payload))
         publish_waiting(self._control, topic, payload, retain=retain)
 
     def close(self) -> None:

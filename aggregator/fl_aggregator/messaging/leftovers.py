@@ -53,9 +53,9 @@ class Leftovers:
         """Records that an edge has answered our birth: what the broker had retained has come before."""
         self._expected = False
 
-    def published(self, topic: str, payload: bytes) -> None:
+    def published(self, topic: str, *payload: bytes | memoryview) -> None:
         """Remembers what was published, in case the broker returns it."""
-        key = _key(topic, payload)
+        key = _key(topic, *payload)
         self._sent[key] = None
         self._sent.move_to_end(key)
         if len(self._sent) > MAX_REMEMBERED:
@@ -107,5 +107,9 @@ class Leftovers:
         return f"cleared or replaced {count} retained message{'' if count == 1 else 's'}{runs}"
 
 
-def _key(topic: str, payload: bytes | memoryview) -> tuple[str, int, int]:
-    return topic, len(payload), zlib.crc32(payload[:MAX_DIGESTED])
+def _key(topic: str, *payload: bytes | memoryview) -> tuple[str, int, int]:
+    left, checksum = MAX_DIGESTED, 0
+    for piece in payload:
+        checksum = zlib.crc32(piece[:left], checksum)
+        left -= min(left, len(piece))
+    return topic, sum(map(len, payload)), checksum

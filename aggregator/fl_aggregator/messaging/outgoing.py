@@ -8,6 +8,7 @@ from typing import Final
 
 from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt.connection import Connection
+from fl_shared.mqtt.outbox import Payload
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -16,7 +17,7 @@ PUBLISH_TIMEOUT: Final = 30.0
 reconnect if it is retained."""
 
 
-def publish_waiting(connection: Connection, topic: str, payload: bytes, *, retain: bool) -> None:
+def publish_waiting(connection: Connection, topic: str, payload: Payload, *, retain: bool) -> None:
     """Publishes at QoS 1. Drops a message that the broker does not accept, or that finds no room within 30 s."""
     deadline = time.monotonic() + PUBLISH_TIMEOUT
     while True:

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from fl_shared.mqtt.outbox import Pieces
+
 LOG: Final = logging.getLogger(__name__)
 
-PayloadFactory = Callable[[], bytes]
+PayloadFactory = Callable[[], Pieces]
 """Makes a retained message's payload again, so that a model's chunks are not kept in memory a second time."""
 
 REPAIR_INTERVAL: Final = 1.0
@@ -25,13 +27,13 @@ MAX_REPAIRED_TOPICS: Final = 10_000
 class RetainedMessages:
     """Remembers what is retained. ``publish`` publishes a payload, retained; an empty one clears the topic."""
 
-    def __init__(self, publish: Callable[[str, bytes], None]) -> None:
+    def __init__(self, publish: Callable[[str, Pieces], None]) -> None:
         self._publish = publish
         self._payloads: dict[str, PayloadFactory] = {}
         self._repaired_at: dict[str, float] = {}
         self._pending_repairs: set[str] = set()
 
-    def retain(self, topic: str, payload: bytes, make_payload: PayloadFactory) -> None:
+    def retain(self, topic: str, payload: Pieces, make_payload: PayloadFactory) -> None:
         """Publishes a message, and remembers how to make its payload again."""
         self._payloads[topic] = make_payload
         self._publish(topic, payload)
@@ -40,13 +42,13 @@ class RetainedMessages:
         """Clears a message that is remembered; returns False if there is none on the topic."""
         if self._payloads.pop(topic, None) is None:
             return False
-        self._publish(topic, b"")
+        self._publish(topic, ())
         return True
 
     def payload(self, topic: str) -> bytes:
         """Returns what is retained on a topic; empty if nothing is."""
         make_payload = self._payloads.get(topic)
-        return b"" if make_payload is None else make_payload()
+        return b"" if make_payload is None else b"".join(make_payload())
 
     def publish_all(self, *, but: str) -> None:
         """Publishes everything again, except on the topic ``but``."""
@@ -80,4 +82,4 @@ class RetainedMessages:
         self._repaired_at[topic] = time.monotonic()
         payload = self.payload(topic)
         LOG.debug("%s: %s a retained message", topic, "replaced" if payload else "cleared")
-        self._publish(topic, payload)
+        self._publish(topic, (payload,))

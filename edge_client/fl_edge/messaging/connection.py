@@ -13,6 +13,7 @@ from fl_edge.session.effects import SendChunks
 from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
+from fl_shared.mqtt.outbox import Payload, Pieces
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -138,9 +139,9 @@ class EdgeConnection:
 
         A message that cannot be sent is dropped, since all that matter are repeated until they are answered.
         """
-        text, payload = t.build(self._prefix, topic), codec.encode(message, self._channels)
-        if self._channels.of(topic).sealable:
-            payload = self._sealed(text, payload)
+        text = t.build(self._prefix, topic)
+        pieces = codec.encode_pieces(message, self._channels)
+        payload = self._sealed(text, pieces) if self._channels.of(topic).sealable else pieces
         try:
             self._connection.publish(text, payload, qos=1, retain=retain)
         except (QueueFull, MessageTooLarge) as error:
@@ -151,8 +152,8 @@ class EdgeConnection:
                 extra={"client": self.client},
             )
 
-    def _sealed(self, topic: str, payload: bytes) -> bytes:
-        return payload if self._sealer is None else self._sealer.seal(topic, payload)
+    def _sealed(self, topic: str, pieces: Pieces) -> Payload:
+        return pieces if self._sealer is None else self._sealer.seal(topic, b"".join(pieces))
 
     def send_chunks(self, effect: SendChunks) -> None:
         """Publishes granted chunks of an update, in the order of the effect.
@@ -166,7 +167,7 @@ class EdgeConnection:
                 effect.sender, effect.first_seq + number, effect.update, effect.chunk_size, index
             )
             try:
-                self._connection.publish(topic, self._sealed(topic, codec.encode(chunk)), qos=1)
+                self._connection.publish(topic, self._sealed(topic, codec.encode_pieces(chunk)), qos=1)
             except (QueueFull, MessageTooLarge) as error:
                 unsent = len(effect.chunks) - number
                 LOG.warning(

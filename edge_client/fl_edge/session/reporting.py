@@ -143,11 +143,7 @@ def _send_update(
     if (
         not attempt
         and update.size <= work.selected.inline_limit
-        and (
-            connection.maximum_packet_size is None
-            or upload.update_message_size(sender, seq, update) + upload.PACKET_OVERHEAD
-            <= connection.maximum_packet_size
-        )
+        and upload.fits_whole(sender, seq, update, connection.maximum_packet_size)
     ):
         message, phase = upload.update_message(sender, seq, update), InlineUpload()
     else:

@@ -28,7 +28,7 @@ from fl_shared.mqtt.events import (
     check_filter,
     check_qos,
 )
-from fl_shared.mqtt.outbox import Outgoing, Publish, Subscribe, Unsubscribe
+from fl_shared.mqtt.outbox import Outgoing, Payload, Publish, Subscribe, Unsubscribe
 from fl_shared.mqtt.refused_publishes import RefusedPublishes
 from fl_shared.system.backoff import backoff
 
@@ -108,7 +108,7 @@ class Connection:
     def publish(
         self,
         topic: str,
-        payload: bytes,
+        payload: Payload,
         *,
         qos: int = 1,
         retain: bool = False,

@@ -17,27 +17,37 @@ ACK_WINDOW_BYTES: Final = 4 * 2**20
 """Bytes of sent but unacknowledged packets (one packet always may be): a PINGREQ waits behind them."""
 
 
+Pieces = tuple[bytes | memoryview, ...]
+"""A payload in pieces, which are sent one after the other without a copy: they must not change until then."""
+Payload = bytes | Pieces
+
+
 @dataclass(frozen=True, slots=True)
 class Publish:
     """A message to publish; ``expiry`` in seconds."""
 
     topic: str
-    payload: bytes = field(repr=False)
+    payload: Payload = field(repr=False)
     qos: int
     retain: bool
     response_topic: str | None = None
     correlation_data: bytes | None = None
     expiry: int | None = None
 
+    @property
+    def pieces(self) -> Pieces:
+        """The payload in pieces, perhaps only one."""
+        return (self.payload,) if isinstance(self.payload, bytes) else self.payload
+
     def checked_size(self) -> int:
         """The bytes of the whole PUBLISH packet.
 
-        Raises `ValueError` for what MQTT cannot express, ``TypeError`` if the payload is not ``bytes``.
+        Raises `ValueError` for what MQTT cannot express, ``TypeError`` if the payload is not a `Payload`.
         """
         topic = check_topic(self.topic)
         check_qos(self.qos)
-        if not isinstance(self.payload, bytes):
-            raise TypeError(f"payload: {type(self.payload).__name__}; expected bytes")
+        if not isinstance(self.payload, bytes | tuple):
+            raise TypeError(f"payload: {type(self.payload).__name__}; expected bytes, or a tuple of pieces")
         properties = 0
         if self.response_topic is not None:
             properties += 3 + len(check_topic(self.response_topic))
@@ -57,7 +67,7 @@ class Publish:
             + (2 if self.qos else 0)
             + varint.length(properties)
             + properties
-            + len(self.payload)
+            + sum(map(len, self.pieces))
         )
         return 1 + varint.length(rest) + rest
 

@@ -51,23 +51,28 @@ class DecodeError(Exception):
 
 
 def encode(message: m.Message, channels: Channels = CHANNELS) -> bytes:
-    """The payload of a message; members that are null because they do not apply are included.
+    """The payload of a message; members that are null because they do not apply are included."""
+    return b"".join(encode_pieces(message, channels))
 
-    The data of chunks and updates, which may be a ``memoryview``, is copied once, into the result.
+
+def encode_pieces(message: m.Message, channels: Channels = CHANNELS) -> tuple[bytes | memoryview, ...]:
+    """The payload of a message in pieces, one after the other.
+
+    The data of chunks and updates, which may be a ``memoryview``, is a piece of its own, and not copied.
     """
     match message:
         case m.ModelChunk() | m.UpdateChunk():
-            return b"".join(_pack_with_data(message))
+            return _pack_with_data(message)
         case m.Update():
             header = _packed(message.model_dump(exclude={"sections"}) | {"sections": ()})
             pieces: list[bytes | memoryview] = [header[:-1], _array_header(len(message.sections))]
             for section in message.sections:
                 pieces += _pack_with_data(section)
-            return b"".join(pieces)
+            return tuple(pieces)
         case _ if channels.carrying(type(message)).encoding == "msgpack":
-            return _packed(message.model_dump())
+            return (_packed(message.model_dump()),)
         case _:
-            return message.model_dump_json().encode()
+            return (message.model_dump_json().encode(),)
 
 
 def _packed(fields: dict[str, Any]) -> bytes:
@@ -76,10 +81,10 @@ def _packed(fields: dict[str, Any]) -> bytes:
 
 def _pack_with_data(
     message: m.ModelChunk | m.UpdateChunk | m.Section,
-) -> tuple[bytes, bytes, bytes | memoryview]:
+) -> tuple[bytes, bytes | memoryview]:
     """A msgpack map whose last member is ``data``, in pieces, so that msgpack does not copy the data."""
     header = _packed(message.model_dump(exclude={"data"}) | {"data": b""})
-    return header[: -len(_NO_DATA)], _bin_header(len(message.data)), message.data
+    return header[: -len(_NO_DATA)] + _bin_header(len(message.data)), message.data
 
 
 _NO_DATA: Final = b"\xc4\x00"

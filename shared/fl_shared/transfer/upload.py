@@ -1,7 +1,7 @@
 """PURE: the messages that send an update, whole or in granted chunks (protocol, section 6).
 
-Only a chunk that spans two sections copies data: the other messages hold views of it, which `codec.encode`
-copies into the payload.
+Only a chunk that spans two sections copies data: the other messages hold views of it, which `codec.encode_pieces`
+passes on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypedDict, cast
 
 from fl_shared.protocol import messages as m
-from fl_shared.protocol.codec import encode
+from fl_shared.protocol.codec import encode, encode_pieces
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.publication import MAX_CHUNKS, chunk_count, slice_sections
 
@@ -19,6 +19,8 @@ MIN_CHUNK: Final = 1024
 """The smallest chunk in bytes. A broker that accepts only smaller ones is misconfigured."""
 PACKET_OVERHEAD: Final = 512
 """Bytes of an MQTT packet besides its payload (topic and header), with some reserve."""
+MAX_HEAD: Final = 2**25
+"""Bytes of an update's packet besides its data, at most: the names of all arrays take less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +109,12 @@ def update_message(sender: Sender, seq: int, update: FinishedUpdate) -> m.Update
     )
 
 
-def update_message_size(sender: Sender, seq: int, update: FinishedUpdate) -> int:
-    """The number of bytes of the encoded `update_message`, computed without encoding its data.
-
-    The length of the data decides whether msgpack's bin 8, bin 16 or bin 32 precedes it.
-    """
-    empty = update_message(sender, seq, update)
-    sections = tuple(section.model_copy(update={"data": b""}) for section in empty.sections)
-    lengths = [len(section.data) for section in update.sections]
-    headers = sum(0 if n < 2**8 else 1 if n < 2**16 else 3 for n in lengths)
-    return len(encode(empty.model_copy(update={"sections": sections}))) + headers + sum(lengths)
+def fits_whole(sender: Sender, seq: int, update: FinishedUpdate, maximum_packet_size: int | None) -> bool:
+    """Whether the `update_message` fits into the largest packet that the broker accepts, in bytes; None for any."""
+    if maximum_packet_size is None or update.size + MAX_HEAD <= maximum_packet_size:
+        return True  # without encoding it, which takes as long as all else that is done to send it
+    size = sum(map(len, encode_pieces(update_message(sender, seq, update))))
+    return size + PACKET_OVERHEAD <= maximum_packet_size
 
 
 def offer_message(sender: Sender, seq: int, update: FinishedUpdate, chunk_size: int) -> m.Offer:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.events import check_topic
+from fl_shared.mqtt.outbox import Payload, Publish
 
 Published = Callable[[str, bytes], None]
 
@@ -32,7 +33,7 @@ class FakeConnection:
     def publish(
         self,
         topic: str,
-        payload: bytes,
+        payload: Payload,
         *,
         qos: int,
         retain: bool = False,
@@ -42,7 +43,7 @@ class FakeConnection:
         assert correlation_data is None or isinstance(correlation_data, bytes)
         check_topic(topic)  # as the real one does: it raises ValueError
         if not retain:
-            self._published(topic, payload)
+            self._published(topic, b"".join(Publish(topic, payload, qos, retain).pieces))
 
     def close(self, *, graceful: bool, timeout: float = 0.0) -> None:
         pass

@@ -2,7 +2,8 @@
 
 =====================  ==========================================================
 ``link``               one paho client, driven by our event loop
-``fast_client``        avoids copies that paho makes; falls back to unmodified paho
+``fast_client``        avoids copies that paho makes
+``compatibility``      falls back to unmodified paho if it is not the version that ``fast_client`` knows
 ``publish_packet``     encodes and decodes PUBLISH packets without copies
 ``property_reader``    bounds how many properties paho reads, and reads strings that it would refuse
 ``options``            our settings as paho's options and properties

@@ -8,25 +8,18 @@ buffer that the program gave; one read of the socket takes all small packets tha
 (QoS 2, everything but PUBLISH and a successful PUBACK) are left to paho. TLS and WebSockets are from
 `stream`, since paho would copy them byte by byte.
 
-It overrides private parts of paho, so `client_class` checks them first. If the version is another one, or a
-part is missing or has other parameters, paho is used unmodified: this is slower, but works the same.
-FL_STOCK_PAHO=1 selects unmodified paho.
+It overrides private parts of paho, which `compatibility` checks first.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
-import logging
-import os
 import ssl
 import time
 from typing import Any, Final, cast
 
 import numpy as np
-import paho.mqtt.client
 from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo
-from paho.mqtt.enums import CallbackAPIVersion, MessageType, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import MessageType, MQTTErrorCode
 from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -34,15 +27,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from fl_shared.errors import ServerRequiresTls
 from fl_shared.mqtt.address import BrokerAddress, UrlScheme
+from fl_shared.mqtt.outbox import Pieces
 from fl_shared.mqtt.paho.publish_packet import MIN_VIEW_BYTES, PublishPacket, decode_publish
 from fl_shared.mqtt.stream import Stream, open_stream
 from fl_shared.mqtt.websocket import TLS_ALERT
 
-LOG = logging.getLogger(__name__)
-
-STOCK_ENV: Final = "FL_STOCK_PAHO"
-"""Environment variable: 1 for unmodified paho, for measurements and in case of doubt."""
-PAHO_VERSION: Final = "2.2."
 READ_AHEAD: Final = 64 * 2**10
 """Bytes of one read if no large packet is expected, and of small packets that are sent as one."""
 MAX_READS: Final = 16
@@ -100,6 +89,7 @@ class FastClient(Client):
         self._filled = 0
         self._tail: dict[str, Any] | None = None
         self._has_received = False
+        self._pieces: Pieces = ()
         self.cause: OSError | None = None
         """Why the stream ended, or None if it was just closed."""
 
@@ -224,6 +214,23 @@ class FastClient(Client):
                     self.cause = tls_error if isinstance(tls_error, ssl.SSLError) else error
             raise
 
+    def publish_pieces(
+        self,
+        topic: str,
+        pieces: Pieces,
+        qos: int,
+        retain: bool,
+        properties: Properties | None,
+    ) -> MQTTMessageInfo:
+        """Publishes ``pieces``, one after the other, as one payload. Large ones are sent from where they are."""
+        self._pieces = (
+            pieces  # for `_send_publish`, which `publish` calls at once: there is no limit of messages
+        )
+        try:
+            return self.publish(topic, b"", qos, retain, properties)
+        finally:
+            self._pieces = ()
+
     def _send_publish(
         self,
         mid: int,
@@ -237,20 +244,28 @@ class FastClient(Client):
     ) -> MQTTErrorCode:
         if self._sock is None:
             return MQTTErrorCode.MQTT_ERR_NO_CONN
+        pieces = self._pieces or (payload,)
         extras = b"\0" if properties is None else properties.pack()  # type: ignore[no-untyped-call]
         packet = bytearray((MessageType.PUBLISH | dup << 3 | qos << 1 | retain,))
-        self._pack_remaining_length(packet, 2 + len(topic) + (2 if qos else 0) + len(extras) + len(payload))
+        size = sum(map(len, pieces))
+        self._pack_remaining_length(packet, 2 + len(topic) + (2 if qos else 0) + len(extras) + size)
         packet += len(topic).to_bytes(2, "big")
         packet += topic
         if qos:
             packet += mid.to_bytes(2, "big")
         packet += extras
-        if len(payload) < MIN_VIEW_BYTES:
-            packet += payload
-            return self._packet_queue(MessageType.PUBLISH, packet, mid, qos, info)
-        # The header is queued with QoS 1: at QoS 0, paho would report the message as sent once the header is.
-        self._packet_queue(MessageType.PUBLISH, packet, mid, 1)
-        return self._packet_queue(MessageType.PUBLISH, memoryview(payload), mid, qos, info)  # type: ignore[arg-type]
+        buffers: list[bytearray | memoryview] = [packet]
+        for piece in pieces:
+            if len(piece) >= MIN_VIEW_BYTES:
+                buffers.append(memoryview(piece))
+            elif isinstance(buffers[-1], bytearray):
+                buffers[-1] += piece
+            else:
+                buffers.append(bytearray(piece))
+        # All but the last are queued with QoS 1: at QoS 0, paho would report the message as sent once the first is.
+        for buffer in buffers[:-1]:
+            self._packet_queue(MessageType.PUBLISH, buffer, mid, 1)  # type: ignore[arg-type]
+        return self._packet_queue(MessageType.PUBLISH, buffers[-1], mid, qos, info)  # type: ignore[arg-type]
 
     def _packet_queue(
         self,
@@ -300,86 +315,3 @@ def _packet_bounds(data: bytes, position: int) -> tuple[int, int] | None:
         if byte < 128:
             return position + index + 1, position + index + 1 + length
     raise MalformedPacket("a packet's length of more than four bytes")
-
-
-_PARAMETERS: Final = {
-    "_create_socket": ("self",),
-    "_do_on_publish": ("self", "mid", "reason_code", "properties"),
-    "_loop_rc_handle": ("self", "rc"),
-    "_pack_remaining_length": ("self", "packet", "remaining_length"),
-    "_packet_handle": ("self",),
-    "_packet_queue": ("self", "command", "packet", "mid", "qos", "info"),
-    "_packet_read": ("self",),
-    "_packet_write": ("self",),
-    "_send_puback": ("self", "mid"),
-    "_sock_send": ("self", "buf"),
-    "_send_publish": ("self", "mid", "topic", "payload", "qos", "retain", "dup", "info", "properties"),
-    "loop_read": ("self", "max_packets"),
-}
-"""The methods of paho's `Client` that we override or call, with their expected parameters."""
-_ATTRIBUTES: Final = (
-    "_connect_timeout",
-    "_host",
-    "_in_callback_mutex",
-    "_in_packet",
-    "_last_bytes_received",
-    "_msgtime_mutex",
-    "_on_message",
-    "_out_message_mutex",
-    "_out_messages",
-    "_out_packet",
-    "_port",
-    "_sock",
-    "_ssl",
-    "_ssl_context",
-    "_transport",
-    "_userdata",
-    "_websocket_path",
-)
-_IN_PACKET: Final = frozenset(
-    (
-        "command",
-        "have_remaining",
-        "packet",
-        "pos",
-        "remaining_count",
-        "remaining_length",
-        "remaining_mult",
-        "to_process",
-    )
-)
-
-
-def differences() -> list[str]:
-    """The parts of the installed paho that differ from the version that this module was written for."""
-    version = paho.mqtt.__version__
-    if not version.startswith(PAHO_VERSION):
-        return [f"version {version}, not {PAHO_VERSION}x"]
-    found = []
-    for name, expected in _PARAMETERS.items():
-        method = getattr(Client, name, None)
-        if method is None or tuple(inspect.signature(method).parameters) != expected:
-            found.append(f"Client.{name}")
-    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
-    found += [f"Client().{name}" for name in _ATTRIBUTES if not hasattr(client, name)]
-    if frozenset(getattr(client, "_in_packet", ())) != _IN_PACKET:
-        found.append("Client()._in_packet")
-    if getattr(paho.mqtt.client, "time_func", None) is not time.monotonic:
-        found.append("time_func")
-    return found
-
-
-@functools.cache
-def _is_supported_paho() -> bool:
-    found = differences()
-    if found:
-        LOG.warning(
-            "using paho without shortcuts, which is slower: this version of paho differs in %s",
-            ", ".join(found),
-        )
-    return not found
-
-
-def client_class() -> type[Client]:
-    """`FastClient`, or paho's own client if this paho is not supported or `STOCK_ENV` is 1."""
-    return Client if os.environ.get(STOCK_ENV) == "1" or not _is_supported_paho() else FastClient

@@ -33,7 +33,8 @@ from fl_shared.mqtt.events import (
     Subscribed,
 )
 from fl_shared.mqtt.outbox import Outbox, Outgoing, Publish, Subscribe
-from fl_shared.mqtt.paho.fast_client import client_class
+from fl_shared.mqtt.paho.compatibility import client_class
+from fl_shared.mqtt.paho.fast_client import FastClient
 from fl_shared.mqtt.paho.options import configure_client, connect_properties, publish_properties
 from fl_shared.mqtt.paho.property_reader import PACKED_SIZE  # the import also replaces functions of paho
 from fl_shared.mqtt.paho.publish_packet import MIN_VIEW_BYTES
@@ -201,13 +202,14 @@ class PahoLink:
         while self._client.socket() is not None and (next_item := self._outbox.pop_sendable()) is not None:
             item, size = next_item
             if isinstance(item, Publish):
-                info = self._client.publish(
-                    item.topic,
-                    item.payload,
-                    item.qos,
-                    item.retain,
-                    publish_properties(item.response_topic, item.correlation_data, item.expiry),
-                )
+                properties = publish_properties(item.response_topic, item.correlation_data, item.expiry)
+                if isinstance(self._client, FastClient):
+                    info = self._client.publish_pieces(
+                        item.topic, item.pieces, item.qos, item.retain, properties
+                    )
+                else:
+                    payload = b"".join(item.pieces)
+                    info = self._client.publish(item.topic, payload, item.qos, item.retain, properties)
                 if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
                     self._outbox.mark_sent(info.mid, size, awaits_ack=item.qos > 0)
                     self._unacknowledged_topics[info.mid] = item.topic

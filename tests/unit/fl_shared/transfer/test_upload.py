@@ -59,11 +59,13 @@ def test_many_sections_too(count: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 16, 252, 256, 65_532, 65_536, 70_000])
-def test_the_size_of_a_message_is_known_without_encoding_its_data(size: int) -> None:
+def test_an_update_is_sent_whole_exactly_if_its_message_fits_into_a_packet(size: int) -> None:
     one = update(bytes(size))
-    assert upload.update_message_size(SENDER, 5, one) == len(
-        codec.encode(upload.update_message(SENDER, 5, one))
-    )
+    packet = len(codec.encode(upload.update_message(SENDER, 5, one))) + upload.PACKET_OVERHEAD
+    assert upload.fits_whole(SENDER, 5, one, packet)
+    assert not upload.fits_whole(SENDER, 5, one, packet - 1)
+    assert upload.fits_whole(SENDER, 5, one, None)
+    assert upload.fits_whole(SENDER, 5, one, size + upload.MAX_HEAD)
 
 
 def test_5_3_arrays_travel_only_with_first_weights() -> None:
