@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -67,6 +68,7 @@ def run_aggregator(
     from fl_shared.system.malloc import keep_freed_memory
 
     keep_freed_memory()
+    gc.freeze()  # what is loaded stays: otherwise each collection looks at all objects of all modules
     console = Console(stderr=True)
     display = Display(
         console, launch.record.run, live=console.is_terminal and log_format == "text" and not quiet, hint=hint

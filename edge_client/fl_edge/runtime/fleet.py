@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import signal
 import threading
@@ -150,6 +151,7 @@ def run(settings: FleetSettings) -> int:
             network.check()
             check_threads()
 
+        gc.freeze()  # what is loaded stays: otherwise each collection looks at all objects of all modules
         return runtime.run(check)
 
 

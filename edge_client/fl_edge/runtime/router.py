@@ -6,7 +6,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, assert_never
 
 from fl_edge.messaging.connection import EdgeConnected, EdgeConnectionEvent
@@ -59,7 +59,7 @@ class Router:
         self._add_event = add_event
         self._process_events = process_events
         self._drop_counts: Counter[str] = Counter()
-        self._decoded = lru_cache(SHARED_MESSAGES)(lambda topic, payload: decode(topic, payload, channels))
+        self._decoded = lru_cache(SHARED_MESSAGES)(partial(decode, channels=channels))
         """What all edges of a fleet hear is decoded once, and is in memory once."""
 
     def on_connection_event(self, edge: Edge, event: EdgeConnectionEvent, now: float) -> None:
@@ -141,8 +141,10 @@ class Router:
             return event_of_cleared(edge.client, topic, now) if is_accepted else None
         if authenticator is not None:
             authenticator.check(topic, received.topic, received.payload)
-        is_for_all = not hasattr(topic, "client")
-        message = (self._decoded if is_for_all else decode)(topic, received.payload)
+        if hasattr(topic, "client"):
+            message = decode(topic, received.payload, self._channels)
+        else:
+            message = self._decoded(topic, bytes(received.payload))
         if authenticator is not None:
             membership = edge.state.membership if isinstance(edge.state, Session) else None
             if (reason := authenticator.staleness(received.topic, message, membership)) is not None:
