@@ -65,6 +65,8 @@ class Averager:
         self._expected: ExpectedUpdate | None = None
         self._combiners: dict[int, Combiner] = {}
         """By round; an asynchronous run collects for several at a time."""
+        self._spare: Combiner | None = None
+        """That of a round that is over, for the next one."""
         self._first_weights: tuple[Manifest, Vector] | None = None
         self.plain_weights: PlainWeights | None = None
         """What the user gave in place of the values of the initial weights that an edge makes."""
@@ -165,7 +167,10 @@ class Averager:
             )
         else:
             if number not in self._combiners:
-                self._combiners[number] = Combiner(self._strategy, self.newest.manifest, self._settings)
+                spare, self._spare = self._spare, None
+                self._combiners[number] = spare or Combiner(
+                    self._strategy, self.newest.manifest, self._settings
+                )
             combiner = self._combiners[number]
             if checked.total is not None:
                 combiner.add_sum(update, checked.total)
@@ -225,5 +230,7 @@ class Averager:
             state = self._newest[1].state or first_state(self._strategy, base.manifest.values)
             combiner = self._combiners.pop(effect.round)
             weights, state = combiner.next_model(effect.version, base.weights, state, read, effect.heard)
+            combiner.clear()
+            self._spare = combiner
             made = Version(Model.of(base.manifest, weights, encoding=base.encoding), state)
         return made

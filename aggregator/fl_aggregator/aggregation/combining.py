@@ -6,6 +6,7 @@ both cases, memory is a few models, however many updates there are.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -88,6 +89,13 @@ class Combiner:
         bits = scale_bits_of(max_weight, self._max_delta, self._slots)
         cap = self._max_delta if buffers else math.inf  # that of parameters has been checked
         return _SpanSum(*span, buffers, ExactSum(span[1] - span[0], bits, self._slots, cap))
+
+    def clear(self) -> None:
+        """Forgets all updates, for the next round; the memory of the sums is kept."""
+        self._factors.clear()
+        self._contributions.clear()
+        for some in itertools.chain(self._sums, *self._sections.values()):
+            some.sum.clear()
 
     def add(
         self,

@@ -48,8 +48,7 @@ class ExactSum:
     """
 
     def __init__(self, values: int, scale_bits: int, slots: int, max_delta: float = math.inf) -> None:
-        self._shifted = np.zeros(values, dtype=np.int64)
-        self._shift_count = 0
+        self._shifted = np.empty(values, dtype=np.int64)
         self._scale_bits = scale_bits
         self._slots = slots
         self._max_delta = max_delta
@@ -57,7 +56,13 @@ class ExactSum:
         self._multiples: defaultdict[int, Counter[int]] = defaultdict(Counter)
         """By the number of a block: Σ weight × (large value ÷ step, rounded), by index."""
         self._scratch = np.empty(min(values, BLOCK), dtype=np.float64)
-        self.update_count = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Removes all updates. The memory is kept: its first use would take as long as adding an update."""
+        self._shifted[:] = 0
+        self._shift_count = self.update_count = 0
+        self._multiples.clear()
 
     def add(self, delta: Values, weight: float, max_magnitude: float | None = None, first: int = 0) -> None:
         """Adds ``weight`` × ``delta``, from its value ``first`` on. The caller has checked both against their caps.
@@ -81,8 +86,7 @@ class ExactSum:
             if split:
                 block = self._rest(block, start, int(weight))
             scaled = self._scratch[: len(block)]
-            scaled[:] = block
-            scaled *= factor
+            np.multiply(block, factor, out=scaled, dtype=np.float64)
             total = self._shifted[start : start + BLOCK]
             if use_shift:
                 scaled += _SHIFT

@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
@@ -28,6 +29,8 @@ MAX_VALUES: Final = 2**33
 MAX_NAME: Final = 256
 """Characters of an array's name."""
 MAX_DIMENSIONS: Final = 16
+MAGNITUDE_BLOCK: Final = 2**17
+"""Values that `magnitude` looks at twice."""
 
 ArrayRole = Literal["parameter", "buffer"]
 """A parameter is trained (optimisers, clipping and distances use only these).
@@ -69,12 +72,12 @@ class Manifest(BaseModel):
             raise ValueError(f"arrays: {self.values} values, expected at most {MAX_VALUES}")
         return self
 
-    @property
+    @cached_property
     def values(self) -> int:
         """The number of elements of the whole section."""
         return sum(array.values for array in self.arrays)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """BLAKE3 (hex) of the canonical JSON ``[[name, [shape…], role], …]``."""
         rows = [[a.name, list(a.shape), a.role] for a in self.arrays]
@@ -130,7 +133,13 @@ def unflatten(vector: Vector, manifest: Manifest) -> dict[str, Vector]:
 def magnitude(vector: Vector) -> float:
     """The largest magnitude in ``vector``; infinite or NaN if one of its values is. 0 for an empty vector.
 
-    One pass for the minimum and one for the maximum, without a temporary array; both are NaN if a value is
-    NaN.
+    One pass for the minimum and one for the maximum of each block, which stays in the cache, without a temporary array;
+    both are NaN if a value is NaN.
     """
-    return max(float(vector.max(initial=0.0)), -float(vector.min(initial=0.0)))
+    largest = 0.0
+    for start in range(0, len(vector), MAGNITUDE_BLOCK):
+        block = vector[start : start + MAGNITUDE_BLOCK]
+        largest = max(float(block.max()), -float(block.min()), largest)
+        if not math.isfinite(largest):
+            break
+    return largest
