@@ -7,6 +7,7 @@
 ``process``   one worker process, seen from outside
 ``jobs``      what a worker is asked, and what it answers
 ``protocol``  the frames that carry jobs
+``cached_model``  a model that a worker keeps
 ``worker``    the program that runs in the process
 ``torch_import``  imports torch before there is work
 ``training_result``  the memory that a training writes to

@@ -8,7 +8,7 @@ import numpy as np
 
 from fl_edge.training.executor import TrainedUpdate, encoding_seed
 from fl_edge.workers.jobs import TrainJob, TrainOutcome, Vectors, sections_of
-from fl_shared.system.shared_memory import SharedBytes
+from fl_shared.system.shared_memory import MemoryPool, SharedBytes
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.section import SectionFormat, decoded
 from fl_shared.tensors.manifest import Manifest, Vector
@@ -19,15 +19,16 @@ ERROR: Final = "@error"
 
 
 class ResultBuffer:
-    """The shared memory that a training job writes its vector into."""
+    """The shared memory of ``pool`` that a training job writes its vector into."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: MemoryPool) -> None:
+        self._pool = pool
         self.memory = SharedBytes.new(0)
         self.vector: Vector = np.empty(0, np.float32)
 
     def allocate(self, values: int) -> Vector:
         """See `executor.VectorAllocator`."""
-        self.memory = SharedBytes.new(FLOAT32.size(values))
+        self.memory = self._pool.lend(FLOAT32.size(values))
         self.vector = FLOAT32.decode(self.memory.view)
         return self.vector
 

@@ -18,19 +18,18 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NoReturn, assert_never, cast
-
-import numpy as np
+from typing import NoReturn, assert_never, cast
 
 from fl_edge.errors import CancelledError
 from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.executor import Executor, TrainedUpdate
 from fl_edge.training.factory import executor_for
 from fl_edge.training.local_part import LOCAL, PERSONAL
+from fl_edge.workers.cached_model import CachedModel
 from fl_edge.workers.failures import failure_of
 from fl_edge.workers.jobs import (
     EvaluateJob,
@@ -60,30 +59,12 @@ from fl_edge.workers.protocol import (
 )
 from fl_edge.workers.torch_import import import_torch
 from fl_edge.workers.training_result import ERROR, ResultBuffer, train_outcome
-from fl_shared.protocol.messages import Partition, UpdateMetrics
+from fl_shared.protocol.messages import UpdateMetrics
+from fl_shared.system.shared_memory import MemoryPool
 from fl_shared.tensors.encodings.float32 import FLOAT32
-from fl_shared.tensors.encodings.section import SectionFormat, decoded
 from fl_shared.tensors.manifest import Vector
 
-
-@dataclass(slots=True)
-class _CachedModel:
-    """A cached model, and its predictors by task and edge, each made with the first request that needs it."""
-
-    model: CacheModel
-    predictors: dict[
-        tuple[str, str, Partition | None], tuple[str | None, Callable[[bytes], dict[str, Any]]]
-    ] = field(default_factory=dict)
-    """Each with the digest of the local part that it was made with."""
-
-    def weights(self) -> Vector:
-        """Returns a writable copy-on-write view, or a copy, since torch needs writable arrays."""
-        form = SectionFormat.of(self.model.encoding, self.model.manifest)
-        values = form.values_in(self.model.weights.private_view())
-        return values if isinstance(values, np.ndarray) else decoded(values)
-
-
-_Models = Mapping[str, _CachedModel]
+_Models = Mapping[str, CachedModel]
 """The models that a job needs, by digest."""
 
 
@@ -114,6 +95,7 @@ class Worker:
         self._jobs: SimpleQueue[tuple[RunJob, _Models]] = SimpleQueue()
         self._predictions: SimpleQueue[tuple[RunJob, _Models]] = SimpleQueue()
         self._cancel_events: dict[int, threading.Event] = {}
+        self._results = MemoryPool()
 
     def run(self) -> int:
         """Works until the parent closes the socket, which ends the process. Returns 1 if it cannot work at all."""
@@ -132,12 +114,12 @@ class Worker:
             del self._cancel_events[run_job.id]
 
     def _receive(self) -> NoReturn:
-        models: dict[str, _CachedModel] = {}
+        models: dict[str, CachedModel] = {}
         try:
             while (frame := cast(ToWorker | None, read_frame(self._stream))) is not None:
                 match frame:
                     case CacheModel(digest=digest):
-                        models[digest] = _CachedModel(frame)
+                        models[digest] = CachedModel(frame)
                     case EvictModel(digest=digest):
                         models.pop(digest, None)
                     case RunJob(id=number, job=job):
@@ -215,7 +197,7 @@ class Worker:
     def _train(
         self, executor: Executor, job: TrainJob, models: _Models, cancelled: Callable[[], bool]
     ) -> TrainOutcome:
-        result = ResultBuffer()
+        result = ResultBuffer(self._results)
         if job.base is None:
             examples = executor.summarize(job.client, job.partition).examples
             manifest = executor.initial_weights(job.settings.seed, result.allocate)
@@ -223,7 +205,7 @@ class Worker:
             return train_outcome(job, manifest, result, first)
         model = models[job.base]
         manifest, weights = model.model.manifest, model.weights()
-        _check_finite(weights)
+        model.check_finite()
         kept = {} if job.own is None else job.own.parts()
         vectors = {name: FLOAT32.decode(data) for name, data in kept.items()}
         local, error = vectors.pop(LOCAL, None), vectors.pop(ERROR, None)
@@ -276,13 +258,6 @@ def _end_after_error() -> NoReturn:
         traceback.print_exc()
     finally:
         os._exit(1)
-
-
-def _check_finite(weights: Vector) -> None:
-    """Raises ``ValueError`` for a value that is not finite. Without a copy: NaN carries over to min and max."""
-    if len(weights) and not np.isfinite((weights.min(), weights.max())).all():
-        index = int(np.argmin(np.isfinite(weights)))
-        raise ValueError(f"the received model: value {index} is {weights[index]}, expected a finite number")
 
 
 def _model_digests(job: Job) -> tuple[str, ...]:

@@ -12,8 +12,9 @@ from PIL import Image
 from fl_edge.errors import EdgeError
 from fl_edge.tasks import pictures
 from fl_edge.workers import jobs, protocol
+from fl_edge.workers.cached_model import CachedModel
 from fl_edge.workers.failures import failure_of
-from fl_edge.workers.worker import Worker, _CachedModel
+from fl_edge.workers.worker import Worker
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import Manifest
 
@@ -64,7 +65,7 @@ class InlinePool:
 
     def _do(self, job: jobs.Job, model: protocol.CacheModel | None) -> int:
         self._jobs += 1
-        given = {} if model is None else {model.digest: _CachedModel(model)}
+        given = {} if model is None else {model.digest: CachedModel(model)}
         outcome: jobs.JobOutcome
         try:
             if isinstance(job, jobs.PredictJob):

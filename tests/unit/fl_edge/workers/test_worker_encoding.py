@@ -9,6 +9,7 @@ from fl_edge.training.executor import TrainedUpdate
 from fl_edge.workers.jobs import JobResult, TrainJob, TrainOutcome
 from fl_edge.workers.training_result import ERROR, ResultBuffer, train_outcome
 from fl_shared.protocol.messages import UpdateMetrics
+from fl_shared.system.shared_memory import MemoryPool
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.registry import ENCODINGS
 from fl_shared.tensors.encodings.section import SectionFormat, decoded
@@ -24,7 +25,7 @@ MANIFEST = Manifest(arrays=(ArraySpec(name="w", shape=(3,)),))
 
 def test_a_worker_copies_its_result_only_to_encode_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENCODINGS, "f16", Float16())
-    result = ResultBuffer()
+    result = ResultBuffer(MemoryPool())
     result.allocate(3)[:] = VALUES
     assert result.encoded(SectionFormat.of("f32", MANIFEST), seed=0) is result.memory
     assert FLOAT32.decode(result.memory.view).tobytes() == VALUES.tobytes()
@@ -52,7 +53,7 @@ def test_a_worker_trains_in_the_encoding_that_is_asked_for(monkeypatch: pytest.M
 def trained(delta: list[float], error: np.ndarray | None, encoding: str = "topk:0.5") -> TrainOutcome:
     """What a worker makes of a training with this delta, and of what was lost before."""
     manifest = Manifest(arrays=(ArraySpec(name="w", shape=(4,)),))
-    result = ResultBuffer()
+    result = ResultBuffer(MemoryPool())
     result.allocate(4)[:] = delta
     job = TrainJob("7", "digits", partition(), "b" * 64, training_request(), 1, encoding)
     return train_outcome(
