@@ -2,6 +2,8 @@
 
 ============  ===================================================================
 ``pool``      gives jobs to workers, and starts those that died anew
+``slot``      the place of a worker in the pool
+``deadlines``  watches how long jobs take
 ``failures``  what a job that failed is answered with
 ``limits``    how long a pool waits for its workers, and how much they keep
 ``process``   one worker process, seen from outside

@@ -9,21 +9,19 @@ with its parent in any case.
 from __future__ import annotations
 
 import itertools
-import math
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final, assert_never
 
+from fl_edge.workers.deadlines import Deadlines
 from fl_edge.workers.failures import log_trace
 from fl_edge.workers.jobs import (
     EvaluateJob,
     FailureKind,
     FailureOutcome,
-    Job,
     JobResult,
     LoadJob,
     PredictJob,
@@ -35,14 +33,13 @@ from fl_edge.workers.process import WORKER, WorkerProcess
 from fl_edge.workers.protocol import (
     CacheModel,
     CancelJob,
-    EvictModel,
     FromWorker,
     JobFinished,
     Ready,
     RunJob,
-    ToWorker,
     WorkerUnavailable,
 )
+from fl_edge.workers.slot import PendingJob, Slot
 from fl_shared.protocol.messages import Correction, Partition, Split, TrainingRequest
 from fl_shared.system.backoff import backoff
 from fl_shared.system.flood_control import TurnQueue
@@ -51,43 +48,8 @@ from fl_shared.tensors.manifest import Manifest
 
 MAX_RESTART_DELAY: Final = 30.0
 """Seconds."""
-MAX_CACHED_MODELS: Final = 4
-"""The most models that one worker keeps, if they have at most `Limits.bytes_kept` bytes in all."""
 MAX_PREDICTIONS_PER_WORKER: Final = 4
 """The most prediction jobs that one worker has at a time."""
-
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """One worker and its replacements. Guarded by the pool's lock."""
-
-    number: int
-    process: WorkerProcess | None = None
-    ready: bool = False
-    job: int | None = None
-    predictions: set[int] = field(default_factory=set)
-    models: OrderedDict[str, int] = field(default_factory=OrderedDict)
-    """The bytes of each model that the worker keeps, by digest; the most recently used is last."""
-    failures: int = 0
-    fatal_error: str | None = None
-    """Why the worker is not started again; None if it is."""
-    kill_reason: str | None = None
-    """Why the pool has killed the worker; None if it has not."""
-
-    def send(self, frame: ToWorker) -> None:
-        assert self.process is not None
-        self.process.send(frame)
-
-
-@dataclass(slots=True, eq=False)
-class _PendingJob:
-    job: Job
-    models: tuple[CacheModel, ...] = ()
-    asker: str | None = None
-    slot: _Slot | None = None
-    cancelled: bool = False
-    deadline: float = math.inf
-    """When its worker is killed, on the monotonic clock; infinite while it waits for one."""
 
 
 class Pool:
@@ -120,19 +82,18 @@ class Pool:
         self._on_done = on_done
         self._lock = threading.RLock()
         self._closing = threading.Event()
-        self._deadline_set = threading.Event()
         self._job_ids = itertools.count(1)
-        self._pending: dict[int, _PendingJob] = {}
+        self._pending: dict[int, PendingJob] = {}
         self._queue: deque[int] = deque()
         self._prediction_queue: TurnQueue[str | None, int] = TurnQueue()
-        self._slots = [_Slot(number) for number in range(workers)]
+        self._slots = [Slot(number) for number in range(workers)]
+        self._deadlines = Deadlines(self._kill_late)
         self._supervisors = [
             threading.Thread(target=self._supervise, args=(slot,), name=f"worker-{slot.number}", daemon=True)
             for slot in self._slots
         ]
         for supervisor in self._supervisors:
             supervisor.start()
-        threading.Thread(target=self._watch, name="job-watch", daemon=True).start()
 
     # --- jobs that can be submitted; each method returns the job's id
 
@@ -146,7 +107,7 @@ class Pool:
         test: bool = False,
     ) -> int:
         """Submits a job that summarizes a partition: the result is a `LoadOutcome`. See `LoadJob`."""
-        return self._submit(_PendingJob(LoadJob(client, task, partition, run_weights, test)))
+        return self._submit(PendingJob(LoadJob(client, task, partition, run_weights, test)))
 
     def train(
         self,
@@ -172,7 +133,7 @@ class Pool:
         job = TrainJob(
             client, task, partition, digest, settings, round, encoding, correction, digests, own, personal
         )
-        return self._submit(_PendingJob(job, (*([] if base is None else [base]), *vectors.values())))
+        return self._submit(PendingJob(job, (*([] if base is None else [base]), *vectors.values())))
 
     def evaluate(
         self, client: str, task: str, split: Split, partition: Partition | None, model: CacheModel,
@@ -181,7 +142,7 @@ class Pool:
         """Submits an evaluation of ``model`` on a split: the result is an `EvaluateOutcome`. ``local``: see there."""
         needed, digest = _with_local(model, local)
         return self._submit(
-            _PendingJob(EvaluateJob(client, task, split, partition, model.digest, digest), needed)
+            PendingJob(EvaluateJob(client, task, split, partition, model.digest, digest), needed)
         )
 
     def predict(
@@ -191,7 +152,7 @@ class Pool:
         """Submits a request of ``asker``, which ``client`` answers with ``model``: the result is a `PredictOutcome`."""
         needed, digest = _with_local(model, local)
         return self._submit(
-            _PendingJob(PredictJob(task, model.digest, payload, client, partition, digest), needed, asker)
+            PendingJob(PredictJob(task, model.digest, payload, client, partition, digest), needed, asker)
         )
 
     def cancel(self, job_id: int) -> None:
@@ -203,7 +164,7 @@ class Pool:
             pending.cancelled = True
             if pending.slot is not None:
                 pending.slot.send(CancelJob(job_id))
-                self._set_deadline(pending, self._limits.cancel_grace)
+                self._deadlines.set(job_id, self._limits.cancel_grace)
                 return
             self._queue.remove(job_id)
             del self._pending[job_id]
@@ -214,7 +175,7 @@ class Pool:
     def close(self) -> None:
         """Ends all workers at once; waits at most twice ``close_grace``. Unfinished jobs get no result."""
         self._closing.set()
-        self._deadline_set.set()
+        self._deadlines.close()
         with self._lock:
             processes = [slot.process for slot in self._slots if slot.process is not None]
             for process in processes:
@@ -229,7 +190,7 @@ class Pool:
 
     # --- the queue of jobs
 
-    def _submit(self, pending: _PendingJob) -> int:
+    def _submit(self, pending: PendingJob) -> int:
         with self._lock:
             job_id = next(self._job_ids)
             refusal = self._fatal_error()
@@ -265,29 +226,13 @@ class Pool:
             slot.predictions.add(job_id)
             self._assign(slot, job_id)
 
-    def _assign(self, slot: _Slot, job_id: int) -> None:
+    def _assign(self, slot: Slot, job_id: int) -> None:
         pending = self._pending[job_id]
         pending.slot = slot
-        self._set_deadline(pending, self._limits.seconds_for(pending.job))
-        self._ensure_cached(slot, pending.models)
+        self._deadlines.set(job_id, self._limits.seconds_for(pending.job))
+        slot.ensure_cached(pending.models, self._limits.bytes_kept)
         pending.models = ()
         slot.send(RunJob(job_id, pending.job))
-
-    def _ensure_cached(self, slot: _Slot, models: tuple[CacheModel, ...]) -> None:
-        """Sends the worker the models of a job that it does not have, and evicts the least recently used others.
-
-        The worker handles models and jobs in the order sent, so a job that it has does not lose its models.
-        """
-        for model in models:
-            if model.digest not in slot.models:
-                slot.send(model)
-                slot.models[model.digest] = model.weights.size
-            slot.models.move_to_end(model.digest)
-        while len(slot.models) > max(1, len(models)) and (
-            len(slot.models) > MAX_CACHED_MODELS or sum(slot.models.values()) > self._limits.bytes_kept
-        ):
-            digest, _ = slot.models.popitem(last=False)
-            slot.send(EvictModel(digest))
 
     def _deliver(self, results: list[JobResult]) -> None:
         for result in results:
@@ -301,7 +246,7 @@ class Pool:
 
     # --- workers; each slot has a thread that starts its worker, receives from it and replaces it
 
-    def _supervise(self, slot: _Slot) -> None:
+    def _supervise(self, slot: Slot) -> None:
         while not self._closing.is_set():
             detail = self._run_worker(slot)
             with self._lock:
@@ -314,7 +259,7 @@ class Pool:
             if slot.fatal_error is not None or self._closing.wait(delay):
                 return
 
-    def _run_worker(self, slot: _Slot) -> str:
+    def _run_worker(self, slot: Slot) -> str:
         """Runs one worker process until it ends. Returns how it ended, for people."""
         try:
             process = WorkerProcess(
@@ -336,7 +281,7 @@ class Pool:
             del frame  # it may hold a large vector
         return slot.kill_reason or process.exit_reason()
 
-    def _on_frame(self, slot: _Slot, frame: FromWorker) -> None:
+    def _on_frame(self, slot: Slot, frame: FromWorker) -> None:
         results: list[JobResult] = []
         with self._lock:
             match frame:
@@ -349,7 +294,7 @@ class Pool:
                     slot.predictions.discard(job_id)
                     if slot.job == job_id:
                         slot.job = None
-                    pending = self._pending.pop(job_id)
+                    pending = self._take(job_id)
                     if isinstance(outcome, FailureOutcome) and outcome.trace:
                         log_trace(outcome.trace)
                     results.append(JobResult(job_id, pending.job, outcome, seconds))
@@ -358,11 +303,12 @@ class Pool:
             self._dispatch()
         self._deliver(results)
 
-    def _fail_lost_jobs(self, slot: _Slot, detail: str) -> list[JobResult]:
+    def _fail_lost_jobs(self, slot: Slot, detail: str) -> list[JobResult]:
         """Returns failures for the jobs of a dead worker; for all jobs if it was the last. Needs the lock."""
         slot.process, slot.ready, slot.kill_reason = None, False, None
         lost_jobs = [*slot.predictions, *([] if slot.job is None else [slot.job])]
-        slot.job, slot.predictions, slot.models = None, set(), OrderedDict()
+        slot.job, slot.predictions = None, set()
+        slot.models.clear()
         fatal_error = self._fatal_error()
         if fatal_error is not None:
             detail = fatal_error
@@ -370,7 +316,7 @@ class Pool:
                 lost_jobs += [queue.popleft() for _ in range(len(queue))]
         results = []
         for job_id in lost_jobs:
-            pending = self._pending.pop(job_id)
+            pending = self._take(job_id)
             failed = (
                 FailureOutcome("cancelled", "cancelled")
                 if pending.cancelled
@@ -379,29 +325,21 @@ class Pool:
             results.append(JobResult(job_id, pending.job, failed, 0.0))
         return results
 
-    def _set_deadline(self, pending: _PendingJob, seconds: float) -> None:
-        pending.deadline = time.monotonic() + seconds
-        self._deadline_set.set()
+    def _take(self, job_id: int) -> PendingJob:
+        """Removes a job that has ended. The caller holds the lock."""
+        self._deadlines.discard(job_id)
+        return self._pending.pop(job_id)
 
-    def _watch(self) -> None:
-        """Kills the workers whose jobs have taken too long. Runs on a thread of its own."""
-        next_deadline = math.inf
-        while not self._closing.is_set():
-            self._deadline_set.wait(None if next_deadline == math.inf else next_deadline - time.monotonic())
-            self._deadline_set.clear()
-            now, next_deadline = time.monotonic(), math.inf
-            with self._lock:
-                for pending in self._pending.values():
-                    slot = pending.slot
-                    if slot is None or slot.process is None:
-                        continue
-                    if now < pending.deadline:
-                        next_deadline = min(next_deadline, pending.deadline)
-                    else:
-                        late = f"the task did not end within {self._limits.seconds_for(pending.job):g} s"
-                        reason = "a cancelled job did not end" if pending.cancelled else late
-                        slot.kill_reason = f"{reason}: its worker process was killed"
-                        slot.process.kill()
+    def _kill_late(self, job_id: int) -> None:
+        """Kills the worker of a job that has taken too long."""
+        with self._lock:
+            pending = self._pending.get(job_id)
+            if pending is None or pending.slot is None or pending.slot.process is None:
+                return  # it has just ended
+            late = f"the task did not end within {self._limits.seconds_for(pending.job):g} s"
+            reason = "a cancelled job did not end" if pending.cancelled else late
+            pending.slot.kill_reason = f"{reason}: its worker process was killed"
+            pending.slot.process.kill()
 
 
 def _with_local(model: CacheModel, local: CacheModel | None) -> tuple[tuple[CacheModel, ...], str | None]:

@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.task import LoadContext
 from fl_edge.training import local_training
-from fl_edge.workers import limits, pool, protocol
+from fl_edge.workers import limits, protocol
 from fl_edge.workers.jobs import (
     EvaluateOutcome,
     ExampleOutcome,
@@ -28,6 +28,7 @@ from fl_edge.workers.jobs import (
 from fl_edge.workers.pool import MAX_PREDICTIONS_PER_WORKER
 from fl_edge.workers.process import WorkerProcess
 from fl_edge.workers.protocol import CacheModel
+from fl_edge.workers.slot import MAX_CACHED_MODELS
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest
@@ -179,7 +180,7 @@ def test_each_digest_is_a_model_of_its_own_and_the_model_comes_again_when_forgot
             answer = harness.expect(PredictOutcome, job).answer
             assert answer["probabilities"] == pytest.approx(expected["probabilities"])
     for slot in harness.pool._slots:
-        assert len(slot.models) <= pool.MAX_CACHED_MODELS
+        assert len(slot.models) <= MAX_CACHED_MODELS
 
 
 def test_failures_are_of_a_kind(harness: PoolHarness, first: CacheModel) -> None:
