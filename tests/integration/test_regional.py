@@ -133,9 +133,10 @@ def test_two_regions_make_the_bits_of_the_flat_run_though_one_is_killed_in_each_
 def test_a_relay_is_killed_before_each_kind_of_effect(
     tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
-    broker = mosquitto.url
-    expected = flat(tmp_path, broker, 4)
-    run = stack.enter_context(programs.aggregator(tmp_path, broker, *RUN, *sizes_of(2, 2)))
+    """The models are published in bf16."""
+    broker, bf16 = mosquitto.url, ("--model-encoding", "bf16")
+    expected = flat(tmp_path, broker, 4, *bf16)
+    run = stack.enter_context(programs.aggregator(tmp_path, broker, *RUN, *sizes_of(2, 2), *bf16))
     stack.enter_context(relay(tmp_path, "south", broker, broker, 2, 4))
     for name, ids in (("north", "0-1"), ("south", "2-3")):
         stack.enter_context(fleet(tmp_path, broker, name, ids))

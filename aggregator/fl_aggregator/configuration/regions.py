@@ -45,4 +45,5 @@ def regional_sums(settings: Settings) -> m.RegionalSums:
         fold=settings.fold_settings,
         slots=settings.slots,
         encoding=settings.encoding,
+        model_encoding=settings.model_encoding,
     )

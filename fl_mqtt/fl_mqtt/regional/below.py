@@ -74,6 +74,7 @@ def settings_of(
         max_delta=sums.fold.max_delta,
         max_buffer=sums.fold.max_buffer,
         encoding=sums.encoding,
+        model_encoding=sums.model_encoding,
         prefix=prefix,
         region=Region(name=options.name, edges=options.edges),
         sums=Sums(combine=sums.combine, transforms=sums.transforms, norms=sums.norms),

@@ -13,9 +13,8 @@ from fl_aggregator.round import events as on
 from fl_aggregator.round.state import Run, collected_round
 from fl_aggregator.storage.checkpoint import Model
 from fl_edge.messaging.model_store import FetchedModel
-from fl_shared.errors import RunFailed
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.encodings.section import SectionFormat, decoded
 
 MOST_RESULTS: Final = 16
 """Results and announcements that are remembered."""
@@ -76,15 +75,12 @@ class Versions:
         return result.outcome == "committed" and self._region in result.participants
 
     def hold(self, reference: m.ModelReference, fetched: FetchedModel) -> None:
-        """Holds a version, unless a newer one is held. Raises ``RunFailed`` if it is not in float32."""
+        """Holds a version, unless a newer one is held."""
         section = fetched.weights
-        if section.encoding != FLOAT32.name:
-            raise RunFailed(
-                f"the run above publishes models in {section.encoding!r}, expected {FLOAT32.name!r}"
-            )
         if self._held is None or self._held[0].version < reference.version:
-            weights = FLOAT32.decode(section.data).copy()  # the store gives the memory up
-            self._held = reference, Model(section.manifest, weights, reference.digest)
+            form = SectionFormat.of(section.encoding, section.manifest)
+            weights = decoded(form.values_in(section.data))  # a copy, since the store gives the memory up
+            self._held = reference, Model(section.manifest, weights, reference.digest, section.encoding)
 
     def forget_held(self) -> None:
         """Holds none any more."""

@@ -102,7 +102,7 @@ class RegionalSums(Fragment):
 
     ``combine`` and ``transforms``: specifications of parts of the strategy. ``norms``: whether it must say how long
     each update is. ``fold``: caps of each edge's update. ``slots``: the most edges whose updates
-    are in a round's sum. ``encoding``: of their updates.
+    are in a round's sum. ``encoding``: of their updates; ``model_encoding``: of the models.
     """
 
     combine: Specification
@@ -111,6 +111,7 @@ class RegionalSums(Fragment):
     fold: FoldSettings
     slots: Annotated[int, Field(ge=1, le=1_000_000)]
     encoding: EncodingName
+    model_encoding: EncodingName
 
 
 class Registration(Message):
