@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from fl_edge.session.state import Identity
 from fl_edge.session.work import EvaluationScores
 from fl_edge.storage.own_state_files import OwnStateFiles
 from fl_edge.tasks.synthetic import NAME_PREFIX
-from fl_edge.training.executor import edge_seed
+from fl_edge.training.executor import TrainedUpdate, edge_seed
 from fl_edge.training.local_part import LOCAL, PERSONAL
+from fl_edge.workers.jobs import TrainJob
+from fl_edge.workers.training_result import ERROR, ResultBuffer, train_outcome
 from fl_mqtt.simulation.virtual.aggregator import Aggregator
 from fl_mqtt.simulation.virtual.devices import DATA_CENTRE, Device
 from fl_mqtt.simulation.virtual.edge import Edge
@@ -28,6 +30,7 @@ from fl_mqtt.simulation.virtual.network import Faults, Link, Network
 from fl_mqtt.simulation.virtual.world import World
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.task_spec import keeps_local
+from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 from fl_shared.tensors.sections import DELTA, ModelSection, model_digest
 from fl_shared.transfer.upload import FinishedUpdate
@@ -61,14 +64,15 @@ class InstantJobs:
         del self._work[client, job]
 
     def result(self, client: str, job: int, now: float) -> JobEvent:
-        match self._work.pop((client, job)).effect:
+        work = self._work.pop((client, job))
+        match work.effect:
             case effects.Load():
                 return events.PartitionLoaded(now, job, EXAMPLES, 0, MANIFEST.digest)
             case effects.Train(selected=selected):
                 self.trained.append((client, selected.round))
-                base = None if selected.base is None else selected.base.digest
-                kept = {LOCAL: memoryview(bytes(4))} if base and keeps_local(selected.task) else {}
-                made = update(client, selected.round, base, selected.training.seed)
+                made, kept = encoded(client, selected, work.own or {})
+                if selected.base and keeps_local(selected.task):
+                    kept[LOCAL] = memoryview(bytes(4))
                 self.made[client, made.digest] = made
                 return events.Trained(now, job, made, kept)
             case effects.Evaluate():
@@ -95,6 +99,23 @@ def update(client: str, number: int, base: str | None, seed: int) -> FinishedUpd
         base=base, digest=model_digest([section]), examples=EXAMPLES, steps=0 if base is None else 1,
         seconds=0.0, metrics=m.UpdateMetrics(), sections=(section,),
     )  # fmt: skip
+
+
+def encoded(
+    client: str, selected: m.Selected, own: Mapping[str, memoryview]
+) -> tuple[FinishedUpdate, dict[str, memoryview]]:
+    """The update that ``client`` makes in a round, in its encoding, and what it keeps, as its worker makes them."""
+    base, seed = None if selected.base is None else selected.base.digest, selected.training.seed
+    exact, result = update(client, selected.round, base, seed), ResultBuffer()
+    result.allocate(VALUES)[:] = delta_of(seed, selected.round, client)
+    part = m.Partition(index=0, count=1, scheme="iid", seed=0, holdout=0)
+    job = TrainJob(client, selected.task, part, base, selected.training, selected.round, selected.encoding)
+    trained = TrainedUpdate(result.vector, exact.examples, exact.steps, exact.seconds, exact.metrics)
+    error = FLOAT32.decode(own[ERROR]) if ERROR in own else None
+    outcome = train_outcome(job, MANIFEST, result, trained, error)
+    section = ModelSection(DELTA, MANIFEST, outcome.delta.view, outcome.encoding)
+    kept = {} if outcome.own is None else dict(outcome.own.parts())
+    return replace(exact, digest=outcome.digest, sections=(section,)), kept
 
 
 @dataclass
