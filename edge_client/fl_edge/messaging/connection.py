@@ -120,6 +120,11 @@ class EdgeConnection:
         }
         return [name for name in refused if name in essential]
 
+    @property
+    def receiving_at(self) -> float | None:
+        """See `Connection.receiving_at`."""
+        return self._connection.receiving_at
+
     def change_subscriptions(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
         """Changes the subscriptions to the topics of models.
 

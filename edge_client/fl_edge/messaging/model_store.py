@@ -64,6 +64,10 @@ class FetchedModel:
 class Transport(Protocol):
     """A connection over which a model can be fetched (`connection.EdgeConnection`)."""
 
+    @property
+    def receiving_at(self) -> float | None:
+        """When the last bytes came of a large message that is still coming; null if none is."""
+
     def change_subscriptions(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
         """Changes the subscriptions to the topics of models; a request may be dropped."""
 
@@ -257,6 +261,8 @@ class ModelStore:
             else:
                 self._retry_at = now + TRANSPORT_RETRY_DELAY
                 return
+        if (receiving_at := transport.receiving_at) is not None:
+            entry.download.message_under_way(receiving_at)
         overdue_before = entry.download.overdue_topics
         change = entry.download.subscription_changes(now)
         if (overdue := entry.download.overdue_topics - overdue_before) and entry.transport_client is not None:

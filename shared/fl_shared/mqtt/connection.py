@@ -39,6 +39,10 @@ class Link(Protocol):
     It ends with a call of `Connection.link_ended` or `Connection.link_ended_unanswered`.
     """
 
+    @property
+    def receiving_at(self) -> float | None:
+        """When the last bytes of a packet came that is not complete yet (monotonic clock); null if not known."""
+
     def open(self) -> None:
         """Opens the byte stream. Blocks, so it runs on an opener's thread.
 
@@ -104,6 +108,12 @@ class Connection:
     def limits(self) -> Connected | None:
         """The limits that the broker announced, or None while not connected."""
         return self._limits
+
+    @property
+    def receiving_at(self) -> float | None:
+        """When the last bytes came of a large packet that is still coming (monotonic clock); null if none is."""
+        link = self._active_link
+        return None if link is None else link.receiving_at
 
     def publish(
         self,

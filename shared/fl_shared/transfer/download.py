@@ -35,7 +35,7 @@ REQUEST_WINDOW_BYTES: Final = 16 * 2**20
 SUBSCRIBE_BATCH: Final = 8
 """Filters in one SUBSCRIBE packet. The next one follows when that many topics of the window have arrived."""
 REQUEST_TIMEOUT: Final = 5.0
-"""Seconds without a message until requests are repeated; doubles up to `MAX_REQUEST_TIMEOUT`."""
+"""Seconds without a message, or bytes of one, until requests are repeated; doubles up to `MAX_REQUEST_TIMEOUT`."""
 MAX_REQUEST_TIMEOUT: Final = 30.0
 SLOW_LINK_FACTOR: Final = 3.0
 """On a slow link, the timeout is at least this many times as long as the last chunks took."""
@@ -99,7 +99,7 @@ class ModelDownload:
         self._requests: dict[ModelDataTopic, _TopicRequest] = {}
         self._received_topics: list[ModelDataTopic] = []
         """Topics that have arrived, but are still subscribed to."""
-        self._last_received_at = -math.inf
+        self._last_received_at = self._bytes_came_at = -math.inf
         self._chunk_interval = 0.0
         self._invalid_count = 0
         self._last_error = ""
@@ -113,6 +113,10 @@ class ModelDownload:
         if self._assembly is None:
             return "its manifest has not arrived"
         return f"{self._assembly.received_count} of {self._assembly.manifest.chunks} chunks have arrived"
+
+    def message_under_way(self, at: float) -> None:
+        """Records that a message is still coming, of which bytes came ``at``: others can only come behind it."""
+        self._bytes_came_at = max(self._bytes_came_at, at)
 
     # --- asking -------------------------------------------------------------------------------------------
 
@@ -157,7 +161,8 @@ class ModelDownload:
             max(self._request_timeout, SLOW_LINK_FACTOR * self._chunk_interval),
             MAX_REQUEST_TIMEOUT,
         )
-        return max(request.requested_at, self._last_received_at) + max(self._request_timeout, delay)
+        since = max(request.requested_at, self._last_received_at, self._bytes_came_at)
+        return since + max(self._request_timeout, delay)
 
     def _topics_to_retry(self, now: float) -> list[ModelDataTopic]:
         """The topics to ask for again; also halves the window if there are any."""

@@ -45,6 +45,8 @@ class FakeConnection:
         if not retain:
             self._published(topic, b"".join(Publish(topic, payload, qos, retain).pieces))
 
+    receiving_at: float | None = None
+
     def close(self, *, graceful: bool, timeout: float = 0.0) -> None:
         pass
 

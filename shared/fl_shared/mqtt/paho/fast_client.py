@@ -101,6 +101,11 @@ class FastClient(Client):
 
     # --- receiving ----------------------------------------------------------------------------------------
 
+    @property
+    def receiving_at(self) -> float | None:
+        """When the last bytes of a packet came that is not complete yet (monotonic clock); null if there is none."""
+        return None if self._body is None else self._last_bytes_received
+
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # noqa: ARG002  paho's signature
         """Handles all packets that one read brings, or reads more of a large packet."""
         sock = cast(Stream | None, self._sock)

@@ -112,6 +112,10 @@ class PahoLink:
         self._thread.loop.add_reader(sock, self._on_readable)
         self._run_step(self._client.loop_write)
 
+    @property
+    def receiving_at(self) -> float | None:
+        return self._client.receiving_at if isinstance(self._client, FastClient) else None
+
     def put(self, item: Outgoing, size: int = 0) -> bool:
         is_queued = self._outbox.put(item, size)
         if is_queued and not self._flush_scheduled:

@@ -21,8 +21,11 @@ class FakeConnection:
 
     def __init__(self) -> None:
         self.topics: set[t.Topic] = set()
+        self.requests = 0
+        self.receiving_at: float | None = None
 
     def change_subscriptions(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
+        self.requests += bool(subscribe)
         self.topics -= set(unsubscribe)
         self.topics |= set(subscribe)
 
@@ -129,6 +132,22 @@ def test_what_does_not_come_is_asked_for_again() -> None:
     assert asked == []
     fleet.store.advance(5.0)
     assert [(set(subscribe), set(unsubscribe)) for subscribe, unsubscribe in asked] == [(TOPICS, TOPICS)]
+
+
+def test_what_is_still_coming_is_not_asked_for_again() -> None:
+    """A chunk of 200 kB takes 25 s over 64 kbit/s; when its bytes stop for 5 s, it is asked for again."""
+    fixture = Fixture("a")
+    fixture.fetch(A)
+    connection = fixture.connections["a"]
+    for second in range(1, 26):
+        connection.receiving_at = second - 0.1
+        fixture.store.advance(float(second))
+        assert connection.requests == 1
+    fixture.store.advance(29.0)
+    assert connection.requests == 1
+    fixture.store.advance(30.0)
+    assert connection.requests == 2
+    assert fixture.overdue == ["a"]
 
 
 def test_a_cleared_topic_ends_the_fetch() -> None:

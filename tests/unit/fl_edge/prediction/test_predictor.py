@@ -43,6 +43,8 @@ class FakeConnection:
         self.sent: list[m.Prediction] = []
         self.cleared: list[str] = []
 
+    receiving_at: float | None = None
+
     def change_subscriptions(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
         pass
 
