@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from fl_shared.mqtt.network import Network
+from tests.support import programs
 from tests.support.broker import Mosquitto
 
 # How long an example takes is no property of the code: the machine may be busy.
@@ -82,6 +83,12 @@ def shared_mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosqu
 def light_edges(monkeypatch: pytest.MonkeyPatch) -> None:
     """Edges of dense models train without torch, whose import takes longer than such a test needs besides."""
     monkeypatch.setenv("FL_LIGHT", "1")
+
+
+@pytest.fixture
+def command_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs are not forked (`program_server`), so that they have command lines of their own."""
+    monkeypatch.setattr(programs, "FORKED", False)
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -29,10 +27,9 @@ RUN = (
 
 def compacting(kill_after: int, *arguments: str) -> tuple[int, str]:
     """An aggregator from its start to its end: its exit code, and its log."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.compacting_aggregator", "start", *arguments,
-         "--keepalive", programs.KEEPALIVE],
-        env={**os.environ, "KILL_AFTER": str(kill_after)}, capture_output=True, text=True, timeout=90, check=False,
+    done = programs.run(
+        "tests.support.compacting_aggregator", "start", *arguments, "--keepalive", programs.KEEPALIVE,
+        environment={**os.environ, "KILL_AFTER": str(kill_after)},
     )  # fmt: skip
     return done.returncode, done.stderr
 

@@ -24,7 +24,7 @@ from tests.support.wait import wait_until
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
 RUN = (
-    "--task", "digits", "--clients", "3", "--per-round", "2", "--rounds", "2", "--epochs", "1", "--grace", "0",
+    "--task", "digits-mlp", "--clients", "3", "--per-round", "2", "--rounds", "2", "--epochs", "1", "--grace", "0",
     "--wait", "60", "--deadline", "60",
 )  # fmt: skip
 
@@ -34,7 +34,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     directory = tmp_path_factory.mktemp("resume")
     (directory / "broker").mkdir()
     broker = Mosquitto(directory / "broker")
-    with programs.edges(directory / "edges", broker.url, "0-2") as fleet:
+    with programs.edges(directory / "edges", broker.url, "0-2", "--light") as fleet:
         yield Cluster(broker, fleet, directory, RUN)
     broker.stop()
 

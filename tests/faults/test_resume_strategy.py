@@ -40,7 +40,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     directory = tmp_path_factory.mktemp(request.param)
     (directory / "broker").mkdir()
     broker = Mosquitto(directory / "broker")
-    with programs.edges(directory / "edges", broker.url, "0-4") as fleet:
+    with programs.edges(directory / "edges", broker.url, "0-4", "--light") as fleet:
         yield Cluster(broker, fleet, directory, (*RUN, *STRATEGIES[request.param]))
     broker.stop()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,8 +84,7 @@ def test_an_asynchronous_run_is_signed_and_sealed_as_any_other(site: Provision, 
 def test_an_operator_ends_a_run_with_a_kit(site: Provision, tmp_path: Path) -> None:
     with aggregator(tmp_path, site, "--rounds", "1000") as run:
         wait_until(lambda: "prefix plant7/fl" in run.err, 20, "the run has begun")
-        command = [str(programs.BIN / "fl-aggregator"), "stop", "--kit", kit(site, "operator")]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        ended = programs.run("fl-aggregator", "stop", "--kit", kit(site, "operator"))
         assert ended.returncode == 0, ended.stderr
         assert run.wait() == 130
 
@@ -133,13 +131,11 @@ def test_what_does_not_go_beside_a_kit(site: Provision, tmp_path: Path) -> None:
 def test_another_way_to_the_same_broker(site: Provision) -> None:
     """``--broker`` beside ``--kit``: by another of the names in the broker's certificate, and by none of them."""
     port = site.register.place.port
-    command = [str(programs.BIN / "fl-aggregator"), "stop", "--kit", kit(site, "operator"), "--broker"]
+    command = ("fl-aggregator", "stop", "--kit", kit(site, "operator"), "--broker")
     for host, says in (
         ("localhost", "no run is online"),
         ("127.0.0.2", "certificate is not for '127.0.0.2'"),
     ):
-        ended = subprocess.run(
-            [*command, f"mqtts://{host}:{port}"], capture_output=True, text=True, timeout=120
-        )
+        ended = programs.run(*command, f"mqtts://{host}:{port}")
         assert ended.returncode == 2
         assert says in ended.stderr

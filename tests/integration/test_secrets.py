@@ -12,7 +12,7 @@ from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("light_edges")]
+pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("light_edges", "command_lines")]
 
 PASSWORD = "correct-horse-7f3a9c51"
 WRONG = "battery-staple-2e8d40b6"

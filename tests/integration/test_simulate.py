@@ -144,8 +144,10 @@ def test_first_weights_from_a_plain_state_dict(tmp_path: Path, small: Small) -> 
     assert "Traceback" not in third.err
 
 
+@pytest.mark.usefixtures("light_edges")
 def test_the_target_ends_the_run(tmp_path: Path) -> None:
-    with programs.simulate(tmp_path, *SMALL, "--rounds", "30", "--target", "accuracy=0.3") as run:
+    settings = (*SMALL, "--task", "digits-mlp", "--rounds", "30", "--target", "accuracy=0.3")
+    with programs.simulate(tmp_path, *settings) as run:
         run.ends_well()
     assert run.result["rounds"] < 30
     assert run.result["metrics"]["accuracy"] >= 0.3

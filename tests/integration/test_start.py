@@ -81,6 +81,7 @@ def test_a_run_and_then_predictions_with_plain_clients(tmp_path: Path, mosquitto
         assert re.match(r"edge \d+ could not answer: ", predict.out)
 
 
+@pytest.mark.usefixtures("light_edges")
 def test_what_lies_at_the_broker_during_and_after_a_run(tmp_path: Path, mosquitto: Mosquitto) -> None:
     """Clauses 2, 5.9, 8.2 and 8.4: leftovers of other runs are cleared, a round's topics end with it."""
     for topic, payload in (
@@ -97,7 +98,7 @@ def test_what_lies_at_the_broker_during_and_after_a_run(tmp_path: Path, mosquitt
         programs.edges(tmp_path / "edges", mosquitto.url, "0-2") as fleet,
     ):
         held = Hold(seen, [fleet], 1)
-        with programs.aggregator(tmp_path, mosquitto.url, *SMALL) as run:
+        with programs.aggregator(tmp_path, mosquitto.url, *SMALL, "--task", "digits-mlp") as run:
             held.wait()
             seen.wait_for_message(m.Status, phase="collecting", round=1)
             held.release()
@@ -233,23 +234,23 @@ def test_options_from_the_environment_and_a_file(tmp_path: Path, mosquitto: Mosq
     config = tmp_path / "fl.toml"
     config.write_text('rounds = 3\nper-round = 4\nwait = 0.5\nprefix = "site/fl"\n')
     environment = {**os.environ, "FL_ROUNDS": "7", "FL_BROKER": mosquitto.url}
-    done = subprocess.run(
-        [str(programs.BIN / "fl-aggregator"), "start", "--config", str(config), "--run-dir", str(tmp_path / "run")],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    arguments = ("start", "--config", str(config), "--run-dir", str(tmp_path / "run"))
+    done = programs.run("fl-aggregator", *arguments, environment=environment)
     assert done.returncode == 1, done.stderr
     settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
     assert (settings["rounds"], settings["per_round"], settings["prefix"]) == (7, 4, "site/fl")
 
 
+@pytest.mark.usefixtures("command_lines", "light_edges")
 def test_a_second_run_and_a_resumed_one_accuse_nobody(tmp_path: Path, mosquitto: Mosquitto) -> None:
     """What the first one left at the broker is one line."""
     left = "cleared or replaced"
-    first = programs.aggregator(tmp_path / "first", mosquitto.url, *SMALL)
+    settings = (mosquitto.url, *SMALL, "--task", "digits-mlp")
+    first = programs.aggregator(tmp_path / "first", *settings)
     with programs.edges(tmp_path / "edges", mosquitto.url, "0-2"), first:
         first.ends_well()
         (run,) = re.findall(r"run ([0-9a-f]{12})", first.err)[:1]
-        with programs.aggregator(tmp_path / "second", mosquitto.url, *SMALL, "--rounds", "10000") as second:
+        with programs.aggregator(tmp_path / "second", *settings, "--rounds", "10000") as second:
             wait_until(lambda: left in second.err, 60, "the line")
             second.send(signal.SIGINT)
             assert second.wait() == 130

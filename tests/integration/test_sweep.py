@@ -20,7 +20,7 @@ RUN = (
 )
 NAMES = [f"lr={lr}_seed={seed}" for lr in ("0.01", "0.1") for seed in (0, 1)]
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge]
+pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("light_edges")]
 
 
 def record(directory: Path, name: str) -> dict[str, Any]:

@@ -156,14 +156,8 @@ def test_the_wrong_kind_of_port_ends_a_start(site: Site, tmp_path: Path, program
 
 def test_without_ca_the_system_says_whom_to_trust(site: Site, tmp_path: Path) -> None:
     ends_at_once(tmp_path, "fl-edge", site.url("server"), [], "an authority that is not trusted")
-    command = [str(programs.BIN / "fl-aggregator"), "stop", "--broker", site.url("server")]
-    trusting = subprocess.run(
-        command,
-        env=os.environ | {"SSL_CERT_FILE": str(site.authority.ca)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    environment = os.environ | {"SSL_CERT_FILE": str(site.authority.ca)}
+    trusting = programs.run("fl-aggregator", "stop", "--broker", site.url("server"), environment=environment)
     assert "no run is online" in trusting.stderr, trusting.stderr
 
 
@@ -282,6 +276,7 @@ def test_an_edge_lives_through_a_change_of_certificates(tmp_path: Path) -> None:
 # --- secrets ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("command_lines")
 def test_no_password_is_in_a_process_list_or_a_log(tmp_path: Path) -> None:
     secret = "kX9wq3T7vLm2"
     authority = Authority(tmp_path / "authority")

@@ -39,10 +39,7 @@ SETTINGS = (
 
 
 def status(broker: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(programs.BIN / "fl-aggregator"), "status", "--broker", broker, *arguments],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    return programs.run("fl-aggregator", "status", "--broker", broker, *arguments)
 
 
 def status_and_check(broker: str) -> Iterator[subprocess.CompletedProcess[str]]:
@@ -71,10 +68,7 @@ def fail(edges: SimulatedEdges, client: str, number: int, detail: str) -> None:
 
 @pytest.mark.parametrize("command", ["status", "watch"])
 def test_nothing_is_there(mosquitto: Mosquitto, command: str) -> None:
-    done = subprocess.run(
-        [str(programs.BIN / "fl-aggregator"), command, "--broker", mosquitto.url, "--wait", "1", "--prefix", "a/b"],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = programs.run("fl-aggregator", command, "--broker", mosquitto.url, "--wait", "1", "--prefix", "a/b")
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith(
@@ -88,10 +82,7 @@ def test_nothing_is_there(mosquitto: Mosquitto, command: str) -> None:
 )
 def test_no_broker(arguments: tuple[str, ...], code: int) -> None:
     url = f"mqtt://127.0.0.1:{free_port()}"
-    done = subprocess.run(
-        [str(programs.BIN / "fl-aggregator"), *arguments, "--broker", url],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = programs.run("fl-aggregator", *arguments, "--broker", url)
     assert (done.returncode, done.stdout) == (code, "")
     (line,) = done.stderr.splitlines()
     assert url in line

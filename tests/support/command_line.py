@@ -69,15 +69,12 @@ def run_here(
 
 
 def run(
-    here: Path, arguments: tuple[str, ...], environment: dict[str, str], timeout: float = 60.0
+    here: Path, arguments: tuple[str, ...], environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FL_")}
     # Whoever has data sets in the usual places is not to notice.
     kept |= {"HOME": str(here / "empty"), "XDG_CACHE_HOME": str(here / "empty")}
-    return subprocess.run(
-        [str(programs.BIN / arguments[0]), *arguments[1:]],
-        cwd=here, env={**kept, **environment}, capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+    return programs.run(*arguments, cwd=here, environment={**kept, **environment})
 
 
 def is_one_clear_line(done: subprocess.CompletedProcess[str], *says: str) -> None:

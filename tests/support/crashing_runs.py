@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +42,10 @@ class Cluster:
         directory.mkdir(exist_ok=again)
         note, path = directory / "note.txt", str(directory / "run")
         what = ("--resume", path) if again else (*self.run, "--run-dir", path)
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.support.crashing_aggregator", "start", *what, "--broker", self.broker.url,
-             "--keepalive", programs.KEEPALIVE],
-            env={**os.environ, "CRASH_BEFORE_EFFECT": str(crash_before), "CRASH_REPORT": str(note)},
-            capture_output=True, timeout=90, check=False,
+        done = programs.run(
+            "tests.support.crashing_aggregator", "start", *what, "--broker", self.broker.url,
+            "--keepalive", programs.KEEPALIVE,
+            environment={**os.environ, "CRASH_BEFORE_EFFECT": str(crash_before), "CRASH_REPORT": str(note)},
         )  # fmt: skip
         return done.returncode, note.read_text()
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from fl_shared.protocol import messages as m
+from tests.support import programs
 from tests.support.received import Received
 
 TEST_SPLIT = 359
 """A fifth of the 1797 digits; the parts are of the others."""
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., programs.Process]
 
 
 def log_of(tmp_path: Path, number: int = 0) -> str:

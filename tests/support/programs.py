@@ -7,37 +7,33 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
+from tests.support.program_server import ForkedProgram, server
 from tests.support.wait import PATIENCE, wait_until
 
 BIN = Path(sys.executable).parent
 KEEPALIVE = "2"
+Process = subprocess.Popen[bytes] | ForkedProgram
+FORKED = True
+"""Whether programs may be forked by `program_server`. The fixture ``command_lines`` sets it to False."""
 
 
 class Program:
-    """``fl-aggregator …`` or ``fl-edge …``, its output in files; killed when the ``with`` block ends."""
+    """A program of `program_of`, its output in files; killed when the ``with`` block ends."""
 
     def __init__(
         self, directory: Path, name: str, *arguments: str, environment: Mapping[str, str] | None = None
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._out, self._err = directory / "stdout.txt", directory / "stderr.txt"
-        self.command = [str(BIN / name), *arguments]
-        given = os.environ if environment is None else environment
+        self.command = [*program_of(name), *arguments]
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self._process = subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-                # Then the commands that they print name programs, not files.
-                env={**given, "PATH": f"{BIN}:{given.get('PATH', os.defpath)}"},
-            )
+            self._process = begin(self.command, environment, out, err)
 
     @property
     def pid(self) -> int:
@@ -88,6 +84,47 @@ class Program:
         if self.running():
             self._process.kill()
         self._process.wait()
+
+
+def program_of(name: str) -> list[str]:
+    """The beginning of the command that runs a console script, or a module of the tests."""
+    return [sys.executable, "-m", name] if "." in name else [str(BIN / name)]
+
+
+def run(
+    name: str, *arguments: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program to its end. ``name``: see `program_of`."""
+    command = [*program_of(name), *arguments]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = begin(command, environment, out, err, cwd)
+        try:
+            code = process.wait(120)
+        finally:
+            process.kill()
+        written = []
+        for file in (out, err):
+            file.seek(0)
+            written.append(file.read().decode(errors="replace"))
+    return subprocess.CompletedProcess(command, code, *written)
+
+
+def begin(
+    command: list[str],
+    environment: Mapping[str, str] | None,
+    out: IO[bytes],
+    err: IO[bytes],
+    cwd: Path | None = None,
+) -> Process:
+    """Begins a command of `program_of`, with nothing to read."""
+    given = os.environ if environment is None else environment
+    # Then the commands that they print name programs, not files.
+    given = {**given, "PATH": f"{BIN}:{given.get('PATH', os.defpath)}"}
+    if FORKED and server().can_start(command, given):
+        return server().start(command, given, out, err, cwd)
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True, env=given, cwd=cwd
+    )
 
 
 def aggregator(directory: Path, broker: str, *arguments: str) -> Program:
@@ -142,11 +179,13 @@ class Children:
     """The processes below this one, without those of fixtures that were there before."""
 
     def __init__(self) -> None:
+        self._server = server().pid
         self._before = descendants(os.getpid())
 
     def started(self) -> list[int]:
-        """Those that have come since and still run."""
-        return alive([pid for pid in descendants(os.getpid()) if pid not in self._before])
+        """Those that have come since and still run, without those that wait for the end of a program."""
+        new = [pid for pid in descendants(os.getpid()) if pid not in self._before]
+        return alive([pid for pid in new if _parent(pid) != self._server])
 
 
 def descendants(pid: int) -> list[int]:

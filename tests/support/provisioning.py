@@ -7,7 +7,6 @@ import re
 import ssl
 import stat
 import subprocess
-import sys
 from base64 import b64decode
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from fl_aggregator.tools.provision.accounts import AccountRegister, BrokerLocati
 from fl_aggregator.tools.provision.kits import Provision
 from fl_shared.security.kit import AccountRole, Kit
 from fl_shared.security.tls import public_key_pin
+from tests.support import programs
 
 PLACE = BrokerLocation(
     hosts=("broker.example", "10.1.2.3", "::1"),
@@ -109,11 +109,6 @@ def check_whole(out: Path) -> None:
 
 
 def provision(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fl_aggregator", "provision", *words],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
+    return programs.run(
+        "fl-aggregator", "provision", *words, cwd=cwd, environment={**os.environ, **environment}
     )

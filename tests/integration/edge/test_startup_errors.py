@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from fl_shared.protocol import messages as m
+from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.edge_process import Start
 from tests.support.simulated_aggregator import SimulatedAggregator
@@ -19,14 +19,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(480)]
 
 
 def run_edge(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fl_edge", *arguments],
-        cwd=tmp_path,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return programs.run("fl-edge", *arguments, cwd=tmp_path, environment={**os.environ, **environment})
 
 
 def test_a_second_edge_with_the_same_state_directory_exits_2(

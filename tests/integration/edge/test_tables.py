@@ -22,9 +22,12 @@ RUN = (
 )  # fmt: skip
 
 
-def site(stack: ExitStack, directory: Path, url: str, name: str, *arguments: str) -> programs.Program:
-    data = ("--data", str(directory / name / "data"))
-    environment = without_packages(directory / name / "site", *NOT_IN_LITE)
+def site(
+    stack: ExitStack, directory: Path, url: str, name: str, *arguments: str, lite: bool = False
+) -> programs.Program:
+    """The edge of a site. ``lite``: where torch is not even installed."""
+    data = ("--light", "--data", str(directory / name / "data"))
+    environment = without_packages(directory / name / "site", *NOT_IN_LITE) if lite else None
     return stack.enter_context(
         programs.edges(
             directory / name, url, name, "--keepalive", "2", *data, *arguments, environment=environment
@@ -38,7 +41,7 @@ def test_three_sites_learn_prices_and_tell_them_in_their_unit(
     url, prefix = shared_mosquitto.url, ("--prefix", "tables/good")
     for number, name in enumerate("abc"):
         houses(tmp_path / name / "data" / "houses.csv", number)
-        site(stack, tmp_path, url, name, *prefix)
+        site(stack, tmp_path, url, name, *prefix, lite=True)
     run = stack.enter_context(programs.aggregator(tmp_path, url, *prefix, *RUN, "--rounds", "15"))
     run.ends_well()
     last = programs.history(tmp_path)[-1]

@@ -13,18 +13,12 @@ import pytest
 from fl_edge.cli import parse_ids, parse_roles
 from fl_edge.storage.state_dir import StateDir
 from fl_shared.errors import UserError
+from tests.support import programs
 
 
 def fl_edge(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FL_")}
-    return subprocess.run(
-        [sys.executable, "-m", "fl_edge", *arguments],
-        cwd=cwd,
-        env={**kept, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return programs.run("fl-edge", *arguments, cwd=cwd, environment={**kept, **environment})
 
 
 @pytest.mark.parametrize(
