@@ -30,6 +30,7 @@ from fl_mqtt.simulation.virtual.network import Faults, Link, Network
 from fl_mqtt.simulation.virtual.world import World
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.task_spec import keeps_local
+from fl_shared.system.shared_memory import MemoryPool
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 from fl_shared.tensors.sections import DELTA, ModelSection, model_digest
@@ -106,7 +107,7 @@ def encoded(
 ) -> tuple[FinishedUpdate, dict[str, memoryview]]:
     """The update that ``client`` makes in a round, in its encoding, and what it keeps, as its worker makes them."""
     base, seed = None if selected.base is None else selected.base.digest, selected.training.seed
-    exact, result = update(client, selected.round, base, seed), ResultBuffer()
+    exact, result = update(client, selected.round, base, seed), ResultBuffer(MemoryPool())
     result.allocate(VALUES)[:] = delta_of(seed, selected.round, client)
     part = m.Partition(index=0, count=1, scheme="iid", seed=0, holdout=0)
     job = TrainJob(client, selected.task, part, base, selected.training, selected.round, selected.encoding)
