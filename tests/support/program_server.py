@@ -7,6 +7,7 @@ the server stands a process that waits for its end. The server ends with the pro
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -66,8 +67,9 @@ class ForkedProgram:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        if self.returncode is None:
-            os.kill(self.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # its end may not have been reported yet
+            if self.returncode is None:
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
