@@ -7,6 +7,7 @@
 ``inbox``       what other threads hand to the loop
 ``router``      which message is for which edge
 ``dispatcher``  jobs for the pool, and their results as events
+``schedule``    what is due when, though nothing arrives
 ``predictors``  where predictions are made, and when they are due
 ``device``      the device to train on;  ``environment``: software and machine
 ``heartbeat``   shows that the process works;  ``notices``: what it waits for

@@ -5,8 +5,6 @@ Other threads (the network's, the pool's) only add to the inbox. The loop waits 
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
 import queue
 import time
@@ -25,8 +23,8 @@ from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.notices import ConnectionNotices
 from fl_edge.runtime.predictors import Predictors
 from fl_edge.runtime.router import Router
+from fl_edge.runtime.schedule import Schedule
 from fl_edge.session import effects, events, machine
-from fl_edge.session.state import Registering
 from fl_edge.storage.update_store import UpdateWriter
 from fl_edge.workers.jobs import JobResult
 from fl_shared.errors import INTERRUPTED
@@ -36,10 +34,6 @@ from fl_shared.tensors.sections import WEIGHTS
 
 LOG = logging.getLogger(__name__)
 
-CHORE_INTERVAL: Final = 1.0
-"""Seconds between two times at which the loop does what is not urgent, at least."""
-CHECK_INTERVAL: Final = 5.0
-"""Seconds after which the loop looks whether another thread has failed, at the latest."""
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds in which the connection of an edge that stops may still send what is queued."""
 
@@ -114,19 +108,15 @@ class Runtime:
         self._dispatcher = jobs
         self._store = ModelStore(self._transport, self._model_fetched, self._model_overdue)
         self._events: deque[tuple[Edge, events.Event]] = deque()
-        self._timers: list[tuple[float, int, Edge]] = []
-        self._order = itertools.count()
         self._interrupted = False
         self._running = len(self._edges)
         self._evaluators = [edge for edge in edges if edge.state.identity.roles == ("evaluate",)]
         self._notices = ConnectionNotices(edges, broker, broker_timeout, clock())
         self._router = Router(prefix, self._store, self._notices, self._add_event, self._process_events)
-        self._chores_at = clock() + CHORE_INTERVAL
-        self._read_until = self._marked_at = clock()
-        self._unread = 0
         self._predictors = Predictors(
             prefix, self._store, jobs, self._enqueue_for_predictions, predict_group, clock()
         )
+        self._schedule = Schedule(self._store, self._notices, self._predictors, inbox, heartbeat, clock())
         for edge in edges:
             if server is not None:
                 edge.server = server(edge, self._store)
@@ -145,10 +135,10 @@ class Runtime:
         for edge in self._edges.values():
             edge.connection = edge.connect(partial(self._enqueue, edge.client))
         while self._running:
-            item = self._get(0.0) or self._get(self._wait_timeout())
+            item = self._get(0.0) or self._get(self._schedule.seconds_until_due(self._clock()))
             if item is not None:
                 self._handle(item)
-                self._unread -= 1
+                self._schedule.item_handled()
             del item  # it may have a large vector in it
             check()
             self._run_timers(self._clock())
@@ -181,22 +171,6 @@ class Runtime:
             return self._inbox.get(timeout)
         except queue.Empty:
             return None
-
-    def _wait_timeout(self) -> float:
-        """Returns how long the loop may wait for an item, since nothing else is to be done until then."""
-        now = self._clock()
-        store_due = self._store.due()
-        dues = [max(self._chores_at, self._chores_due(now)), now + CHECK_INTERVAL]
-        dues += [self._timers[0][0]] if self._timers else []
-        dues += [store_due] if store_due is not None else []
-        return max(0.0, min(dues) - now)
-
-    def _chores_due(self, now: float) -> float:
-        dues = [self._notices.due(), self._predictors.due]
-        dues += [now] if self._inbox.has_dropped else []
-        if self._heartbeat is not None and self._notices.has_broker:
-            dues.append(self._heartbeat.due)
-        return min(dues)
 
     def _handle(self, item: Item) -> None:
         now = self._clock()
@@ -233,42 +207,14 @@ class Runtime:
             self._running -= was_running and isinstance(edge.state, machine.Stopped)
             for effect in effects_to_perform:
                 self._perform(edge, effect, event.now)
-            self._schedule(edge, event.now)
-
-    def _schedule(self, edge: Edge, now: float) -> None:
-        due = machine.due(edge.state)
-        if due is not None and due != edge.scheduled:
-            heapq.heappush(self._timers, (due, next(self._order), edge))
-        edge.scheduled = due
-        is_registering = isinstance(edge.state, machine.Session) and isinstance(
-            edge.state.registration, Registering
-        )
-        edge.unanswered_since = (edge.unanswered_since or now) if is_registering else None
+            self._schedule.set(edge, event.now)
 
     def _run_timers(self, now: float) -> None:
-        self._note_read(now)
-        while self._timers and self._timers[0][0] <= self._read_until:
-            due, _, edge = heapq.heappop(self._timers)
-            if edge.scheduled == due:
-                edge.scheduled = None
-                self._add_event(edge, events.TimePassed(now))
+        for edge in self._schedule.pop_due(now):
+            self._add_event(edge, events.TimePassed(now))
         self._store.advance(now)
-        if now >= self._chores_at:
-            self._chores_at = now + CHORE_INTERVAL
+        if self._schedule.pop_chores(now):
             self._do_chores(now)
-
-    def _note_read(self, now: float) -> None:
-        """Notes until when all is handled that has arrived.
-
-        What is due later waits: to repeat a message whose answer is here would only make a busy fleet busier.
-        Timers pass in a flood, too: of the items that were there at ``marked_at``, ``unread`` are left.
-        """
-        waiting = self._inbox.waiting
-        if waiting == 0:
-            self._read_until = self._marked_at = now
-            self._unread = 0
-        elif self._unread <= 0:
-            self._read_until, self._marked_at, self._unread = self._marked_at, now, waiting
 
     def _do_chores(self, now: float) -> None:
         self._notices.check(now)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from fl_edge.runtime.inbox import MAX_INBOX_BYTES
-from fl_edge.runtime.loop import CHECK_INTERVAL
+from fl_edge.runtime.schedule import CHECK_INTERVAL
 from fl_edge.session.events import ModelAnnounced
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol.topics import ModelTopic
@@ -47,15 +48,15 @@ def test_an_edge_without_work_sleeps_until_something_is_due(tmp_path: Path) -> N
     harness = EdgeHarness(tmp_path, seed=0)
     try:
         runtime = harness.runtime
-        runtime._timers.clear()  # of its registration
+        runtime._schedule._timers.clear()  # of its registration
         harness.now = runtime._notices.due() - 10
-        assert runtime._wait_timeout() == CHECK_INTERVAL
+        assert runtime._schedule.seconds_until_due(harness.now) == CHECK_INTERVAL
         harness.now += 9
-        assert runtime._wait_timeout() == 1, "then it says what it waits for"
+        assert runtime._schedule.seconds_until_due(harness.now) == 1, "then it says what it waits for"
         for _ in range(2):
             runtime._enqueue(CLIENT, mqtt.Received("fl/model", bytes(MAX_INBOX_BYTES), False, 1))
         harness.now -= 9
-        assert runtime._wait_timeout() == 0, "messages were dropped"
+        assert runtime._schedule.seconds_until_due(harness.now) == 0, "messages were dropped"
     finally:
         harness.close()
 
@@ -74,7 +75,9 @@ def test_what_the_loop_does_costs_the_same_among_more_edges(tmp_path: Path) -> N
         try:
             for edge in edges:
                 notices.connected(edge)
-            return lines_of(harness.runtime._wait_timeout) + lines_of(broker_ends) / len(edges)
+            return lines_of(partial(harness.runtime._schedule.seconds_until_due, harness.now)) + lines_of(
+                broker_ends
+            ) / len(edges)
         finally:
             harness.close()
 
@@ -86,24 +89,24 @@ def test_nothing_is_repeated_while_the_answer_waits_in_the_inbox(tmp_path: Path)
     harness = EdgeHarness(tmp_path, seed=0)
     runtime, noise = harness.runtime, mqtt.Received("fl/none", b"", False, 1)
     try:
-        fired = runtime._timers[0][0]
+        fired = runtime._schedule._timers[0][0]
         for number in range(3):
             runtime._enqueue(CLIENT, noise)
             harness.now = fired + number
-        runtime._note_read(fired - 1)
+        runtime._schedule._note_read(fired - 1)
         for _ in range(3):
             runtime._enqueue(CLIENT, noise)
-            assert runtime._read_until < fired
+            assert runtime._schedule._read_until < fired
             runtime._handle(harness.inbox.get(0))
-            runtime._unread -= 1
-            runtime._note_read(harness.now)
+            runtime._schedule.item_handled()
+            runtime._schedule._note_read(harness.now)
         for _ in range(3):
-            assert runtime._read_until < fired
+            assert runtime._schedule._read_until < fired
             runtime._handle(harness.inbox.get(0))
-            runtime._unread -= 1
+            runtime._schedule.item_handled()
             runtime._enqueue(CLIENT, noise)
-            runtime._note_read(harness.now)
-        assert runtime._read_until >= fired
+            runtime._schedule._note_read(harness.now)
+        assert runtime._schedule._read_until >= fired
     finally:
         harness.close()
 
