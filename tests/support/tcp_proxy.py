@@ -25,6 +25,10 @@ TAIL: Final = 64
 """Bytes of a piece that are searched again with the next one: more than any marker has."""
 PATIENCE: Final = 10.0
 """Seconds that a call from another thread waits for the proxy's thread."""
+SEGMENT: Final = 1460
+"""Bytes of a TCP segment."""
+RETRANSMISSION: Final = 1.0
+"""Seconds that a lost segment costs."""
 PINGRESP: Final = 0xD0
 """First byte of the packet (MQTT 5, section 3.13)."""
 
@@ -111,6 +115,7 @@ class TcpProxy:
         self.traffic = Traffic()
         self._rate: float | None = None
         self._share, self._pause = 0.0, (0.0, 0.0)
+        self._latency = self._loss = 0.0
         self._is_cut = False
         self._held: list[Held] = []
         self._pipes: set[asyncio.Task[None]] = set()
@@ -164,6 +169,13 @@ class TcpProxy:
         """Limits each direction of each connection to ``rate`` bytes per second; None for no limit."""
         self._do(lambda: setattr(self, "_rate", rate))
 
+    def latency(self, seconds: float, loss: float = 0.0) -> None:
+        """Bytes come ``seconds`` later, however many are under way. A share of segments stops them for a second.
+
+        So long a lost segment takes until TCP sends it again (RFC 6298: its timeout is at least a second).
+        """
+        self._do(lambda: self._set_latency(seconds, loss))
+
     def delay(self, share: float, least: float = 0.2, most: float = 0.5) -> None:
         """Delays a ``share`` (0 to 1) of MQTT packets by ``least`` to ``most`` seconds.
 
@@ -181,6 +193,9 @@ class TcpProxy:
 
     def _set_delay(self, share: float, pause: tuple[float, float]) -> None:
         self._share, self._pause = share, pause
+
+    def _set_latency(self, seconds: float, loss: float) -> None:
+        self._latency, self._loss = seconds, loss
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._sockets.add(writer)
@@ -235,11 +250,20 @@ class TcpProxy:
             return
         await self._flowing.wait()
         await self._wait_at_markers(pipe, piece)
-        pipe.writer.write(piece)
-        await pipe.writer.drain()
-        setattr(self.traffic, pipe.direction, getattr(self.traffic, pipe.direction) + len(piece))
         if self._rate is not None:
             await asyncio.sleep(len(piece) / self._rate)
+        if self._loss and self._chance.random() < 1 - (1 - self._loss) ** (len(piece) / SEGMENT):
+            await asyncio.sleep(RETRANSMISSION)
+        if self._latency:
+            self._loop.call_later(self._latency, self._write, pipe, piece)
+        else:
+            self._write(pipe, piece)
+            await pipe.writer.drain()
+
+    def _write(self, pipe: _Pipe, piece: bytes) -> None:
+        if not pipe.writer.is_closing():
+            pipe.writer.write(piece)
+            setattr(self.traffic, pipe.direction, getattr(self.traffic, pipe.direction) + len(piece))
 
     async def _wait_at_markers(self, pipe: _Pipe, piece: bytes) -> None:
         """A piece is held whole: of the packets in it, none is sent before its time."""
