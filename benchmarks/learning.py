@@ -4,7 +4,8 @@
     python benchmarks/learning.py --budget 20m --only 'A/dirichlet:0.1/*' [--data DIR] [--workers 1]
     python benchmarks/learning.py --document
 
-A cell is a run of `fl_mqtt.simulate`: a real Mosquitto, and edges in processes of their own. Its line goes to
+A cell is a run of `fl_mqtt.simulate`: a real Mosquitto, and edges in processes of their own; block D is in virtual
+time (`learning_time`). Its line goes to
 ``results/learning.jsonl`` as soon as it has ended. A cell that has a line with the same settings is not run again.
 First come the cells that choose the learning rate, with a seed of their own; the choice is a line that all others use.
 ``--document`` writes the tables and curves of ``docs/learning.md`` from the lines. A cell of an option that the
@@ -26,13 +27,14 @@ from typing import Any, Final
 
 import learning_cells as plan
 import learning_document
+import learning_time
 import reference_workload
 from learning_task import TASKS
 
 from fl_aggregator.aggregation.strategies.presets import PRESETS
 from fl_aggregator.configuration.settings import Settings
 from fl_edge.errors import DataCorruptError, DataMissingError
-from fl_mqtt import RunFailed, UserError, simulate
+from fl_mqtt import Result, RunFailed, UserError, simulate
 
 LINES: Final = Path(__file__).parent / "results" / "learning.jsonl"
 say = reference_workload.say
@@ -79,37 +81,49 @@ def run(cell: plan.Cell, data: Path | None, workers: int) -> dict[str, Any]:
     }  # fmt: skip
     started, spent = time.perf_counter(), cpu_seconds()
     with tempfile.TemporaryDirectory(prefix="fl-learning-") as scratch:
+        directory = Path(scratch) / "run"
         try:
-            result = simulate(
-                TASKS[cell.task], data=data, run_dir=Path(scratch) / "run", workers=workers, log=say,
-                **cell.options,
-            )  # fmt: skip
+            if cell.devices is None:
+                result = simulate(
+                    TASKS[cell.task], data=data, run_dir=directory, workers=workers, log=say, **cell.options
+                )
+            else:
+                learning_time.simulate(cell, data, workers, directory)
         except RunFailed as error:
-            reached = plan.curve_of(read_lines(Path(scratch) / "run" / "history.jsonl"))
+            reached = plan.curve_of(read_lines(directory / "history.jsonl"))
             return line | {"failed": str(error).splitlines()[0], "reached": reached}
-    curve = plan.curve_of(result.history)
+        history = read_lines(directory / "history.jsonl")
+        curve = plan.curve_of(history)
+        if cell.devices is None:
+            found = {**plan.last_five(curve), "edges": _edges(result)}
+        else:
+            found = learning_time.measured(cell, data, directory, history)
     line |= {
-        "rounds": result.version,
+        "rounds": sum(record["outcome"] == "committed" for record in history),
         "per_round": cell.options["per_round"],
         "seconds": round(time.perf_counter() - started, 1),
         "cpu_seconds": round(cpu_seconds() - spent, 1),
         "bytes": {
-            way: sum(record["bytes"][way] for record in result.history if record.get("bytes"))
+            way: sum(record["bytes"][way] for record in history if record.get("bytes"))
             for way in ("up", "down")
         },
-        **plan.last_five(curve),
         "curve": curve,
-        "edges": {
-            name: round(edge.before["accuracy"], 4)
-            for name, edge in sorted(result.edges.items())
-            if "accuracy" in edge.before
-        },
+        **found,
     }
     if cell.loop:
         arguments = argparse.Namespace(task=cell.task, data=data, **cell.options)
-        cohorts = [record["participants"] for record in result.history if record["outcome"] == "committed"]
+        cohorts = [record["participants"] for record in history if record["outcome"] == "committed"]
         line["loop_accuracy"] = reference_workload.plain_loop(arguments, cohorts)[0]
     return line
+
+
+def _edges(result: Result) -> dict[str, float]:
+    """By client, the accuracy of the last version that it began from on its holdout."""
+    return {
+        name: round(edge.before["accuracy"], 4)
+        for name, edge in sorted(result.edges.items())
+        if "accuracy" in edge.before
+    }
 
 
 def missing_data(task: str, data: Path | None) -> str | None:

@@ -51,24 +51,54 @@ ROBUST: Final[dict[str, dict[str, Any]]] = {
     "centered-clip": {"strategy": "centered-clip"},
     "clip + median": {"strategy": "median", "transform": CLIP},
 }
-_SECONDS: Final = {"small-fashion": 3.0, "mcmahan-mnist": 60.0, "cifar10": 60.0, "fashion-mnist": 10.0}
+DEVICES: Final = {"gateways": 1e5, "phones": 60.0}
+"""Presets, and how long a run waits for enough edges. Before it begins, it waits so long for all; telephones are never
+all there."""
+DIVISIONS: Final = {"IID": "iid", "slow third": "natural"}
+"""How the data are divided in block D; ``natural``: see `learning_task.SlowThird`."""
+AT_WORK: Final = 10
+VERSIONS: Final = 40
+"""Of rounds of `AT_WORK` updates. All runs of block D have as many updates in their versions."""
+PACES: Final[dict[str, dict[str, Any]]] = {
+    "rounds": {"per_round": AT_WORK, "rounds": VERSIONS, "evaluate_every": 2},
+    "over-selection": {"per_round": AT_WORK, "over_select": 4, "rounds": VERSIONS, "evaluate_every": 2},
+    **{
+        f"FedBuff, K {size}": {
+            "mode": "async", "concurrency": AT_WORK, "buffer": size, "per_round": size,
+            "rounds": VERSIONS * AT_WORK // size, "evaluate_every": 2 * AT_WORK // size,
+        }
+        for size in (5, 10)
+    },
+}  # fmt: skip
+_SECONDS: Final = {
+    "small-fashion": 3.0,
+    "slow-third": 1.0,
+    "mcmahan-mnist": 60.0,
+    "cifar10": 60.0,
+    "fashion-mnist": 10.0,
+}
 """Of a round, for each task, before any of its cells has been run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One run. ``options``: arguments of ``fl_mqtt.simulate``. ``loop``: run a plain PyTorch loop beside it."""
+    """One run. ``options``: arguments of ``fl_mqtt.simulate``. ``loop``: run a plain PyTorch loop beside it.
+
+    ``devices``: the preset with which it runs in virtual time; null: in real time.
+    """
 
     name: str
     seed: int
     task: str
     options: Mapping[str, Any] = field(hash=False)
     loop: bool = False
+    devices: str | None = None
 
     @property
     def digest(self) -> str:
         """Of all that decides the result; a line counts for the cell only if it has the same."""
         values = {"revision": REVISION, "task": self.task, "loop": self.loop, "options": self.options}
+        values |= {} if self.devices is None else {"devices": self.devices}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -79,7 +109,16 @@ def all_cells(lr: float | None) -> list[Cell]:
         for partition in GRID_PARTITIONS
         for rate in GRID
     ]
-    return [*grid, *_skew(lr), *_bounds(lr), *_server(lr), *_attacks(lr), *_served(lr), *_anchors()]
+    return [
+        *grid,
+        *_skew(lr),
+        *_bounds(lr),
+        *_server(lr),
+        *_attacks(lr),
+        *_served(lr),
+        *_time(lr),
+        *_anchors(),
+    ]
 
 
 def _small(name: str, seed: int, lr: float | None, partition: str, rounds: int = 50, **options: Any) -> Cell:
@@ -148,6 +187,20 @@ def _attack(option: str | None) -> dict[str, Any]:
 
 def _served(lr: float | None) -> list[Cell]:
     return _skew(lr, "S", f" + {SERVED}", serve=SERVED)
+
+
+def _time(lr: float | None) -> list[Cell]:
+    """60 edges, since of telephones a quarter is there at a time. Nobody waits for a deadline."""
+    common = {"clients": 60, "epochs": 5, "batch_size": 32, "lr": lr, "momentum": 0.9, "train_examples": 7500,
+              "holdout": 0.2, "grace": 0.0, "deadline": 3600.0}  # fmt: skip
+    return [
+        Cell(f"D/{devices}/{division}/{pace}", seed, "slow-third",
+             {**common, **options, "wait": wait, "partition": partition, "seed": seed}, devices=devices)
+        for seed in SEEDS
+        for devices, wait in DEVICES.items()
+        for division, partition in DIVISIONS.items()
+        for pace, options in PACES.items()
+    ]  # fmt: skip
 
 
 def _anchors() -> list[Cell]:

@@ -26,8 +26,8 @@ _TOP: Final = 26
 _BOTTOM: Final = 26
 
 
-def svg(panels: Mapping[str, Mapping[str, Points]], rounds: int, description: str) -> str:
-    """Returns panels side by side, two in a row: accuracy (0 to 1) over the version, a line for each name.
+def svg(panels: Mapping[str, Mapping[str, Points]], most: int, description: str) -> str:
+    """Returns panels side by side, two in a row: accuracy (0 to 1) over 0 to ``most``, a line for each name.
 
     A name has the same colour in all panels. ``description`` is what the picture shows, for those who cannot see it.
     """
@@ -47,7 +47,7 @@ def svg(panels: Mapping[str, Mapping[str, Points]], rounds: int, description: st
     for index, (title, panel) in enumerate(panels.items()):
         column, row = index % columns, index // columns
         parts.append(f'<g transform="translate({column * _WIDTH},{row * _HEIGHT})">')
-        parts += _panel(title, {names.index(name): points for name, points in panel.items()}, rounds)
+        parts += _panel(title, {names.index(name): points for name, points in panel.items()}, most)
         parts.append("</g>")
     for index, name in enumerate(names):
         x = _LEFT + (index % 3) * (width - _LEFT) // 3
@@ -61,12 +61,12 @@ def _colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
-def _panel(title: str, lines: Mapping[int, Points], rounds: int) -> list[str]:
+def _panel(title: str, lines: Mapping[int, Points], most: int) -> list[str]:
     inner = _WIDTH - _LEFT - 12
     tall = _HEIGHT - _TOP - _BOTTOM
 
-    def place(version: float, value: float) -> str:
-        return f"{_LEFT + inner * version / rounds:.1f} {_TOP + tall * (1 - value):.1f}"
+    def place(at: float, value: float) -> str:
+        return f"{_LEFT + inner * at / most:.1f} {_TOP + tall * (1 - value):.1f}"
 
     parts = [f'<text x="{_LEFT}" y="16" font-weight="bold">{escape(title)}</text>']
     for tenths in (0, 2, 4, 6, 8, 10):
@@ -76,9 +76,9 @@ def _panel(title: str, lines: Mapping[int, Points], rounds: int) -> list[str]:
         parts.append(
             f'<text x="{_LEFT - 5}" y="{y:.1f}" text-anchor="end" fill="#555">{tenths / 10:g}</text>'
         )
-    for version in (0, rounds // 2, rounds):
-        x = place(version, 0).split()[0]
-        parts.append(f'<text x="{x}" y="{_HEIGHT - 10}" text-anchor="middle" fill="#555">{version}</text>')
+    for tick in (0, most // 2, most):
+        x = place(tick, 0).split()[0]
+        parts.append(f'<text x="{x}" y="{_HEIGHT - 10}" text-anchor="middle" fill="#555">{tick}</text>')
     for index, points in lines.items():
         path = "L".join(place(*point) for point in points)
         parts.append(f'<path d="M{path}" fill="none" stroke="{_colour(index)}" stroke-width="1.5"/>')

@@ -14,6 +14,7 @@ from typing import Final
 import learning_cells as plan
 import learning_curves
 from learning_cells import Line
+from learning_time import seconds_to, shares_of_time
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 NOT_RUN: Final = "not run yet"
@@ -135,6 +136,73 @@ def attacks(lines: Sequence[Line]) -> str:
     return "\n\n".join(tables)
 
 
+def time(lines: Sequence[Line]) -> str:
+    """Block D: what each way of waiting reaches, and how fast. Shares of time are of the run in rounds."""
+    rows = [
+        [devices, division, pace, *_time_row(f"D/{devices}/{division}", pace, lines)]
+        for devices in plan.DEVICES
+        for division in plan.DIVISIONS
+        for pace in plan.PACES
+        if values(f"D/{devices}/{division}/{pace}", lines)
+    ]
+    head = [
+        "devices",
+        "data",
+        "",
+        "accuracy",
+        "worst third",
+        "slow third",
+        "virtual s",
+        "to the rounds' accuracy",
+    ]
+    return table(head, rows) if rows else f"{NOT_RUN.capitalize()}."
+
+
+def _time_row(cells: str, pace: str, lines: Sequence[Line]) -> list[str]:
+    name, base = f"{cells}/{pace}", _by_seed(f"{cells}/rounds", lines)
+    thirds = [
+        f"{100 * statistics.fmean(values(name, lines, key).values()):.1f}"
+        for key in ("worst_third", "slow_third")
+    ]
+    shares = []
+    for seed, line in _by_seed(name, lines).items():
+        if seed in base:
+            seconds = seconds_to(line, base[seed]["last"])
+            shares.append(None if seconds is None else seconds / base[seed]["virtual_seconds"])
+    reached = [share for share in shares if share is not None]
+    if not shares:
+        when = NOT_RUN
+    elif len(reached) < len(shares):
+        when = f"reached by {len(reached)} of {len(shares)}"
+    else:
+        when = f"{statistics.median(reached):.2f} of their time"
+    seconds = statistics.fmean(values(name, lines, "virtual_seconds").values())
+    return [entry(name, lines, f"{cells}/rounds"), *thirds, f"{seconds:,.0f}", when]
+
+
+def _by_seed(name: str, lines: Iterable[Line]) -> dict[int, Line]:
+    return {line["seed"]: line for line in lines if line["cell"] == name and "failed" not in line}
+
+
+def time_curves(lines: Sequence[Line]) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Accuracy over the virtual time in percent of the rounds', as the mean over the seeds, by panel and pace."""
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for devices in plan.DEVICES:
+        for division in plan.DIVISIONS:
+            base = _by_seed(f"D/{devices}/{division}/rounds", lines)
+            for pace in plan.PACES:
+                found = _by_seed(f"D/{devices}/{division}/{pace}", lines)
+                curves = [shares_of_time(line, base[seed]) for seed, line in found.items() if seed in base]
+                common = sorted(set.intersection(*map(set, curves))) if curves else []
+                points = [
+                    tuple(map(statistics.fmean, zip(*(one[v] for one in curves), strict=True)))
+                    for v in common
+                ]
+                if kept := [(x, y) for x, y in points if x <= 100]:
+                    panels.setdefault(f"{devices}, {division}", {})[pace] = kept
+    return panels
+
+
 def anchors(lines: Sequence[Line]) -> str:
     """Published figures beside ours, and the reference workload beside a plain loop."""
     rows = [
@@ -225,6 +293,9 @@ def curves(lines: Sequence[Line]) -> dict[str, str]:
             {"dirichlet:0.1": optimizers} if optimizers else {}, 50,
             "Accuracy over the version with server optimizers, Dirichlet 0.1",
         ),
+        "time.svg": learning_curves.svg(
+            time_curves(lines), 100, "Accuracy over virtual time, in percent of the time of the run in rounds"
+        ),
     }  # fmt: skip
 
 
@@ -237,7 +308,7 @@ def mean_curve(name: str, lines: Iterable[Line]) -> list[tuple[float, float]]:
 
 PARTS: Final = {
     "grid": grid, "seen": seen, "skew": skew, "bounds": bounds, "served": served, "server": server, "attacks": attacks,
-    "anchors": anchors,
+    "time": time, "anchors": anchors,
 }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ def test_no_cell_is_there_twice() -> None:
         ("B/", (4 * 3 + 1) * 3),
         ("C/", 2 * 6 * 9 * 3),
         ("S/", 4 * 5 * 3),
+        ("D/", 2 * 2 * 4 * 3),
         ("A/iid/fedavg/0", 1),
         ("C/*/none/*", 2 * 9 * 3),
         ("nothing", 0),

@@ -89,6 +89,28 @@ def test_a_line_of_earlier_settings_does_not_count() -> None:
     assert [line["cell"] for line in document.current(lines)] == ["lr"]
 
 
+def test_paces_are_compared_by_time_and_thirds() -> None:
+    base, name = "D/phones/IID/rounds", "D/phones/IID/FedBuff, K 5"
+    of_run = {
+        "times": [[50.0, 0.5], [100.0, 0.7]],
+        "virtual_seconds": 100.0,
+        "worst_third": 0.6,
+        "slow_third": 0.65,
+    }
+    fast = {"times": [[20.0, 0.5], [30.0, 0.7]], "virtual_seconds": 30.0}
+    lines = [{**line, **of_run} for line in measured(base, name)]
+    lines[1] |= fast
+    assert document.time(lines).splitlines()[2:] == [
+        "| phones | IID | rounds | **70.0** ±1.2 [1] | 60.0 | 65.0 | 100 | 1.00 of their time |",
+        "| phones | IID | FedBuff, K 5 | **70.0** (+0.0) ±1.2 [1] | 60.0 | 65.0 | 30 | 0.30 of their time |",
+    ]
+    assert document.time_curves(lines) == {
+        "phones, IID": {"rounds": [(50.0, 0.5), (100.0, 0.7)], "FedBuff, K 5": [(20.0, 0.5), (30.0, 0.7)]}
+    }
+    lines[1]["times"] = [[20.0, 0.5], [30.0, 0.6]]
+    assert document.time(lines).endswith("| reached by 0 of 1 |")
+
+
 def test_a_mark_that_nobody_makes_is_an_error() -> None:
     with pytest.raises(KeyError, match="gird"):
         document.filled("<!-- begin gird -->\n<!-- end gird -->", [])
