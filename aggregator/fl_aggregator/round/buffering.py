@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from itertools import islice
 from typing import Final
 
@@ -29,6 +28,7 @@ from fl_aggregator.round.state import (
     Ticket,
 )
 from fl_aggregator.round.summary import away_reason, missing_reasons, stuck_buffer_detail
+from fl_shared.system.frozen import replace
 
 COMPLETE: Final = "surplus: the run has all its versions"
 """Why a ticket ends when the last version is made."""
@@ -87,10 +87,13 @@ def advance(state: Run, phase: Buffering, now: float) -> Transition:
         if len(phase.updates) >= state.settings.per_round:
             state, effects = _close(state, phase, now)
     phase = _without_overdue(state, _buffering(state), now)
+    issued: tuple[do.Effect, ...] = ()
+    if phase.making is None:  # else there is a newer base in a moment
+        phase, issued = _issue(state, phase, now)
+    if phase is not state.phase:
+        state = replace(state, phase=phase)
     if phase.making is not None:
-        return replace(state, phase=phase), effects  # in a moment there is a newer base
-    phase, issued = _issue(state, phase, now)
-    state = replace(state, phase=phase)
+        return state, effects
     if now >= _stuck_at(state, phase):
         detail = stuck_buffer_detail(state, phase, now)
         state, abandoned = abandon(state, phase, now, detail)
@@ -218,6 +221,8 @@ def _issue(state: Run, phase: Buffering, now: float) -> tuple[Buffering, tuple[d
         for name in islice(slow, free - len(at_work) - len(drawn))
     }
     working = {**at_work, **drawn, **again}
+    if not working:
+        return phase, ()
     phase = replace(
         phase,
         tickets={**phase.tickets, **working},

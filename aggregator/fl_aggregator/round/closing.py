@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 from typing import Final, Literal
 
@@ -30,6 +29,7 @@ from fl_aggregator.round.state import (
 from fl_aggregator.round.summary import deadline_reason, missing_reasons, summary_of
 from fl_shared.protocol.messages import ModelReference
 from fl_shared.system.backoff import backoff
+from fl_shared.system.frozen import replace
 
 MAX_CONSECUTIVE_ABANDONED: Final = 5
 """The run fails when this many rounds in a row were abandoned."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
 from fl_aggregator.round import personalization
@@ -24,6 +23,7 @@ from fl_aggregator.round.persistent_map import PersistentMap
 from fl_aggregator.round.state import PendingEvaluation, Run, Summary
 from fl_aggregator.round.summary import edges_metrics, edges_values, weighted_means
 from fl_shared.protocol.messages import LOSS, ModelReference, Split
+from fl_shared.system.frozen import replace
 
 MAX_EVALUATION_SECONDS: Final = 120.0
 """Seconds that a version's evaluation may take: an edge that hangs must not delay the end of a run."""

@@ -12,7 +12,6 @@ ever taken twice. ``effects`` says what the order of the effects promises.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Final, assert_never
 
 from fl_aggregator.round import buffering, closing, evaluation, ordering, registration, selecting, updates
@@ -31,6 +30,7 @@ from fl_aggregator.round.state import (
     Stopped,
     collected_round,
 )
+from fl_shared.system.frozen import replace
 from fl_shared.system.text import names_text
 
 MACHINE_VERSION: Final = 10

@@ -7,7 +7,6 @@ until the run above has made a version with it (``ModelCreated``) or without it 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import evaluation
@@ -16,6 +15,7 @@ from fl_aggregator.round.closing import abandon
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.state import Aggregating, Collecting, Order, Run, Selecting, collected_round
 from fl_aggregator.round.summary import not_ready_detail
+from fl_shared.system.frozen import replace
 
 
 def ordered(state: Run, event: on.RoundOrdered) -> Transition:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
+from itertools import chain
 from typing import Any, Final, Self, TypeVar, get_args
 from zlib import crc32
 
@@ -24,11 +25,14 @@ class PersistentMap(Mapping[str, ValueT]):
     __slots__ = ("_buckets", "_length")
 
     def __init__(self, entries: Mapping[str, ValueT] | Iterable[tuple[str, ValueT]] = ()) -> None:
-        buckets: list[dict[str, ValueT]] = [{} for _ in range(BUCKETS)]
+        filled: dict[int, dict[str, ValueT]] = {}
         for name, value in entries.items() if isinstance(entries, Mapping) else entries:
-            buckets[_bucket_of(name)][name] = value
+            filled.setdefault(_bucket_of(name), {})[name] = value
+        buckets: list[dict[str, ValueT]] = [_EMPTY] * BUCKETS  # most are, in a map of few entries
+        for place, bucket in filled.items():
+            buckets[place] = bucket
         self._buckets = tuple(buckets)
-        self._length = sum(map(len, buckets))
+        self._length = sum(map(len, filled.values()))
 
     def with_value(self, name: str, value: ValueT) -> Self:
         """Returns a map with this value under ``name``."""
@@ -56,8 +60,19 @@ class PersistentMap(Mapping[str, ValueT]):
         return isinstance(name, str) and name in self._buckets[_bucket_of(name)]
 
     def __iter__(self) -> Iterator[str]:
-        for bucket in self._buckets:
-            yield from bucket
+        return chain.from_iterable(self._buckets)
+
+    def items(self) -> ItemsView[str, ValueT]:
+        """See `Mapping.items`."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[ValueT]:
+        """See `Mapping.values`."""
+        return _Values(self)
+
+    def entries(self) -> Iterator[tuple[str, ValueT]]:
+        """Yields names with values, without a search for each name."""
+        return chain.from_iterable(map(dict.items, self._buckets))
 
     def __len__(self) -> int:
         return self._length
@@ -80,6 +95,24 @@ class PersistentMap(Mapping[str, ValueT]):
             entries,
             serialization=core_schema.plain_serializer_function_ser_schema(dict, return_schema=entries),
         )
+
+
+class _Items(ItemsView[str, ValueT]):
+    _mapping: PersistentMap[ValueT]
+
+    def __iter__(self) -> Iterator[tuple[str, ValueT]]:
+        return self._mapping.entries()
+
+
+class _Values(ValuesView[ValueT]):
+    _mapping: PersistentMap[ValueT]
+
+    def __iter__(self) -> Iterator[ValueT]:
+        return (value for _, value in self._mapping.entries())
+
+
+_EMPTY: Final[dict[str, Any]] = {}
+"""Stands for all buckets without an entry; buckets are never changed in place."""
 
 
 def _bucket_of(name: str) -> int:

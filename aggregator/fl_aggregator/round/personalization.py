@@ -6,13 +6,12 @@ They are asked once, when the run has nothing else to do. Their reports are thos
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.persistent_map import PersistentMap
 from fl_aggregator.round.state import Evaluating, PendingEvaluation, PersonalScore, Run
 from fl_shared.protocol.messages import LOSS
+from fl_shared.system.frozen import replace
 
 
 def is_owed(state: Run) -> bool:

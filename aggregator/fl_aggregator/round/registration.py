@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fl_aggregator.round import roster as r
 from fl_aggregator.round.effects import Admit, Effect, Refuse, SendReply, Transition
 from fl_aggregator.round.events import Registered
 from fl_aggregator.round.state import Aggregating, Buffering, Collecting, Evaluating, Run, Selecting
 from fl_shared.protocol import abilities
 from fl_shared.protocol.messages import MAX_ENVIRONMENTS, Environment
+from fl_shared.system.frozen import replace
 
 
 def register(state: Run, event: Registered) -> Transition:

@@ -6,7 +6,7 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import GetCoreSchemaHandler
@@ -14,6 +14,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from fl_aggregator.round.persistent_map import PersistentMap
 from fl_shared.protocol.messages import ClientRole
+from fl_shared.system.frozen import replace
 
 WILL_DELAY: Final = 2.0
 """At most this many seconds pass from the first will that a broker publishes when it stops until we notice

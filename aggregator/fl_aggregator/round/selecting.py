@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final
 
 from fl_aggregator.configuration.values import Target
@@ -22,6 +21,7 @@ from fl_aggregator.round.state import (
 )
 from fl_aggregator.round.summary import too_few_edges_detail
 from fl_shared.protocol.messages import LOSS
+from fl_shared.system.frozen import replace
 from fl_shared.tensors.encodings.float32 import FLOAT32
 
 LOADING_TIMEOUT: Final = 60.0

@@ -52,7 +52,7 @@ class Order:
     deadline: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Collecting:
     """A round is open and waits for updates.
 
@@ -127,7 +127,7 @@ class Ticket:
     deadline: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Buffering:
     """An asynchronous run collects updates, each from the version that was the newest when its edge began.
 
@@ -324,7 +324,7 @@ class PendingEvaluation:
     strategy_state: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """The whole state of a run.
 

@@ -6,13 +6,12 @@ its update, so that it contributes at most once to a version, and the numbers of
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.answers import content_rejection, reject, reply_to, short_digest
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.state import Answered, Buffering, Run
+from fl_shared.system.frozen import replace
 
 
 def decide(state: Run, phase: Buffering, update: UpdateMetadata) -> do.Accept | do.Reject | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from fl_aggregator.round import effects as do
@@ -12,6 +11,7 @@ from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.state import Aggregating, Buffering, ClosedRound, Collecting, Run
 from fl_shared.protocol.messages import RejectionReason
+from fl_shared.system.frozen import replace
 from fl_shared.system.text import shortened
 
 MAX_CLOSED_ROUNDS: Final = 4

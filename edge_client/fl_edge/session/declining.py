@@ -5,7 +5,6 @@ It waits for another run, unless its own data are wrong: then it ends.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from fl_edge.session.effects import Cancel, LogNotice, Send
@@ -33,6 +32,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.abilities import TICKETS
 from fl_shared.protocol.task_spec import task_name
+from fl_shared.system.frozen import replace
 
 RETRY_DELAY = 1.0
 """Seconds, or up to twice as many, before a registration is repeated for the first time."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fl_edge.session.declining import decline_evaluation
 from fl_edge.session.effects import Evaluate, Fetch, KeepPersonal, LogNotice, Personalize, Send, ServeModel
 from fl_edge.session.events import Fetched, JobFailed, ModelEvaluated, Trained
@@ -12,6 +10,7 @@ from fl_edge.session.transitions import Transition, then, transition, with_next_
 from fl_edge.session.work import Evaluating, EvaluationDone, EvaluationScores, Recipient, StateReference
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.system.frozen import replace
 from fl_shared.system.text import quantity_text
 
 EVALUATION_FETCH_TIMEOUT = 600.0

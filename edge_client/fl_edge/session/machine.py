@@ -13,7 +13,6 @@ their results.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
 
 from fl_edge.session import declining, evaluation, presence, refusal, registration, reporting, rounds
@@ -51,6 +50,7 @@ from fl_edge.session.state import (
 from fl_edge.session.transitions import Transition, stop, then, transition
 from fl_shared.errors import INTERRUPTED
 from fl_shared.protocol import messages as m
+from fl_shared.system.frozen import replace
 
 __all__ = [
     "ConnectionEstablished",

@@ -6,14 +6,13 @@ It is staged before that update is sent. Whether the update is in a version, the
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fl_edge.session.effects import DropState, PromoteState, StageState
 from fl_edge.session.events import Trained
 from fl_edge.session.state import Membership, Session
 from fl_edge.session.transitions import Transition, then, transition
 from fl_edge.session.work import StateReference
 from fl_shared.protocol import messages as m
+from fl_shared.system.frozen import replace
 
 
 def stage(session: Session, selected: m.Selected, event: Trained) -> Transition:

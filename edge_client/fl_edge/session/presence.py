@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fl_edge.session.effects import LogNotice
 from fl_edge.session.events import AggregatorSeen, BridgeSeen, PresenceSeen
 from fl_edge.session.registration import publish_presence, register
 from fl_edge.session.state import Declined, Offline, Registering, Session
 from fl_edge.session.transitions import Transition, then, transition
 from fl_shared.protocol import messages as m
+from fl_shared.system.frozen import replace
 
 UNSEALED = (
     "this edge does not seal, but run {} takes only sealed messages: start the edge with --seal and --kit"

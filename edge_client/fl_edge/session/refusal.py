@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from fl_edge.session.declining import RETRY_DELAY, end_if_data_are_wrong, has_declined, leave
@@ -20,6 +19,7 @@ from fl_edge.session.state import (
 )
 from fl_edge.session.transitions import Transition, retry_delay, stop, then, transition
 from fl_shared.protocol import messages as m
+from fl_shared.system.frozen import replace
 
 FINAL_REFUSALS: Final[frozenset[m.RefusalReason]] = frozenset({"id-in-use", "wrong-role", "kit-expired"})
 """The refusals after which the edge stops, since only a person can change their cause."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fl_edge.session import own_state
 from fl_edge.session.declining import (
     RETRY_DELAY,
@@ -46,6 +44,7 @@ from fl_edge.session.work import Idle, Reporting
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.task_spec import task_name
+from fl_shared.system.frozen import replace
 from fl_shared.tensors.manifest import Manifest
 
 PARTITION_RETRY_DELAY = 10.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal, assert_never
 
 from fl_edge.session import own_state
@@ -23,6 +22,7 @@ from fl_edge.session.work import (
 )
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.system.frozen import replace
 from fl_shared.transfer import upload
 from fl_shared.transfer.publication import chunk_count
 from fl_shared.transfer.upload import Sender

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fl_edge.session import own_state, reporting
 from fl_edge.session.effects import Fetch, LogNotice, Train
 from fl_edge.session.events import Fetched, JobFailed, ResultSeen, SelectionCleared, SelectionSeen, Trained
@@ -13,6 +11,7 @@ from fl_edge.session.transitions import Transition, cancel_work, then, transitio
 from fl_edge.session.work import Fetching, Idle, Reporting, ReportingFailure, Training
 from fl_shared.protocol import abilities
 from fl_shared.protocol import messages as m
+from fl_shared.system.frozen import replace
 from fl_shared.tensors.encodings import registry
 
 MIN_FETCH_TIMEOUT = 10.0

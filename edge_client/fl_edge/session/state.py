@@ -7,7 +7,7 @@ end of all four.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from fl_edge.session.work import (
@@ -22,6 +22,7 @@ from fl_edge.session.work import (
 )
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.task_spec import task_name
+from fl_shared.system.frozen import replace
 from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.manifest import Manifest
 
@@ -250,7 +251,7 @@ class RetainedMessages:
     announced: m.ModelAnnouncement | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Session:
     """The state of one edge while it runs.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 
 from fl_edge.session.effects import Cancel, Disconnect, Effect, LogNotice, Send
 from fl_edge.session.state import LoadingPartition, Session, SessionState, Stopped
@@ -13,6 +12,7 @@ from fl_shared.errors import INTERRUPTED
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.system.backoff import backoff
+from fl_shared.system.frozen import replace
 
 Transition = tuple[SessionState, tuple[Effect, ...]]
 """The new state, and the effects to perform, in this order."""
