@@ -20,7 +20,8 @@ def settings_of(rng: random.Random, seed: int) -> Settings:
     per_round = rng.randint(fewest, clients)
     if seed % 2:
         mode: dict[str, Any] = {
-            "mode": "async", "buffer": per_round, "concurrency": rng.randint(1, clients),
+            "mode": "async", "buffer": rng.randint(fewest, per_round),
+            "concurrency": rng.choice((rng.randint(1, clients), clients)),
             "staleness": rng.choice(("constant", "polynomial:0.5", "hinge:10,1")), "max_staleness": rng.randint(0, 4),
         }  # fmt: skip
     else:

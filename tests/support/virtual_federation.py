@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fl_aggregator.aggregation.worker import JobDone
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.server import launch as launches
 from fl_aggregator.storage.run_directory import RunRecord
@@ -129,6 +130,8 @@ class Federation:
     faults: Faults | None = None
     watch: Callable[[Aggregator], None] = lambda _aggregator: None
     """Is given each incarnation of the aggregator before it begins."""
+    job_seconds: Callable[[JobDone], float] = lambda _job: 0.0
+    """See `Aggregator`."""
     jobs: InstantJobs = field(default_factory=InstantJobs)
     aggregator: Aggregator = field(init=False)
     edges: dict[str, Edge] = field(init=False)
@@ -154,7 +157,7 @@ class Federation:
 
     def _begin(self) -> None:
         self._launch.directory.write_run(self._launch.record)
-        self.aggregator = Aggregator(self._launch, self.world, self.network)
+        self.aggregator = Aggregator(self._launch, self.world, self.network, job_seconds=self.job_seconds)
         self.watch(self.aggregator)
         self.aggregator.begin()
 

@@ -29,10 +29,17 @@ SNAPSHOTS: Final = 4
 class JournalCompactor:
     """Keeps the snapshot of a run that is in progress, and compacts its journal."""
 
-    def __init__(self, directory: RunDirectory, snapshot: Snapshot, min_bytes: int = MIN_BYTES) -> None:
+    def __init__(
+        self,
+        directory: RunDirectory,
+        snapshot: Snapshot,
+        min_bytes: int = MIN_BYTES,
+        snapshots: int = SNAPSHOTS,
+    ) -> None:
         self._directory = directory
         self._snapshot = snapshot.copy()
         self._min_bytes = self._limit = min_bytes
+        self._snapshots = snapshots
         self._prepared: tuple[int, str] | None = None
         """The size of the journal at the last commit, and the snapshot of that moment."""
 
@@ -56,6 +63,6 @@ class JournalCompactor:
                 self._limit = 2 * size
         elif size > self._limit:
             snapshot = snapshot_line(self._snapshot)
-            self._limit = max(self._min_bytes, SNAPSHOTS * len(snapshot))
+            self._limit = max(self._min_bytes, self._snapshots * len(snapshot))
             if self._limit < size and len(snapshot) < MAX_LINE:
                 self._prepared = size, snapshot

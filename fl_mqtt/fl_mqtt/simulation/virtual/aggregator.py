@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from typing import Any, Final
+from typing import Any
 
 from fl_aggregator.aggregation.worker import JobDone
 from fl_aggregator.messaging.rate_limiter import RateLimiter
@@ -25,9 +26,6 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import EnvelopeSource
 
-REPEAT_INTERVAL: Final = 5.0
-"""Virtual seconds between two looks at what has to be repeated: the open round, and grants of chunks."""
-
 
 class Aggregator:
     """One incarnation of a run's aggregator. It can be killed at any event, and another one resumes its directory."""
@@ -41,8 +39,12 @@ class Aggregator:
         observer: Observer | None = None,
         trackers: Trackers | None = None,
         real_clock: Callable[[], float] = time.monotonic,
+        job_seconds: Callable[[JobDone], float] = lambda _job: 0.0,
     ) -> None:
-        """``trackers`` must have been entered. ``real_clock``: real seconds since the run began."""
+        """``trackers`` must have been entered. ``real_clock``: real seconds since the run began.
+
+        ``job_seconds``: the virtual seconds that a job of the worker takes.
+        """
         settings, record = launch.record.settings, launch.record
         self.scope = EnvelopeSource(
             run=record.run, incarnation=record.incarnation, started=record.incarnation
@@ -51,8 +53,11 @@ class Aggregator:
         self._launch = launch
         self._world = world
         self._network = network
+        self._job_seconds = job_seconds
+        self._worker_free_at = 0.0
         self._alive = True
-        self._due: float | None = None
+        self._due = math.inf
+        """When it looks next at what is due."""
         self._outlet = _Outlet(network)
         self._reader = MessageReader(self.rejections, self.scope)
         limiter = RateLimiter(
@@ -99,7 +104,6 @@ class Aggregator:
         self.runner.begin(self._launch.recovered)
         self._network.connect_aggregator(self._receive, birth.model_copy(update={"state": "offline"}))
         self._schedule()
-        self._world.after(REPEAT_INTERVAL, self._repeat)
 
     def stop(self, reason: str) -> None:
         """Ends the run, as the operator does."""
@@ -124,8 +128,9 @@ class Aggregator:
         self._after_event()
 
     def _post(self, job: JobDone) -> None:
-        """Takes the result of a job of the worker, as the next event."""
-        self._world.at(self._world.now, lambda: self._job_done(job))
+        """Takes the result of a job of the worker, once that is done; it does one after the other."""
+        self._worker_free_at = max(self._worker_free_at, self._world.now) + self._job_seconds(job)
+        self._world.at(self._worker_free_at, lambda: self._job_done(job))
 
     def _job_done(self, job: JobDone) -> None:
         if self._alive:
@@ -143,20 +148,21 @@ class Aggregator:
         self._schedule()
 
     def _schedule(self) -> None:
-        due = machine.due(self.state)
-        if due is not None and due != self._due:
+        """Lets it look again when something is due for the machine, or is to be repeated."""
+        if self.state.ended:
+            return
+        of_machine = machine.due(self.state)
+        due = min(self.runner.interpreter.due(), math.inf if of_machine is None else of_machine)
+        if due < self._due:
+            self._due = due
             self._world.at(due, lambda: self._time_passed(due))
-        self._due = due
 
     def _time_passed(self, due: float) -> None:
-        if self._alive and self._due == due:
-            self._due = None
+        if self._alive and due == self._due:
+            self._due = math.inf
             self._handle(on.TimePassed(now=self._world.now))
-
-    def _repeat(self) -> None:
-        if self._alive and not self.state.ended:
             self.runner.interpreter.do_what_is_due(self.state)
-            self._world.after(REPEAT_INTERVAL, self._repeat)
+            self._schedule()
 
 
 class _Outlet:
