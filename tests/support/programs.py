@@ -19,8 +19,9 @@ from tests.support.wait import PATIENCE, wait_until
 BIN = Path(sys.executable).parent
 KEEPALIVE = "2"
 Process = subprocess.Popen[bytes] | ForkedProgram
-FORKED = True
-"""Whether programs may be forked by `program_server`. The fixture ``command_lines`` sets it to False."""
+FORKED = sys.platform == "linux"
+"""Whether programs may be forked by `program_server`, whose sockets other systems lack. The fixture ``command_lines``
+sets it to False."""
 
 
 class Program:
@@ -179,7 +180,7 @@ class Children:
     """The processes below this one, without those of fixtures that were there before."""
 
     def __init__(self) -> None:
-        self._server = server().pid
+        self._server = server().pid if FORKED else None
         self._before = descendants(os.getpid())
 
     def started(self) -> list[int]:

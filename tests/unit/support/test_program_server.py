@@ -11,6 +11,8 @@ import pytest
 from tests.support import programs
 from tests.support.program_server import ForkedProgram, server
 
+pytestmark = pytest.mark.skipif(not programs.FORKED, reason="programs are forked on Linux only")
+
 MISTAKEN = ("fl-aggregator", "start", "--lr", "nonsense", "--config", "here.toml")
 
 
