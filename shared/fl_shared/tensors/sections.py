@@ -17,7 +17,7 @@ DELTA: Final = "delta"
 """The section of an update that every update has: local − base, or in round 0 the first weights."""
 
 LARGE: Final = "large"
-"""The section of a sum that counts large values of buffers (protocol, 5.20); it is left out if there are none."""
+"""The section of a sum that counts large values of buffers (protocol, 5.21); it is left out if there are none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ class Partition(Fragment):
 
 
 class RegionalSums(Fragment):
-    """How a regional aggregator adds up the updates of its edges, so that its sum fits into the run's (protocol, 5.20).
+    """How a regional aggregator adds up the updates of its edges, so that its sum fits into the run's (protocol, 5.21).
 
     ``combine`` and ``transforms``: specifications of parts of the strategy. ``norms``: whether it must say how long
     each update is. ``fold``: caps of each edge's update. ``slots``: the most edges whose updates

@@ -94,7 +94,7 @@ def check_sum(sections: Sequence[Section | OfferedSection], sum_of: SumOf | None
 class Update(Scoped):
     """An update, whole, on ``fl/updates/<client>`` (msgpack): local − base weights, or in round 0 the first weights.
 
-    ``sum_of``: it is the sum of a regional aggregator (protocol, 5.20); null otherwise.
+    ``sum_of``: it is the sum of a regional aggregator (protocol, 5.21); null otherwise.
     """
 
     kind: Literal["update"] = "update"

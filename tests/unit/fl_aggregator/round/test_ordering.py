@@ -1,4 +1,4 @@
-"""The rounds of a region are opened and ended by the run above (protocol, 5.20)."""
+"""The rounds of a region are opened and ended by the run above (protocol, 5.21)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regional aggregators register for many edges, and their sums are accepted or rejected (protocol, 5.20)."""
+"""Regional aggregators register for many edges, and their sums are accepted or rejected (protocol, 5.21)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def answer(state: Run, update: on.UpdateMetadata) -> tuple[str, str]:
     return decision.reason, decision.detail
 
 
-def test_5_20_a_region_is_told_how_to_add_up() -> None:
+def test_5_21_a_region_is_told_how_to_add_up() -> None:
     state = step(new_run(settings()), on.Started(now=0.0))[0]
     _, effects = step(state, registered("north", 20))
     (reply,) = (one for one in effects if isinstance(one, do.SendReply))
@@ -81,7 +81,7 @@ def test_5_20_a_region_is_told_how_to_add_up() -> None:
         ({"similarity": 1}, 20, "--similarity 1 needs each update"),
     ],
 )
-def test_5_20_a_region_is_refused_where_its_sum_is_of_no_use(
+def test_5_21_a_region_is_refused_where_its_sum_is_of_no_use(
     more: dict[str, Any], edges: int, said: str
 ) -> None:
     state = step(new_run(settings(**more)), on.Started(now=0.0))[0]
@@ -92,7 +92,7 @@ def test_5_20_a_region_is_refused_where_its_sum_is_of_no_use(
     assert said in reply.body.detail
 
 
-def test_5_20_a_sum_counts_for_its_edges() -> None:
+def test_5_21_a_sum_counts_for_its_edges() -> None:
     state = in_round_1()
     assert decide(state, a_sum(20)) is None
     assert answer(state, a_sum(21))[0] == "wrong-sum"
@@ -103,7 +103,7 @@ def test_5_20_a_sum_counts_for_its_edges() -> None:
     )
 
 
-def test_5_20_a_sum_that_does_not_fit_is_surplus() -> None:
+def test_5_21_a_sum_that_does_not_fit_is_surplus() -> None:
     state = in_round_1(edges_per_round=20)
     state = step(state, on.UpdateStored(now=1.0, update=update_metadata(client="1")))[0]
     reason, detail = answer(state, a_sum(20))
@@ -111,7 +111,7 @@ def test_5_20_a_sum_that_does_not_fit_is_surplus() -> None:
     assert "20 edges, but 1 of 20 are in the round" in detail
 
 
-def test_5_20_a_missing_region_is_named_with_its_edges() -> None:
+def test_5_21_a_missing_region_is_named_with_its_edges() -> None:
     state = in_round_1()
     collected = collected_round(state.phase)
     assert collected is not None
@@ -121,7 +121,7 @@ def test_5_20_a_missing_region_is_named_with_its_edges() -> None:
     assert missing["1"].startswith("deadline")
 
 
-def test_5_20_watchers_see_for_how_many_edges_a_region_stands() -> None:
+def test_5_21_watchers_see_for_how_many_edges_a_region_stands() -> None:
     state = in_round_1()
     views = open_round_views(state, (), {})
     assert (views["north"].state, views["north"].reason) == ("training", "region, for 20 edges")
