@@ -105,7 +105,9 @@ class Chaos:
         self._plan_fault()
 
     def _job_seconds(self, job: JobDone) -> float:
-        """Mostly averages take their time, so that a buffer fills and edges and the aggregator die meanwhile."""
+        """In an asynchronous run mostly averages take time, so that a buffer fills and programs die meanwhile."""
+        if self.settings.mode == "sync":
+            return 0.0
         share = 1.0 if isinstance(job.event, on.ModelCreated) else 0.05
         return share * self._slowness * self.rng.expovariate(1.0)
 
