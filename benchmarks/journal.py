@@ -23,8 +23,9 @@ from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
+from fl_aggregator.round.phases import Collecting
 from fl_aggregator.round.snapshot import Snapshot
-from fl_aggregator.round.state import Collecting, Run
+from fl_aggregator.round.state import Run
 from fl_aggregator.server.compaction import MIN_BYTES, JournalCompactor
 from fl_aggregator.server.resume import first_snapshot, replay_journal
 from fl_aggregator.storage.run_directory import RunDirectory, RunRecord, new_record

@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fl_aggregator.configuration.settings import Settings
-from fl_aggregator.round.state import Finished
+from fl_aggregator.round.phases import Finished
 from fl_mqtt.simulation.virtual.devices import Devices
 from fl_mqtt.simulation.virtual.specification import preset_names, read_specification
 from fl_mqtt.simulation.virtual.world import World

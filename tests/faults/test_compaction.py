@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.round.state import Finished
+from fl_aggregator.round.phases import Finished
 from fl_aggregator.server.resume import replay_journal
 from fl_aggregator.storage.journal import SNAPSHOT_PREFIX
 from fl_aggregator.storage.run_directory import read_run

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.state import Finished
+from fl_aggregator.round.phases import Finished
 from fl_aggregator.server.resume import replay
 from fl_aggregator.storage.checkpoint import read_safetensors
 from fl_aggregator.storage.run_directory import read_run

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fl_aggregator.configuration.settings import Settings
-from fl_aggregator.round.state import Finished, Run
+from fl_aggregator.round.phases import Finished
+from fl_aggregator.round.state import Run
 from fl_aggregator.server import launch as launches
 from fl_aggregator.storage.run_directory import FleetRecord, VirtualTimeRecord
 from fl_mqtt.simulation.virtual.run import VirtualRun

@@ -10,7 +10,8 @@ import pytest
 
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.state import Finished, Run
+from fl_aggregator.round.phases import Finished
+from fl_aggregator.round.state import Run
 from fl_aggregator.server import launch as launches
 from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.runner import Observer

@@ -19,8 +19,9 @@ from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import due, step
+from fl_aggregator.round.phases import Buffering, Failed, Finished, Stopped
 from fl_aggregator.round.snapshot import Snapshot
-from fl_aggregator.round.state import Buffering, Failed, Finished, Run, Stopped, new_run
+from fl_aggregator.round.state import Run, new_run
 from fl_aggregator.storage.journal import snapshot_line
 from fl_shared.protocol.messages import ModelReference
 from tests.support.versions import digest_of

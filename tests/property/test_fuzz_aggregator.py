@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fl_aggregator.round.state import Collecting
+from fl_aggregator.round.phases import Collecting
 from fl_aggregator.server.fencing import Superseded
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m

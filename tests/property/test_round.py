@@ -25,7 +25,8 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.closing import average_of
 from fl_aggregator.round.machine import step
-from fl_aggregator.round.state import Aggregating, Collecting, Failed, Finished, Run, Stopped
+from fl_aggregator.round.phases import Aggregating, Collecting, Failed, Finished, Stopped
+from fl_aggregator.round.state import Run
 from tests.support.round_playbook import Playbook
 from tests.support.versions import digest_of
 

@@ -13,7 +13,7 @@ from fl_aggregator.aggregation.combining import Combiner, first_state
 from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.aggregation.validation import CheckedSection
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.state import Collecting
+from fl_aggregator.round.phases import Collecting
 from fl_edge.session import effects, events
 from fl_edge.session.machine import step
 from fl_edge.session.work import Fetching, Reporting, Training

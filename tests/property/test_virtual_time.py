@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.monitoring.views.round_record import read_records
-from fl_aggregator.round.state import Failed, Finished
+from fl_aggregator.round.phases import Failed, Finished
 from fl_aggregator.server.resume import replay_journal
 from fl_mqtt.simulation.virtual.devices import Device
 from fl_mqtt.simulation.virtual.network import Hop, Link, NoFaults

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from fl_aggregator.round.state import PHASES
+from fl_aggregator.round.phases import PHASES
 
 ROOT = Path(__file__).resolve().parents[2]
 

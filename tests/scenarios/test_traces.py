@@ -20,7 +20,7 @@ import pytest
 
 from fl_aggregator.round import events as on
 from fl_aggregator.round import machine
-from fl_aggregator.round.state import Collecting
+from fl_aggregator.round.phases import Collecting
 from tests.support.round_playbook import Playbook
 from tests.support.round_text import describe, describe_phase
 from tests.support.versions import version_of

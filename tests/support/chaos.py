@@ -28,7 +28,8 @@ from fl_aggregator.aggregation.worker import JobDone
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
-from fl_aggregator.round.state import Failed, Finished, Run, Summary
+from fl_aggregator.round.phases import Failed, Finished
+from fl_aggregator.round.state import Run, Summary
 from fl_aggregator.server.compaction import JournalCompactor
 from fl_aggregator.storage.run_directory import HISTORY_FILE
 from fl_edge.session.state import Stopped

@@ -13,9 +13,10 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.machine import due, step
+from fl_aggregator.round.phases import Aggregating, Buffering, Collecting, Finished, Selecting, Stopped
 from fl_aggregator.round.roster import Roster
 from fl_aggregator.round.snapshot import Snapshot
-from fl_aggregator.round.state import Aggregating, Buffering, Collecting, Finished, Run, Selecting, Stopped
+from fl_aggregator.round.state import Run
 from fl_aggregator.server.resume import ended_rounds
 from fl_aggregator.storage.journal import snapshot_line
 

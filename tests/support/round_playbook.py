@@ -34,7 +34,8 @@ from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
-from fl_aggregator.round.state import Buffering, Collecting, new_run
+from fl_aggregator.round.phases import Buffering, Collecting
+from fl_aggregator.round.state import new_run
 from fl_shared.protocol.messages import MetricDeclaration, ModelReference
 from tests.support.builders import ACCURACY
 from tests.support.round_invariants import RoundInvariants

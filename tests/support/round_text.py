@@ -6,7 +6,8 @@ import shlex
 from fnmatch import fnmatchcase
 
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.state import Buffering, Collecting, Run, Selecting, Summary
+from fl_aggregator.round.phases import Buffering, Collecting, Selecting
+from fl_aggregator.round.state import Run, Summary
 from fl_shared.protocol.messages import ModelReference
 from tests.support.versions import version_of
 

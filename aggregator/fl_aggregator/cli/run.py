@@ -132,7 +132,7 @@ def exit_code(outcome: Outcome) -> int:
 
     If it failed for a mistake of the user, which only an edge could tell, it is 2.
     """
-    from fl_aggregator.round.state import Failed, Finished, Stopped
+    from fl_aggregator.round.phases import Failed, Finished, Stopped
 
     match outcome.state.phase:
         case Finished():

@@ -10,7 +10,8 @@ from typing import Final
 from fl_aggregator.messaging.rejections import RejectionCounts
 from fl_aggregator.monitoring.views.notices import absence_text
 from fl_aggregator.monitoring.views.round_record import personal_scores
-from fl_aggregator.round.state import Failed, Finished, Run, Stopped
+from fl_aggregator.round.phases import Failed, Finished, Stopped
+from fl_aggregator.round.state import Run
 from fl_aggregator.server.aggregator import Outcome
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RUN_FILE
 from fl_shared.system.invocation import aggregator_command

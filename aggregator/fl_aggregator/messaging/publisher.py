@@ -15,10 +15,7 @@ from fl_aggregator.messaging.watcher_feed import ObserverFeed
 from fl_aggregator.monitoring.views import status
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.snapshot import RESULTS_RETAINED
-from fl_aggregator.round.state import (
-    Run,
-    Summary,
-)
+from fl_aggregator.round.state import Run, Summary
 from fl_aggregator.storage.checkpoint import Model
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t

@@ -14,7 +14,8 @@ from fl_aggregator.messaging.outlet import Outlet
 from fl_aggregator.monitoring.views import edge_states, history
 from fl_aggregator.monitoring.views.round_record import RoundRecord, columns_of
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.round.state import Evaluating, Run, Summary, collected_round
+from fl_aggregator.round.phases import Evaluating, collected_round
+from fl_aggregator.round.state import Run, Summary
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t

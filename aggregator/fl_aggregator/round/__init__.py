@@ -9,7 +9,7 @@
 ``updates``       accepts or rejects an update;  ``personalization``: the edges' own models
 ``summary``       how a round ended;  ``effects``: what the machine asks for
 ``snapshot``      the state, and what a resume needs besides
-``state``         the phases, as types;  ``roster``: the clients;  ``events``
+``state``         of a run;  ``phases``, as types;  ``roster``: the clients;  ``events``
 ``awaited``       the edges that a round waits for;  ``persistent_map``
 ================  ===============================================================
 """

@@ -18,15 +18,8 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.round.state import (
-    Aggregating,
-    Buffering,
-    Collecting,
-    Failed,
-    Run,
-    Selecting,
-    Ticket,
-)
+from fl_aggregator.round.phases import Aggregating, Buffering, Collecting, Failed, Selecting, Ticket
+from fl_aggregator.round.state import Run
 from fl_aggregator.round.summary import away_reason, missing_reasons, stuck_buffer_detail
 from fl_shared.system.frozen import replace
 

@@ -14,18 +14,17 @@ from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import Resumed
 from fl_aggregator.round.pace import ResponseTimes
-from fl_aggregator.round.roster import Roster
-from fl_aggregator.round.state import (
+from fl_aggregator.round.phases import (
     ROUND_PHASES,
     Aggregating,
     Collecting,
-    Counted,
     Failed,
     Finished,
-    Run,
     Selecting,
     Stopped,
 )
+from fl_aggregator.round.roster import Roster
+from fl_aggregator.round.state import Counted, Run
 from fl_aggregator.round.summary import deadline_reason, missing_reasons, summary_of
 from fl_shared.protocol.messages import ModelReference
 from fl_shared.system.backoff import backoff

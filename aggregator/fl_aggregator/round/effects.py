@@ -12,7 +12,8 @@ from typing import Final, Literal
 
 from fl_aggregator.round import events as on
 from fl_aggregator.round.events import Event, UpdateMetadata
-from fl_aggregator.round.state import Counted, Order, Run, Summary, Ticket
+from fl_aggregator.round.phases import Order, Ticket
+from fl_aggregator.round.state import Counted, Run, Summary
 from fl_shared.protocol.messages import ModelReference, RefusalReason, RejectionReason, Split
 
 

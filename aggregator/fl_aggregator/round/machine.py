@@ -20,16 +20,9 @@ from fl_aggregator.round import events as on
 from fl_aggregator.round.answers import reply_to
 from fl_aggregator.round.closing import abandon, collect, commit
 from fl_aggregator.round.effects import Transition
+from fl_aggregator.round.phases import Buffering, Collecting, Evaluating, Selecting, Stopped, collected_round
 from fl_aggregator.round.selecting import select
-from fl_aggregator.round.state import (
-    Buffering,
-    Collecting,
-    Evaluating,
-    Run,
-    Selecting,
-    Stopped,
-    collected_round,
-)
+from fl_aggregator.round.state import Run
 from fl_shared.system.frozen import replace
 from fl_shared.system.text import names_text
 

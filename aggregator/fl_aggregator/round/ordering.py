@@ -13,7 +13,8 @@ from fl_aggregator.round import evaluation
 from fl_aggregator.round import events as on
 from fl_aggregator.round.closing import abandon
 from fl_aggregator.round.effects import Transition
-from fl_aggregator.round.state import Aggregating, Collecting, Order, Run, Selecting, collected_round
+from fl_aggregator.round.phases import Aggregating, Collecting, Order, Selecting, collected_round
+from fl_aggregator.round.state import Run
 from fl_aggregator.round.summary import not_ready_detail
 from fl_shared.system.frozen import replace
 

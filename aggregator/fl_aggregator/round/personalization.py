@@ -9,7 +9,8 @@ from __future__ import annotations
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.persistent_map import PersistentMap
-from fl_aggregator.round.state import Evaluating, PendingEvaluation, PersonalScore, Run
+from fl_aggregator.round.phases import Evaluating
+from fl_aggregator.round.state import PendingEvaluation, PersonalScore, Run
 from fl_shared.protocol.messages import LOSS
 from fl_shared.system.frozen import replace
 

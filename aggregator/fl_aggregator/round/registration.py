@@ -5,7 +5,8 @@ from __future__ import annotations
 from fl_aggregator.round import roster as r
 from fl_aggregator.round.effects import Admit, Effect, Refuse, SendReply, Transition
 from fl_aggregator.round.events import Registered
-from fl_aggregator.round.state import Aggregating, Buffering, Collecting, Evaluating, Run, Selecting
+from fl_aggregator.round.phases import Aggregating, Buffering, Collecting, Evaluating, Selecting
+from fl_aggregator.round.state import Run
 from fl_shared.protocol import abilities
 from fl_shared.protocol.messages import MAX_ENVIRONMENTS, Environment
 from fl_shared.system.frozen import replace

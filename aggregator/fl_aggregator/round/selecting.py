@@ -12,13 +12,8 @@ from fl_aggregator.round import buffering, ordering, pace, personalization, regi
 from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.closing import announcement_of, end_run, finish
 from fl_aggregator.round.effects import Transition
-from fl_aggregator.round.state import (
-    Collecting,
-    Evaluating,
-    Failed,
-    Run,
-    Selecting,
-)
+from fl_aggregator.round.phases import Collecting, Evaluating, Failed, Selecting
+from fl_aggregator.round.state import Run
 from fl_aggregator.round.summary import too_few_edges_detail
 from fl_shared.protocol.messages import LOSS
 from fl_shared.system.frozen import replace

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.round.state import Buffering, Collecting, Run, Summary, Ticket
+from fl_aggregator.round.phases import Buffering, Collecting, Ticket
+from fl_aggregator.round.state import Run, Summary
 from fl_shared.protocol.messages import (
     EDGES_METRICS,
     MAX_DECLARED_METRICS,

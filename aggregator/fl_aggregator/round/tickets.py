@@ -10,7 +10,8 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round.answers import content_rejection, reject, reply_to, short_digest
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.round.state import Answered, Buffering, Run
+from fl_aggregator.round.phases import Buffering
+from fl_aggregator.round.state import Answered, Run
 from fl_shared.system.frozen import replace
 
 

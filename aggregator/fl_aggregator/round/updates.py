@@ -9,7 +9,8 @@ from fl_aggregator.round import tickets
 from fl_aggregator.round.answers import content_rejection, reject, reply_to, short_digest
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.round.state import Aggregating, Buffering, ClosedRound, Collecting, Run
+from fl_aggregator.round.phases import Aggregating, Buffering, Collecting
+from fl_aggregator.round.state import ClosedRound, Run
 from fl_shared.protocol.messages import RejectionReason
 from fl_shared.system.frozen import replace
 from fl_shared.system.text import shortened

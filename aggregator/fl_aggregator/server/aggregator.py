@@ -27,7 +27,8 @@ from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics, Trackers
 from fl_aggregator.monitoring.views.history import RoundHistory
 from fl_aggregator.monitoring.views.round_record import read_records
 from fl_aggregator.round import events as on
-from fl_aggregator.round.state import Finished, Run
+from fl_aggregator.round.phases import Finished
+from fl_aggregator.round.state import Run
 from fl_aggregator.server import connection_events
 from fl_aggregator.server.disk_pause import DiskPause, StoppedWhilePaused
 from fl_aggregator.server.fencing import Fence, Superseded

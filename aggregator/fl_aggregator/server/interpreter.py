@@ -22,7 +22,8 @@ from fl_aggregator.monitoring.views import notices, status
 from fl_aggregator.monitoring.views.round_record import RoundRecord, read_records
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.round.state import Buffering, Run, buffering_of
+from fl_aggregator.round.phases import Buffering, buffering_of
+from fl_aggregator.round.state import Run
 from fl_aggregator.server.compaction import JournalCompactor
 from fl_aggregator.server.disk_pause import DiskPause
 from fl_aggregator.server.launch import Launch

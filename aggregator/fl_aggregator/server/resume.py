@@ -21,20 +21,18 @@ from fl_aggregator.round.closing import announcement_of, average_of
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.machine import step
-from fl_aggregator.round.snapshot import Snapshot
-from fl_aggregator.round.state import (
+from fl_aggregator.round.phases import (
     Aggregating,
     Buffering,
     Collecting,
     Failed,
     Finished,
-    Run,
     Stopped,
-    Summary,
     buffering_of,
     collected_round,
-    new_run,
 )
+from fl_aggregator.round.snapshot import Snapshot
+from fl_aggregator.round.state import Run, Summary, new_run
 from fl_aggregator.storage import journal
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RunDirectory, RunRecord, package_versions

@@ -12,7 +12,8 @@ from fl_aggregator.configuration.regions import Region, Sums
 from fl_aggregator.configuration.settings import Durability, Settings, parse_settings
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.round import events as on
-from fl_aggregator.round.state import Failed, Run
+from fl_aggregator.round.phases import Failed
+from fl_aggregator.round.state import Run
 from fl_aggregator.server import launch as launches
 from fl_aggregator.server.above import Above
 from fl_aggregator.server.aggregator import Aggregator

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from fl_aggregator.round import events as on
-from fl_aggregator.round.state import Run, collected_round
+from fl_aggregator.round.phases import collected_round
+from fl_aggregator.round.state import Run
 from fl_aggregator.storage.checkpoint import Model
 from fl_edge.messaging.model_store import FetchedModel
 from fl_shared.protocol import messages as m

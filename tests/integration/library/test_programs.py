@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.round.state import Stopped
+from fl_aggregator.round.phases import Stopped
 from fl_aggregator.server import launch
 from fl_mqtt import UserError, simulate
 from tests.support import programs

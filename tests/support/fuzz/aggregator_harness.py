@@ -22,7 +22,8 @@ import numpy as np
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.messaging.inbox import TICK, AdmittedMessage
 from fl_aggregator.round import events as on
-from fl_aggregator.round.state import Aggregating, Collecting, Run, Selecting
+from fl_aggregator.round.phases import Aggregating, Collecting, Selecting
+from fl_aggregator.round.state import Run
 from fl_aggregator.server import launch, resume
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt import events as mqtt

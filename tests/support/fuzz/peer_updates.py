@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from fl_aggregator.round.state import Collecting
+from fl_aggregator.round.phases import Collecting
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.encodings.section import SectionFormat
 from fl_shared.tensors.sections import ModelSection

@@ -25,7 +25,8 @@ from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics
 from fl_aggregator.monitoring.views import edge_states, status
 from fl_aggregator.monitoring.views.round_record import WHEN_MEASURED, RoundRecord
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.state import PHASES, ROUND_PHASES, Run
+from fl_aggregator.round.phases import PHASES, ROUND_PHASES
+from fl_aggregator.round.state import Run
 from fl_aggregator.storage.run_directory import RunRecord
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m

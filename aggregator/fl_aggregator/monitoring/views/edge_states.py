@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from fl_aggregator.round.events import UpdateMetadata
+from fl_aggregator.round.phases import Aggregating, Buffering, Collecting, Stopped
 from fl_aggregator.round.roster import Client
-from fl_aggregator.round.state import Aggregating, Buffering, Collecting, Run, Stopped, Summary
+from fl_aggregator.round.state import Run, Summary
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import shortened
 

@@ -10,8 +10,9 @@ from typing import Final
 from fl_aggregator.monitoring.views import status
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
+from fl_aggregator.round.phases import Buffering, Collecting, Evaluating, Selecting
 from fl_aggregator.round.roster import default_partition
-from fl_aggregator.round.state import Buffering, Collecting, Evaluating, Run, Selecting, Summary
+from fl_aggregator.round.state import Run, Summary
 from fl_shared.protocol import messages as m
 from fl_shared.system.backoff import backoff
 from fl_shared.system.text import names_text, natural_order

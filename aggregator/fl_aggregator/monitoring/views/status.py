@@ -6,14 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from fl_aggregator.round.state import (
-    Aggregating,
-    Buffering,
-    Collecting,
-    Evaluating,
-    Run,
-    Selecting,
-)
+from fl_aggregator.round.phases import Aggregating, Buffering, Collecting, Evaluating, Selecting
+from fl_aggregator.round.state import Run
 from fl_aggregator.round.summary import pace_metrics
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m

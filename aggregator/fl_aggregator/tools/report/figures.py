@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from fl_aggregator.monitoring.views.round_record import RoundRecord
-from fl_aggregator.round.state import ROUND_PHASES
+from fl_aggregator.round.phases import ROUND_PHASES
 from fl_aggregator.tools.report.drawing import (
     GRID_COLOUR,
     MUTED_COLOUR,

@@ -14,7 +14,8 @@ from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics, Trackers
 from fl_aggregator.monitoring.views.history import RoundHistory
 from fl_aggregator.monitoring.views.round_record import read_records
-from fl_aggregator.round.state import Finished, Run
+from fl_aggregator.round.phases import Finished
+from fl_aggregator.round.state import Run
 from fl_aggregator.server.aggregator import Outcome
 from fl_aggregator.server.disk_pause import StoppedWhilePaused
 from fl_aggregator.server.launch import Launch

@@ -11,8 +11,9 @@ from fl_aggregator.configuration.settings import parse_settings
 from fl_aggregator.monitoring.views.notices import WaitingNotices
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import due, step
+from fl_aggregator.round.phases import Selecting
 from fl_aggregator.round.roster import Client, Roster
-from fl_aggregator.round.state import Run, Selecting
+from fl_aggregator.round.state import Run
 from fl_shared.protocol.messages import ModelReference
 from tests.support.counted_lines import lines_of
 

@@ -9,8 +9,9 @@ import pytest
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
+from fl_aggregator.round.phases import Evaluating
 from fl_aggregator.round.snapshot import Snapshot
-from fl_aggregator.round.state import Evaluating, Summary
+from fl_aggregator.round.state import Summary
 from fl_aggregator.round.summary import summary_of
 from tests.support.builders import MAE
 from tests.support.round_playbook import Playbook, round_done, training

@@ -6,7 +6,7 @@ import pytest
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.round.state import Collecting, Evaluating, Failed, Finished, Stopped
+from fl_aggregator.round.phases import Collecting, Evaluating, Failed, Finished, Stopped
 from fl_shared.protocol.messages import ModelReference
 from tests.support.round_playbook import Playbook, round_done, training
 from tests.support.round_text import describe, describe_phase

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fl_aggregator.round.state import Collecting, Evaluating, Failed, Finished, Selecting, Stopped
+from fl_aggregator.round.phases import Collecting, Evaluating, Failed, Finished, Selecting, Stopped
 from fl_aggregator.round.summary import MAX_TRAINING_METRICS
 from tests.support.round_playbook import round_done, training
 

@@ -12,7 +12,8 @@ from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import due, step
-from fl_aggregator.round.state import Aggregating, Collecting, Failed, Run, Selecting, new_run
+from fl_aggregator.round.phases import Aggregating, Collecting, Failed, Selecting
+from fl_aggregator.round.state import Run, new_run
 from fl_shared.protocol.messages import ModelReference, TrainingRequest
 from tests.support.builders import update_metadata
 

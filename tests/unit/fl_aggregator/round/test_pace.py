@@ -8,7 +8,8 @@ import pytest
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.pace import ResponseTimes, deadline, over_selection, quantile
-from fl_aggregator.round.state import Selecting, Summary
+from fl_aggregator.round.phases import Selecting
+from fl_aggregator.round.state import Summary
 from tests.support.round_playbook import Playbook, training
 
 AUTO = "auto:quantile=0.8,factor=2,shortest=1,window=3"

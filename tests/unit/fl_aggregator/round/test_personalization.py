@@ -9,7 +9,8 @@ import pytest
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round import personalization
-from fl_aggregator.round.state import Evaluating, Finished, PersonalScore, Summary
+from fl_aggregator.round.phases import Evaluating, Finished
+from fl_aggregator.round.state import PersonalScore, Summary
 from tests.support.round_playbook import Playbook, round_done, training
 from tests.support.round_text import describe
 

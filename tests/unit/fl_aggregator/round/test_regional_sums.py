@@ -14,7 +14,8 @@ from fl_aggregator.monitoring.views.edge_states import open_round_views
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
-from fl_aggregator.round.state import Run, collected_round, new_run
+from fl_aggregator.round.phases import collected_round
+from fl_aggregator.round.state import Run, new_run
 from fl_aggregator.round.summary import missing_reasons
 from fl_aggregator.round.updates import decide
 from fl_shared.protocol.messages import ModelReference

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator.round.state import Collecting, Selecting
+from fl_aggregator.round.phases import Collecting, Selecting
 from tests.support.round_playbook import Playbook, gathered, training
 from tests.support.round_text import describe
 

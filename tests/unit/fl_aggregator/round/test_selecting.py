@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fl_aggregator.round.phases import Failed, Selecting
 from fl_aggregator.round.selecting import LOADING_TIMEOUT, permutation
-from fl_aggregator.round.state import Failed, Selecting
 from tests.support.round_playbook import Playbook, gathered, training
 
 # --- gathering --------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from fl_aggregator.round.state import FINAL_PHASE_TYPES, PHASES, ROUND_PHASES
+from fl_aggregator.round.phases import FINAL_PHASE_TYPES, PHASES, ROUND_PHASES
 from fl_shared.protocol import messages as m
 
 SCRIPTS = Path(__file__).resolve().parents[4] / "aggregator/fl_aggregator/tools/dashboard/static/js"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator.round.state import Aggregating, Selecting
+from fl_aggregator.round.phases import Aggregating, Selecting
 from tests.support.round_playbook import round_done, training
 from tests.support.round_text import describe
 from tests.support.versions import digest_of

@@ -14,7 +14,8 @@ from fl_aggregator.round import events as on
 from fl_aggregator.round import machine
 from fl_aggregator.round.effects import EFFECT_SPECS
 from fl_aggregator.round.machine import step
-from fl_aggregator.round.state import Aggregating, Collecting, Run
+from fl_aggregator.round.phases import Aggregating, Collecting
+from fl_aggregator.round.state import Run
 from fl_aggregator.server import launch
 from fl_aggregator.server.resume import RecoveredRun, recover, replay_journal
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RunDirectory, new_record, read_run

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.state import Finished, Run
+from fl_aggregator.round.phases import Finished
+from fl_aggregator.round.state import Run
 from fl_aggregator.server.resume import replay_journal
 from fl_aggregator.storage.journal import FILE_NAME, Journal, read_entries
 from fl_aggregator.storage.run_directory import new_record

@@ -10,7 +10,8 @@ import pytest
 
 from fl_aggregator.configuration.settings import parse_settings
 from fl_aggregator.round import events as on
-from fl_aggregator.round.state import Collecting, Run, new_run
+from fl_aggregator.round.phases import Collecting
+from fl_aggregator.round.state import Run, new_run
 from fl_aggregator.storage.checkpoint import MODEL_ENCODINGS, Model
 from fl_edge.messaging.model_store import FetchedModel
 from fl_mqtt.regional.versions import Versions

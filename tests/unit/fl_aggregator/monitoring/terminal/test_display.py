@@ -21,7 +21,8 @@ from fl_aggregator.monitoring.views.history import MAX_RECENT_ROUNDS, RoundHisto
 from fl_aggregator.monitoring.views.notices import absence_text, waiting_text
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_aggregator.round.effects import AnnounceRound, WriteHistory
-from fl_aggregator.round.state import Finished, Summary, new_run
+from fl_aggregator.round.phases import Finished
+from fl_aggregator.round.state import Summary, new_run
 from fl_aggregator.server.aggregator import Outcome
 from fl_shared.cli.logging import start_logging
 from fl_shared.protocol import messages as m

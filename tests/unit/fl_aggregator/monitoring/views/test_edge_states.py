@@ -5,7 +5,7 @@ from __future__ import annotations
 from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts
 from fl_aggregator.monitoring.views import edge_states
 from fl_aggregator.round.effects import PublishResult
-from fl_aggregator.round.state import Aggregating
+from fl_aggregator.round.phases import Aggregating
 from fl_shared.protocol import messages as m
 from tests.support.round_playbook import Playbook, gathered
 

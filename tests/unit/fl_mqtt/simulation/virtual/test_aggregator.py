@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fl_aggregator.configuration.settings import Settings
-from fl_aggregator.round.state import Finished, PersonalScore
+from fl_aggregator.round.phases import Finished
+from fl_aggregator.round.state import PersonalScore
 from fl_edge.storage.own_state_files import OwnStateFiles
 from fl_mqtt.simulation.virtual.network import Hop
 from tests.support.virtual_federation import VALUES, Federation

@@ -8,7 +8,7 @@ import pytest
 
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.round.state import Finished
+from fl_aggregator.round.phases import Finished
 from fl_mqtt.simulation.virtual.devices import Device
 from fl_mqtt.simulation.virtual.network import Link
 from fl_shared.tensors.manifest import Vector

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fl_aggregator.configuration.settings import Settings
-from fl_aggregator.round.state import Finished
+from fl_aggregator.round.phases import Finished
 from fl_edge.workers.training_result import ERROR
 from tests.support.virtual_federation import VALUES, Federation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fl_aggregator.configuration.settings import Settings
-from fl_aggregator.round.state import Finished
+from fl_aggregator.round.phases import Finished
 from fl_mqtt.simulation.virtual.devices import Device
 from fl_mqtt.simulation.virtual.network import Link
 from tests.support.virtual_federation import EXAMPLES, VALUES, Federation
