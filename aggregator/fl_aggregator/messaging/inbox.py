@@ -1,9 +1,8 @@
 """The inbox, where items from other threads wait for the loop, the one thread that owns the state.
 
-Small, urgent messages (registrations, wills) overtake updates, and the senders of updates take turns. A registration
-takes the place of one that the same client has waiting: when thousands register at once, they repeat them before they
-are answered. Each connection has a bounded queue; a message that does not fit is dropped and counted, since its sender
-repeats it until it is answered.
+Small, urgent messages (registrations, wills) overtake updates, and the senders of updates take turns. Each
+connection has a bounded queue; a message that does not fit is dropped and counted, since its sender repeats it
+until it is answered.
 """
 
 from __future__ import annotations
@@ -78,12 +77,6 @@ def _sender_of(item: InboxItem) -> str | None:
     return getattr(item.topic, "client", None) if isinstance(item, AdmittedMessage) else None
 
 
-def _registering(item: AdmittedMessage) -> str | None:
-    """The client that a registration comes from; null for any other message, and if its topic names none."""
-    topic = item.topic
-    return topic.client if isinstance(topic, t.RegisterTopic) and not item.received.retain else None
-
-
 class Inbox:
     """The queues between the network's thread and the loop's. In that of updates, the senders take turns.
 
@@ -101,9 +94,7 @@ class Inbox:
     ) -> None:
         self._admit = admit
         self._condition = threading.Condition()
-        self._control: deque[InboxItem | str] = deque()
-        """A client's id stands for its newest registration."""
-        self._registrations: dict[str, AdmittedMessage] = {}
+        self._control: deque[InboxItem] = deque()
         self._updates: TurnQueue[str | None, InboxItem] = TurnQueue()
         self._room = {
             "control": Capacity(max_control_bytes, max_waiting),
@@ -128,14 +119,7 @@ class Inbox:
             if isinstance(item, AdmittedMessage) and not self._room[connection_name].take(size_of(item)):
                 self._dropped += 1  # it is full, so the loop is awake
                 return
-            if isinstance(item, AdmittedMessage) and (client := _registering(item)) is not None:
-                replaced = self._registrations.get(client)
-                self._registrations[client] = item
-                if replaced is not None:
-                    self._taken("control", replaced)
-                    return
-                self._control.append(client)
-            elif isinstance(item, StopRequest):
+            if isinstance(item, StopRequest):
                 self._control.appendleft(item)  # a flood of anything else must not delay the end
             elif connection_name == "control" or isinstance(item, JobDone):
                 self._control.append(item)
@@ -170,9 +154,7 @@ class Inbox:
             urgent = bool(self._control) and isinstance(self._control[0], StopRequest)
             if self._control and (urgent or not (self._updates and self._control_burst >= MAX_CONTROL_BURST)):
                 self._control_burst += 1
-                first = self._control.popleft()
-                item = self._registrations.pop(first) if isinstance(first, str) else first
-                return "control", self._taken("control", item)
+                return "control", self._taken("control", self._control.popleft())
             self._control_burst = 0
             if self._updates:
                 return "updates", self._taken("updates", self._updates.popleft())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fl_aggregator.messaging.inbox import MAX_CONTROL_BURST, AdmittedMessage, Inbox, StopRequest
 from fl_shared.mqtt.events import Lost, Received
-from fl_shared.protocol.topics import RegisterTopic, UpdatesTopic
+from fl_shared.protocol.topics import UpdatesTopic
 
 
 def message(size: int, topic: str = "fl/x") -> Received:
@@ -105,25 +105,3 @@ def test_the_end_is_not_held_up_by_a_flood() -> None:
     inbox.put("control", StopRequest("SIGINT"))
     assert inbox.get(0.0) == ("control", StopRequest("SIGINT")), "though it is an update's turn"
     assert topics(inbox)[0] == "update"
-
-
-def test_of_one_clients_registrations_that_wait_only_the_newest_is_read() -> None:
-    """In the place of the first: to repeat one must not send the client to the end."""
-
-    def registers(received: Received) -> AdmittedMessage:
-        client = received.topic.rpartition("/")[2]
-        return AdmittedMessage(RegisterTopic(client or None), received)
-
-    def send(client: str, size: int) -> None:
-        inbox.put("control", message(size, f"fl/register/{client}"))
-
-    inbox = Inbox(registers, max_control_bytes=1100)
-    for client, size in (("a", 300), ("b", 200), ("a", 400), ("", 20), ("", 20), ("a", 350)):
-        send(client, size)
-    read = [(item[1].received.topic, len(item[1].received.payload)) for item in iter(lambda: inbox.get(0.0), None)
-            if isinstance(item[1], AdmittedMessage)]  # fmt: skip
-    nobody = ("fl/register/", 20)
-    assert read == [("fl/register/a", 350), ("fl/register/b", 200), nobody, nobody]
-    send("a", 600)
-    assert inbox.pop_dropped() == 0, "the room of those that were replaced is free"
-    assert inbox.queued_items == 1
