@@ -106,10 +106,8 @@ class Chaos:
         self._plan_fault()
 
     def _job_seconds(self, job: JobDone) -> float:
-        """In an asynchronous run mostly averages take time, so that a buffer fills and programs die meanwhile."""
-        if self.settings.mode == "sync":
-            return 0.0
-        share = 1.0 if isinstance(job.event, on.ModelCreated) else 0.05
+        """Mostly averages take time, so that a buffer fills, and programs die meanwhile; in rounds, only they do."""
+        share = 1.0 if isinstance(job.event, on.ModelCreated) else 0.05 * (self.settings.mode == "async")
         return share * self._slowness * self.rng.expovariate(1.0)
 
     def _device(self, _client: str) -> Device:
@@ -303,7 +301,8 @@ class Chaos:
             summary = self._results.get(number)
             if summary is not None and summary.outcome == "committed":
                 assert client in summary.participants, f"round {number} has lost the update of {client}"
-        trained = Counter(one for one in self.federation.jobs.trained if one[1] > 0)
+        accepted = {(client, number) for client, number, _ in invariants.accepted if number > 0}
+        trained = Counter(one for one in self.federation.jobs.trained if one in accepted)
         again = [one for one, times in trained.items() if times > 1]
         assert not again, f"trained again: {again}"
         lines = [

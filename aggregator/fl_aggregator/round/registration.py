@@ -5,7 +5,14 @@ from __future__ import annotations
 from fl_aggregator.round import roster as r
 from fl_aggregator.round.effects import Admit, Effect, Refuse, SendReply, Transition
 from fl_aggregator.round.events import Registered
-from fl_aggregator.round.phases import Aggregating, Buffering, Collecting, Evaluating, Selecting
+from fl_aggregator.round.phases import (
+    Aggregating,
+    Buffering,
+    Collecting,
+    Evaluating,
+    Selecting,
+    collected_round,
+)
 from fl_aggregator.round.state import Run
 from fl_shared.protocol import abilities
 from fl_shared.protocol.messages import MAX_ENVIRONMENTS, Environment
@@ -212,12 +219,16 @@ def _assign_partition(state: Run, event: Registered) -> int | Refuse | None:
 
 
 def received_round_of(state: Run, client: str) -> int | None:
-    """Returns the open round, or of the edge's newest ticket, for which its update is already stored; or null."""
+    """Returns the round for which an edge's update is stored, or null.
+
+    It is open, or is being averaged, or is that of its newest ticket.
+    """
     phase = state.phase
     if isinstance(phase, Buffering):
         answered = None if phase.ticket_of(client) else state.answered.get(client)
         return None if answered is None or answered.digest is None else answered.round
-    return phase.round if isinstance(phase, Collecting) and client in phase.updates else None
+    collected = collected_round(phase)
+    return collected.round if collected is not None and client in collected.updates else None
 
 
 def _is_awaited(state: Run, client: str) -> bool:

@@ -151,10 +151,11 @@ class Admitted(Reply):
     """The client takes part in the run.
 
     ``partition`` is null if the client does not train, and as long as partitions are not yet assigned. ``examples``
-    repeats the registration that is answered (null: the first one). ``received_round``: the open round for which the
-    aggregator already has this client's update. ``newest_round``: the newest round that has been opened (null: none);
-    ``awaited``: whether it is open and waits for an update of this client. ``counted``: the newest update of this
-    client that is in a version; known if the run has a correction. ``sums``: for a regional aggregator.
+    repeats the registration that is answered (null: the first one). ``received_round``: the round, open or being
+    averaged, for which the aggregator already has this client's update. ``newest_round``: the newest round that has
+    been opened (null: none); ``awaited``: whether it is open and waits for an update of this client. ``counted``:
+    the newest update of this client that is in a version; known if the run has a correction.
+    ``sums``: for a regional aggregator.
     """
 
     kind: Literal["admitted"] = "admitted"

@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from fl_aggregator.round.phases import Collecting, Evaluating, Failed, Finished, Selecting, Stopped
+from fl_aggregator.round.phases import (
+    Aggregating,
+    Collecting,
+    Evaluating,
+    Failed,
+    Finished,
+    Selecting,
+    Stopped,
+)
 from fl_aggregator.round.summary import MAX_TRAINING_METRICS
 from tests.support.round_playbook import round_done, training
 
@@ -204,6 +212,15 @@ def test_a_restarted_edge_whose_update_is_held_is_told_so() -> None:
         >> f"rejoin {b}"
         << f"admit {b} to={b}.2"
     )
+
+
+def test_a_restarted_edge_whose_update_is_being_averaged_is_told_so() -> None:
+    """4.3. Else it would train again, since the selection is retained until the version is made."""
+    playbook = training(clients=2, per_round=2, auto=False)
+    a, b = playbook.cohort
+    playbook.play(f"send {a}", f"kept {a}", f"send {b}", f"kept {b}")
+    assert isinstance(playbook.state.phase, Aggregating)
+    assert playbook >> f"rejoin {a}" << f"admit {a} received_round=1 to={a}.2"
 
 
 # --- the end ----------------------------------------------------------------------------------------------
