@@ -137,7 +137,9 @@ def test_one_line_each_and_what_to_set(tmp_path: Path, broker: Mosquitto) -> Non
 @configured("max_packet_size 20000")
 def test_small_packets(tmp_path: Path, broker: Mosquitto) -> None:
     seen = Examined(tmp_path / "doctor", "--broker", broker.url)
-    assert (seen.code, seen.verdicts("limited"), seen.verdicts("missing")) == (0, ["packets"], []), seen.output
+    assert (seen.code, seen.verdicts("limited"), seen.verdicts("missing")) == (0, ["packets"], []), (
+        seen.output
+    )
     assert seen.measured("limits")["maximum_packet_size"] == 20000
     # To the byte: that a packet of the announced size passes was tried, not believed.
     assert (seen.measured("packets")["largest"], seen.measured("packets")["lost"]) == (20000, None)

@@ -241,7 +241,7 @@ def test_options_from_the_environment_and_a_file(tmp_path: Path, mosquitto: Mosq
     assert (settings["rounds"], settings["per_round"], settings["prefix"]) == (7, 4, "site/fl")
 
 
-@pytest.mark.usefixtures("command_lines", "light_edges")
+@pytest.mark.usefixtures("light_edges")
 def test_a_second_run_and_a_resumed_one_accuse_nobody(tmp_path: Path, mosquitto: Mosquitto) -> None:
     """What the first one left at the broker is one line."""
     left = "cleared or replaced"

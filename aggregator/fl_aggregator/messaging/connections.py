@@ -164,6 +164,7 @@ class Connections:
 
         A message that the broker had stored has the retain flag, and no other: only the others show that it is alive.
         """
+        self._leftovers.subscribed_again(self._rival_topics, time.monotonic())
         self._subscribe("control", [(topic, 1) for topic in self._rival_topics], no_local=True)
 
     def replace_aggregator(self, other: m.AggregatorPresence) -> None:

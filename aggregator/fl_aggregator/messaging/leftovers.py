@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final
 
 from fl_shared.protocol import codec
@@ -40,6 +41,7 @@ class Leftovers:
         self._expected = False
         self._topics: set[str] = set()
         self._runs: dict[str, None] = {}
+        self._again_until: dict[str, float] = {}
         self._sent: OrderedDict[tuple[str, int, int], None] = OrderedDict()
 
     def session_begun(self, now: float) -> None:
@@ -48,6 +50,14 @@ class Leftovers:
         self._expected = True
         self._topics.clear()
         self._runs.clear()
+        self._again_until.clear()
+
+    def subscribed_again(self, topics: Iterable[str], now: float) -> None:
+        """Must be called before topics are subscribed to again.
+
+        What is retained on each comes once more: it may be a leftover still, though edges have registered meanwhile.
+        """
+        self._again_until = dict.fromkeys(topics, now + MAX_WAIT)
 
     def edge_registered(self) -> None:
         """Records that an edge has answered our birth: what the broker had retained has come before."""
@@ -67,9 +77,8 @@ class Leftovers:
 
     def take(self, topic: str, payload: bytes | memoryview, now: float) -> bool:
         """Whether a retained message that is not our newest is a leftover; one of another session is counted."""
-        if not self._expected or topic in self._topics:
-            return False
-        if now >= self._expected_until():
+        is_first = self._expected and topic not in self._topics and now < self._expected_until()
+        if not is_first and now >= self._again_until.pop(topic, -math.inf):
             return False
         if _key(topic, payload) in self._sent:
             return True  # published before the subscription, and replaced since
@@ -84,10 +93,11 @@ class Leftovers:
             (run, incarnation) == (self._scope.run, self._scope.incarnation) and not is_own_will
         ):
             return False
-        self._topics.add(topic)
-        if run is not None:
-            self._runs[run] = None
-        self._last_at = now
+        if is_first:
+            self._topics.add(topic)
+            if run is not None:
+                self._runs[run] = None
+            self._last_at = now
         return True
 
     def _expected_until(self) -> float:

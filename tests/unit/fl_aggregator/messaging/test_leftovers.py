@@ -73,6 +73,25 @@ def test_what_somebody_publishes_meanwhile_is_not() -> None:
         assert taken is (second < MAX_WAIT), second
 
 
+def test_what_is_subscribed_to_again_comes_once_more_though_edges_have_registered() -> None:
+    """So it is after the aggregator has stood still and asked who else is there."""
+    found, status = leftovers(), birth(OURS.run, 1, "offline")
+    assert found.take("fl/aggregator", status, 0.1)
+    found.edge_registered()
+    for now in (1.0, 20.0):
+        found.subscribed_again(["fl/aggregator"], now)
+        assert not found.take("fl/model", status, now)
+        assert found.take("fl/aggregator", status, now + 0.1)
+        assert not found.take("fl/aggregator", status, now + 0.2), "the broker retains one message of a topic"
+    assert found.pop_summary(100.0) == f"cleared or replaced 1 retained message of run {OURS.run}", "once"
+    found.subscribed_again(["fl/aggregator"], 40.0)
+    assert not found.take("fl/aggregator", status, 40.0 + MAX_WAIT)
+    found.subscribed_again(["fl/aggregator"], 50.0)
+    found.session_begun(50.0)
+    found.edge_registered()
+    assert not found.take("fl/aggregator", status, 50.1), "an edge has answered our birth meanwhile"
+
+
 def test_what_a_broker_returns_of_ours_is_nobodys_fault() -> None:
     """Without No Local at once, over a bridge that was lost when the bridge is back."""
     network = RecordingNetwork()
