@@ -57,7 +57,9 @@ def test_a_revoked_edge_does_not_hold_up_the_round(tmp_path: Path, stack: ExitSt
     edges = {name: site.edge(name) for name in (REVOKED, HELD)}
     for edge in edges.values():
         wait_until(partial(is_registered, edge), 60, "the edges whose training is held")
-        programs.freeze(*programs.workers(edge))
+        held = programs.workers(edge)
+        stack.callback(programs.thaw, *held)  # else the revoked edge's workers outlive it
+        programs.freeze(*held)
     site.edge(LAST)
     observer.wait_for_message(m.Selected, 60, round=1)
     made.revoke([REVOKED])
