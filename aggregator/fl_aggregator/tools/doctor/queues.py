@@ -93,7 +93,9 @@ def _bursts(bench: ProbeSession, *, hold_acks: bool) -> Finding:
     detail = f"{sum(received_counts):,} of {PROBE_WINDOW * len(received_counts):,} arrived in bursts of {PROBE_WINDOW}"
     if large is not None:
         detail += f", {large} of {PROBE_WINDOW} of {limit_text(size)} each"
-    lost = min(received_counts) < PROBE_WINDOW or (large is not None and large < PROBE_WINDOW)
+    # A broker that drops for want of room does so in each burst; one burst alone, on a busy machine, decides nothing.
+    lossy = sum(count < PROBE_WINDOW for count in received_counts)
+    lost = lossy >= MAX_LOSSY_BURSTS or (large is not None and large < PROBE_WINDOW)
     if not lost:
         return Finding("bursts", "ok", detail, measured=measured)
     suffix = "" if refused_count else " (each was acknowledged)"
