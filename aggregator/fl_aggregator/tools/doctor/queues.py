@@ -55,7 +55,7 @@ def bursts(bench: ProbeSession) -> Finding:
 
 def _bursts(bench: ProbeSession, *, hold_acks: bool) -> Finding:
     received_counts: list[int] = []
-    refused_count = 0
+    refused_count = lossy = 0
     started = time.monotonic()
     with bench.probe(hold_acks=hold_acks) as subscriber, bench.probe(second=True) as publisher:
         subscriber.subscribe([bench.topic("burst")])
@@ -65,7 +65,8 @@ def _bursts(bench: ProbeSession, *, hold_acks: bool) -> Finding:
             )
             received_counts.append(received)
             refused_count += refused
-            if sum(count < PROBE_WINDOW for count in received_counts) >= MAX_LOSSY_BURSTS:
+            lossy += received < PROBE_WINDOW
+            if lossy >= MAX_LOSSY_BURSTS:
                 break
         small = seconds_since(started)
         large = None
@@ -94,7 +95,6 @@ def _bursts(bench: ProbeSession, *, hold_acks: bool) -> Finding:
     if large is not None:
         detail += f", {large} of {PROBE_WINDOW} of {limit_text(size)} each"
     # A broker that drops for want of room does so in each burst; one burst alone, on a busy machine, decides nothing.
-    lossy = sum(count < PROBE_WINDOW for count in received_counts)
     lost = lossy >= MAX_LOSSY_BURSTS or (large is not None and large < PROBE_WINDOW)
     if not lost:
         return Finding("bursts", "ok", detail, measured=measured)
