@@ -6,5 +6,6 @@
 ``assembly``          assembles the chunks of a model and hashes them
 ``upload``            an edge's side of an upload: offers, sends what is granted
 ``upload_scheduler``  the aggregator's side: grants chunks within its memory
+``chunk_pace``        how fast chunks arrive, for receivers on slow links
 ====================  ===========================================================
 """

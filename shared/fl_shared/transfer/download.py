@@ -21,6 +21,7 @@ from fl_shared.protocol import topics as t
 from fl_shared.system.backoff import backoff
 from fl_shared.tensors.sections import WEIGHTS, ModelSection
 from fl_shared.transfer.assembly import Assembly
+from fl_shared.transfer.chunk_pace import ChunkPace
 from fl_shared.transfer.publication import (
     MAX_MODEL_BYTES,
     ModelDataTopic,
@@ -37,8 +38,6 @@ SUBSCRIBE_BATCH: Final = 8
 REQUEST_TIMEOUT: Final = 5.0
 """Seconds without a message, or bytes of one, until requests are repeated; doubles up to `MAX_REQUEST_TIMEOUT`."""
 MAX_REQUEST_TIMEOUT: Final = 30.0
-SLOW_LINK_FACTOR: Final = 3.0
-"""On a slow link, the timeout is at least this many times as long as the last chunks took."""
 MAX_INVALID_MESSAGES: Final = 16
 """A download fails after this many messages that are not valid."""
 MAX_ATTEMPTS: Final = 3
@@ -99,8 +98,8 @@ class ModelDownload:
         self._requests: dict[ModelDataTopic, _TopicRequest] = {}
         self._received_topics: list[ModelDataTopic] = []
         """Topics that have arrived, but are still subscribed to."""
-        self._last_received_at = self._bytes_came_at = -math.inf
-        self._chunk_interval = 0.0
+        self._pace = ChunkPace()
+        self._bytes_came_at = -math.inf
         self._invalid_count = 0
         self._last_error = ""
         self._attempts = 0
@@ -158,10 +157,10 @@ class ModelDownload:
     def _retry_at(self, request: _TopicRequest) -> float:
         delay = backoff(
             request.attempts - 1,
-            max(self._request_timeout, SLOW_LINK_FACTOR * self._chunk_interval),
+            max(self._request_timeout, self._pace.wait),
             MAX_REQUEST_TIMEOUT,
         )
-        since = max(request.requested_at, self._last_received_at, self._bytes_came_at)
+        since = max(request.requested_at, self._pace.last_at, self._bytes_came_at)
         return since + max(self._request_timeout, delay)
 
     def _topics_to_retry(self, now: float) -> list[ModelDataTopic]:
@@ -294,9 +293,7 @@ class ModelDownload:
 
     def _mark_received(self, topic: ModelDataTopic, now: float) -> None:
         request = self._requests.pop(topic, None)
-        since = max(self._last_received_at, -math.inf if request is None else request.requested_at)
-        self._chunk_interval = max(self._chunk_interval / 2, now - since) if since > -math.inf else 0.0
-        self._last_received_at = now
+        self._pace.came(-math.inf if request is None else request.requested_at, now)
         if request is None:
             return  # it has arrived before, or was not asked for
         self._received_topics.append(topic)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from fl_shared.system.backoff import backoff
+from fl_shared.transfer.chunk_pace import ChunkPace
 
 GRANT_WINDOW: Final = 64
 """Chunks that may be granted to all edges together."""
@@ -32,8 +33,6 @@ MAX_ACTIVE_BYTES: Final = 16 * 2**20
 GRANT_TIMEOUT: Final = 5.0
 """Seconds without a chunk until what has been granted is granted again; doubles up to `MAX_GRANT_TIMEOUT`."""
 MAX_GRANT_TIMEOUT: Final = 30.0
-SLOW_LINK_FACTOR: Final = 3.0
-"""On a slow link, the timeout is at least this many times as long as the last chunks took, up to the same bound."""
 MAX_TIMEOUTS: Final = 2
 """An offer makes room for another one after this many timeouts in a row."""
 TIME_SLICE: Final = 30.0
@@ -91,9 +90,7 @@ class _ScheduledUpload:
     received: bytearray = field(default_factory=bytearray)
     """One byte for each chunk, 1 if it has arrived. Empty before the first turn, to save memory."""
     received_count: int = 0
-    last_chunk_at: float = -math.inf
-    chunk_interval: float = 0.0
-    """Seconds that the last chunks took."""
+    pace: ChunkPace = field(default_factory=ChunkPace)
     active_since: float = 0.0
     """When the upload's turn began."""
     timeouts: int = 0
@@ -110,11 +107,6 @@ class _ScheduledUpload:
             self.next_index += 1
             if not self.received[index]:
                 yield index
-
-    def chunk_came(self, granted_at: float, now: float) -> None:
-        """Chunks come one after the other: one has taken the time since the grant, or since the one before it."""
-        self.chunk_interval = max(self.chunk_interval / 2, now - max(self.last_chunk_at, granted_at))
-        self.last_chunk_at = now
 
     def expire_grants(self) -> None:
         """Counts a timeout if chunks were granted, and marks them to be granted again."""
@@ -229,7 +221,7 @@ class UploadScheduler:
         granted_at = upload.granted.pop(index, None)
         if granted_at is not None:
             self._count_in_flight(upload, -1)
-            upload.chunk_came(granted_at, now)
+            upload.pace.came(granted_at, now)
         upload.received[index] = 1
         upload.received_count += 1
         upload.recovery_chunks -= 1
@@ -306,8 +298,7 @@ class UploadScheduler:
         """When chunks that were granted are granted again; ∞ if all have come."""
         granted_at = min(upload.granted.values(), default=math.inf)
         delay = backoff(upload.timeouts, self._grant_timeout, MAX_GRANT_TIMEOUT)
-        slow = min(SLOW_LINK_FACTOR * upload.chunk_interval, MAX_GRANT_TIMEOUT)
-        return max(granted_at, upload.last_chunk_at) + max(delay, slow)
+        return max(granted_at, upload.pace.last_at) + max(delay, min(upload.pace.wait, MAX_GRANT_TIMEOUT))
 
     def _gives_way_at(self, upload: _ScheduledUpload) -> float:
         """When an active upload makes room: ∞ if none waits, -∞ if its grants have timed out too often."""
