@@ -127,7 +127,8 @@ def other_model(tested: EdgeUnderTest, shift: float) -> ModelPublication:
 
 
 def chunk_of(model: ModelPublication, index: int, wire: SimulatedAggregator) -> dict[str, Any]:
-    return model.chunk(index, **wire.envelope()).model_dump()
+    chunk = model.chunk(index, **wire.envelope())
+    return chunk.model_dump(exclude={"data"}) | {"data": bytes(chunk.data)}
 
 
 def put(
