@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import Final, Protocol
 
 from fl_shared.tensors.manifest import Vector
 
@@ -61,22 +62,17 @@ class Encoding(Protocol):
         """
 
 
-@runtime_checkable
-class Family(Protocol):
+class Family(ABC):
     """Encodings that differ in a parameter, under one name: ``NAME:PARAMETER``."""
 
-    @property
-    def name(self) -> str:
-        """The name without the parameter, which edges offer."""
+    name: str
+    """The name without the parameter, which edges offer."""
+    example: str
+    """A parameter."""
+    expected: str
+    """What the parameter must be, as the text of an error says it."""
 
-    @property
-    def example(self) -> str:
-        """A parameter."""
-
-    @property
-    def expected(self) -> str:
-        """What the parameter must be, as the text of an error says it."""
-
+    @abstractmethod
     def of(self, parameter: str) -> Encoding:
         """The encoding with this parameter. Raises ``ValueError``."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import Annotated, Final, Literal
 
@@ -89,7 +88,6 @@ def parse(text: str) -> Encoding:
         raise ValueError(f"{text[:64]!r}, expected {found.expected}: for example {example!r}") from None
 
 
-@functools.lru_cache(maxsize=256)
 def get(name: str) -> Encoding:
     """The encoding called ``name`` in messages, that of sums included. Raises ``ValueError`` for an unknown name."""
     encoding = SUM if name == SUM.name else parse(name)

@@ -19,6 +19,7 @@ from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.interface import (
     Buffer,
     Encoding,
+    Family,
     MalformedError,
     NotFiniteError,
     exactly,
@@ -93,7 +94,7 @@ class TopK:
         return np.frombuffer(data, _PLACE, count), np.frombuffer(data, "<f4", count, _PLACE.itemsize * count)
 
 
-class TopKFamily:
+class TopKFamily(Family):
     """``topk`` with any ratio."""
 
     name = "topk"
