@@ -27,9 +27,9 @@ class Link:
         payloads = self._behaves(self.fences, self.waits) or []
         return [ReceivedMessage("burst", one, 1, False, 1, 0.0, None, None, None) for one in payloads]
 
-    def payloads(self, timeout: float) -> list[bytes]:
+    def payloads(self, timeout: float, count: int = 2) -> list[bytes]:
         probe = cast(Probe, self)
-        return [one.payload for one in receive_until_fence(probe, probe, "burst", timeout)]
+        return [one.payload for one in receive_until_fence(probe, probe, "burst", count, timeout)]
 
 
 def test_what_takes_longer_than_any_pause_is_not_lost() -> None:
@@ -39,8 +39,20 @@ def test_what_takes_longer_than_any_pause_is_not_lost() -> None:
 
 def test_a_fence_that_was_dropped_is_sent_again() -> None:
     link = Link(lambda fences, wait: [b"a"] if wait == 1 else [fences[-1]] if len(fences) == 3 else None)
-    assert link.payloads(5.0) == [b"a"]
+    assert link.payloads(5.0, count=1) == [b"a"]
     assert len(link.fences) == 3
+
+
+def test_what_a_fence_has_overtaken_is_not_lost() -> None:
+    link = Link(lambda fences, wait: [b"a", fences[-1]] if wait == 1 else [b"b", fences[-1]])
+    assert link.payloads(5.0) == [b"a", b"b"]
+    assert len(link.fences) == 2
+
+
+def test_what_does_not_come_before_a_second_fence_is_lost() -> None:
+    link = Link(lambda fences, wait: [b"a", fences[-1]] if wait == 1 else [fences[-1]])
+    assert link.payloads(5.0) == [b"a"]
+    assert len(link.fences) == 2
 
 
 def test_where_nothing_comes_the_wait_ends() -> None:
