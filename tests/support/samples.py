@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 
 from fl_shared.protocol import messages as m
@@ -160,6 +161,26 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             companions=(m.Companion(section="control", digest=UPDATE_DIGEST),),
         ),
     ),
+    "selected-masked": (
+        t.SelectedTopic(3),
+        FIRST_SELECTED.model_copy(
+            update={
+                "round": 3,
+                "cohort": ("7", "8", "lab-a"),
+                "base": m.ModelReference(version=2, digest=DIGEST),
+                "masked": m.Masking(
+                    bits=64,
+                    threshold=3,
+                    least=3,
+                    colluders=1,
+                    members=tuple(
+                        m.Member(client=name, keys=letter * 86)
+                        for name, letter in (("7", "A"), ("8", "B"), ("lab-a", "C"))
+                    ),
+                ),
+            }
+        ),
+    ),
     "selected-first-weights": (t.WorkTopic("7"), FIRST_SELECTED),
     "ticket": (
         t.WorkTopic("7"),
@@ -295,6 +316,74 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
     "delayed": (
         t.UpdatesTopic("7"),
         m.Delayed(run=RUN, incarnation=1, seq=5, client="7", session="c3d4", round=3, awaits="answer"),
+    ),
+    "agreed": (
+        t.UpdatesTopic("7"),
+        m.Agreed(
+            run=RUN,
+            incarnation=1,
+            seq=6,
+            client="7",
+            session="c3d4",
+            round=3,
+            closing="cd" * 32,
+            signature=bytes(range(64)),
+        ),
+    ),
+    "opened": (
+        t.UpdatesTopic("7"),
+        m.Opened(
+            run=RUN,
+            incarnation=1,
+            seq=7,
+            client="7",
+            session="c3d4",
+            round=3,
+            closing="cd" * 32,
+            digest=hashlib.sha256(bytes(range(32))).hexdigest(),
+            shares=bytes(range(32)),
+            unopened=("lab-a",),
+        ),
+    ),
+    "declined": (
+        t.UpdatesTopic("7"),
+        m.Declined(
+            run=RUN,
+            incarnation=1,
+            seq=8,
+            client="7",
+            session="c3d4",
+            round=3,
+            closing="cd" * 32,
+            reason="another-set",
+            detail="another set of round 3 is signed already",
+        ),
+    ),
+    "closing": (
+        t.UnmaskTopic("7"),
+        m.Closing(
+            run=RUN,
+            incarnation=1,
+            seq=12,
+            round=3,
+            plan="ef" * 32,
+            included={"7": "01" * 32, "lab-a": "23" * 32},
+            seconds_left=59.5,
+        ),
+    ),
+    "reveal": (
+        t.UnmaskTopic("7"),
+        m.Reveal(
+            run=RUN,
+            incarnation=1,
+            seq=13,
+            round=3,
+            plan="ef" * 32,
+            included={"7": "01" * 32, "lab-a": "23" * 32},
+            signatures={"7": "A" * 86, "lab-a": "B" * 86},
+            packages={"7": "C" * 96, "lab-a": "D" * 96},
+            seconds_left=58.5,
+        ),
     ),
     "evaluation": (
         t.EvaluationsTopic("evaluator"),

@@ -100,6 +100,14 @@ class WorkTopic(Topic):
 
 
 @dataclass(frozen=True, slots=True)
+class UnmaskTopic(Topic):
+    """``fl/clients/<client>/unmask``: what a member of a masked round is asked for after it has closed."""
+
+    PATTERN: ClassVar[str] = "clients/{client}/unmask"
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
 class RepliesTopic(Topic):
     """``fl/replies/<client>``: answers to one edge."""
 

@@ -22,6 +22,7 @@ from fl_shared.protocol.kinds.base import (
     TaskSpec,
     Text,
 )
+from fl_shared.protocol.kinds.masked import Masking
 from fl_shared.protocol.kinds.metric import MetricDeclaration
 
 Precision = Literal["float32", "bf16"]
@@ -114,7 +115,8 @@ class Selected(Scoped):
     have more than 256 names. ``encoding``: of the section ``delta`` of the round's updates. An update of at most
     ``inline_limit`` bytes may be sent whole, without an offer. ``correction``: null in round 0, and without one.
     ``companions``: the vectors that it needs besides the base, if there are any yet. ``ticket``: it is for one edge of
-    an asynchronous run, and outlives the round (protocol, 5.19); ``cohort`` is null.
+    an asynchronous run, and outlives the round (protocol, 5.19); ``cohort`` is null. ``masked``: how updates are
+    masked; null if they are not.
     """
 
     kind: Literal["selected"] = "selected"
@@ -130,6 +132,7 @@ class Selected(Scoped):
     correction: Correction | None = None
     companions: Annotated[tuple[Companion, ...], Field(max_length=4, fail_fast=True)] = ()
     ticket: bool = False
+    masked: Masking | None = None
 
 
 MAX_OUTLIERS: Final = 20
@@ -146,7 +149,8 @@ class Result(Scoped):
     It is published again, with more ``metrics``, when evaluations of its version have arrived, on ``split``. Of them,
     ``primary`` is the one by which versions are compared. ``outliers``: the edges whose updates are unlike the others,
     with the reason; empty if they were not compared. ``worst_edges``: the edges with the worst values of ``primary`` on
-    their own holdouts, the worst first; ``metrics`` has `EDGES_METRICS` of all edges that measured it.
+    their own holdouts, the worst first; ``metrics`` has `EDGES_METRICS` of all edges that measured it. ``masked``: the
+    aggregator has seen the sum of the updates only.
     """
 
     kind: Literal["result"] = "result"
@@ -163,6 +167,7 @@ class Result(Scoped):
     split: Split | None = None
     outliers: Annotated[dict[ClientId, Text], Field(max_length=MAX_OUTLIERS)] = Field(default={})
     worst_edges: Annotated[dict[ClientId, Number], Field(max_length=MAX_WORST_EDGES)] = Field(default={})
+    masked: bool = False
     bytes_up: Count
     bytes_down: Count
     seconds: Seconds

@@ -25,6 +25,7 @@ from fl_shared.protocol.kinds.base import (
     Token,
 )
 from fl_shared.protocol.kinds.environment import Environment
+from fl_shared.protocol.kinds.masked import RunKeysText
 from fl_shared.protocol.kinds.metric import DeclaredMetrics
 from fl_shared.protocol.kinds.round import CountedUpdate, FoldSettings
 from fl_shared.system.text import one_line
@@ -32,7 +33,7 @@ from fl_shared.tensors.manifest import Manifest
 
 RefusalReason = Literal[
     "id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "wrong-role", "kit-expired",
-    "lacks-ability", "no-partition-left", "unable",
+    "lacks-ability", "no-partition-left", "unable", "no-run-keys", "bad-run-keys",
 ]  # fmt: skip
 LimitReason = Literal[
     "too-many-messages", "too-many-bytes", "too-many-registrations", "too-many-presences", "too-much-work"
@@ -123,7 +124,7 @@ class Registration(Message):
     what it can do in its task. ``fresh``: in the second one, that the edge has kept nothing of this run for a
     correction. ``edges``: it is a regional aggregator, which stands for so many edges; null for an edge.
     ``via``: the name of the broker that it is connected to, if that is bridged to the aggregator's. ``environment``:
-    where it runs (protocol, 4.13).
+    where it runs (protocol, 4.13). ``keys``: in the second one, its keys for a run whose updates are masked.
     """
 
     kind: Literal["register"] = "register"
@@ -145,6 +146,7 @@ class Registration(Message):
     unable: Annotated[str, StringConstraints(max_length=MAX_UNABLE), AfterValidator(one_line)] | None = None
     via: ClientId | None = None
     environment: Environment | None = None
+    keys: RunKeysText | None = None
 
 
 class Admitted(Reply):
@@ -155,7 +157,7 @@ class Admitted(Reply):
     averaged, for which the aggregator already has this client's update. ``newest_round``: the newest round that has
     been opened (null: none); ``awaited``: whether it is open and waits for an update of this client. ``counted``:
     the newest update of this client that is in a version; known if the run has a correction.
-    ``sums``: for a regional aggregator.
+    ``sums``: for a regional aggregator. ``masked``: updates of this run are masked, so the next registration has keys.
     """
 
     kind: Literal["admitted"] = "admitted"
@@ -167,6 +169,7 @@ class Admitted(Reply):
     awaited: bool = False
     counted: CountedUpdate | None = None
     sums: RegionalSums | None = None
+    masked: bool = False
 
 
 class Refused(Reply):

@@ -33,7 +33,7 @@ from fl_shared.tensors.manifest import MAX_ARRAYS, ArraySpec
 RejectionReason = Literal[
     "stale-round", "stale", "not-selected", "surplus", "late", "duplicate", "wrong-base", "wrong-manifest",
     "wrong-encoding", "wrong-size", "wrong-digest", "not-finite", "too-large", "bad-examples", "wrong-sum", "malformed",
-    "no-round",
+    "no-round", "masked", "not-masked", "wrong-plan", "bad-commitments",
 ]  # fmt: skip
 
 
@@ -94,7 +94,8 @@ def check_sum(sections: Sequence[Section | OfferedSection], sum_of: SumOf | None
 class Update(Scoped):
     """An update, whole, on ``fl/updates/<client>`` (msgpack): local − base weights, or in round 0 the first weights.
 
-    ``sum_of``: it is the sum of a regional aggregator (protocol, 5.21); null otherwise.
+    ``sum_of``: it is the sum of a regional aggregator (protocol, 5.21); null otherwise. ``plan``: for which plan it is
+    masked (protocol, 10.4); null if it is not.
     """
 
     kind: Literal["update"] = "update"
@@ -108,6 +109,7 @@ class Update(Scoped):
     seconds: Seconds
     metrics: UpdateMetrics
     sum_of: SumOf | None = None
+    plan: Digest | None = None
     sections: Annotated[tuple[Section, ...], Field(min_length=1, max_length=16, fail_fast=True)]
 
     @model_validator(mode="after")
@@ -159,6 +161,7 @@ class Offer(Scoped):
     seconds: Seconds
     metrics: UpdateMetrics
     sum_of: SumOf | None = None
+    plan: Digest | None = None
     sections: Annotated[tuple[OfferedSection, ...], Field(min_length=1, max_length=16, fail_fast=True)]
     size: Count
     chunk_size: Annotated[int, Field(ge=1, le=MAX_CHUNK)]
