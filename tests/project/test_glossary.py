@@ -37,14 +37,14 @@ NO_TERM = {
         "batch", "label", "loss", "maximum", "metrics", "minimum", "momentum", "probabilities", "train",
     },
     "words of programming, with their usual meaning": {
-        "bytes", "count", "data", "error", "index", "max", "name", "output", "pixels",
+        "bytes", "count", "data", "error", "index", "max", "name", "output", "pixels", "protocol", "signature",
         "settings", "sha256", "shape", "size", "unit",
     },
     "software and machines": {"cores", "fl", "library", "memory", "mqtt", "platform", "python"},
     "plain English, with its usual meaning": {
         "after", "awaited", "awaits", "before", "better", "delayed", "detail", "down", "first", "have", "higher",
         "is", "left", "need", "newest", "out", "outcome", "reason", "received", "seconds", "started", "state",
-        "up", "via", "worst", "written",
+        "unopened", "up", "via", "worst", "written",
     },
     "the format of all messages: which version, which kind": {"kind", "v"},
 }  # fmt: skip

@@ -48,6 +48,7 @@ def test_what_is_signed() -> None:
     """Clauses 9.2 and 9.8."""
     assert topics_of([row for row in ROWS if row.signed]) == {
         "aggregator", "status", "history", "work", "replies", "selected", "missing", "edges", "result", "model",
+        "unmask",
     }  # fmt: skip
 
 
@@ -78,7 +79,9 @@ def test_how_large_it_may_be() -> None:
         name = row.topic.__name__
         expected = {"json": 64 * 2**10, "msgpack": 2**24 + 2**16, "picture": 2**24, "digit": 1}[row.encoding]
         assert row.largest == (
-            2**21 if name in {"MissingTopic", "EdgesTopic", "ResultTopic", "HistoryTopic"} else expected
+            2**21
+            if name in {"MissingTopic", "EdgesTopic", "ResultTopic", "HistoryTopic", "UnmaskTopic"}
+            else expected
         ), name
 
 
@@ -86,7 +89,7 @@ def test_rows_that_are_all_there_is_below_a_level_have_one_filter() -> None:
     from_aggregator = CHANNELS.between("aggregator", "edge")
     names = [name for name, _ in CHANNELS.filters("a/b", from_aggregator, "7")]
     assert names == [
-        "a/b/aggregator", "a/b/clients/7/work", "a/b/replies/7", "a/b/round/+/selected", "a/b/round/+/result",
+        "a/b/aggregator", "a/b/clients/7/work", "a/b/clients/7/unmask", "a/b/replies/7", "a/b/round/+/selected", "a/b/round/+/result",
         "a/b/model/#",
     ]  # fmt: skip
     assert CHANNELS.filters("fl", CHANNELS.between("edge", "aggregator")) == [

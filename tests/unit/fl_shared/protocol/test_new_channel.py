@@ -124,13 +124,20 @@ def test_the_aggregator_subscribes_to_it() -> None:
     ]  # fmt: skip
     assert control.foreign == [
         ("fl/aggregator", 1), ("fl/status", 1), ("fl/history", 1), ("fl/control", 1), ("fl/clients/+/work", 1),
+        ("fl/clients/+/unmask", 1),
         ("fl/round/#", 1), ("fl/model/#", 1), ("fl/brokers/+", 1), ("fl/notices/+", 1),
     ]  # fmt: skip
     assert updates.own == [("fl/updates/#", 1)]
 
 
 ALWAYS = {"fl/replies/7", "fl/aggregator", "fl/model"}
-WHEN_TRAINING = {"fl/clients/7/work", "fl/round/+/selected", "fl/round/+/result", "fl/notices/7"}
+WHEN_TRAINING = {
+    "fl/clients/7/work",
+    "fl/clients/7/unmask",
+    "fl/round/+/selected",
+    "fl/round/+/result",
+    "fl/notices/7",
+}
 
 
 @pytest.mark.parametrize(
