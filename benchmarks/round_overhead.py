@@ -111,6 +111,7 @@ def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
              "--clients", str(arguments.edges), "--per-round", str(arguments.per_round),
              "--rounds", str(arguments.rounds + arguments.warm_up), "--epochs", "1", "--holdout", "0", "--grace", "0",
              "--durability", arguments.durability, "--run-dir", str(directory / "run"), *common,
+             *arguments.aggregator_option,
              *(["--chunk", str(arguments.chunk)] if arguments.chunk else [])],
             stdout=subprocess.DEVNULL, stderr=(directory / "aggregator.log").open("wb"),
         )  # fmt: skip
@@ -221,6 +222,7 @@ def main() -> None:
     parser.add_argument("--durability", choices=("process", "power", "memory"), default="memory")
     parser.add_argument("--chunk", type=int, default=None, help="bytes; the programs' default if not given")
     parser.add_argument("--edge-option", action="append", default=[], help="passed to fl-edge, once a word")
+    parser.add_argument("--aggregator-option", action="append", default=[], help="passed to fl-aggregator, likewise")
     parser.add_argument("--peer", choices=("flower",), default=None)
     parser.add_argument("--peer-python", default="peer/bin/python")
     parser.add_argument("--timeout", type=float, default=900.0)
