@@ -1,10 +1,10 @@
-"""Measures what masks cost: rounds without training, masked and plain in turns, with real programs and a real Mosquitto.
+"""Measures what masks cost: rounds without training, masked and plain in turns, with real programs and a real broker.
 
     python benchmarks/masked.py --edges 10 --params 431080
     python benchmarks/masked.py --edges 10 --params 11700000 --rounds 5 --turns 3
 
-The rounds are those of `round_overhead.py`. ``ratio``: seconds of a masked round to those of a plain one, the median of
-the turns. ``bytes_ratio``: bytes of a round on the wire, likewise. `masking.py` measures the arithmetic alone, also with
+The rounds are those of `round_overhead.py`. ``ratio``: seconds of a masked round to those of a plain one, the median
+of the turns. ``bytes_ratio``: bytes of a round on the wire, likewise. `masking.py` measures the arithmetic alone, and
 lost edges. Prints one JSON line.
 """
 

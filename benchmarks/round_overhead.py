@@ -222,7 +222,9 @@ def main() -> None:
     parser.add_argument("--durability", choices=("process", "power", "memory"), default="memory")
     parser.add_argument("--chunk", type=int, default=None, help="bytes; the programs' default if not given")
     parser.add_argument("--edge-option", action="append", default=[], help="passed to fl-edge, once a word")
-    parser.add_argument("--aggregator-option", action="append", default=[], help="passed to fl-aggregator, likewise")
+    parser.add_argument(
+        "--aggregator-option", action="append", default=[], help="passed to fl-aggregator, likewise"
+    )
     parser.add_argument("--peer", choices=("flower",), default=None)
     parser.add_argument("--peer-python", default="peer/bin/python")
     parser.add_argument("--timeout", type=float, default=900.0)
