@@ -110,7 +110,7 @@ def test_an_edge_that_dies_in_every_phase(
         waiting.release()
         observer.wait_for_message(m.Accepted, client="0", round=4)
         come_back()
-        observer.wait_for_message(m.Admitted, client="0", received_round=4)
+        observer.wait_for_message(m.Admitted, client="0", finished_round=4)
         thaw(*workers(others))
         run.ends_well()
 

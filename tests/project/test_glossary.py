@@ -42,8 +42,8 @@ NO_TERM = {
     },
     "software and machines": {"cores", "fl", "library", "memory", "mqtt", "platform", "python"},
     "plain English, with its usual meaning": {
-        "after", "awaited", "awaits", "before", "better", "delayed", "detail", "down", "first", "have", "higher",
-        "is", "left", "need", "newest", "out", "outcome", "reason", "received", "seconds", "started", "state",
+        "after", "awaited", "awaits", "before", "better", "delayed", "detail", "down", "finished", "first", "have",
+        "higher", "is", "left", "need", "newest", "out", "outcome", "reason", "seconds", "started", "state",
         "unopened", "up", "via", "worst", "written",
     },
     "the format of all messages: which version, which kind": {"kind", "v"},

@@ -54,7 +54,7 @@ class Edge(CheckedEdge):
     def admit(self, run: str, incarnation: int, part: str, held: str) -> None:
         self.say(
             f"admitted run={run} incarnation={incarnation} {part and 'part=' + part} "
-            f"{held and 'received_round=' + held}"
+            f"{held and 'finished_round=' + held}"
         )
 
     @rule(session=st.sampled_from(["s0", "none"]))

@@ -69,9 +69,9 @@ def _quote(text: str) -> str:
 
 def _describe_body(client: str, body: do.Admit | do.Refuse | do.Accept | do.Reject) -> str:
     match body:
-        case do.Admit(partition=part, received_round=held, examples=examples):
+        case do.Admit(partition=part, finished_round=held, examples=examples):
             tail = "" if examples is None else f" examples={examples}"
-            tail += "" if held is None else f" received_round={held}"
+            tail += "" if held is None else f" finished_round={held}"
             return f"admit {client} part={'-' if part is None else part}{tail}"
         case do.Refuse(reason=reason, detail=detail):
             return f"refuse {client} {reason} {_quote(detail)}"

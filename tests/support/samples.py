@@ -83,7 +83,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             task="digits",
             partition=m.Partition(index=7, count=20, scheme="iid", seed=0, holdout=0.2, examples=None),
             examples=57,
-            received_round=None,
+            finished_round=None,
             counted=m.CountedUpdate(round=2, digest=UPDATE_DIGEST),
         ),
     ),

@@ -1,6 +1,6 @@
 """A language for what happens to an edge's session, and for what it does: one line an event, one an effect.
 
-``connected s1`` · ``admitted part=3/20 incarnation=2 received_round=5`` · ``selected 4 cohort=7,8`` · ``trained 1`` …
+``connected s1`` · ``admitted part=3/20 incarnation=2 finished_round=5`` · ``selected 4 cohort=7,8`` · ``trained 1`` …
 Everything is about the client ``7``, the run ``R`` and the task ``digits``, unless a ``name=value`` says otherwise.
 """
 
@@ -205,7 +205,7 @@ class SessionScript:
         }
         if what == "admitted":
             part = named.get("part")
-            held = int(named["received_round"]) if "received_round" in named else None
+            held = int(named["finished_round"]) if "finished_round" in named else None
             # It answers the registration that the edge sent last, unless the script says `answers=first`.
             confirmed = isinstance(self.state, Session) and isinstance(self.state.registration, Confirming)
             loaded = self.state.partition_state if isinstance(self.state, Session) else None
@@ -216,7 +216,7 @@ class SessionScript:
                 task=named.get("task", "digits"),
                 partition=partition_of(part) if part else None,
                 examples=loaded.examples if second and isinstance(loaded, LoadedPartition) else None,
-                received_round=held,
+                finished_round=held,
                 newest_round=int(named["newest_round"]) if "newest_round" in named else None,
                 awaited="awaited" in rest,
                 counted=m.CountedUpdate(

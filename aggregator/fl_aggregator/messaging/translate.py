@@ -204,7 +204,7 @@ def reply_message(
                 task=settings.task_spec,
                 partition=partition,
                 examples=body.examples,
-                received_round=body.received_round,
+                finished_round=body.finished_round,
                 newest_round=body.newest_round,
                 awaited=body.awaited,
                 counted=None

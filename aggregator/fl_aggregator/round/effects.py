@@ -28,15 +28,15 @@ class Record:
 class Admit:
     """Admit an edge to the run.
 
-    ``partition`` is null if the edge does not train, or has not been assigned one yet. ``received_round`` is
-    the open round for which its update is already stored, or null. ``examples`` repeats the number in the
-    registration that is answered. ``newest_round`` is the newest round that has been opened, or null, and ``awaited``
-    says whether it is open and waits for an update of this edge. ``counted``: its newest update that is in a version.
-    ``sums``: it is a regional aggregator, and must know how to add up.
+    ``partition`` is null if the edge does not train, or has not been assigned one yet. ``finished_round`` is
+    the round, open or being averaged, in which nothing more of the edge is needed, or null. ``examples`` repeats the
+    number in the registration that is answered. ``newest_round`` is the newest round that has been opened, or null, and
+    ``awaited`` says whether it is open and waits for an update of this edge. ``counted``: its newest update that is in
+    a version. ``sums``: it is a regional aggregator, and must know how to add up.
     """
 
     partition: int | None
-    received_round: int | None
+    finished_round: int | None
     examples: int | None = None
     newest_round: int | None = None
     awaited: bool = False

@@ -11,7 +11,7 @@ from fl_aggregator.round.phases import (
     Collecting,
     Evaluating,
     Selecting,
-    collected_round,
+    Stopped,
 )
 from fl_aggregator.round.state import Run
 from fl_shared.protocol import abilities
@@ -65,7 +65,7 @@ def register(state: Run, event: Registered) -> Transition:
             event.session,
             Admit(
                 partition,
-                received_round_of(state, event.client),
+                finished_round_of(state, event.client),
                 event.examples,
                 _newest_round(state, event.client),
                 _is_awaited(state, event.client),
@@ -218,17 +218,20 @@ def _assign_partition(state: Run, event: Registered) -> int | Refuse | None:
     return partition
 
 
-def received_round_of(state: Run, client: str) -> int | None:
-    """Returns the round for which an edge's update is stored, or null.
+def finished_round_of(state: Run, client: str) -> int | None:
+    """Returns the round in which nothing more of an edge is needed, or null.
 
-    It is open, or is being averaged, or is that of its newest ticket.
+    Its update is stored, or the round has closed without it and is being averaged; or its newest ticket is answered.
     """
-    phase = state.phase
+    phase = state.phase.resume_phase if isinstance(state.phase, Stopped) else state.phase
     if isinstance(phase, Buffering):
         answered = None if phase.ticket_of(client) else state.answered.get(client)
         return None if answered is None or answered.digest is None else answered.round
-    collected = collected_round(phase)
-    return collected.round if collected is not None and client in collected.updates else None
+    match phase:
+        case Collecting(updates=done) | Aggregating(collected=Collecting(cohort=done)) if client in done:
+            return phase.round
+        case _:
+            return None
 
 
 def _is_awaited(state: Run, client: str) -> bool:

@@ -178,7 +178,7 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
             replace(s, membership=Membership(reply.run, reply.incarnation, reply.task, reply.partition))
         ),
         lambda s: _resume_restored_update(s, reply, now),
-        lambda s: _drop_received_update(s, reply),
+        lambda s: _end_finished_round(s, reply),
         lambda s: own_state.settle_by_admission(s, membership, reply),
         lambda s: _forget_lost_rounds(s, reply),
         lambda s: _continue_registration(s, session, reply, now),
@@ -204,17 +204,17 @@ def _resume_restored_update(session: Session, reply: m.Admitted, now: float) -> 
     )
 
 
-def _drop_received_update(session: Session, reply: m.Admitted) -> Transition:
-    """Ends the work of round ``received_round``, whose update the aggregator already has.
+def _end_finished_round(session: Session, reply: m.Admitted) -> Transition:
+    """Ends the work of round ``finished_round``: the aggregator has its update, or takes none any more.
 
     The update is neither sent nor trained again.
     """
-    if reply.received_round is None:
+    if reply.finished_round is None:
         return transition(session)
-    session = session.answered(reply.received_round)
-    if isinstance(session.work, Idle) or session.work.selected.round != reply.received_round:
+    session = session.answered(reply.finished_round)
+    if isinstance(session.work, Idle) or session.work.selected.round != reply.finished_round:
         return transition(session)
-    notice = LogNotice(f"round {reply.received_round}: the aggregator already has the update")
+    notice = LogNotice(f"round {reply.finished_round}: the aggregator needs no update of this edge any more")
     return then(cancel_work(session), lambda s: transition(s, notice))
 
 

@@ -167,7 +167,7 @@ class Cluster:
         self.register()
         self.bad.wait_for(lambda one: b'"partition":{' in one.payload, "that it has a part")
         self.register(run=self.run, incarnation=self.incarnation, manifest=self.manifest.digest, examples=10)
-        self.bad.wait_for(lambda one: b'"examples":10,"received_round"' in one.payload, "that it is ready")
+        self.bad.wait_for(lambda one: b'"examples":10,"finished_round"' in one.payload, "that it is ready")
 
     def _hold_edge_1(self) -> None:
         """Freezes edge 1's worker once its first update is on the wire: later rounds take only milliseconds."""

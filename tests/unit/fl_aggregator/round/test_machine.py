@@ -208,7 +208,7 @@ def test_a_restarted_edge_whose_update_is_held_is_told_so() -> None:
     assert (
         playbook
         >> f"rejoin {a}"
-        << f"admit {a} received_round=1 to={a}.2"
+        << f"admit {a} finished_round=1 to={a}.2"
         >> f"rejoin {b}"
         << f"admit {b} to={b}.2"
     )
@@ -220,7 +220,26 @@ def test_a_restarted_edge_whose_update_is_being_averaged_is_told_so() -> None:
     a, b = playbook.cohort
     playbook.play(f"send {a}", f"kept {a}", f"send {b}", f"kept {b}")
     assert isinstance(playbook.state.phase, Aggregating)
-    assert playbook >> f"rejoin {a}" << f"admit {a} received_round=1 to={a}.2"
+    assert playbook >> f"rejoin {a}" << f"admit {a} finished_round=1 to={a}.2"
+
+
+@pytest.mark.parametrize("ends", ["surplus", "unanswered"])
+def test_a_restarted_edge_without_which_the_round_has_closed_is_told_so(ends: str) -> None:
+    """4.3. Else it would train in vain."""
+    playbook = training(clients=3, per_round=2, over_select=1, auto=False)
+    a, b, c = playbook.cohort
+    playbook.play(f"send {a}", f"kept {a}", f"send {b}", f"kept {b}")
+    assert isinstance(playbook.state.phase, Aggregating)
+    if ends == "surplus":
+        playbook.play(f"send {c}")
+    assert playbook >> f"rejoin {c}" << f"admit {c} finished_round=1 to={c}.2"
+
+
+def test_a_restarted_edge_is_still_needed_in_the_open_round_of_a_stopped_run() -> None:
+    playbook = training(clients=2, per_round=2)
+    a, b = playbook.cohort
+    playbook.play(f"send {a}", "interrupt by the operator")
+    assert playbook >> f"rejoin {b}" << f"admit {b} to={b}.2"
 
 
 # --- the end ----------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def test_5_5_an_update_is_kept_offline_and_sent_again_under_the_new_envelope() -
 
 def test_5_5_a_reconnect_finds_the_update_held() -> None:
     script = SessionScript()
-    script.do(*TRAINS, "trained 1", "lost", "connected s2", "admitted part=7/20 received_round=1")
+    script.do(*TRAINS, "trained 1", "lost", "connected s2", "admitted part=7/20 finished_round=1")
     assert isinstance(script.session.work, Idle)
 
 

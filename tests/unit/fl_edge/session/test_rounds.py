@@ -59,7 +59,7 @@ def test_a_selection_seen_before_the_admission_is_taken_up_after_loading() -> No
 
 def test_5_5_a_round_whose_update_is_held_is_not_trained_again() -> None:
     script = SessionScript()
-    script.do("connected s1", "selected 3", "admitted part=7/20 received_round=3")
+    script.do("connected s1", "selected 3", "admitted part=7/20 finished_round=3")
     assert not any(isinstance(effect, Fetch | Train) for effect in script.do("loaded 0"))
     assert any(isinstance(effect, Fetch) for effect in script.do("selected 4"))
 
