@@ -16,11 +16,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from cryptography.x509.oid import NameOID
 from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
 from fl_shared.errors import UserError
@@ -36,6 +33,7 @@ from fl_shared.security.kit_archive import (
     unzip_members,
     zip_members,
 )
+from fl_shared.security.kit_certificates import check_authorities, check_certificate
 from fl_shared.security.sealing import Opener, Sealer
 from fl_shared.security.signatures import Signer, Verifier
 from fl_shared.security.tls import PIN_BYTES, Tls
@@ -240,16 +238,14 @@ class Kit:
         return Voucher.read(self.voucher, self.name, public, self.verifier())
 
     def _check(self) -> None:
-        authorities = _certificates(CA, self.ca)
-        if not all(_is_authority(one) for one in authorities):
-            raise InvalidKit(f"{CA}: contains a certificate that is not an authority's")
+        check_authorities(self.ca)
         has_password = self.user is not None and self.password is not None
         if (self.cert is None) != (self.key is None):
             raise InvalidKit(f"{KEY if self.key is None else CERTIFICATE} is missing")
         if self.cert is None and not has_password:
             raise InvalidKit(f"contains neither {CERTIFICATE} and {KEY} nor user and password")
         if self.cert is not None and self.key is not None:
-            self._check_certificate(_certificates(CERTIFICATE, self.cert)[0], authorities)
+            check_certificate(self.name, self.cert, self.key, self.ca)
         if ("predict" in self.roles) != (self.predict_group is not None):
             raise InvalidKit(f"{DESCRIPTION}: expected predict_group with the role predict, and only with it")
         if "aggregator" in self.roles:
@@ -283,21 +279,6 @@ class Kit:
             named = ", ".join(sorted(voucher.roles)) or "no role"
             raise InvalidKit(f"{DESCRIPTION}: voucher is for {named}, expected the kit's roles")
 
-    def _check_certificate(self, cert: x509.Certificate, authorities: list[x509.Certificate]) -> None:
-        assert self.key is not None
-        try:
-            key = load_pem_private_key(self.key, None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise InvalidKit(f"{KEY}: not a private key in PEM without a password") from None
-        form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        if key.public_key().public_bytes(*form) != cert.public_key().public_bytes(*form):
-            raise InvalidKit(f"{KEY}: not the key of {CERTIFICATE}")
-        names = [str(each.value) for each in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        if names != [self.name]:
-            raise InvalidKit(f"{CERTIFICATE}: is for {names}, expected the kit's name, {self.name!r}")
-        if not any(_is_issued_by(cert, each) for each in authorities):
-            raise InvalidKit(f"{CERTIFICATE}: was not issued by {CA}")
-
 
 def _parse_description(text: bytes) -> _Description:
     try:
@@ -309,25 +290,3 @@ def _parse_description(text: bytes) -> _Description:
         raise InvalidKit(
             f"{DESCRIPTION}: {field_path + ': ' if field_path else ''}{first_error['msg']}"
         ) from None
-
-
-def _certificates(member: str, pem: bytes) -> list[x509.Certificate]:
-    try:
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError:
-        raise InvalidKit(f"{member}: not a certificate in PEM") from None
-
-
-def _is_authority(cert: x509.Certificate) -> bool:
-    try:
-        return cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
-        return False
-
-
-def _is_issued_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        cert.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
