@@ -23,7 +23,7 @@ EXTREMES: Final[tuple[Any, ...]] = (
     0.0, -0.0, 0.5, 1e-320, 1e308, -1e308, float("nan"), float("inf"), float("-inf"),
     "", "x", "0", "1", "NaN", "nul\0nul", "x" * 65, "é" * 64, "١٢٣", "Ⅳ", "木", "\u202e\ufeff", "\ud800", "../../etc",
     "+", "#", "$SYS", "a/b", "A" * 100_000, "f" * 64, "0" * 64, "F" * 64, "online", "offline", "test",
-    "f32", "bf16", "q8", "topk:0.01", "topk:1", "shuffle-deflate", "sum",
+    "f32", "bf16", "q8", "topk:0.01", "topk:1", "shuffle-deflate", "sum", "masked32", "masked64", "raw",
     b"", b"\0", b"\xff" * 16, [], {}, [[]], {"": {}}, [None] * 300, {"k" + str(n): n for n in range(300)},
     [float("nan")], {"loss": float("inf")}, {"accuracy": "1"}, ["x"] * 20_001, [0, 1], (1, 2, 3),
 )  # fmt: skip

@@ -10,5 +10,6 @@
 ``int8``       ``q8``, blocks of 8-bit integers with a scale each
 ``topk``       ``topk:RATIO``, the largest values and their places
 ``integers``   ``sum``, little-endian int64: the sums of regional aggregators
+``masked``     ``masked32`` to ``masked64``, integers modulo 2^bits under a mask; ``raw``, bytes
 =============  ====================================================================
 """

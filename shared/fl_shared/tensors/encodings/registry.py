@@ -13,6 +13,7 @@ from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.int8 import INT8
 from fl_shared.tensors.encodings.integers import SUM
 from fl_shared.tensors.encodings.interface import Encoding, Family, sizes_text
+from fl_shared.tensors.encodings.masked import MASKED, RAW
 from fl_shared.tensors.encodings.shuffle import SHUFFLE_DEFLATE
 from fl_shared.tensors.encodings.topk import TOPK
 from fl_shared.tensors.manifest import Vector
@@ -54,6 +55,9 @@ def _check(name: str, encoding: Encoding) -> None:
 
 
 ENCODINGS: Final = checked(FLOAT32, SHUFFLE_DEFLATE, BFLOAT16, INT8, TOPK)
+_OF_INTEGERS: Final[tuple[Encoding, ...]] = (SUM, *MASKED.values(), RAW)
+OF_INTEGERS: Final = {one.name: one for one in _OF_INTEGERS}
+"""The encodings of sections that are no vectors of floats. No edge offers them, and no run asks for them by name."""
 
 
 def names() -> tuple[str, ...]:
@@ -89,8 +93,8 @@ def parse(text: str) -> Encoding:
 
 
 def get(name: str) -> Encoding:
-    """The encoding called ``name`` in messages, that of sums included. Raises ``ValueError`` for an unknown name."""
-    encoding = SUM if name == SUM.name else parse(name)
+    """The encoding called ``name`` in messages, those of integers too. Raises ``ValueError`` for an unknown name."""
+    encoding = OF_INTEGERS.get(name) or parse(name)
     if encoding.name != name:
         raise ValueError(f"{name[:64]!r}, expected {encoding.name!r}: a name has one form")
     return encoding
@@ -112,7 +116,7 @@ def _checked_section(name: str) -> str:
 
 
 def _checked_run(name: str) -> str:
-    if name == SUM.name:
+    if name in OF_INTEGERS:
         raise ValueError(f"{name!r}, expected {expected()}")
     return _checked_section(name)
 
@@ -129,5 +133,5 @@ KnownEncoding = Annotated[str, AfterValidator(_checked_run), _schema()]
 """The name of an encoding that is in the registry, as it is in messages."""
 ModelEncoding = Literal["f32", "bf16"]
 """The encoding of a model that is published: one that edges can train from."""
-SectionEncoding = Annotated[str, AfterValidator(_checked_section), _schema(SUM.name)]
-"""The encoding of a section of an update: one of the registry, or that of sums."""
+SectionEncoding = Annotated[str, AfterValidator(_checked_section), _schema(*OF_INTEGERS)]
+"""The encoding of a section of an update: one of the registry, or one of integers."""

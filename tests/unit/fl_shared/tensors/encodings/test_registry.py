@@ -169,7 +169,7 @@ def test_one_that_is_right_is_taken() -> None:
 
 
 OF_MODELS = ("f32", "bf16")
-OF_UPDATES = (*OF_MODELS, "q8", "shuffle-deflate", "topk:0.01", "sum")
+OF_UPDATES = (*OF_MODELS, "q8", "shuffle-deflate", "topk:0.01", *registry.OF_INTEGERS)
 
 
 @pytest.mark.parametrize(
