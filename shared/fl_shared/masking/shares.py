@@ -1,0 +1,124 @@
+"""The seeds of a member, and its section ``shares``, which lets the others open them.
+
+For n members the section has::
+
+    salt (16)  commitments (32 each)  packages (16 n + 16 each)
+
+both in the order of the members. A package is what one member, its holder, may open: its shares of all n seeds,
+sealed with AES-256-GCM. The seed in the member's own place is that of its own mask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from fl_shared.masking.plan import Plan
+
+SEED: Final = 16
+SALT: Final = 16
+_TAG: Final = 16
+_DIGEST: Final = 32
+_NONCE: Final = bytes(12)
+"""Each key seals one package: its salt is fresh."""
+_PAIR: Final = b"fl-mqtt pair 1\0"
+_SEED: Final = b"fl-mqtt seed 1\0"
+_BODY: Final = b"fl-mqtt masked 1\0"
+
+
+def package_size(members: int) -> int:
+    """The bytes of a package."""
+    return SEED * members + _TAG
+
+
+def shares_size(members: int) -> int:
+    """The bytes of the section."""
+    return SALT + members * (_DIGEST + package_size(members))
+
+
+def pair_secret(plan_digest: bytes, private: X25519PrivateKey, public: bytes) -> bytes:
+    """What two members have in common, 32 bytes, from the private key of one and the public one of the other."""
+    product = private.exchange(X25519PublicKey.from_public_bytes(public))
+    return hmac.digest(plan_digest, _PAIR + product, "sha256")
+
+
+def mask_seed(pair: bytes) -> bytes:
+    """The seed of the mask that two members have in common, 16 bytes."""
+    return _expanded(pair, b"mask")[:SEED]
+
+
+def share_key(pair: bytes, salt: bytes, sender: str, holder: str) -> bytes:
+    """The key of the package of ``sender`` for ``holder``, 32 bytes."""
+    return _expanded(pair, b"share\0" + salt + f"{sender}\0{holder}".encode())
+
+
+def _expanded(key: bytes, info: bytes) -> bytes:
+    return hmac.digest(key, info + b"\x01", "sha256")  # HKDF-Expand (RFC 5869, 2.3), its first block
+
+
+def commitment(plan_digest: bytes, client: str, other: str, seed: bytes) -> bytes:
+    """The commitment to a seed, 32 bytes; both members of a pair make the same."""
+    first, second = sorted((client, other))
+    return hashlib.sha256(_SEED + plan_digest + f"{first}\0{second}\0".encode() + seed).digest()
+
+
+def body_of(plan_digest: bytes, salt: bytes, commitments: bytes, sections: Mapping[str, bytes]) -> bytes:
+    """The digest of a masked update, 32 bytes. ``sections``: SHA-256 of ``delta`` and ``tallies``, by name."""
+    content = (_BODY, plan_digest, salt, commitments, sections["delta"], sections["tallies"])
+    return hashlib.sha256(b"".join(content)).digest()
+
+
+def seal_package(key: bytes, plan_digest: bytes, body: bytes, shares: bytes) -> bytes:
+    """The package of ``shares``, bound to the plan and to the update of this body."""
+    return AESGCM(key).encrypt(_NONCE, shares, plan_digest + body)
+
+
+def open_package(key: bytes, plan_digest: bytes, body: bytes, package: bytes) -> bytes | None:
+    """The shares in a package; null if it was not sealed so."""
+    try:
+        return AESGCM(key).decrypt(_NONCE, package, plan_digest + body)
+    except (InvalidTag, ValueError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class SharesSection:
+    """A section ``shares``, taken apart; ``members``: how many."""
+
+    members: int
+    data: bytes | memoryview = field(repr=False)
+
+    @classmethod
+    def of(cls, plan: Plan, data: bytes | memoryview) -> Self:
+        """Raises ``ValueError`` for a wrong length."""
+        if len(data) != (size := shares_size(len(plan.members))):
+            raise ValueError(f"shares: {len(data)} bytes, expected {size}")
+        return cls(len(plan.members), data)
+
+    @property
+    def salt(self) -> bytes:
+        """The salt of the keys of the packages."""
+        return bytes(self.data[:SALT])
+
+    @property
+    def commitments(self) -> bytes:
+        """The commitments to all seeds, one after the other."""
+        return bytes(self.data[SALT : SALT + _DIGEST * self.members])
+
+    def commitment(self, index: int) -> bytes:
+        """The commitment to the seed with the member at ``index``."""
+        start = SALT + _DIGEST * index
+        return bytes(self.data[start : start + _DIGEST])
+
+    def package(self, index: int) -> bytes:
+        """What the holder at ``index`` needs: the salt and its package."""
+        size = package_size(self.members)
+        start = SALT + _DIGEST * self.members + size * index
+        return self.salt + bytes(self.data[start : start + size])
