@@ -11,7 +11,7 @@ import numpy as np
 
 from fl_shared.masking.answers import open_shares, sign_closing
 from fl_shared.masking.masked_update import TALLIES, MaskedSections, mask_update
-from fl_shared.masking.plan import Plan, threshold_of
+from fl_shared.masking.plan import Member, Plan, threshold_of
 from fl_shared.masking.run_keys import RunKeys
 from fl_shared.masking.shares import SharesSection
 from fl_shared.masking.unmasking import Opened
@@ -41,6 +41,12 @@ def keys_of(client: str) -> RunKeys:
     return RunKeys.from_private(fixed(f"mask {client}"), fixed(f"sign {client}"))
 
 
+def member_of(client: str, keys: str | None = None) -> Member:
+    """A member with the keys of this name, its own by default."""
+    public = keys_of(client if keys is None else keys).public
+    return Member(client, public.mask, public.agree)
+
+
 PLAN: Final[dict[str, Any]] = {
     "run": "r",
     "round": 1,
@@ -59,7 +65,7 @@ PLAN: Final[dict[str, Any]] = {
 def plan_with(clients: Collection[str], colluders: int = 1, **others: Any) -> Plan:
     """A plan whose members are ``clients``, with the keys of `keys_of`."""
     threshold = threshold_of(len(clients), colluders)
-    members = tuple(keys_of(client).member(client) for client in sorted(clients))
+    members = tuple(member_of(client) for client in sorted(clients))
     return Plan(
         **{
             **PLAN,

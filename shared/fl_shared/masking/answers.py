@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from fl_shared.masking.plan import CLOSING, Plan
+from fl_shared.masking.plan import CLOSING, Member, Plan
 from fl_shared.masking.run_keys import RunKeys, is_signature
 from fl_shared.masking.shares import SALT, SEED, open_package, package_size, pair_secret, share_key
 
@@ -109,7 +109,7 @@ def _checked(plan: Plan, client: str, keys: RunKeys, named: NamedSet) -> bytes:
             f"round {named.round} with plan {named.plan[:12]}, "
             f"expected round {plan.round} with plan {plan.digest.hex()[:12]}",
         )
-    if keys.member(client) not in plan.members:
+    if Member(client, keys.public.mask, keys.public.agree) not in plan.members:
         raise Declined(
             "not-a-member", f"{client} is no member of round {plan.round} with its keys of this run"
         )

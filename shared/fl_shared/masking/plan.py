@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from fl_shared.masking.run_keys import parse_keys
+from fl_shared.protocol import messages as m
+from fl_shared.protocol.kinds.masked import MAX_MEMBERS
 from fl_shared.tensors.encodings.masked import WIDTHS
 
-MAX_MEMBERS: Final = 128
 _PLAN: Final = b"fl-mqtt plan 1\0"
 CLOSING: Final = b"fl-mqtt closing 1\0"
 """The start of what a member signs, and of what is hashed for it."""
@@ -123,6 +125,37 @@ class Plan:
         """The digest, 32 bytes, of the set of updates that is to be summed; ``included``: client → body, hex."""
         text = _canonical([[client, body] for client, body in sorted(included.items())])
         return hashlib.sha256(CLOSING + self.digest + text).digest()
+
+
+def plan_of(selected: m.Selected, manifest: str, values: int) -> Plan:
+    """The plan of a masked round; ``manifest``: the digest of the base's, which has ``values`` values.
+
+    Raises ``ValueError`` for a round that keeps less than masked sums promise, or that is not masked.
+    """
+    masked, base, correction = selected.masked, selected.base, selected.correction
+    if masked is None or base is None:
+        raise ValueError(f"round {selected.round} is not masked")
+    members = []
+    for member in masked.members:
+        keys = parse_keys(member.keys)
+        members.append(Member(member.client, keys.mask, keys.agree))
+    return Plan(
+        run=selected.run,
+        round=selected.round,
+        task=selected.task,
+        base=base.digest,
+        manifest=manifest,
+        values=values,
+        training=selected.training.model_dump(),
+        correction=None if correction is None else correction.model_dump(),
+        fold=selected.fold.model_dump(),
+        privacy=None,
+        bits=masked.bits,
+        threshold=masked.threshold,
+        least=masked.least,
+        colluders=masked.colluders,
+        members=tuple(members),
+    )
 
 
 def _canonical(value: Any) -> bytes:

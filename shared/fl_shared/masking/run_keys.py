@@ -18,8 +18,6 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from fl_shared.masking.plan import Member
-
 _KEY: Final = 32
 _UNTIL: Final = 8
 _SIGNATURE: Final = 64
@@ -88,15 +86,16 @@ class RunKeys:
         """What `from_private` takes."""
         return self.mask.private_bytes_raw(), self.agree.private_bytes_raw()
 
-    def member(self, client: str) -> Member:
-        """The public keys, as a plan has them."""
-        return Member(
-            client, self.mask.public_key().public_bytes_raw(), self.agree.public_key().public_bytes_raw()
+    @property
+    def public(self) -> PublicKeys:
+        """The public half."""
+        return PublicKeys(
+            self.mask.public_key().public_bytes_raw(), self.agree.public_key().public_bytes_raw(), None
         )
 
     def announce(self, run: str, client: str, credential: MemberCredential | None) -> str:
         """The string ``keys`` of a registration; without a credential, keys that nobody has certified."""
-        own = self.member(client)
+        own = self.public
         data = own.mask + own.agree
         if credential is not None:
             key = Ed25519PrivateKey.from_private_bytes(credential.private)

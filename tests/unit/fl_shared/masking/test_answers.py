@@ -34,7 +34,7 @@ def test_a_signature_is_of_the_closing() -> None:
     made = closed()
     signature = sign_closing(made.plan, "e", keys_of("e"), made.named)  # also by who is not in the set
     digest = made.plan.closing(made.named.included)
-    assert is_signature(keys_of("e").member("e").agree, signature, CLOSING + digest)
+    assert is_signature(keys_of("e").public.agree, signature, CLOSING + digest)
     assert sign_closing(made.plan, "e", keys_of("e"), made.named) == signature
 
 

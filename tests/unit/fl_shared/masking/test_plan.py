@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from fl_shared.masking.plan import threshold_of
-from tests.support.masked_rounds import keys_of, plan_with
+from fl_shared.masking.plan import plan_of, threshold_of
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from tests.support.masked_rounds import fixed, keys_of, member_of, plan_with
 
 CLIENTS = ("a", "b", "c", "d", "e")
 OTHER: dict[str, Any] = {
@@ -25,7 +28,7 @@ OTHER: dict[str, Any] = {
     "privacy": {},
     "bits": 32,
     "least": 5,
-    "members": (keys_of("x").member("a"), *(keys_of(name).member(name) for name in CLIENTS[1:])),
+    "members": (member_of("a", "x"), *(member_of(name) for name in CLIENTS[1:])),
 }
 
 
@@ -76,16 +79,70 @@ def test_members_have_places() -> None:
         ({"colluders": 4}, "members: 5 with 4 colluders, expected 6 to 128"),
         ({"colluders": -1}, "members: 5 with -1 colluders, expected 2 to 128"),
         (
-            {"members": tuple(keys_of(name).member(name) for name in "bacde")},
+            {"members": tuple(member_of(name) for name in "bacde")},
             "unique clients in ascending order",
         ),
         (
-            {"members": tuple(keys_of(name).member("a") for name in CLIENTS)},
+            {"members": tuple(member_of("a", name) for name in CLIENTS)},
             "unique clients in ascending order",
         ),
-        ({"members": tuple(keys_of("x").member(name) for name in CLIENTS)}, "two have the same key"),
+        ({"members": tuple(member_of(name, "x") for name in CLIENTS)}, "two have the same key"),
     ],
 )
 def test_a_plan_that_opens_too_much_is_refused(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         replace(plan_with(CLIENTS), **wrong)
+
+
+def selected(**others: Any) -> m.Selected:
+    members = [m.Member(client=name, keys=keys_of(name).announce("r", name, None)) for name in CLIENTS]
+    masked = m.Masking(bits=48, threshold=4, least=5, colluders=1, members=tuple(members))
+    fields: dict[str, Any] = {
+        "run": "r",
+        "incarnation": 1,
+        "seq": 3,
+        "round": 2,
+        "task": "digits?x=1",
+        "cohort": CLIENTS,
+        "seconds_left": 9.5,
+        "training": m.TrainingRequest(epochs=2, batch_size=None, lr=0.1, momentum=0, seed=7),
+        "fold": m.FoldSettings(max_examples=10**6, max_delta=100, scale_bits=20),
+        "encoding": "masked48",
+        "base": m.ModelReference(version=1, digest="b" * 64),
+        "inline_limit": 0,
+        "correction": m.Correction(name="prox", settings={"mu": 0.1}),
+        "masked": masked,
+    }
+    return m.Selected(**{**fields, **others})
+
+
+def test_10_3_the_plan_is_computed_from_the_selection_on_either_side() -> None:
+    sent = selected()
+    plan = plan_of(sent, "c" * 64, 650)
+    assert plan.members == tuple(member_of(name) for name in CLIENTS)
+    assert (plan.bits, plan.threshold, plan.least, plan.colluders) == (48, 4, 5, 1)
+    assert plan.training["lr"] == 0.1
+    assert plan.correction == {"name": "prox", "settings": {"mu": 0.1}}
+    read = codec.decode(t.SelectedTopic(2), codec.encode(sent))
+    assert isinstance(read, m.Selected)
+    assert plan_of(read, "c" * 64, 650).digest == plan.digest
+
+
+@pytest.mark.parametrize("own", [{"incarnation": 2}, {"seq": 4}, {"seconds_left": 1.0}, {"inline_limit": 5}])
+def test_10_3_a_selection_that_is_sent_again_has_the_same_plan(own: dict[str, Any]) -> None:
+    assert plan_of(selected(**own), "c" * 64, 8).digest == plan_of(selected(), "c" * 64, 8).digest
+
+
+@pytest.mark.parametrize("missing", ["masked", "base"])
+def test_10_2_a_round_without_masks_has_no_plan(missing: str) -> None:
+    with pytest.raises(ValueError, match="round 2 is not masked"):
+        plan_of(selected(**{missing: None}), "c" * 64, 8)
+
+
+def test_keys_of_a_member_that_are_none_are_refused() -> None:
+    masked = selected().masked
+    assert masked is not None
+    bad = masked.members[0].model_copy(update={"keys": "A" * 86})
+    wrong = masked.model_copy(update={"members": (bad, *masked.members[1:])})
+    with pytest.raises(ValueError, match="no canonical X25519 key"):
+        plan_of(selected(masked=wrong), fixed("m").hex(), 8)
