@@ -1,15 +1,20 @@
-"""A broker's password stands nowhere that others look: no process list, log, run directory or traceback."""
+"""A password and the keys of kits stand nowhere that others look: no process list, log, run directory or traceback."""
 
 from __future__ import annotations
 
+import os
 import subprocess
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fl_shared.security.kit import Kit
 from tests.support import programs
 from tests.support.broker import Mosquitto
+from tests.support.provisioned_broker import ProvisionedBroker, kit_of, provisioned
+from tests.support.provisioned_site import Site, undisturbed
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("light_edges", "command_lines")]
@@ -46,13 +51,13 @@ def _command_lines(pid: int) -> set[bytes]:
     return found
 
 
-def _nowhere(secret: str, directory: Path, lines: set[bytes]) -> None:
+def _nowhere(secret: str | bytes, directory: Path, lines: set[bytes]) -> None:
     """Neither in a command line nor in any file below ``directory``, as it is or as part of a path."""
-    needle = secret.encode()
+    needle = os.fsencode(secret)
     assert not [line for line in lines if needle in line]
     files = [path for path in directory.rglob("*") if path.is_file()]
     assert files
-    assert not [path for path in files if needle in path.read_bytes() or secret in str(path)]
+    assert not [path for path in files if needle in path.read_bytes() or needle in os.fsencode(path)]
 
 
 @pytest.mark.parametrize("log_format", [pytest.param("text", marks=pytest.mark.long), "json"])
@@ -114,3 +119,39 @@ def test_a_password_without_a_user_is_not_repeated(
         assert run.wait() == 2, run.output
     assert "a password needs a user" in run.err
     _nowhere(WRONG, out, set())
+
+
+def _secrets(kit: Kit) -> list[bytes]:
+    """The secrets of a kit, as a file or a log could show them."""
+    keys = [kit.signing_private, kit.sealing_private, kit.member_private]
+    raw = [key for key in keys if key is not None]
+    assert kit.key is not None
+    texts = [line for line in kit.key.splitlines() if not line.startswith(b"-")]
+    if kit.predict_group is not None:
+        texts.append(kit.predict_group.encode())
+    coded = [
+        form for key in raw for form in (b64encode(key)[:43], urlsafe_b64encode(key)[:43], key.hex().encode())
+    ]
+    return [*raw, *coded, *(repr(key)[2:-1].encode() for key in raw), *texts]
+
+
+@pytest.mark.parametrize("log_format", [pytest.param("text", marks=pytest.mark.long), "json"])
+def test_a_run_keeps_the_keys_of_its_kits_to_itself(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, log_format: str
+) -> None:
+    wanted = [("0", ("train",)), ("1", ("train", "predict"))]
+    made = provisioned(tmp_path_factory.mktemp("made") / "kits", wanted)  # type: ignore[arg-type]
+    with ProvisionedBroker(made) as broker:
+        site = Site(tmp_path, made, broker)
+        loud = ("-vv", "--log-format", log_format)
+        running = [site.edge(name, "--seal", *loud) for name in ("0", "1")]
+        running.append(site.aggregator("run", "--require-sealed", *loud))
+        lines = {line for program in running for line in _command_lines(program.pid)}
+        running[-1].ends_well()
+        undisturbed(site, "run", 3)
+        site.close()
+    assert any(b"edge-1.zip" in line for line in lines), "the programs have been looked at"
+    secrets = [one for name in ("aggregator", "0", "1") for one in _secrets(kit_of(made, name))]
+    assert len(secrets) >= 3 * 2 * 5
+    for secret in secrets:
+        _nowhere(secret, tmp_path, lines)

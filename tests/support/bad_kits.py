@@ -53,7 +53,10 @@ def having(**changes: bytes | None) -> Callable[[Members], Members]:
 
 
 SEVENTY_THREE = "A" * 98 + "=="
+SIXTY_FOUR = "A" * 86 + "=="
 SHORT, THIRTY_TWO = "AAAA", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+NO_POINT = "AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+OLD = "made by an older version; get new kits for all: fl-aggregator provision rotate --all --force"
 BAD: list[tuple[str, Callable[[Members], Members], str]] = [
     ("no kit.json", having(json=None), r"kit\.json is missing"),
     ("no ca.pem", having(ca=None), r"ca\.pem is missing"),
@@ -63,9 +66,15 @@ BAD: list[tuple[str, Callable[[Members], Members], str]] = [
     ("not JSON", having(json=b"{"), r"kit\.json: "),
     ("not an object", having(json=b"[]"), r"kit\.json: "),
     ("not UTF-8", having(json=b"\xff\xfe"), r"kit\.json: "),
-    ("version 2", saying(format=2), "format: .*1"),
+    ("of the version before", saying(format=1), f"format: .*1, {OLD}"),
+    ("of a version to come", saying(format=3), "format: .*3, made by a newer version; expected 2"),
     ("no version", saying(format=None), "format: Field required"),
     ("key of small order", saying(sealing_public=THIRTY_TWO), "sealing_public: .*small order"),
+    ("signing key of small order", saying(signing_public=THIRTY_TWO), "signing_public: .*small order"),
+    ("enrolment key of small order", saying(enrolment_public=THIRTY_TWO), "enrolment_public: .*small order"),
+    ("enrolment key off the curve", saying(enrolment_public=NO_POINT), "enrolment_public: .*not a point of the curve"),
+    ("short enrolment key", saying(enrolment_public=SHORT), "enrolment_public: .*32"),
+    ("no enrolment key", saying(enrolment_public=None), "enrolment_public: Field required"),
     ("no name", saying(name=None), "name: Field required"),
     ("name with a slash", saying(name="a/b"), "name: "),
     ("name with a newline", saying(name="7\n"), "name: "),
@@ -91,6 +100,15 @@ BAD: list[tuple[str, Callable[[Members], Members], str]] = [
     ("another's voucher", saying(voucher=SEVENTY_THREE), "voucher does not match the sealing_private of '7'"),
     ("a short voucher", saying(voucher=THIRTY_TWO), "voucher: .*73"),
     ("other roles than its voucher's", saying(roles=["evaluate", "predict"]), "voucher is for predict, train, exp"),
+    ("another's member key", saying(member_private=THIRTY_TWO), "member_voucher does not match the member_private"),
+    ("a short member key", saying(member_private=SHORT), "member_private: .*32"),
+    ("no member key", saying(member_private=None), "expected member_private, member_until and member_voucher with"),
+    ("a member's later end", saying(member_until=2**40), "member_voucher does not match the member_private of '7'"),
+    ("a member's negative end", saying(member_until=-1), "member_until: "),
+    ("no member's end", saying(member_until=None), "expected member_private, member_until and member_voucher with"),
+    ("another member voucher", saying(member_voucher=SIXTY_FOUR), "member_voucher does not match the member_private"),
+    ("a short member voucher", saying(member_voucher=SHORT), "member_voucher: .*64"),
+    ("no member voucher", saying(member_voucher=None), "expected member_private, member_until and member_voucher with"),
     ("no group", saying(predict_group=None), "expected predict_group with the role predict"),
     ("a group for who does not predict", saying(roles=["train"]), "expected predict_group with the role predict"),
     ("a group with a slash", saying(predict_group="a/b"), "predict_group: "),

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fl_aggregator.tools.provision import kits
 from fl_aggregator.tools.provision.accounts import AccountRegister, BrokerLocation, hash_password
+from fl_aggregator.tools.provision.authority import Authority
 from fl_aggregator.tools.provision.kits import Provision
 from fl_shared.security.kit import AccountRole, Kit
 from fl_shared.security.tls import public_key_pin
@@ -81,6 +82,8 @@ def check_whole(out: Path) -> None:
     assert ca == (out / "authority" / "ca.pem").read_bytes()
     signing = {Kit.read(out / one.kit_file).signing_public for one in register.accounts}
     assert len(signing) == 1
+    enrolment = {Kit.read(out / one.kit_file).enrolment_public for one in register.accounts}
+    assert enrolment == {Authority.open(out / "authority").enrolment.public}
     for account in register.accounts:
         kit = Kit.read(out / account.kit_file)
         assert (kit.name, kit.roles, kit.ca) == (account.name, account.roles, ca)

@@ -5,8 +5,8 @@
 ``kit``               one file with all that an account needs
 ``kit_archive``       the members of that file
 ``kit_certificates``  checks the certificates of that file
-``vouchers``          what the aggregator signs about an account
-``signatures``        Ed25519 signatures of the aggregator's messages
+``vouchers``          what the enrolment key signs about an account
+``signatures``        Ed25519 signatures of messages, and of vouchers
 ``sealing``           end-to-end encryption of messages
 ``hpke``              RFC 9180 in authenticated mode
 ``verified``          decodes a received message after checking its signature

@@ -1,6 +1,6 @@
 """A kit: one zip file with all that an account needs, made by ``fl-aggregator provision``.
 
-``kit.json`` says who, where and with which public keys of the aggregator; ``ca.pem`` has the authorities that
+``kit.json`` says who, where and with which public keys of the others; ``ca.pem`` has the authorities that
 the broker's certificate must come from; ``cert.pem`` and ``key.pem``, or a user and a password in
 ``kit.json``, identify the account. Anyone who has a kit can act as the account, so its file is readable for
 its owner only (mode 0600), and a `Kit` does not show its secrets when it is printed.
@@ -35,12 +35,12 @@ from fl_shared.security.kit_archive import (
 )
 from fl_shared.security.kit_certificates import check_authorities, check_certificate
 from fl_shared.security.sealing import Opener, Sealer
-from fl_shared.security.signatures import Signer, Verifier
+from fl_shared.security.signatures import SIGNATURE_BYTES, Signer, Verifier, check_signing_key
 from fl_shared.security.tls import PIN_BYTES, Tls
-from fl_shared.security.vouchers import VOUCHER_BYTES, Voucher
+from fl_shared.security.vouchers import VOUCHER_BYTES, Member, Voucher
 from fl_shared.system.files import read_at_most, warn_if_others_may_read, write_private
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MAX_KIT: Final = 256 * 2**10
 
 AccountRole = Literal["train", "evaluate", "predict", "aggregator", "operator", "asker", "bridge"]
@@ -66,9 +66,20 @@ def _prefix(value: str) -> str:
     return value
 
 
-_RawKey = Annotated[Base64Bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+def _format(value: int) -> int:
+    if value < FORMAT:
+        raise ValueError(
+            f"{value}, made by an older version; get new kits for all: "
+            "fl-aggregator provision rotate --all --force"
+        )
+    if value > FORMAT:
+        raise ValueError(f"{value}, made by a newer version; expected {FORMAT}")
+    return value
 
-_EncodedVoucher = Annotated[Base64Bytes, Field(min_length=VOUCHER_BYTES, max_length=VOUCHER_BYTES)]
+
+_RawKey = Annotated[Base64Bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+_SigningKey = Annotated[_RawKey, AfterValidator(check_signing_key)]
+_Signature = Annotated[Base64Bytes, Field(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 
 
 class _Description(BaseModel):
@@ -76,17 +87,21 @@ class _Description(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
-    format: Literal[1]
+    format: Annotated[int, AfterValidator(_format)]
     name: Annotated[str, Field(pattern=f"^{CLIENT_PATTERN}$")]
     roles: Annotated[list[AccountRole], Field(min_length=1, max_length=3)]
     broker: Annotated[str, Field(max_length=512), AfterValidator(check_broker_url)]
     prefix: Annotated[str, Field(max_length=256), AfterValidator(_prefix)]
     broker_pin: Annotated[Base64Bytes, Field(min_length=PIN_BYTES, max_length=PIN_BYTES)]
-    signing_public: _RawKey
+    signing_public: _SigningKey
+    enrolment_public: _SigningKey
     sealing_public: Annotated[_RawKey, AfterValidator(check_public_key)]
     signing_private: _RawKey | None = None
     sealing_private: _RawKey | None = None
     voucher: Annotated[Base64Bytes, Field(min_length=VOUCHER_BYTES, max_length=VOUCHER_BYTES)] | None = None
+    member_private: _RawKey | None = None
+    member_until: Annotated[int, Field(ge=0, lt=2**64)] | None = None
+    member_voucher: _Signature | None = None
     predict_group: Annotated[str, Field(pattern=f"^{GROUP_PATTERN}$")] | None = None
     user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     password: Annotated[str, Field(min_length=1, max_length=256)] | None = None
@@ -98,10 +113,13 @@ class Kit:
 
     ``ca``, ``cert``, ``key`` are PEM. ``broker_pin``: the `public_key_pin` of the broker's key. ``signing_public``
     (Ed25519) and ``sealing_public`` (X25519) are the aggregator's raw public keys, 32 bytes. Only the aggregator's
-    own kit has ``signing_private``.
-    ``sealing_private`` (X25519) is the account's own key, and ``voucher`` the aggregator's signature on it and on
+    own kit has ``signing_private``. ``enrolment_public`` (Ed25519) is the key that vouches for accounts; no kit has its
+    private half.
+    ``sealing_private`` (X25519) is the account's own key, and ``voucher`` the enrolment key's signature on it and on
     the account's roles. The aggregator's own kit has no voucher, an asker's has neither. A kit has ``cert`` and
     ``key``, or ``user`` and ``password``.
+    An account with the role ``train`` is a member: it proves its keys of a run with ``member_private`` (Ed25519), which
+    ``member_voucher`` covers, until ``member_until`` (seconds since 1970), the certificate's end.
     ``predict_group``: the share group of the accounts with the role ``predict``, which only they know.
     """
 
@@ -113,6 +131,7 @@ class Kit:
     broker_pin: bytes
     signing_public: bytes
     sealing_public: bytes
+    enrolment_public: bytes
     cert: bytes | None = field(default=None, repr=False)
     key: bytes | None = field(default=None, repr=False)
     user: str | None = None
@@ -121,6 +140,9 @@ class Kit:
     signing_private: bytes | None = field(default=None, repr=False)
     sealing_private: bytes | None = field(default=None, repr=False)
     voucher: bytes | None = field(default=None, repr=False)
+    member_private: bytes | None = field(default=None, repr=False)
+    member_until: int | None = None
+    member_voucher: bytes | None = field(default=None, repr=False)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -208,8 +230,7 @@ class Kit:
     def opener(self) -> Opener:
         """An opener for what accounts have sealed; only for the aggregator's kit."""
         assert self.sealing_private is not None
-        assert self.signing_private is not None
-        return Opener(self.sealing_private, self.verifier())
+        return Opener(self.sealing_private, self._enrolment())
 
     def check_voucher(self, now: datetime) -> None:
         """Raises ``UserError`` if the account cannot seal messages at ``now``, which must have a time zone."""
@@ -235,7 +256,11 @@ class Kit:
         if self.sealing_private is None or self.voucher is None:
             return None
         public = X25519PrivateKey.from_private_bytes(self.sealing_private).public_key().public_bytes_raw()
-        return Voucher.read(self.voucher, self.name, public, self.verifier())
+        return Voucher.read(self.voucher, self.name, public, self._enrolment())
+
+    def _enrolment(self) -> Verifier:
+        """A verifier of vouchers."""
+        return Verifier(self.enrolment_public)
 
     def _check(self) -> None:
         check_authorities(self.ca)
@@ -252,6 +277,7 @@ class Kit:
             self._check_keys()
         else:
             self._check_voucher()
+        self._check_member()
 
     def _check_keys(self) -> None:
         """Checks the private keys of the aggregator's kit."""
@@ -278,6 +304,21 @@ class Kit:
         if voucher.roles != set(self.roles):
             named = ", ".join(sorted(voucher.roles)) or "no role"
             raise InvalidKit(f"{DESCRIPTION}: voucher is for {named}, expected the kit's roles")
+
+    def _check_member(self) -> None:
+        private, until, voucher = self.member_private, self.member_until, self.member_voucher
+        if {one is not None for one in (private, until, voucher)} != {"train" in self.roles}:
+            raise InvalidKit(
+                f"{DESCRIPTION}: expected member_private, member_until and member_voucher with the role train, "
+                "and only with it"
+            )
+        if private is None or until is None or voucher is None:
+            return
+        public = Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+        if not Member(self.name, public, until).is_voucher(voucher, self._enrolment()):
+            raise InvalidKit(
+                f"{DESCRIPTION}: member_voucher does not match the member_private of {self.name!r}"
+            )
 
 
 def _parse_description(text: bytes) -> _Description:

@@ -1,4 +1,4 @@
-"""Ed25519 signatures (RFC 8032) on the aggregator's JSON messages.
+"""Ed25519 signatures (RFC 8032): on the aggregator's JSON messages, and on vouchers.
 
 A signed message has ``"sig"`` as its last member, 64 bytes in base64url without padding (RFC 4648, section
 5). The signature covers the topic, a NUL, and all bytes of the payload before ``,"sig":`` (protocol, 9.1).
@@ -16,6 +16,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from fl_shared.errors import BadSignature
 
 SIGNATURE_BYTES: Final = 64
+_P: Final = 2**255 - 19
+"""The prime of Ed25519's field."""
+_D: Final = -121665 * pow(121666, -1, _P) % _P
+"""The curve is -x² + y² = 1 + dx²y² (RFC 8032, 5.1)."""
 _MARK: Final = b',"sig":"'
 _END: Final = b'"}'
 _TEXT: Final = 86
@@ -25,7 +29,7 @@ _TAIL: Final = len(_MARK) + _TEXT + len(_END)
 
 
 class Signer:
-    """Signs with the aggregator's key. ``private``: a raw Ed25519 key, 32 bytes."""
+    """Signs messages and other bytes. ``private``: a raw Ed25519 key, 32 bytes."""
 
     def __init__(self, private: bytes) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(private)
@@ -42,7 +46,7 @@ class Signer:
 
 
 class Verifier:
-    """Checks the aggregator's signatures. ``public``: its raw Ed25519 key, 32 bytes."""
+    """Checks the signatures of one key. ``public``: a raw Ed25519 key, 32 bytes."""
 
     def __init__(self, public: bytes) -> None:
         self._key = Ed25519PublicKey.from_public_bytes(public)
@@ -63,6 +67,23 @@ class Verifier:
         except InvalidSignature:
             return False
         return True
+
+
+def check_signing_key(public: bytes) -> bytes:
+    """Returns a raw Ed25519 public key, 32 bytes. Raises ``ValueError`` if it is none, or a point of small order.
+
+    For such a point anybody can make signatures, of any bytes.
+    """
+    y = int.from_bytes(public, "little") & (2**255 - 1)
+    squared_y = y * y % _P
+    # x² from the curve's equation; the divisor is never 0, since -1/d is no square.
+    squared_x = (squared_y - 1) * pow(_D * squared_y + 1, -1, _P) % _P
+    if y >= _P or pow(squared_x, (_P - 1) // 2, _P) == _P - 1:
+        raise ValueError("not a point of the curve, expected an Ed25519 public key")
+    # x = 0 in points of order 1 and 2, y = 0 in those of order 4. Twice a point has y = 0 where x² = -y²: order 8.
+    if squared_x * squared_y * (squared_x + squared_y) % _P == 0:
+        raise ValueError("a point of small order, expected an Ed25519 public key")
+    return public
 
 
 def _signed_bytes(topic: str, body: bytes | memoryview) -> bytes:

@@ -1,11 +1,13 @@
-"""Vouchers: the aggregator's signature on who an account is, with which key, in which roles, and until when.
+"""Vouchers: the enrolment key's signatures on who an account is, with which key, and until when.
 
-An encoded voucher has 73 bytes (protocol, 9.12)::
+The voucher of an account that seals messages is about its X25519 key, and has its roles. Encoded it has 73 bytes
+(protocol, 9.12)::
 
     roles (1, a bit each)  expiry (8, big-endian, seconds since 1970)  signature (64)
 
 The account's name and its public key are signed, too. They are not in the bytes, since whoever checks a voucher knows
-them from the topic and from the sealed message.
+them from the topic and from the sealed message. The voucher of a member, an account that trains, is about its Ed25519
+key, and is the signature alone: other members get all else beside it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ _ROLES: Final[tuple[VoucherRole, ...]] = get_args(VoucherRole)
 """The first has the lowest bit."""
 _MARK: Final = b"fl-mqtt voucher 1\0"
 """The start of what the signature covers. No message starts so: a topic holds no space."""
+_MEMBER_MARK: Final = b"fl-mqtt member 1\0"
 _TERMS: Final = struct.Struct(">BQ")
+_UNTIL: Final = struct.Struct(">Q")
 VOUCHER_BYTES: Final = _TERMS.size + SIGNATURE_BYTES
 
 
@@ -39,10 +43,10 @@ class Voucher:
     expires: int
 
     def sign(self, signer: Signer) -> bytes:
-        """The encoded voucher, signed with the aggregator's key."""
+        """The encoded voucher, signed with the enrolment key."""
         bits = sum(1 << place for place, role in enumerate(_ROLES) if role in self.roles)
         terms = _TERMS.pack(bits, self.expires)
-        return terms + signer.sign_bytes(_signed_bytes(self.account, self.public, terms))
+        return terms + signer.sign_bytes(_signed_bytes(_MARK, self.account, self.public, terms))
 
     @classmethod
     def read(cls, encoded: bytes, account: str, public: bytes, verifier: Verifier) -> Self | None:
@@ -51,7 +55,7 @@ class Voucher:
         It may have expired.
         """
         terms, signature = encoded[: _TERMS.size], encoded[_TERMS.size :]
-        if not verifier.is_signature_valid(_signed_bytes(account, public, terms), signature):
+        if not verifier.is_signature_valid(_signed_bytes(_MARK, account, public, terms), signature):
             return None
         bits, expires = _TERMS.unpack(terms)
         return cls(account, public, _roles_in(bits), expires)
@@ -64,6 +68,26 @@ class Voucher:
     def expiry_date(self) -> str:
         """The last day on which it is valid, in UTC."""
         return f"{datetime.fromtimestamp(min(self.expires, _LATEST), UTC):%Y-%m-%d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Whom a member's voucher is for. ``public``: its raw Ed25519 key. ``until``: seconds since 1970, below 2^64."""
+
+    account: str
+    public: bytes
+    until: int
+
+    def sign(self, signer: Signer) -> bytes:
+        """The voucher (64 bytes), signed with the enrolment key."""
+        return signer.sign_bytes(self._signed_bytes())
+
+    def is_voucher(self, voucher: bytes, verifier: Verifier) -> bool:
+        """Whether ``voucher`` is one of this member; it may have expired."""
+        return verifier.is_signature_valid(self._signed_bytes(), voucher)
+
+    def _signed_bytes(self) -> bytes:
+        return _signed_bytes(_MEMBER_MARK, self.account, self.public, _UNTIL.pack(self.until))
 
 
 _LATEST: Final = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
@@ -79,5 +103,5 @@ def _roles_in(bits: int) -> frozenset[VoucherRole]:
     return frozenset(role for place, role in enumerate(_ROLES) if bits >> place & 1)
 
 
-def _signed_bytes(account: str, public: bytes, terms: bytes) -> bytes:
-    return b"".join((_MARK, account.encode(), b"\0", public, terms))
+def _signed_bytes(mark: bytes, account: str, public: bytes, terms: bytes) -> bytes:
+    return b"".join((mark, account.encode(), b"\0", public, terms))

@@ -2,7 +2,8 @@
 
 ======================  ==============================================================================
 ``accounts``            the register of accounts, with their roles and serial numbers, in a file
-``authority``           certificates, the list of revoked ones, and the aggregator's own keys
+``authority``           certificates, the list of revoked ones, and the keys of enrolment and aggregator
+``enrolment``           vouches for accounts
 ``acl``                 what each account may read and write, as Mosquitto's ACL file
 ``broker_files``        the other files of the broker: its configuration and its passwords
 ``kits``                makes, replaces and revokes kits; completes a change that was interrupted

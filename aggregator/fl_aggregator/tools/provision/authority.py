@@ -1,7 +1,8 @@
-"""The certificate authority that issues all certificates, and the aggregator's own keys.
+"""The certificate authority that issues all certificates, the enrolment key, and the aggregator's own keys.
 
-Its directory holds ``ca.key``, ``ca.pem``, ``signing.key`` and ``sealing.key``. With these keys, one can pose
-as any account: the directory stays on the machine where kits are made, and no program needs it to run.
+Its directory holds ``ca.key``, ``ca.pem``, ``enrolment.pem``, ``signing.key`` and ``sealing.key``. With these keys, one
+can pose as any account: the directory stays on the machine where kits are made, and no program needs it to run. Copies
+of the last two are in the aggregator's kit; the first three are nowhere else.
 """
 
 from __future__ import annotations
@@ -30,10 +31,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fl_aggregator.tools.provision.accounts import RevokedCertificate
+from fl_aggregator.tools.provision.enrolment import Enrolment
 from fl_shared.errors import UserError
-from fl_shared.security.kit import AccountRole
-from fl_shared.security.signatures import Signer
-from fl_shared.security.vouchers import Voucher, voucher_roles
 from fl_shared.system.files import write_private
 
 AUTHORITY_DAYS: Final = 20 * 365
@@ -43,7 +42,8 @@ With an expired list, the broker would refuse all certificates.
 """
 BACKDATING: Final = timedelta(days=1)
 """Certificates are valid from a day before they are issued, since clocks of devices may be slow."""
-_FILES: Final = ("ca.key", "signing.key", "sealing.key", "ca.pem")
+_ENROLMENT: Final = "enrolment.pem"
+_FILES: Final = ("ca.key", "signing.key", "sealing.key", _ENROLMENT, "ca.pem")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ class IssuedCertificate:
 
 
 class Authority:
-    """A certificate authority, made by `create` or `open`, with the aggregator's keys.
+    """A certificate authority, made by `create` or `open`, with the enrolment key and the aggregator's keys.
 
-    ``signing`` and ``sealing`` are the aggregator's private keys.
+    ``signing`` and ``sealing`` are the aggregator's private keys. ``enrolment``: null if its file is missing.
     """
 
     def __init__(
@@ -66,9 +66,11 @@ class Authority:
         key: ec.EllipticCurvePrivateKey,
         signing: Ed25519PrivateKey,
         sealing: X25519PrivateKey,
+        enrolment: Ed25519PrivateKey | None,
     ) -> None:
         self._cert = cert
         self._key = key
+        self._enrolment = enrolment
         self.signing = signing
         self.sealing = sealing
 
@@ -87,7 +89,7 @@ class Authority:
             .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
             .sign(key, hashes.SHA256())
         )
-        authority = cls(cert, key, Ed25519PrivateKey.generate(), X25519PrivateKey.generate())
+        authority = cls(cert, key, *_new_keys())
         temporary = directory.with_name(f".{directory.name}.part")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(mode=0o700, parents=True)
@@ -97,11 +99,15 @@ class Authority:
 
     @classmethod
     def open(cls, directory: Path) -> Self:
-        """Reads the authority in ``directory``. Raises ``UserError`` if a file is missing or not valid."""
+        """Reads the authority in ``directory``. Raises ``UserError`` if a file is missing or not valid.
+
+        If only the file of the enrolment key is missing, `with_new_keys` can make another one.
+        """
         contents: dict[str, bytes] = {}
         try:
             for file in _FILES:
-                contents[file] = (directory / file).read_bytes()
+                if file != _ENROLMENT or (directory / file).exists():
+                    contents[file] = (directory / file).read_bytes()
         except OSError as error:
             raise UserError(f"authority {directory}: {error.filename}: {error.strerror}") from None
         try:
@@ -109,6 +115,7 @@ class Authority:
             key = load_pem_private_key(contents["ca.key"], None)
             signing = load_pem_private_key(contents["signing.key"], None)
             sealing = load_pem_private_key(contents["sealing.key"], None)
+            enrolment = load_pem_private_key(contents[_ENROLMENT], None) if _ENROLMENT in contents else None
         except (ValueError, TypeError) as error:
             raise UserError(
                 f"authority {directory}: expected the PEM files as provision wrote them: {error}"
@@ -117,34 +124,37 @@ class Authority:
             not isinstance(key, ec.EllipticCurvePrivateKey)
             or not isinstance(signing, Ed25519PrivateKey)
             or not isinstance(sealing, X25519PrivateKey)
+            or not isinstance(enrolment, Ed25519PrivateKey | None)
             or key.public_key() != cert.public_key()
         ):
             raise UserError(f"authority {directory}: its keys do not match its certificate")
-        return cls(cert, key, signing, sealing)
+        return cls(cert, key, signing, sealing, enrolment)
 
     def with_new_keys(self, directory: Path) -> Authority:
-        """The same authority with new keys for the aggregator, which replace those in ``directory``."""
-        authority = Authority(
-            self._cert, self._key, Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
-        )
+        """The same authority with new keys for enrolment and the aggregator, which replace those in ``directory``."""
+        authority = Authority(self._cert, self._key, *_new_keys())
         authority._write(directory)
         return authority
+
+    @property
+    def enrolment(self) -> Enrolment:
+        """What vouches for accounts. Raises ``UserError`` if its key's file was missing."""
+        self.check_enrolment()
+        assert self._enrolment is not None
+        return Enrolment(self._enrolment)
+
+    def check_enrolment(self) -> None:
+        """Raises ``UserError`` if the file of the enrolment key was missing."""
+        if self._enrolment is None:
+            raise UserError(
+                f"the authority has no {_ENROLMENT}: put it back from a backup, or make a new one and new kits for "
+                "all: provision rotate --all --force"
+            )
 
     @property
     def pem(self) -> bytes:
         """The certificate of the authority."""
         return self._cert.public_bytes(Encoding.PEM)
-
-    def issue_voucher(
-        self, account: str, public: bytes, roles: Iterable[AccountRole], now: datetime, days: int
-    ) -> bytes:
-        """The voucher for an account's sealing key ``public`` (X25519, raw, 32 bytes).
-
-        It expires when a certificate that is issued ``now`` for ``days`` expires.
-        """
-        expires = int((now + self._validity(now, days)).timestamp())
-        voucher = Voucher(account, public, voucher_roles(roles), expires)
-        return voucher.sign(Signer(self.signing.private_bytes_raw()))
 
     def issue_client(self, name: str, serial: int, now: datetime, days: int) -> IssuedCertificate:
         """Issues the certificate of an account, whose name is the common name.
@@ -209,12 +219,17 @@ class Authority:
         cert = builder.sign(self._key, hashes.SHA256())
         return IssuedCertificate(cert.public_bytes(Encoding.PEM), _pem(key))
 
+    def expiry(self, now: datetime, days: int) -> int:
+        """When a certificate that is issued ``now`` for ``days`` expires, in seconds since 1970."""
+        return int((now + self._validity(now, days)).timestamp())
+
     def _validity(self, now: datetime, days: int) -> timedelta:
         """Of what is issued now: nothing is valid after the authority has expired."""
         return min(timedelta(days=days), self._cert.not_valid_after_utc - now)
 
     def _write(self, directory: Path) -> None:
-        contents = (_pem(self._key), _pem(self.signing), _pem(self.sealing), self.pem)
+        assert self._enrolment is not None
+        contents = (_pem(self._key), _pem(self.signing), _pem(self.sealing), _pem(self._enrolment), self.pem)
         for file, content in zip(_FILES, contents, strict=True):
             write_private(directory / file, content)
         descriptor = os.open(directory, os.O_RDONLY)
@@ -222,6 +237,11 @@ class Authority:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _new_keys() -> tuple[Ed25519PrivateKey, X25519PrivateKey, Ed25519PrivateKey]:
+    """Random keys: the aggregator's for signing and sealing, and that of enrolment."""
+    return Ed25519PrivateKey.generate(), X25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 
 
 def new_serial() -> int:

@@ -145,7 +145,7 @@ def provision(
     provisioned, result = kits.create_provision(out, location, requested, force=force)
     _print_result(result)
     click.echo(
-        f"the authority is in {out / kits.AUTHORITY_DIRECTORY}: keep it safe, and away from the broker"
+        f"the authority is in {out / kits.AUTHORITY_DIRECTORY}: keep it safe, and away from broker and aggregator"
     )
     if bridged:
         click.echo(
@@ -207,7 +207,7 @@ def revoke(names: tuple[str, ...], out: Path) -> None:
     "--all",
     "everything",
     is_flag=True,
-    help="Renew all accounts and the aggregator's keys, for example after its kit was lost.",
+    help="Renew all accounts and the keys of enrolment and aggregator, for example after its kit was lost.",
 )
 @_output_options
 @shared.config_option

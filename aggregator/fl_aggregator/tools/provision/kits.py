@@ -77,8 +77,8 @@ class Provision:
     ) -> ProvisionResult:
         """Makes new kits for accounts, and revokes their old certificates or passwords.
 
-        ``new_keys``: also replaces the aggregator's keys and the share group for predictions, which only new
-        kits contain. ``new_broker``: also replaces the broker's key, so ``names`` must be all. Raises
+        ``new_keys``: also replaces the keys of enrolment and aggregator and the share group for predictions, which
+        only new kits contain. ``new_broker``: also replaces the broker's key, so ``names`` must be all. Raises
         ``UserError``, before it changes anything, if a name has no account or, without ``force``, a kit exists.
         """
         new_accounts = [
@@ -161,6 +161,8 @@ class Provision:
         if existing and not force:
             suffix = "" if len(existing) == 1 else f" and {len(existing) - 1} more"
             raise UserError(f"{existing[0]}{suffix} already exists; --force replaces it")
+        if not new_keys:
+            self._authority.check_enrolment()  # before anything changes
         register = self.register.with_new_group() if new_keys else self.register
         if new_broker:
             register = register.with_broker(f"{new_serial():x}", self._now)
@@ -186,13 +188,16 @@ class Provision:
             issued = authority.issue_client(account.name, int(account.serial, 16), self._now, location.days)
         assert self.register.broker_pin is not None
         is_aggregator = account.name == acc.AGGREGATOR
-        voucher, sealing = None, None
+        expires = authority.expiry(self._now, location.days)
+        voucher, sealing, member = None, None, None
         if is_aggregator:
             sealing = authority.sealing
         elif voucher_roles(account.roles):
             sealing = X25519PrivateKey.generate()
             public = sealing.public_key().public_bytes_raw()
-            voucher = authority.issue_voucher(account.name, public, account.roles, self._now, location.days)
+            voucher = authority.enrolment.issue_voucher(account.name, public, account.roles, expires)
+        if "train" in account.roles:
+            member = authority.enrolment.issue_member(account.name, expires)
         return Kit(
             name=account.name,
             roles=account.roles,
@@ -207,9 +212,13 @@ class Provision:
             predict_group=self.register.predict_group if "predict" in account.roles else None,
             signing_public=authority.signing.public_key().public_bytes_raw(),
             sealing_public=authority.sealing.public_key().public_bytes_raw(),
+            enrolment_public=authority.enrolment.public,
             signing_private=authority.signing.private_bytes_raw() if is_aggregator else None,
             sealing_private=None if sealing is None else sealing.private_bytes_raw(),
             voucher=voucher,
+            member_private=None if member is None else member.private,
+            member_until=None if member is None else member.until,
+            member_voucher=None if member is None else member.voucher,
         )
 
 

@@ -36,7 +36,8 @@ from tests.support.recording_connections import RecordingNetwork
 
 FUTURE, PAST = 2**40, 1_000_000_000
 SCOPE: dict[str, Any] = {"run": "run-1", "incarnation": 1, "seq": 1}
-SIGNING, AGGREGATOR = Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
+SIGNING, ENROLMENT = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+AGGREGATOR = X25519PrivateKey.generate()
 KIT = Kit(
     name="aggregator",
     roles=("aggregator",),
@@ -46,6 +47,7 @@ KIT = Kit(
     broker_pin=bytes(32),
     signing_public=SIGNING.public_key().public_bytes_raw(),
     sealing_public=AGGREGATOR.public_key().public_bytes_raw(),
+    enrolment_public=ENROLMENT.public_key().public_bytes_raw(),
     signing_private=SIGNING.private_bytes_raw(),
     sealing_private=AGGREGATOR.private_bytes_raw(),
 )
@@ -65,12 +67,18 @@ class Aggregator:
         self._router = Router(connections, self.rejections, Unsealer(KIT, required=True), scope, limiter)
 
     def read(
-        self, topic: t.Topic, message: m.Message, name: str, roles: set[VoucherRole], expires: int = FUTURE
+        self,
+        topic: t.Topic,
+        message: m.Message,
+        name: str,
+        roles: set[VoucherRole],
+        expires: int = FUTURE,
+        issuer: Ed25519PrivateKey = ENROLMENT,
     ) -> Inbound:
-        """Reads a message that the account ``name`` with these roles has sealed."""
+        """Reads a message that the account ``name`` with these roles has sealed; ``issuer`` vouches for it."""
         key, text = X25519PrivateKey.generate(), t.build("fl", topic)
         voucher = Voucher(name, key.public_key().public_bytes_raw(), frozenset(roles), expires)
-        encoded = voucher.sign(Signer(SIGNING.private_bytes_raw()))
+        encoded = voucher.sign(Signer(issuer.private_bytes_raw()))
         sealer = Sealer(key.private_bytes_raw(), encoded, KIT.sealing_public)
         sealed = sealer.seal(text, codec.encode(message))
         return self._router.read(
@@ -109,6 +117,13 @@ def test_an_edge_registers_in_roles_of_its_voucher_and_in_no_others() -> None:
     assert (answer.reason, answer.detail) == (
         "wrong-role", "roles: train, evaluate, but the kit of '7' is only for train",
     )  # fmt: skip
+
+
+def test_the_aggregators_own_key_vouches_for_nobody() -> None:
+    aggregator, message = Aggregator(), registration("7")
+    read = aggregator.read(t.RegisterTopic("7"), message, "7", {"train"}, issuer=SIGNING)
+    assert read is EMPTY_INBOUND
+    assert aggregator.rejections.total == {"7": {"not-opened": 1}}
 
 
 @pytest.mark.parametrize("name", ["operator", "7"])

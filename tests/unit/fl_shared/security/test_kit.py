@@ -44,6 +44,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def kit(authority: Authority) -> Kit:
     issued = authority.issue_client("7", new_serial(), NOW, 30)
     sealing = X25519PrivateKey.generate()
+    expires = authority.expiry(NOW, 30)
+    member = authority.enrolment.issue_member("7", expires)
     return Kit(
         name="7",
         roles=("train", "predict"),
@@ -56,9 +58,13 @@ def kit(authority: Authority) -> Kit:
         signing_public=authority.signing.public_key().public_bytes_raw(),
         sealing_public=authority.sealing.public_key().public_bytes_raw(),
         sealing_private=sealing.private_bytes_raw(),
-        voucher=authority.issue_voucher(
-            "7", sealing.public_key().public_bytes_raw(), ("train", "predict"), NOW, 30
+        enrolment_public=authority.enrolment.public,
+        voucher=authority.enrolment.issue_voucher(
+            "7", sealing.public_key().public_bytes_raw(), ("train", "predict"), expires
         ),
+        member_private=member.private,
+        member_until=member.until,
+        member_voucher=member.voucher,
         predict_group="0123abcd" * 4,
     )
 
@@ -75,6 +81,9 @@ def of_aggregator(kit: Kit, authority: Authority) -> Kit:
         signing_private=authority.signing.private_bytes_raw(),
         sealing_private=authority.sealing.private_bytes_raw(),
         voucher=None,
+        member_private=None,
+        member_until=None,
+        member_voucher=None,
         predict_group=None,
     )
 
@@ -115,6 +124,7 @@ def test_it_does_not_show_its_secrets(kit: Kit, of_aggregator: Kit, with_passwor
         assert repr(of_aggregator.signing_private) not in shown
         assert repr(of_aggregator.sealing_private) not in shown
         assert repr(kit.sealing_private) not in shown
+        assert repr(kit.member_private) not in shown
         assert str(kit.predict_group) not in shown
         assert one.name in shown
 
@@ -159,6 +169,26 @@ def test_private_keys_that_do_not_fit_the_public_ones_are_refused(of_aggregator:
         replace(of_aggregator, **{name: bytes(32)}).write(path, replace=True)  # type: ignore[arg-type]
         with pytest.raises(UserError, match=f"{name} is not the key of"):
             Kit.read(path)
+
+
+def test_the_member_key_of_another_account_or_authority_is_refused(
+    kit: Kit, authority: Authority, tmp_path: Path
+) -> None:
+    path = tmp_path / "kit.zip"
+    other = Authority.create(tmp_path / "other", NOW)
+    until = authority.expiry(NOW, 30)
+    for member in (authority.enrolment.issue_member("8", until), other.enrolment.issue_member("7", until)):
+        changed = replace(kit, member_private=member.private, member_voucher=member.voucher)
+        changed.write(path, replace=True)
+        with pytest.raises(UserError, match="member_voucher does not match the member_private of '7'"):
+            Kit.read(path)
+
+
+def test_only_who_trains_has_a_member_key(kit: Kit, of_aggregator: Kit, tmp_path: Path) -> None:
+    names = ("member_private", "member_until", "member_voucher")
+    replace(of_aggregator, **{name: getattr(kit, name) for name in names}).write(tmp_path / "kit.zip")
+    with pytest.raises(UserError, match="with the role train, and only with it"):
+        Kit.read(tmp_path / "kit.zip")
 
 
 def test_a_password_is_in_no_message(with_password: Kit, tmp_path: Path) -> None:

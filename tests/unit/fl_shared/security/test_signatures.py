@@ -15,7 +15,7 @@ from fl_shared.errors import BadSignature
 from fl_shared.protocol import codec
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS
-from fl_shared.security.signatures import Signer, Verifier
+from fl_shared.security.signatures import Signer, Verifier, check_signing_key
 from tests.support.samples import MESSAGES
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "kit"
@@ -127,3 +127,39 @@ def test_the_golden_bytes() -> None:
 def test_no_key_is_shown() -> None:
     assert KEY.hex() not in repr(SIGNER)
     assert repr(KEY) not in repr(vars(SIGNER))
+
+
+SMALL = [
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0000000000000000000000000000000000000000000000000000000000000080",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+]
+"""The eight points of small order (of order 1, 2, 4, 4, and four of order 8)."""
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_every_key_is_one_to_check_signatures_with(private: bytes) -> None:
+    public = Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+    assert check_signing_key(public) == public
+
+
+@pytest.mark.parametrize("public", SMALL)
+def test_a_point_of_small_order_is_refused_since_anybody_can_sign_for_it(public: str) -> None:
+    key = bytes.fromhex(public)
+    # R = 1 and s = 0 is a signature of all messages whose hash is a multiple of the point's order.
+    forged = bytes.fromhex(SMALL[0]) + bytes(32)
+    assert any(Verifier(key).is_signature_valid(bytes([number]), forged) for number in range(200))
+    with pytest.raises(ValueError, match="a point of small order"):
+        check_signing_key(key)
+
+
+def test_what_is_no_point_is_refused() -> None:
+    prime = 2**255 - 19
+    for number in (2, prime, prime + 1, 2**255 - 1):
+        with pytest.raises(ValueError, match="not a point of the curve"):
+            check_signing_key(number.to_bytes(32, "little"))

@@ -6,8 +6,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_shared.security.signatures import Signer, Verifier
-from fl_shared.security.vouchers import VOUCHER_BYTES, Voucher, VoucherRole, voucher_roles
+from fl_shared.security.signatures import SIGNATURE_BYTES, Signer, Verifier
+from fl_shared.security.vouchers import VOUCHER_BYTES, Member, Voucher, VoucherRole, voucher_roles
 
 KEY = bytes(range(32))
 SIGNER = Signer(KEY)
@@ -47,3 +47,29 @@ def test_it_expires() -> None:
 def test_askers_and_the_aggregator_have_no_role_in_one() -> None:
     assert voucher_roles(("asker",)) == voucher_roles(("aggregator",)) == frozenset()
     assert voucher_roles(["predict", "train"]) == {"train", "predict"}
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_a_members_voucher_is_a_signature_of_what_other_members_know(until: int) -> None:
+    voucher = Member("ward-3", PUBLIC, until).sign(SIGNER)
+    signed = b"fl-mqtt member 1\0ward-3\0" + PUBLIC + until.to_bytes(8, "big")
+    Ed25519PrivateKey.from_private_bytes(KEY).public_key().verify(voucher, signed)
+    assert Member("ward-3", PUBLIC, until).is_voucher(voucher, VERIFIER)
+
+
+def test_a_members_voucher_is_for_one_key_of_one_account_until_one_moment() -> None:
+    member = Member("7", PUBLIC, 2**33)
+    voucher = member.sign(SIGNER)
+    for other in (Member("8", PUBLIC, 2**33), Member("7", KEY, 2**33), Member("7", PUBLIC, 2**33 + 1)):
+        assert not other.is_voucher(voucher, VERIFIER)
+    for place in range(SIGNATURE_BYTES):
+        changed = voucher[:place] + bytes([voucher[place] ^ 1]) + voucher[place + 1 :]
+        assert not member.is_voucher(changed, VERIFIER)
+        assert not member.is_voucher(voucher[:place], VERIFIER)
+
+
+def test_no_voucher_serves_as_one_of_the_other_kind() -> None:
+    encoded = Voucher("7", PUBLIC, frozenset({"train"}), 2**33).sign(SIGNER)
+    assert not Member("7", PUBLIC, 2**33).is_voucher(encoded[-SIGNATURE_BYTES:], VERIFIER)
+    terms = encoded[:-SIGNATURE_BYTES]
+    assert Voucher.read(terms + Member("7", PUBLIC, 2**33).sign(SIGNER), "7", PUBLIC, VERIFIER) is None

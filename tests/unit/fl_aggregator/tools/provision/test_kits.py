@@ -42,6 +42,7 @@ def test_it_makes_a_kit_for_everybody_and_files_for_the_broker(tmp_path: Path, p
     begin(out, place)
     check_whole(out)
     assert {path.name for path in out.glob("*.zip")} == KITS
+    assert all(path.stat().st_size <= 64 * 2**10 for path in out.glob("*.zip")), "for a small device"
     wanted = {"ca.pem", "broker.pem", "broker.key", "acl", "mosquitto.conf", "mosquitto-2.1.conf"}
     assert {path.name for path in (out / "broker").iterdir()} == wanted | {
         "passwd" if place.passwords else "crl.pem"
@@ -283,6 +284,7 @@ def test_names_that_are_wrong_change_nothing(tmp_path: Path) -> None:
         ("authority/ca.key", None, "ca.key: No such file"),
         ("authority/ca.pem", b"x", "expected the PEM files as provision wrote them"),
         ("authority/signing.key", b"x", "expected the PEM files as provision wrote them"),
+        ("authority/enrolment.pem", b"x", "expected the PEM files as provision wrote them"),
     ],
 )
 def test_a_directory_that_is_damaged_is_named(

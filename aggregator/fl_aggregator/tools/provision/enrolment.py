@@ -1,0 +1,39 @@
+"""The enrolment key: it vouches for accounts, so that the aggregator, which never has it, cannot invent any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fl_shared.security.kit import AccountRole
+from fl_shared.security.signatures import Signer
+from fl_shared.security.vouchers import Member, Voucher, voucher_roles
+
+
+@dataclass(frozen=True, slots=True)
+class MemberKey:
+    """The raw Ed25519 key of a member, and the voucher for it, which is valid ``until`` (seconds since 1970)."""
+
+    private: bytes
+    until: int
+    voucher: bytes
+
+
+class Enrolment:
+    """Issues vouchers, signed with the enrolment key. They expire as the account's certificate does."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._signer = Signer(key.private_bytes_raw())
+        self.public = key.public_key().public_bytes_raw()
+
+    def issue_voucher(self, account: str, public: bytes, roles: Iterable[AccountRole], expires: int) -> bytes:
+        """The voucher for an account's sealing key ``public`` (X25519, raw, 32 bytes), and for its roles."""
+        return Voucher(account, public, voucher_roles(roles), expires).sign(self._signer)
+
+    def issue_member(self, account: str, until: int) -> MemberKey:
+        """A new key, with its voucher, for an account that trains."""
+        key = Ed25519PrivateKey.generate()
+        member = Member(account, key.public_key().public_bytes_raw(), until)
+        return MemberKey(key.private_bytes_raw(), until, member.sign(self._signer))
