@@ -9,12 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     StringConstraints,
@@ -23,6 +21,8 @@ from pydantic import (
 )
 
 from fl_aggregator.configuration.checks import check_bounds, check_mode, not_in_async
+from fl_aggregator.configuration.masking import MaskedOptions, check_masked
+from fl_aggregator.configuration.option import Option
 from fl_aggregator.configuration.pace import FIXED, PACE_METAVAR, Pace, parse_pace
 from fl_aggregator.configuration.regions import Region, Sums
 from fl_aggregator.configuration.staleness import STALENESS_METAVAR, parse_staleness
@@ -48,6 +48,8 @@ PER_ROUND: Final = 10
 CONCURRENCY: Final = 20
 """Edges at work in an asynchronous run by default, unless there are fewer clients."""
 STALENESS: Final = "polynomial:0.5"
+MAX_DELTA: Final = 100.0
+MAX_BUFFER: Final = 1e12
 MAX_STALENESS: Final = 10
 
 Mode = Literal["sync", "async"]
@@ -55,21 +57,6 @@ Mode = Literal["sync", "async"]
 Durability = Literal["process", "power", "memory"]
 """What an accepted update survives: the end of the process (page cache), a power failure (fsync), or
 neither."""
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """How the command line offers a setting; its name, type and default are those of the field.
-
-    ``default`` says in words what the default is, if it is not one value. ``metavar`` stands for the value in
-    the help. ``at_resume``: whether it may be combined with ``--resume``.
-    """
-
-    heading: str
-    help: str
-    default: str | None = None
-    metavar: str | None = None
-    at_resume: bool = False
 
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -86,7 +73,7 @@ def _usable_prefix(text: str) -> str:
     return text
 
 
-class Settings(BaseModel):
+class Settings(MaskedOptions):
     """A run's settings. Times are in seconds; ``holdout`` is a fraction."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -195,9 +182,9 @@ class Settings(BaseModel):
     max_examples: Annotated[int, Field(ge=1, le=2**40),
         Option(SECURITY, "Reject an update that reports more examples.")] = 1_000_000
     max_delta: Annotated[float, Field(gt=0, le=1e12),
-        Option(SECURITY, "Reject an update that changes a parameter of the model by more.")] = 100.0
+        Option(SECURITY, "Reject an update that changes a parameter of the model by more.")] = MAX_DELTA
     max_buffer: Annotated[float, Field(gt=0, le=1e30),
-        Option(SECURITY, "Reject an update that changes a buffer (a running mean or variance) by more.")] = 1e12
+        Option(SECURITY, "Reject an update that changes a buffer (a running mean or variance) by more.")] = MAX_BUFFER
     max_clients: Annotated[int | None, Field(ge=1, le=2_000_000),
         Option(SECURITY, "Maximum number of known edges, in all roles; idle ones are forgotten to make room.",
                default=f"{EXTRA_CLIENTS:,} beyond --clients")] = None
@@ -212,6 +199,8 @@ class Settings(BaseModel):
         """Fills in what follows from other settings. In an asynchronous run, ``per_round`` is the ``buffer``."""
         if not isinstance(values, dict) or not isinstance(clients := values.get("clients", 20), int):
             return values
+        if values.get("masked") and values.get("max_buffer", MAX_BUFFER) == MAX_BUFFER:
+            values = {**values, "max_buffer": values.get("max_delta", MAX_DELTA)}
         if values.get("mode") != "async":
             return {"per_round": min(PER_ROUND, clients), **values}
         filled = {
@@ -231,6 +220,7 @@ class Settings(BaseModel):
     def _check_together(self) -> Self:
         check_mode(self)
         check_bounds(self)
+        check_masked(self)
         return self
 
     @property

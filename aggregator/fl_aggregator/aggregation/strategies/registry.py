@@ -114,9 +114,12 @@ def load(settings: Settings) -> Strategy:
 def resolved(settings: Settings) -> Settings:
     """Returns the settings with the correction of their strategy in ``correct``, which edges must be able to do.
 
-    They say as well how regional aggregators add up, or what needs each update (``sums``).
+    They say as well how regional aggregators add up, or what needs each update (``sums``). Raises ``UserError`` if
+    updates are masked, and the strategy needs more than their sum.
     """
     strategy = load(settings)
+    if settings.masked:
+        _check_masked(strategy, settings)
     sums = Sums(
         combine=_specification("combine", strategy.combine),
         transforms=tuple([_specification("transform", one) for one in strategy.transforms]),
@@ -132,11 +135,41 @@ def resolved(settings: Settings) -> Settings:
     return settings.model_copy(update={"correct": (preset.correct + (own and f":{own}"),)})
 
 
-def _needs_each(strategy: Strategy, settings: Settings) -> str:
-    """Returns the option that needs each update, so that no sums of updates can be taken; empty if none does."""
+def _check_masked(strategy: Strategy, settings: Settings) -> None:
+    """Raises ``UserError`` unless the strategy takes the sum of the changes of weights, weighted by examples."""
+    combine, correct = _options_of(settings)
+    optimize = settings.server_optimizer
+    apart = "and masked ones cannot be told apart"
+    causes = (
+        (combine, strategy.needs_all_updates, f"needs each update, {apart}"),
+        (correct, strategy.correct is not None and bool(strategy.correct.sections), "sends a second vector"),
+        (combine, strategy.combine != Mean(), "weighs updates otherwise than by their examples, as masks do"),
+        (
+            f"--transform {', '.join(settings.transform)}",
+            bool(strategy.transforms),
+            f"scales each update, {apart}",
+        ),
+        (
+            combine if optimize is None else f"--server-optimizer {optimize}",
+            strategy.wants_norms,
+            f"needs the norm of each update, {apart}",
+        ),
+    )
+    for option, applies, why in causes:
+        if applies:
+            raise UserError(f"--masked: does not go with {option}: it {why}")
+
+
+def _options_of(settings: Settings) -> tuple[str, str]:
+    """Returns the options that say how updates are combined, and what edges add to their gradients."""
     of_strategy = f"--strategy {settings.strategy}"
     combine = of_strategy if settings.combine is None else f"--combine {settings.combine}"
-    correct = f"--correct {settings.correct[0]}" if settings.correct else of_strategy
+    return combine, f"--correct {settings.correct[0]}" if settings.correct else of_strategy
+
+
+def _needs_each(strategy: Strategy, settings: Settings) -> str:
+    """Returns the option that needs each update, so that no sums of updates can be taken; empty if none does."""
+    combine, correct = _options_of(settings)
     own = strategy.transforms[len(strategy.transforms) - len(settings.transform) :]
     causes = (
         (combine, strategy.needs_all_updates or not _specification("combine", strategy.combine)),
@@ -151,6 +184,7 @@ def _needs_each(strategy: Strategy, settings: Settings) -> str:
         ("--keep-local", bool(settings.keep_local)),
         (f"--encoding {settings.encoding}", encodings.get(settings.encoding).feedback),
         ("--personalize", settings.personalize > 0),
+        ("--masked", settings.masked),
     )
     return next((option for option, applies in causes if applies), "")
 

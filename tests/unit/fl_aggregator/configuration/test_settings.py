@@ -70,6 +70,10 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "max_delta": 100.0,
         "max_buffer": 1e12,
         "max_clients": None,
+        "masked": False,
+        "masked_min": None,
+        "masked_colluders": None,
+        "unmask_wait": None,
     }
 
 
