@@ -89,8 +89,8 @@ def test_rows_that_are_all_there_is_below_a_level_have_one_filter() -> None:
     from_aggregator = CHANNELS.between("aggregator", "edge")
     names = [name for name, _ in CHANNELS.filters("a/b", from_aggregator, "7")]
     assert names == [
-        "a/b/aggregator", "a/b/clients/7/work", "a/b/clients/7/unmask", "a/b/replies/7", "a/b/round/+/selected", "a/b/round/+/result",
-        "a/b/model/#",
+        "a/b/aggregator", "a/b/clients/7/work", "a/b/clients/7/unmask", "a/b/replies/7",
+        "a/b/round/+/selected", "a/b/round/+/result", "a/b/model/#",
     ]  # fmt: skip
     assert CHANNELS.filters("fl", CHANNELS.between("edge", "aggregator")) == [
         ("fl/register/#", 1), ("fl/clients/+/presence", 0), ("fl/updates/#", 1), ("fl/evaluations/+", 1),
