@@ -50,10 +50,12 @@ def main() -> None:
         masked.append(rounds(arguments, "--masked", f"--fold-bits={arguments.bits}"))
 
     def median_of(lines: list[dict[str, Any]], name: str) -> float:
-        return statistics.median(line[name] for line in lines)
+        return float(statistics.median(line[name] for line in lines))
 
     def ratio_of(name: str) -> float:
-        return statistics.median(one[name] / other[name] for one, other in zip(masked, plain, strict=True))
+        return float(
+            statistics.median(one[name] / other[name] for one, other in zip(masked, plain, strict=True))
+        )
 
     found = {
         "benchmark": "masked",
