@@ -7,7 +7,7 @@ The voucher of an account that seals messages is about its X25519 key, and has i
 
 The account's name and its public key are signed, too. They are not in the bytes, since whoever checks a voucher knows
 them from the topic and from the sealed message. The voucher of a member, an account that trains, is about its Ed25519
-key, and is the signature alone: other members get all else beside it.
+key, and is the signature alone: other members get all else beside it (protocol, 10.1).
 """
 
 from __future__ import annotations
