@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import zipfile
 from base64 import b64decode
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fl_aggregator.tools.provision import kits
 from fl_aggregator.tools.provision.accounts import BrokerLocation
 from fl_shared.errors import UserError
+from fl_shared.masking.run_keys import BadRunKeys, MemberCredential, RunKeys, check_keys, parse_keys
 from fl_shared.security.kit import Kit
 from fl_shared.security.signatures import Signer, Verifier
 from fl_shared.security.vouchers import Member
@@ -129,3 +131,19 @@ def test_an_enrolment_key_that_is_lost_changes_nothing_until_all_get_new_kits(tm
     with kits.open_provision(tmp_path) as made:
         made.rotate([one.name for one in made.register.accounts], force=True, new_keys=True)
     check_whole(tmp_path)
+
+
+def test_run_keys_that_a_kit_has_certified_convince_the_aggregator_and_other_edges(tmp_path: Path) -> None:
+    begin(tmp_path / "ours")
+    begin(tmp_path / "others")
+    kit = Kit.read(tmp_path / "ours" / "edge-1.zip")
+    assert kit.member_private is not None
+    assert kit.member_until is not None
+    assert kit.member_voucher is not None
+    credential = MemberCredential(kit.member_private, kit.member_until, kit.member_voucher)
+    keys = parse_keys(RunKeys.generate(os.urandom).announce("run-1", kit.name, credential))
+    for name in ("aggregator.zip", "edge-0.zip"):
+        check_keys(keys, "run-1", "1", Kit.read(tmp_path / "ours" / name).enrolment_public, kit.member_until)
+        foreign = Kit.read(tmp_path / "others" / name).enrolment_public
+        with pytest.raises(BadRunKeys, match="the enrolment key has not certified"):
+            check_keys(keys, "run-1", "1", foreign, kit.member_until)
