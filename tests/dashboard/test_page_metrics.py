@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.browser import CheckedPage
-from tests.support.simulated_federation import SimulatedFederation, edge, now
+from tests.support.simulated_federation import ACCURACY, SimulatedFederation, edge, now
 
 pytestmark = pytest.mark.broker
 Open = Callable[..., CheckedPage]
@@ -153,3 +153,37 @@ def test_the_edges_at_which_the_model_is_worth_least_are_named(
     federation.result(2, metrics={"mae": 23.0}, primary=MAE, worst_edges={"1": 99.0})
     federation.result(4, metrics={"mae": 23.0}, primary=MAE, worst_edges={"9": 28.0})
     page.wait_text("#f-worst", "9 28.0 kWh")
+
+
+def test_what_the_personal_models_are_worth(federation: SimulatedFederation, opened: Open) -> None:
+    show(federation, ACCURACY)
+    page = opened()
+    page.wait_text("#f-present", "1")
+    assert page.page.locator("#f-personal-box").is_hidden(), "the run has made none"
+    scores = {
+        "1": {"before": 0.5, "after": 0.75}, "2": {"before": 0.25, "after": 0.5},
+        "3": {"before": 0.9, "after": 0.85}, "lab-a": {"before": 0.75, "after": 1.0},
+    }  # fmt: skip
+    edges = {name: edge("in", primary=0.5) for name in ("1", "2", "lab-a", "3", "4")}
+    federation.edges(edges, phase="finished", personal=scores)
+    page.wait_text("#f-personal", "60.0 % → 77.5 %")
+    assert page.text("#f-personal-more") == (
+        "mean of 4 edges; worst:\n2: 25.0 % → 50.0 %\n1: 50.0 % → 75.0 %\n3: 90.0 % → 85.0 %"
+    )
+    page.page.locator("#edge-3").click()
+    assert "Personal model\n90.0 % → 85.0 %" in page.text("#edges-detail")
+    page.page.locator("#edges-as-table").click()
+    page.page.locator("[data-column=personal] button").click()
+    rows = page.page.locator("#edges-table tbody tr").all_inner_texts()
+    assert ["lab-a" in rows[0], "75.0 % → 100.0 %" in rows[0], "4" in rows[-1]] == [True, True, True], rows
+
+
+def test_the_worst_personal_model_is_that_with_the_largest_error(
+    federation: SimulatedFederation, opened: Open
+) -> None:
+    show(federation, MAE)
+    page = opened()
+    scores = {str(number): {"before": 30.0, "after": 20.0 + number} for number in range(1, 5)}
+    federation.edges({name: edge("in") for name in scores}, phase="finished", personal=scores)
+    page.wait_text("#f-personal", "30.0 kWh → 22.5 kWh")
+    assert page.text("#f-personal-more").startswith("mean of 4 edges; worst:\n4: 30.0 kWh → 24.0 kWh\n3: ")

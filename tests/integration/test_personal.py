@@ -77,6 +77,10 @@ def test_edges_asked_by_name_answer_with_a_model_of_their_own_after_a_restart_to
     assert sorted(last["personal"]["before"]) == sorted(last["personal"]["after"]) == ["0", "1"]
     means = [sum(last["personal"][when].values()) / 2 for when in ("before", "after")]
     assert f"personal models: accuracy {means[0]:.4f} → {means[1]:.4f} (mean of 2 edges" in run.out
+    with Client(broker.endpoint, "fl/round/+/edges") as watcher:
+        told = watcher.wait_for_message(m.Edges, round=2, phase="finished").personal
+    assert {name: score.before for name, score in told.items()} == last["personal"]["before"]
+    assert {name: score.after for name, score in told.items()} == last["personal"]["after"]
     html = page([read_run_report(tmp_path / "run")])
     assert "Personal models" in html
     assert f"Mean {means[0]:.4f} before (the line), {means[1]:.4f} after." in html

@@ -49,6 +49,7 @@ OBSERVATION_MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
                 "lab-a": m.EdgeView(state="offline", reason="its connection is lost"),
             },
             environments=(ENVIRONMENT,),
+            personal={"7": m.PersonalScore(before=0.75, after=0.875)},
         ),
     ),
     "history": (

@@ -89,8 +89,12 @@ class SimulatedFederation:
             ),
         )
 
-    def edges(self, edges: dict[str, dict[str, Any]], number: int = 3, phase: str = "collecting") -> None:
-        self.publish(f"round/{number}/edges", self.scope("edges", round=number, phase=phase, edges=edges))
+    def edges(
+        self, edges: dict[str, dict[str, Any]], number: int = 3, phase: str = "collecting", **more: Any
+    ) -> None:
+        self.publish(
+            f"round/{number}/edges", self.scope("edges", round=number, phase=phase, edges=edges, **more)
+        )
 
     def presence(self, client: str, state: str = "online", session: str = "s1") -> None:
         self.publish(

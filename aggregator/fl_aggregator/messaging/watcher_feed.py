@@ -168,6 +168,7 @@ class ObserverFeed:
                 edges=included,
                 left_out=len(edges) - len(included),
                 environments=state.environments,
+                personal=edge_states.personal_scores_of(state, included),
             )
 
         message = made(edges)

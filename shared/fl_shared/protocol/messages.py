@@ -74,6 +74,7 @@ from fl_shared.protocol.kinds.observation import (
     HistoryColumns,
     Missing,
     MissingClient,
+    PersonalScore,
     Phase,
     Status,
 )
@@ -198,6 +199,7 @@ __all__ = [
     "OfferedSection",
     "Opened",
     "Partition",
+    "PersonalScore",
     "Phase",
     "Precision",
     "Prediction",

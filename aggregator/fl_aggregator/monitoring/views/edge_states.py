@@ -172,6 +172,16 @@ def _edge_view(
     )
 
 
+def personal_scores_of(state: Run, names: Collection[str]) -> dict[str, m.PersonalScore]:
+    """What the models of these edges' own are worth, as far as it is known."""
+    scores = state.personal or {}
+    return {
+        name: m.PersonalScore(before=score.before, after=score.after)
+        for name, score in scores.items()
+        if name in names
+    }
+
+
 def select_views(edges: dict[str, m.EdgeView], count: int) -> dict[str, m.EdgeView]:
     """At most ``count`` of the edges, in the same order; idle and offline edges are left out first."""
     idle = {name: view.state in ("present", "offline") for name, view in edges.items()}

@@ -73,12 +73,20 @@ class EdgeView(Fragment):
     environment: Count | None = None
 
 
+class PersonalScore(Fragment):
+    """The primary metric on an edge's holdout: of the run's last model, and of the model that the edge made of it."""
+
+    before: Number
+    after: Number
+
+
 class Edges(Scoped):
     """Every edge of the roster, retained on ``fl/round/<n>/edges``; at most 2 MiB.
 
     It is published before and while the round is open, and once more when it has closed. ``left_out``: how many
     more edges there are, which did not fit into the largest packet that the broker accepts. ``environments``: the
-    distinct ones of the run's edges, in the order in which they registered.
+    distinct ones of the run's edges, in the order in which they registered. ``personal``: what the edges' own models
+    are worth (``--personalize``), as far as it is known.
     """
 
     kind: Literal["edges"] = "edges"
@@ -87,6 +95,7 @@ class Edges(Scoped):
     edges: dict[ClientId, EdgeView]
     left_out: Count = 0
     environments: Annotated[tuple[Environment, ...], Field(max_length=MAX_ENVIRONMENTS, fail_fast=True)] = ()
+    personal: dict[ClientId, PersonalScore] = Field(default={})
 
 
 MAX_HISTORY: Final = 500

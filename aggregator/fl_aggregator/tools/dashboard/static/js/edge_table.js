@@ -18,6 +18,7 @@ class EdgeTable {
       this.head.append(make("th", { scope: "col", "data-column": name }, button));
     }
     this.primary = this.head.querySelector("[data-column=primary]");
+    this.personal = this.head.querySelector("[data-column=personal]");
     this.body = make("tbody");
     this.more = make("button", { type: "button" }, "Show more");
     this.more.addEventListener("click", () => {
@@ -40,7 +41,9 @@ class EdgeTable {
     const ours = metric !== Federation.LOSS;
     Elements.say(this.primary.firstElementChild, metric.name);
     this.primary.hidden = !ours;
-    const rank = ([client, edge]) => (this.by === "name" ? client : this.by === "state" ? Edges.ORDER.indexOf(edge.state) : edge[this.by]);
+    const haveOwn = edges.some(([, edge]) => edge.personal !== null);
+    this.personal.hidden = !haveOwn;
+    const rank = ([client, edge]) => (this.by === "name" ? client : this.by === "state" ? Edges.ORDER.indexOf(edge.state) : this.by === "personal" ? (edge.personal?.after ?? null) : edge[this.by]);
     const sign = this.down ? -1 : 1;
     const sorted = this.by === "name" ? (this.down ? edges.toReversed() : edges) : edges.toSorted((one, other) => {
       const [left, right] = [rank(one), rank(other)];
@@ -57,7 +60,7 @@ class EdgeTable {
       name.addEventListener("click", () => this.onChoose(client));
       const state = make("td", {}, make("span", { class: "sign", "data-state": edge.state, "aria-hidden": "true" }), ` ${Edges.WORDS[edge.state]}`);
       if (edge.reason) state.append(make("span", { class: "why" }, ` ${edge.reason}`));
-      const values = [...(ours ? [Format.measured(edge.primary, metric)] : []), Format.decimal(edge.loss), Format.count(edge.examples), Format.seconds(edge.seconds), Format.bytes(edge.bytes)];
+      const values = [...(ours ? [Format.measured(edge.primary, metric)] : []), ...(haveOwn ? [Format.gained(edge.personal, metric)] : []), Format.decimal(edge.loss), Format.count(edge.examples), Format.seconds(edge.seconds), Format.bytes(edge.bytes)];
       return make("tr", {}, make("th", { scope: "row" }, name), state, ...values.map((value) => make("td", { class: "number" }, value)));
     }));
     this.more.hidden = edges.length <= this.most;
@@ -65,5 +68,5 @@ class EdgeTable {
 }
 EdgeTable.ROWS = 200;
 EdgeTable.COLUMNS = [
-  ["name", "Edge"], ["state", "State"], ["primary", "Metric"], ["loss", "Loss"], ["examples", "Examples"], ["seconds", "Training"], ["bytes", "Update"],
+  ["name", "Edge"], ["state", "State"], ["primary", "Metric"], ["personal", "Personal model"], ["loss", "Loss"], ["examples", "Examples"], ["seconds", "Training"], ["bytes", "Update"],
 ];

@@ -122,7 +122,8 @@ const Edges = (() => {
       return;
     }
     const pairs = [
-      ...(metric === Federation.LOSS ? [] : [[metric.name, Format.measured(edge.primary, metric)]]), ["Loss", Format.decimal(edge.loss)], ["Examples", Format.count(edge.examples)],
+      ...(metric === Federation.LOSS ? [] : [[metric.name, Format.measured(edge.primary, metric)]]), ...(edge.personal === null ? [] : [["Personal model", Format.gained(edge.personal, metric)]]),
+      ["Loss", Format.decimal(edge.loss)], ["Examples", Format.count(edge.examples)],
       ["Training", Format.seconds(edge.seconds)], ["Update", Format.bytes(edge.bytes)], ...surroundings(places[edge.environment]),
     ];
     const key = `${chosen}|${edge.state}|${edge.reason}|${pairs.join()}`;

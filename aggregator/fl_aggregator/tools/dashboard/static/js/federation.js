@@ -142,6 +142,7 @@ class Federation {
     // Messages of two rounds are retained, and arrive in any order.
     if (same && (found.incarnation < before.incarnation || (found.incarnation === before.incarnation && found.round < before.round))) return;
     if (!same && before?.run === this.run && retained && found.run !== this.run) return;
+    for (const [client, edge] of found.edges) edge.personal = found.personal?.get(client) ?? null;
     this.edges_ = found;
     this.changed("edges");
     if (!same) return;
@@ -218,6 +219,6 @@ class Federation {
 }
 
 /** An edge of which only the name is known. */
-Federation.UNKNOWN = Object.freeze({ state: "present", reason: null, examples: null, seconds: null, bytes: null, primary: null, loss: null, environment: null });
+Federation.UNKNOWN = Object.freeze({ state: "present", reason: null, examples: null, seconds: null, bytes: null, primary: null, loss: null, environment: null, personal: null });
 
 Federation.LOSS = Object.freeze({ name: "loss", higher_is_better: false, unit: "", minimum: null, maximum: null });

@@ -24,6 +24,9 @@ const Format = (() => {
     return value == null || unit === "" ? decimal(value) : `${decimal(value)} ${unit}`;
   };
 
+  /** What an edge's own model is worth, and the run's last model before. @param {?{before: number, after: number}} score */
+  const gained = (score, metric) => (score == null ? DASH : `${measured(score.before, metric)} → ${measured(score.after, metric)}`);
+
   /** @param {?number} value */
   const count = (value) => (value == null ? DASH : value.toLocaleString("en").replaceAll(",", "\u202f"));
 
@@ -68,5 +71,5 @@ const Format = (() => {
   /** @param {number} number @param {string} one @param {string} [many] */
   const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
-  return { DASH, collator, percent, decimal, measured, count, bytes, seconds, roughly, time, names, plural };
+  return { DASH, collator, percent, decimal, measured, gained, count, bytes, seconds, roughly, time, names, plural };
 })();

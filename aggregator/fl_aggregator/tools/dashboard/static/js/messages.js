@@ -72,6 +72,7 @@ const Messages = (() => {
     return found;
   };
 
+  const personalScore = shape({ before: number, after: number });
   const edge = shape({
     state: oneOf(STATES), reason: nullable(text(1000)), examples: nullable(count), seconds: nullable(seconds),
     bytes: nullable(count), primary: nullable(number), loss: nullable(number), environment: nullable(count),
@@ -91,7 +92,10 @@ const Messages = (() => {
       paused: nullable(text(300)), attack: nullable(text(120)), first_version: nullable(count),
     }),
     history: shape({ ...scope, task: text(64), rounds: count, started: text(40), metrics: nullable(list(metric, 32)), columns }),
-    edges: shape({ ...scope, round: count, phase: oneOf(PHASES), edges: record(token, edge, 20_000), left_out: nullable(count), environments: nullable(list(environment, 256)) }),
+    edges: shape({
+      ...scope, round: count, phase: oneOf(PHASES), edges: record(token, edge, 20_000), left_out: nullable(count), environments: nullable(list(environment, 256)),
+      personal: nullable(record(token, personalScore, 20_000)),
+    }),
     result: shape({
       ...scope, round: count, outcome: oneOf(["committed", "abandoned"]), reason: nullable(text(1000)),
       version: nullable(count), participants: list(token, 20_000), missing: record(token, text(1000), 20_000),

@@ -67,6 +67,17 @@ const Overview = (() => {
     return `${change > 0 ? "▲" : change < 0 ? "▼" : "="} ${show(Math.abs(change))} since the last`;
   }
 
+  /** Shows what the edges' own models are worth: the mean, and the three worst. @param {Map<string, object>} edges @param {object} metric */
+  function personal(edges, metric) {
+    const known = [...edges].flatMap(([client, edge]) => (edge.personal === null ? [] : [[client, edge.personal]]));
+    byId("f-personal-box").hidden = known.length === 0;
+    if (known.length === 0) return;
+    const mean = (when) => known.reduce((sum, [, score]) => sum + score[when], 0) / known.length;
+    say(byId("f-personal"), Format.gained({ before: mean("before"), after: mean("after") }, metric));
+    const worst = known.toSorted(([, a], [, b]) => (metric.higher_is_better ? a.after - b.after : b.after - a.after)).slice(0, 3);
+    say(byId("f-personal-more"), [`mean of ${Format.plural(known.length, "edge")}; worst:`, ...worst.map(([client, score]) => `${client}: ${Format.gained(score, metric)}`)].join("\n"));
+  }
+
   /** @param {Federation} federation @param {Map<string, object>} edges @param {number} now */
   function draw(federation, edges, now) {
     const { status } = federation;
@@ -123,6 +134,8 @@ const Overview = (() => {
       say(byId("f-worst"), ranked[0]);
       say(byId("f-worst-more"), [...ranked.slice(1), `mean ${Format.measured(worst.metrics.get("edges_mean") ?? null, metric)}`].join(" · "));
     }
+
+    personal(edges, primary);
 
     const left = runLeft(federation);
     const since = federation.age(now) ?? 0;
