@@ -5,7 +5,7 @@
 ``state``         the session and the phases of its registration, as types
 ``work``          the phases of a round's work and of an evaluation
 ``events``        what happens;  ``effects``: what is to be done
-``registration``  becoming a member of a run
+``registration``  registering for a run;  ``admission``: being a member of it
 ``refusal``       being refused;  ``declining``: not taking part
 ``presence``      reacting to births and wills;  ``own_state``: what is kept
 ``rounds``        being selected, fetching the base, training

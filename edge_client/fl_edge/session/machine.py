@@ -2,8 +2,8 @@
 
 It knows no broker, torch, clock, thread or randomness, and takes any event in any phase: it ignores an event
 that does not fit. ``state`` has the phases, ``events`` what can happen, and ``effects`` what the machine asks
-for. How it reacts is in ``registration``, ``rounds``, ``reporting`` and ``evaluation``; ``transitions`` joins
-their results.
+for. How it reacts is in ``registration``, ``admission``, ``rounds``, ``reporting`` and ``evaluation``;
+``transitions`` joins their results.
 
 >>> edge = Session(Identity("7", device="d1", roles=("train",), tasks=("digits",)))
 >>> edge, effects = step(edge, ConnectionEstablished(0.0, session="s1"))
@@ -15,7 +15,16 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from fl_edge.session import declining, evaluation, presence, refusal, registration, reporting, rounds
+from fl_edge.session import (
+    admission,
+    declining,
+    evaluation,
+    presence,
+    refusal,
+    registration,
+    reporting,
+    rounds,
+)
 from fl_edge.session.effects import DeleteUpdate, Effect, LogNotice, SaveUpdate, StageState
 from fl_edge.session.events import (
     AggregatorSeen,
@@ -182,7 +191,7 @@ def _replied(session: Session, reply: m.Reply, now: float) -> Transition:
     match reply:
         case m.Admitted():
             return then(
-                registration.admitted(session, reply, now),
+                admission.admitted(session, reply, now),
                 lambda s: reporting.report(s, now),
                 lambda s: rounds.start_round(s, now),
                 lambda s: (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from fl_edge.session.admission import is_foreign_run
 from fl_edge.session.declining import RETRY_DELAY, end_if_data_are_wrong, has_declined, leave
 from fl_edge.session.effects import LogNotice
-from fl_edge.session.registration import is_foreign_run, load_partition, wait_to_register
+from fl_edge.session.registration import load_partition, wait_to_register
 from fl_edge.session.state import (
     AdmittedPhase,
     AwaitingPlace,
