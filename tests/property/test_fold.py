@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fl_aggregator.aggregation.combining import Combiner
-from fl_aggregator.aggregation.exact_sum import BLOCK, ExactSum
+from fl_aggregator.aggregation.exact_sum import ExactSum
 from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.configuration.settings import Settings
+from fl_shared.tensors.fixed_point import BLOCK
 from fl_shared.tensors.manifest import Vector, manifest_of
 from tests.support.builders import update_metadata
 

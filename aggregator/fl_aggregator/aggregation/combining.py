@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fl_aggregator.aggregation.exact_sum import ExactSum, scale_bits_of
+from fl_aggregator.aggregation.exact_sum import ExactSum
 from fl_aggregator.aggregation.inner_products import blocks, gram, norm
 from fl_aggregator.aggregation.regional_sum import RegionalSum
 from fl_aggregator.aggregation.strategies.parts import (
@@ -33,6 +33,7 @@ from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.configuration.staleness import parse_staleness
 from fl_aggregator.round.events import Part, UpdateMetadata
 from fl_shared.tensors.encodings.section import Values
+from fl_shared.tensors.fixed_point import scale_bits_of
 from fl_shared.tensors.manifest import Manifest, Vector, magnitude
 from fl_shared.tensors.spans import Span, spans
 
@@ -67,6 +68,7 @@ class Combiner:
         self._values = manifest.values
         self._max_delta = settings.max_delta
         self._slots = settings.slots
+        self._fold_width = settings.fold_width
         self._staleness = parse_staleness(settings.staleness or "constant")
         self._factors: dict[str, float] = {}
         self._contributions: dict[tuple[str, str], Contribution] = {}
@@ -86,7 +88,7 @@ class Combiner:
             ]
 
     def _span_sum(self, span: Span, max_weight: float, *, buffers: bool) -> _SpanSum:
-        bits = scale_bits_of(max_weight, self._max_delta, self._slots)
+        bits = scale_bits_of(max_weight, self._max_delta, self._slots, self._fold_width)
         cap = self._max_delta if buffers else math.inf  # that of parameters has been checked
         return _SpanSum(*span, buffers, ExactSum(span[1] - span[0], bits, self._slots, cap))
 

@@ -1,9 +1,7 @@
 """The exact sum of a round's updates: fixed point in int64, so that order and grouping cannot change a bit.
 
-Σ round(weight × delta × 2^scale_bits). The product is exact in float64 (a number of examples below 2^29, say, times
-24 bits of float32) or correctly rounded; scaling by a power of two is exact; rounding is to the nearest
-integer, halves to even. The caps on weights and deltas make an overflow impossible for the number of updates
-that ``scale_bits`` was computed for.
+Σ round(weight × delta × 2^scale_bits), see `fixed_point`. The caps on weights and deltas make an overflow impossible
+for the number of updates that ``scale_bits`` was computed for.
 
 Buffers have a greater cap than parameters (a variance may be 10^9). A value above the cap of parameters is split into
 a multiple of a power of two, counted in Python's integers of any size, and the rest, which is within that cap. So the
@@ -15,29 +13,13 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fl_shared.tensors.encodings.section import Values
+from fl_shared.tensors.fixed_point import BLOCK, SHIFT_BITS, can_shift, rounded
 from fl_shared.tensors.manifest import Vector, magnitude
-
-_SHIFT: Final = 1.5 * 2.0**52
-"""Adding it to a float64 of magnitude below 2^51 leaves the nearest integer, halves to even, in the low bits
-of the result, whose bits are those of the shift plus that integer. So the processor's own addition rounds,
-and no conversion from float to integer is needed, which has no vector form. `ExactSum.integers` subtracts the
-shifts."""
-_SHIFT_BITS: Final = int(np.float64(_SHIFT).view(np.int64))
-_MAX_SHIFTABLE: Final = 2.0**51
-
-BLOCK: Final = 32_768
-"""Values that are added at a time: a block and its intermediate stay in the cache."""
-
-
-def scale_bits_of(max_weight: float, max_delta: float, slots: int) -> int:
-    """Returns the binary places of a sum: 62 − ⌈log2(max_weight × max_delta × slots)⌉."""
-    return 62 - math.ceil(math.log2(max_weight * max_delta * slots))
 
 
 class ExactSum:
@@ -80,19 +62,12 @@ class ExactSum:
             max_magnitude = magnitude(delta[first : first + values])
         split = max_magnitude > self._max_delta
         max_magnitude = min(max_magnitude, self._max_delta)
-        use_shift = max_magnitude * factor < _MAX_SHIFTABLE
+        use_shift = can_shift(max_magnitude, factor)
         for start in range(0, values, BLOCK):
             block = delta[first + start : first + min(start + BLOCK, values)]
             if split:
                 block = self._rest(block, start, int(weight))
-            scaled = self._scratch[: len(block)]
-            np.multiply(block, factor, out=scaled, dtype=np.float64)
-            total = self._shifted[start : start + BLOCK]
-            if use_shift:
-                scaled += _SHIFT
-                total += scaled.view(np.int64)
-            else:
-                total += np.rint(scaled, out=scaled).astype(np.int64)
+            self._shifted[start : start + BLOCK] += rounded(block, factor, self._scratch, shift=use_shift)
         self._shift_count += use_shift
         self.update_count += 1
 
@@ -133,7 +108,7 @@ class ExactSum:
         Of values that were split, it is the sum of the rests.
         """
         # Modulo 2^64, as the shifts were added: the difference fits into int64.
-        shift = (self._shift_count * _SHIFT_BITS) % 2**64
+        shift = (self._shift_count * SHIFT_BITS) % 2**64
         return self._shifted[start:stop] - np.uint64(shift).astype(np.int64)
 
     def over(self, divisor: float, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:

@@ -8,11 +8,11 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from fl_aggregator.aggregation.exact_sum import scale_bits_of
 from fl_aggregator.aggregation.strategies.parts import Block, ClosedRound, Strategy, WeightedSum
 from fl_aggregator.aggregation.strategies.registry import named_part
 from fl_aggregator.configuration.settings import Settings
 from fl_shared.tensors.encodings.integers import SUM, Int64s
+from fl_shared.tensors.fixed_point import scale_bits_of
 from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import DELTA, LARGE, ModelSection
 
@@ -104,7 +104,7 @@ class SumCaps:
             return None
 
         def cap(weight: float) -> int:
-            bits = scale_bits_of(weight, settings.max_delta, settings.slots)
+            bits = scale_bits_of(weight, settings.max_delta, settings.slots, settings.fold_width)
             return int(weight * settings.max_delta * 2.0**bits) + 1  # each product is rounded
 
         step = 2.0 ** np.floor(np.log2(settings.max_delta))

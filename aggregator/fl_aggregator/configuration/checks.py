@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fl_shared.protocol import messages as m
+from fl_shared.tensors.fixed_point import LEAST_PLACES
 
 if TYPE_CHECKING:
     from fl_aggregator.configuration.settings import Settings
@@ -63,10 +64,11 @@ def check_bounds(settings: Settings) -> None:
         raise ValueError(
             f"max_clients: {settings.max_clients} must not be less than --clients ({settings.clients})"
         )
-    if settings.scale_bits < 20:
+    if settings.scale_bits < LEAST_PLACES:
+        wider = "" if settings.fold_width == 64 else ", or say --fold-bits 64"
         raise ValueError(
             f"max_delta: max_examples × max_delta × (per_round + over_select) leaves {settings.scale_bits} "
-            "binary places for the exact fold, expected at least 20: lower one of them"
+            f"binary places for the exact fold, expected at least {LEAST_PLACES}: lower one of them{wider}"
         )
     if settings.scale_bits > 62:
         raise ValueError(

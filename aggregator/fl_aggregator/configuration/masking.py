@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from fl_aggregator.configuration.option import Option
 from fl_shared.cli.headings import SECURITY
+from fl_shared.masking.plan import threshold_of
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.kinds.masked import Bits
 from fl_shared.tensors.encodings.float32 import FLOAT32
@@ -83,11 +84,6 @@ def colluders_of(settings: Settings) -> int:
     return max(1, selected // 10) if settings.masked_colluders is None else settings.masked_colluders
 
 
-def threshold_of(members: int, colluders: int) -> int:
-    """Returns how many members unmask a sum: two sets of so many have an honest member in common."""
-    return (members + colluders) // 2 + 1
-
-
 def least_of(settings: Settings, members: int) -> int:
     """Returns the fewest updates in the sum of a cohort of so many members."""
     fewest = MASKED_MIN if settings.masked_min is None else settings.masked_min
@@ -127,7 +123,13 @@ def with_keys_of_their_own(keys: Mapping[str, str]) -> list[str]:
 def masking_of(settings: Settings, keys: Mapping[str, str]) -> Masking:
     """Returns how a cohort masks its updates; ``keys``: those of each member, as it has registered them."""
     colluders = colluders_of(settings)
-    return Masking(64, threshold_of(len(keys), colluders), least_of(settings, len(keys)), colluders, keys)
+    return Masking(
+        settings.fold_width,
+        threshold_of(len(keys), colluders),
+        least_of(settings, len(keys)),
+        colluders,
+        keys,
+    )
 
 
 def check_masked(settings: Settings) -> None:

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from fl_aggregator.configuration.checks import check_bounds, check_mode, not_in_async
+from fl_aggregator.configuration.fold_width import FoldBits, width_of
 from fl_aggregator.configuration.masking import MaskedOptions, check_masked
 from fl_aggregator.configuration.option import Option
 from fl_aggregator.configuration.pace import FIXED, PACE_METAVAR, Pace, parse_pace
@@ -36,6 +37,8 @@ from fl_shared.protocol.task_spec import KEEP_LOCAL, LOCAL_SEED, format_task
 from fl_shared.system.invocation import aggregator_command
 from fl_shared.tensors.encodings import registry as encodings
 from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.encodings.masked import Bits
+from fl_shared.tensors.fixed_point import scale_bits_of
 
 EXTRA_CLIENTS: Final = 10_000
 """Clients that may be known in addition to ``--clients``, by default. A flood of made-up names must fill
@@ -140,6 +143,8 @@ class Settings(MaskedOptions):
         "in a round, those behind regional aggregators included.", default="--per-round + --over-select")] = None
     quorum: Annotated[int | None, Field(ge=1),
         Option(ROUNDS, "Minimum number of updates in a round.", default="half of --per-round")] = None
+    fold_bits: Annotated[FoldBits, Option(ROUNDS, "Bits of each integer in the exact sum of a round; fewer leave it "
+        "fewer binary places. auto: 64, or with --masked the fewest that leave it 20.")] = "auto"
     mode: Annotated[Mode, Option(ROUNDS, "Whether edges train together, in rounds, or each at its own pace "
         "(async: FedBuff).")] = "sync"
     buffer: Annotated[Count | None, Option(ROUNDS, "Updates in each version of an asynchronous run.",
@@ -304,8 +309,13 @@ class Settings(MaskedOptions):
 
     @property
     def scale_bits(self) -> int:
-        """The binary places of the exact fold: 62 − ⌈log2(max_examples × max_delta × slots)⌉."""
-        return 62 - math.ceil(math.log2(self.max_examples * self.max_delta * self.slots))
+        """The binary places of the exact fold: bits − 2 − ⌈log2(max_examples × max_delta × slots)⌉."""
+        return scale_bits_of(self.max_examples, self.max_delta, self.slots, self.fold_width)
+
+    @property
+    def fold_width(self) -> Bits:
+        """The bits of the exact fold."""
+        return width_of(self)
 
     @property
     def fold_settings(self) -> m.FoldSettings:
@@ -315,6 +325,7 @@ class Settings(MaskedOptions):
             max_delta=self.max_delta,
             max_buffer=self.max_buffer,
             scale_bits=self.scale_bits,
+            bits=self.fold_width,
         )
 
     @property

@@ -74,6 +74,7 @@ def settings_of(
         max_examples=sums.fold.max_examples,
         max_delta=sums.fold.max_delta,
         max_buffer=sums.fold.max_buffer,
+        fold_bits=str(sums.fold.bits),
         encoding=sums.encoding,
         model_encoding=sums.model_encoding,
         prefix=prefix,

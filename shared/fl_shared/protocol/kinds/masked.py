@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from fl_shared.protocol.kinds.base import ClientId, Count, Digest, Fragment, Scoped, Seconds, Text, Token
+from fl_shared.tensors.encodings.masked import Bits
 
 MAX_MEMBERS: Final = 128
 """Edges of the largest cohort whose updates are masked: the shares of all are quadratic in their number."""
@@ -24,8 +25,6 @@ RunKeysText = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_-]{86}|[A-
 SignatureText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{86}$")]
 PackageText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{64,4096}$")]
 """The salt of an update's shares, and the encrypted shares for one edge."""
-Bits = Literal[32, 40, 48, 64]
-"""Bits of each value of a masked update."""
 Members = Annotated[int, Field(ge=1, le=MAX_MEMBERS)]
 Included = Annotated[dict[ClientId, Digest], Field(min_length=1, max_length=MAX_MEMBERS)]
 """The edges whose updates are summed, and the digest of each one's masked sections and shares."""

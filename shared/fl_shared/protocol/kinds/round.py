@@ -24,6 +24,7 @@ from fl_shared.protocol.kinds.base import (
 )
 from fl_shared.protocol.kinds.masked import Masking
 from fl_shared.protocol.kinds.metric import MetricDeclaration
+from fl_shared.tensors.encodings.masked import Bits
 
 Precision = Literal["float32", "bf16"]
 
@@ -96,7 +97,7 @@ class CountedUpdate(Fragment):
 
 
 class FoldSettings(Fragment):
-    """How updates are added exactly: examples × delta × 2^scale_bits, in int64.
+    """How updates are added exactly: examples × delta × 2^scale_bits, in integers of ``bits`` bits.
 
     An update with more than ``max_examples`` is rejected, and one with a value of greater magnitude than ``max_delta``
     in a parameter, or than ``max_buffer`` in a buffer. Buffers' values above ``max_delta`` are split (protocol, 5.10).
@@ -106,6 +107,7 @@ class FoldSettings(Fragment):
     max_delta: Annotated[float, Field(gt=0, le=1e30)]
     max_buffer: Annotated[float, Field(gt=0, le=1e30)] = 1e12
     scale_bits: Annotated[int, Field(ge=-200, le=62)]
+    bits: Bits = 64
 
 
 class Selected(Scoped):

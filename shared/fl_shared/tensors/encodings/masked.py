@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from fl_shared.tensors.manifest import Vector
 
 Words = NDArray[np.unsignedinteger[Any]]
 """Integers modulo 2^bits, shape (values,), little-endian: uint32 for 32 bits, else uint64 with unused upper bits."""
+Bits = Literal[32, 40, 48, 64]
+"""The bits of a masked integer, from which a run chooses."""
+WIDTHS: Final[tuple[Bits, ...]] = get_args(Bits)
 
 
 class MaskedIntegers:
@@ -103,7 +106,6 @@ def _bounded(largest: float, most: float) -> float:
     return largest
 
 
-WIDTHS: Final = (32, 40, 48, 64)
-"""The bits of a masked integer, from which a run chooses."""
-MASKED: Final = {bits: MaskedIntegers(bits) for bits in WIDTHS}
+MASKED: Final[dict[int, MaskedIntegers]] = {bits: MaskedIntegers(bits) for bits in WIDTHS}
+"""The encodings by their bits."""
 RAW: Final = RawBytes()

@@ -8,8 +8,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from fl_aggregator.aggregation.exact_sum import BLOCK, ExactSum
+from fl_aggregator.aggregation.exact_sum import ExactSum
 from fl_aggregator.configuration.settings import Settings
+from fl_shared.tensors.fixed_point import BLOCK
 from fl_shared.tensors.manifest import Vector
 
 

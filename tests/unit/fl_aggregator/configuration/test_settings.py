@@ -23,6 +23,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "clients": 20,
         "per_round": 10,
         "edges_per_round": None,
+        "fold_bits": "auto",
         "sums": {"combine": "", "transforms": (), "norms": False, "needs_each": ""},
         "region": None,
         "mode": "sync",

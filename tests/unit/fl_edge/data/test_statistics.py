@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_aggregator.aggregation.exact_sum import ExactSum, scale_bits_of
+from fl_aggregator.aggregation.exact_sum import ExactSum
 from fl_aggregator.configuration.settings import Settings
 from fl_edge.data.statistics import ROUNDS, SCALES, SharedStatistics, Statistics, from_places, to_places
+from fl_shared.tensors.fixed_point import scale_bits_of
 
 NAMES = ("number.a", "number.b")
 
