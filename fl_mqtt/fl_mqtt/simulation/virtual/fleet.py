@@ -47,6 +47,8 @@ class Fleet:
         self._devices = devices
         self._models = Models(network)
         self._dead: set[str] = set()
+        self._died: set[tuple[str, int]] = set()
+        """Who has died in the training of which round: it does so once, else never would it answer a ticket."""
         self._there: dict[str, bool] = {}
         self._running = 0
         for settings in edges:
@@ -120,20 +122,22 @@ class Fleet:
 
     def _training_hook(self, edge: Edge) -> Callable[[int, int, float], None]:
         def training_begun(round_number: int, job: int, seconds: float) -> None:
-            share = self._devices.dies_at(edge.identity.client, round_number)
+            training = (edge.identity.client, round_number)
+            share = None if training in self._died else self._devices.dies_at(*training)
             if share is not None and seconds > 0:
                 life = edge.life
-                self._world.after(share * seconds, lambda: self._die(edge, life, job))
+                self._world.after(share * seconds, lambda: self._die(edge, life, job, round_number))
 
         return training_begun
 
-    def _die(self, edge: Edge, life: int, job: int) -> None:
+    def _die(self, edge: Edge, life: int, job: int, round_number: int) -> None:
         if edge.life != life or not edge.is_running(job):
             return
         client = edge.identity.client
         LOG.info("its device died in a training", extra={"client": client})
         edge.kill()
         self._dead.add(client)
+        self._died.add((client, round_number))
         self._world.after(RESTART_SECONDS, lambda: self._revive(edge))
 
     def _revive(self, edge: Edge) -> None:
