@@ -19,7 +19,7 @@ from fl_shared.system.mosquitto import LOOPBACK
 from tests.support import programs
 from tests.support.browser import CheckedPage, browser, find_browser, websocket_broker
 from tests.support.run_files import Outline, page_of
-from tests.support.wait import wait_until
+from tests.support.wait import PATIENCE, wait_until
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own-task"
 SITES = ("east", "north", "south")
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.edge]
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     directory = tmp_path_factory.mktemp("own-task")
     command = [sys.executable, str(EXAMPLE / "run.py"), str(directory)]
-    return directory, subprocess.run(command, capture_output=True, text=True, timeout=100)
+    return directory, subprocess.run(command, capture_output=True, text=True, timeout=100 * PATIENCE)
 
 
 @pytest.fixture

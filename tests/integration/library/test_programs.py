@@ -16,7 +16,7 @@ from fl_aggregator.round.phases import Stopped
 from fl_aggregator.server import launch
 from fl_mqtt import UserError, simulate
 from tests.support import programs
-from tests.support.wait import wait_until
+from tests.support.wait import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
@@ -59,7 +59,12 @@ def script(tmp_path: Path) -> Path:
 
 def python(directory: Path, *code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *code], cwd=directory, capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, *code],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=100 * PATIENCE,
+        check=False,
     )
 
 
