@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
@@ -17,6 +18,8 @@ from hypothesis import settings
 from fl_shared.mqtt.network import Network
 from tests.support import programs
 from tests.support.broker import Mosquitto
+from tests.support.forked_children import popen
+from tests.support.program_server import server
 
 # How long an example takes is no property of the code: the machine may be busy.
 settings.register_profile("fl-mqtt", deadline=None)
@@ -86,8 +89,15 @@ def light_edges(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def forked_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The edges and training processes of this process are forked as well, as those of programs are."""
+    if programs.FORKED:
+        monkeypatch.setattr(subprocess, "Popen", popen(server().sockets))
+
+
+@pytest.fixture
 def command_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs are not forked (`program_server`), so that they have command lines of their own."""
+    """Programs and their children are not forked (`program_server`), so that they have command lines of their own."""
     monkeypatch.setattr(programs, "FORKED", False)
 
 

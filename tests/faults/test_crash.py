@@ -31,7 +31,12 @@ from tests.support.builders import training_request
 from tests.support.client import Client
 from tests.support.simulated_aggregator import SimulatedAggregator, first_model
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(480)]
+pytestmark = [
+    pytest.mark.broker,
+    pytest.mark.edge,
+    pytest.mark.timeout(480),
+    pytest.mark.usefixtures("forked_children"),
+]
 
 TASK = "synthetic-1000"
 

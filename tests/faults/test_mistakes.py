@@ -18,7 +18,7 @@ from tests.support.command_line import (
     start,
 )
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge]
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.usefixtures("forked_children")]
 
 MISTAKES = {
     "too many per round": start("--per-round", "30", says=("--per-round: 30", "20")),

@@ -18,11 +18,6 @@ def log_of(tmp_path: Path, number: int = 0) -> str:
     return (tmp_path / f"edge-{number}.log").read_text()
 
 
-def children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for file in tasks for child in file.read_text().split()]
-
-
 def prediction(received: Received) -> m.Prediction:
     assert isinstance(received.message, m.Prediction)
     return received.message

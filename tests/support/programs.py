@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,10 @@ Process = subprocess.Popen[bytes] | ForkedProgram
 FORKED = sys.platform == "linux"
 """Whether programs may be forked by `program_server`, whose sockets other systems lack. The fixture ``command_lines``
 sets it to False."""
+
+
+FORKED_FOR = re.compile(r"(?:worker|edges) (\d+)")
+"""The name of a process that a server has forked for another."""
 
 
 class Program:
@@ -180,13 +185,13 @@ class Children:
     """The processes below this one, without those of fixtures that were there before."""
 
     def __init__(self) -> None:
-        self._server = server().pid if FORKED else None
+        self._servers = server().pids if FORKED else []
         self._before = descendants(os.getpid())
 
     def started(self) -> list[int]:
         """Those that have come since and still run, without those that wait for the end of a program."""
         new = [pid for pid in descendants(os.getpid()) if pid not in self._before]
-        return alive([pid for pid in new if _parent(pid) != self._server])
+        return alive([pid for pid in new if _parent(pid) not in self._servers])
 
 
 def descendants(pid: int) -> list[int]:
@@ -204,21 +209,29 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def _stat(pid: int) -> list[str] | None:
+def _stat(pid: int) -> tuple[str, list[str]] | None:
+    """The name of a process, and the fields that follow it."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        before, _, fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
     except OSError:
         return None
+    return before.partition("(")[2], fields.split()
 
 
 def _state(pid: int) -> str | None:
-    fields = _stat(pid)
-    return None if fields is None else fields[0]
+    found = _stat(pid)
+    return None if found is None else found[1][0]
 
 
 def _parent(pid: int) -> int | None:
-    fields = _stat(pid)
-    return None if fields is None else int(fields[1])
+    """The process that has started it; its name says which, if a server has forked it (`forked_children`)."""
+    if (found := _stat(pid)) is None:
+        return None
+    name, (_, parent, *_) = found
+    forked = FORKED_FOR.fullmatch(name)
+    if forked is not None and ((above := _stat(int(parent))) is None or above[0] != name):
+        return int(forked[1])
+    return int(parent)  # what a forked process forks has its name
 
 
 def loads(pid: int, library: str) -> bool:
@@ -239,15 +252,17 @@ def workers(edge: Program) -> list[int]:
 
 def workers_of_simulation(run: Program) -> list[int]:
     """The processes that train for the fleet of ``fl-aggregator simulate``."""
-    return [pid for pid in descendants(run.pid) if "fl_edge.workers.worker" in command_line(pid)]
+    return [pid for pid in descendants(run.pid) if "worker" in command_line(pid)]
 
 
 def command_line(pid: int) -> str:
-    """The command line of a process; empty if it has ended."""
+    """The name and the command line of a process; empty if it has ended."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        arguments = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except OSError:
         return ""
+    found = _stat(pid)
+    return arguments if found is None else f"{found[0]}: {arguments}"
 
 
 def freeze(*pids: int) -> None:

@@ -13,7 +13,7 @@ from fl_shared.protocol import topics as t
 from fl_shared.transfer.publication import model_publication
 from tests.support import programs
 from tests.support.broker import Mosquitto
-from tests.support.edge_process import TEST_SPLIT, Start, children, log_of
+from tests.support.edge_process import TEST_SPLIT, Start, log_of
 from tests.support.simulated_aggregator import RUN, SimulatedAggregator, first_model
 from tests.support.wait import wait_until
 
@@ -43,7 +43,7 @@ def test_a_fleet_is_many_edges_in_one_process(
     wire.select(1, names, base)
     updates = [wire.expect(m.Update, 30, round=1, client=name) for name in names]
     assert len({update.digest for update in updates}) == 5
-    assert len(children(process.pid)) <= max(2, os.cpu_count() or 1)
+    assert len(programs.descendants(process.pid)) <= max(2, os.cpu_count() or 1)
 
     # Refusing one lets the others go on.
     again = m.AggregatorPresence(state="online", session="a2", run=RUN, incarnation=1)
@@ -57,7 +57,7 @@ def test_a_fleet_is_many_edges_in_one_process(
     wait_until(lambda: "id-in-use" in log_of(tmp_path), 5, "the edge logs: id-in-use")
     assert process.poll() is None
 
-    workers = children(process.pid)
+    workers = programs.descendants(process.pid)
     process.kill()
     for name in ("0", "1", "2", "3", "evaluator"):
         wire.expect(m.ClientPresence, 10, client=name, state="offline")

@@ -14,8 +14,9 @@ from fl_shared.tensors.digest import content_digest
 from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.publication import model_publication
+from tests.support import programs
 from tests.support.broker import Mosquitto
-from tests.support.edge_process import Start, children, log_of
+from tests.support.edge_process import Start, log_of
 from tests.support.simulated_aggregator import RUN, SimulatedAggregator, collect
 from tests.support.wait import wait_until
 
@@ -84,7 +85,7 @@ def test_large_models_go_both_ways_in_chunks(
         wire.expect_silence(m.UpdateChunk, 0.5)
         wait_until(lambda: "round 1: accepted" in log_of(tmp_path), 5, "the edge logs: round 1: accepted")
         assert "not sent" not in log_of(tmp_path)
-        [worker] = children(process.pid)
+        [worker] = programs.descendants(process.pid)
         assert "libtorch" not in Path(f"/proc/{worker}/maps").read_text()
     finally:
         broker.stop()

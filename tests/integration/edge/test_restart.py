@@ -17,7 +17,7 @@ from fl_shared.transfer.publication import model_publication
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.builders import partition
-from tests.support.edge_process import Start, children, log_of, prediction
+from tests.support.edge_process import Start, log_of, prediction
 from tests.support.simulated_aggregator import RUN, SimulatedAggregator, first_model
 from tests.support.wait import wait_until
 
@@ -49,7 +49,7 @@ def test_an_edge_killed_in_training_goes_offline_and_its_workers_end(
     assert set(errors) <= {None, "busy; try again"}
     assert sum(error is None for error in errors) >= MAX_PENDING_PER_ASKER
     assert "trained" not in log_of(tmp_path).rpartition("selected for round 1")[2]
-    workers = children(process.pid)
+    workers = programs.descendants(process.pid)
     assert workers
     process.kill()
     assert wire.expect(m.ClientPresence, 30, state="offline").session == registered.session

@@ -13,7 +13,7 @@ from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.library_task import Sum
 
-pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("light_edges")]
+pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("light_edges", "forked_children")]
 
 
 class Local(Sum):

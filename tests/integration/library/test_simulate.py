@@ -21,7 +21,7 @@ from tests.support.library_task import Sum
 
 SMALL: dict[str, Any] = {"clients": 3, "rounds": 2, "epochs": 2, "wait": 60.0}
 
-pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("light_edges")]
+pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("light_edges", "forked_children")]
 
 
 def state_of_process() -> tuple[object, ...]:

@@ -30,8 +30,18 @@ def test_it_says_and_returns_the_same_in_its_directory(
 def test_only_ours_is_forked_and_only_in_an_environment_like_the_servers() -> None:
     ours = programs.program_of("fl-edge")
     assert server().can_start(ours, {**os.environ, "FL_PREFIX": "x"})
-    assert not server().can_start(ours, {**os.environ, "PYTHONPATH": "elsewhere"})
+    assert not server().can_start(ours, {**os.environ, "PYTHONHASHSEED": "7"})
     assert not server().can_start(programs.program_of("mosquitto"), os.environ)
+
+
+def test_a_directory_that_is_searched_first_may_add_modules_but_hide_none(tmp_path: Path) -> None:
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    ours, environment = programs.program_of("fl-edge"), {**os.environ, "PYTHONPATH": path}
+    (tmp_path / "new_module.py").touch()
+    assert server().can_start(ours, environment)
+    (tmp_path / "json.py").touch()
+    assert not server().can_start(ours, environment)
+    assert not server().can_start(ours, {**os.environ, "PYTHONPATH": str(tmp_path)})
 
 
 def test_a_signal_ends_it(tmp_path: Path) -> None:

@@ -20,9 +20,8 @@ from fl_edge.workers.failures import log_trace
 from fl_edge.workers.jobs import FailureOutcome, LoadOutcome, TrainOutcome
 from fl_edge.workers.limits import Limits
 from fl_edge.workers.pool import Pool
-from tests.support import rogue_tasks
+from tests.support import programs, rogue_tasks
 from tests.support.builders import partition, training_request
-from tests.support.edge_process import children
 from tests.support.pool_harness import PoolHarness, first_model, train_for_ever
 from tests.support.wait import wait_until
 
@@ -30,7 +29,7 @@ pytestmark = pytest.mark.edge
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., PoolHarness]]:
+def start(forked_children: None) -> Iterator[Callable[..., PoolHarness]]:
     """Starts pools that end with the test."""
     started: list[PoolHarness] = []
 
@@ -183,7 +182,7 @@ def test_what_a_task_has_forked_ends_with_a_killed_worker(start: Callable[..., P
     harness.wait_ready()
     (worker,) = harness.pids()
     job = train(harness, "forks-and-hangs")
-    forked = wait_until(lambda: children(worker), 30, "the task forks")
+    forked = wait_until(lambda: programs.descendants(worker), 30, "the task forks")
     harness.pool.cancel(job)
     harness.expect(FailureOutcome, job)
     wait_until(lambda: not any(map(alive, forked)), 5, "the forked process ends")
