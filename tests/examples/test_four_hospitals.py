@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.tables import patients
+from tests.support.wait import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
 
 def test_four_hospitals_train_on_a_table_each(tmp_path: Path) -> None:
@@ -28,7 +29,7 @@ def test_four_hospitals_train_on_a_table_each(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=100 * PATIENCE,
     )
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout.splitlines()[-1])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import programs
+from tests.support.wait import PATIENCE
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
@@ -18,7 +19,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "light-and-full" / "run.py"
 
 def test_light_and_full_edges_contribute_to_every_version(tmp_path: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, timeout=100
+        [sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, timeout=100 * PATIENCE
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "training without torch" in ended.stdout

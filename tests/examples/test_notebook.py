@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.wait import PATIENCE
+
 pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.long]
 
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "notebook.ipynb"
@@ -27,7 +29,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", run_cells],
         input=json.dumps(["".join(cell["source"]) for cell in cells]),
-        cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=100 * PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "round 5: version 5 of 5, 3 of 3 in, mae 0." in done.stdout

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import programs
+from tests.support.wait import PATIENCE
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.long]
 
@@ -18,7 +19,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "sensor-fleet" / "run.py"
 
 def test_the_fleet_learns_what_is_usual_and_a_failing_pump_is_flagged(tmp_path: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, timeout=100
+        [sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, timeout=100 * PATIENCE
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "anomaly true" in ended.stdout
