@@ -13,8 +13,8 @@ from fl_aggregator.configuration.option import Option
 from fl_shared.cli.headings import SECURITY
 from fl_shared.masking.plan import threshold_of
 from fl_shared.protocol import messages as m
-from fl_shared.protocol.kinds.masked import Bits
 from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.encodings.masked import Bits
 
 if TYPE_CHECKING:
     from fl_aggregator.configuration.settings import Settings
