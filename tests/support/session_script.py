@@ -14,8 +14,9 @@ from fl_edge.session import effects, events
 from fl_edge.session.effects import Effect
 from fl_edge.session.events import Event
 from fl_edge.session.machine import step
+from fl_edge.session.registration import told_examples
 from fl_edge.session.state import Confirming, Identity, LoadedPartition, Session, SessionState
-from fl_edge.session.work import EvaluationScores, PendingUpdate
+from fl_edge.session.work import Answering, EvaluationScores, PendingUpdate, Refusal, Shares, Signature
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import ModelSection
@@ -26,6 +27,8 @@ from tests.support.samples import DATA, MANIFEST
 CLIENT, RUN = "7", "R"
 EDGE = Identity(CLIENT, device="dev", roles=("train", "predict"), tasks=("digits", "mnist"))
 TRAINING = training_request(epochs=1)
+KEYS = "k" * 86
+"""Public keys of a masked run."""
 FOLD = fold_settings()
 
 
@@ -41,6 +44,29 @@ def update(*, base: str | None = "b" * 64, data: bytes = DATA) -> FinishedUpdate
 def partition_of(text: str) -> m.Partition:
     index, _, count = text.partition("/")
     return partition(int(index), count=int(count))
+
+
+def masking(least: str = "2", colluders: str = "0", **_: str) -> m.Masking:
+    """How a round of three edges is masked. Their keys are not read by a session."""
+    members = tuple(m.Member(client=name, keys=KEYS) for name in (CLIENT, "8", "9"))
+    return m.Masking(bits=64, threshold=2, least=int(least), colluders=int(colluders), members=members)
+
+
+def masked_set(kind: str, number: int, named: dict[str, str]) -> m.Closing | m.Reveal:
+    """What asks to sign or to open a set of updates: of the edges in ``of``, for ``left`` seconds."""
+    clients = named.get("of", "7,8").split(",")
+    scope: dict[str, Any] = {
+        "run": named.get("run", RUN),
+        "incarnation": int(named.get("incarnation", "1")),
+        "seq": 0,
+        "round": number,
+        "plan": "c" * 64,
+        "included": dict.fromkeys(clients, "b" * 64),
+        "seconds_left": float(named.get("left", "60")),
+    }
+    if kind == "closing":
+        return m.Closing(**scope)
+    return m.Reveal(**scope, signatures={}, packages={})
 
 
 class SessionScript:
@@ -99,9 +125,25 @@ class SessionScript:
             return events.BridgeSeen(self.now, connected=rest == ["1"])
         if what == "overdue":
             return events.ModelOverdue(self.now)
+        if what in ("keys", "signed", "opened", "declined"):
+            return self._of_masks(what, rest, named)
         if what in ("loaded", "fetched", "trained", "evaluated", "failed"):
             return self._of_job(what, int(rest[0]), " ".join(rest[1:]), named)
         return self._of_wire(what, rest, named)
+
+    def _of_masks(self, what: str, rest: list[str], named: dict[str, str]) -> Event:
+        if what == "keys":
+            return events.RunKeysMade(self.now, named.get("run", RUN), KEYS)
+        state = self.session.unmasking
+        asked = state.asked if isinstance(state, Answering) else masked_set("closing", 1, {})
+        if what == "signed":
+            return events.Answered(self.now, asked, Signature("e" * 64, b"s" * 64))
+        if what == "opened":
+            shares = b"o" * 16
+            digest = hashlib.sha256(shares).hexdigest()
+            return events.Answered(self.now, asked, Shares("e" * 64, digest, shares, tuple(rest)))
+        reason: Any = rest[0]
+        return events.Answered(self.now, asked, Refusal("e" * 64, reason, "because"))
 
     def _of_job(self, what: str, job: int, text: str, named: dict[str, str]) -> Event:
         if what == "loaded":
@@ -120,7 +162,7 @@ class SessionScript:
                 )
                 made = replace(made, metrics=m.UpdateMetrics(before=before, after=after))
             own = {"control": memoryview(DATA)} if text.startswith("own") else {}
-            return events.Trained(self.now, job, made, own)
+            return events.Trained(self.now, job, made, own, "b" * 64 if "masked" in text else None)
         if what == "evaluated":
             return events.ModelEvaluated(
                 self.now, job, EvaluationScores(10, 0.5, {"accuracy": 0.75}, declared=(ACCURACY,))
@@ -174,10 +216,15 @@ class SessionScript:
                     encoding=named.get("encoding", "f32"),
                     base=base,
                     inline_limit=int(named.get("limit", "1000000")),
+                    masked=masking(**named) if "masked" in rest else None,
                 )
                 return events.SelectionSeen(self.now, selected, on_own_topic="work" in rest)
             case "cleared":
                 return events.SelectionCleared(self.now, None if rest == ["work"] else int(rest[0]))
+            case "closing" | "reveal":
+                return events.UnmaskingAsked(self.now, masked_set(what, int(rest[0]), named))
+            case "unmask":
+                return events.UnmaskingCleared(self.now)
             case "result":
                 return events.ResultSeen(self.now, self._result(rest, named, scope))
             case "model":
@@ -215,10 +262,13 @@ class SessionScript:
                 **to,
                 task=named.get("task", "digits"),
                 partition=partition_of(part) if part else None,
-                examples=loaded.examples if second and isinstance(loaded, LoadedPartition) else None,
+                examples=told_examples(self.session, loaded)
+                if second and isinstance(loaded, LoadedPartition)
+                else None,
                 finished_round=held,
                 newest_round=int(named["newest_round"]) if "newest_round" in named else None,
                 awaited="awaited" in rest,
+                masked="masked" in rest,
                 counted=m.CountedUpdate(
                     round=int(named["counted"]), digest=named.get("digest", update(data=self.data).digest)
                 )
@@ -302,6 +352,14 @@ def shown(effect: Effect) -> str:
             return f"train job={job} round={selected.round} {base} part={part.index}/{part.count}"
         case effects.Evaluate(job=job, split=split, digest=digest):
             return f"evaluate job={job} {digest[:12]} on {split}"
+        case effects.MakeRunKeys(run=run):
+            return f"make keys of run {run}"
+        case effects.DropRunKeys():
+            return "delete the keys of the run before"
+        case effects.WorkOutAnswer(asked=asked, values=values, body=body):
+            verb = "sign" if isinstance(asked, m.Closing) else "open"
+            known = "" if body is None else f" own body={body[:6]}"
+            return f"{verb} round={asked.round} included={','.join(asked.included)} values={values}{known}"
         case effects.Cancel(job=job):
             return f"cancel job={job}"
         case effects.ServeModel(announced=announced):
@@ -321,9 +379,8 @@ def _content(message: m.Message) -> str:
         case m.Registration(unable=str(reason)) as r:
             return f"unable session={r.session} run={r.run} incarnation={r.incarnation}: {reason}"
         case m.Registration() as r:
-            return (
-                f"register session={r.session} run={r.run} incarnation={r.incarnation} examples={r.examples}"
-            )
+            keys = "" if r.keys is None else f" keys={r.keys[:6]}"
+            return f"register session={r.session} run={r.run} incarnation={r.incarnation} examples={r.examples}{keys}"
         case m.Update() as u:
             return f"update session={u.session} incarnation={u.incarnation} round={u.round} digest={u.digest[:6]}"
         case m.Offer() as o:
@@ -331,6 +388,14 @@ def _content(message: m.Message) -> str:
             return f"offer session={o.session} incarnation={o.incarnation} round={o.round} digest={o.digest[:6]} {cut}"
         case m.TrainingFailed() as f:
             return f"failed session={f.session} incarnation={f.incarnation} round={f.round}: {f.detail}"
+        case m.Agreed() as a:
+            return f"agreed session={a.session} incarnation={a.incarnation} round={a.round} closing={a.closing[:6]}"
+        case m.Opened() as o:
+            lacking = f" unopened={','.join(o.unopened)}" if o.unopened else ""
+            what = f"round={o.round} closing={o.closing[:6]}{lacking}"
+            return f"opened session={o.session} incarnation={o.incarnation} {what}"
+        case m.Declined() as d:
+            return f"declined session={d.session} incarnation={d.incarnation} round={d.round}: {d.reason}"
         case m.Delayed() as d:
             return f"delayed session={d.session} incarnation={d.incarnation} round={d.round} {d.awaits}"
         case m.Evaluation() as e:

@@ -13,10 +13,12 @@ from fl_aggregator.aggregation.worker import JobDone
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.server import launch as launches
 from fl_aggregator.storage.run_directory import RunRecord
+from fl_edge.runtime.masked_member import MaskedMember
 from fl_edge.session import effects, events
 from fl_edge.session.state import Identity
 from fl_edge.session.work import EvaluationScores
 from fl_edge.storage.own_state_files import OwnStateFiles
+from fl_edge.storage.run_keys_file import RunKeysFile
 from fl_edge.tasks.synthetic import NAME_PREFIX
 from fl_edge.training.executor import TrainedUpdate, edge_seed
 from fl_edge.training.local_part import LOCAL, PERSONAL
@@ -153,7 +155,10 @@ class Federation:
         directory = self.directory / "edges" / name
         directory.mkdir(parents=True)
         files = OwnStateFiles(directory, name)
-        return Edge(self.world, self.network, self.models, self.jobs, identity, device, files, epochs=10)
+        member = MaskedMember(name, RunKeysFile(directory, name))
+        return Edge(
+            self.world, self.network, self.models, self.jobs, identity, device, files, member, epochs=10
+        )
 
     def _begin(self) -> None:
         self._launch.directory.write_run(self._launch.record)

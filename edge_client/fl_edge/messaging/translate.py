@@ -31,6 +31,8 @@ def event_of(
             return events.SelectionSeen(now, message)
         case t.WorkTopic(client=topic_client), m.Selected() if topic_client == client:
             return events.SelectionSeen(now, message, on_own_topic=True)
+        case t.UnmaskTopic(client=topic_client), m.Closing() | m.Reveal() as asked if topic_client == client:
+            return events.UnmaskingAsked(now, asked)
         case t.ResultTopic(round=number), m.Result():
             _check_round(number, message.round)
             return events.ResultSeen(now, message)
@@ -47,6 +49,8 @@ def event_of_cleared(client: str, topic: t.Topic, now: float) -> events.Event | 
             return events.SelectionCleared(now, number)
         case t.WorkTopic(client=topic_client) if topic_client == client:
             return events.SelectionCleared(now, None)
+        case t.UnmaskTopic(client=topic_client) if topic_client == client:
+            return events.UnmaskingCleared(now)
         case t.PresenceTopic(client=topic_client) if topic_client == client:
             return events.PresenceSeen(now, None)
         case _:

@@ -70,6 +70,7 @@ class JobRunner(Protocol):
         base: FetchedModel | None,
         companions: Sequence[FetchedModel] = (),
         own: Mapping[str, memoryview] | None = None,
+        masking: jobs.Masking | None = None,
     ) -> None:
         """Starts to train from ``base``, or to create the initial weights if it is ``None``."""
 
@@ -135,10 +136,12 @@ class Dispatcher:
         base: FetchedModel | None,
         companions: Sequence[FetchedModel] = (),
         own: Mapping[str, memoryview] | None = None,
+        masking: jobs.Masking | None = None,
     ) -> None:
         """Starts to train from ``base``, or to create the initial weights if it is ``None``.
 
-        ``companions`` of the base are for the correction; ``own``: the vectors that the edge has kept.
+        ``companions`` of the base are for the correction; ``own``: the vectors that the edge has kept. ``masking``:
+        null if the update is not masked.
         """
         selected = effect.selected
         pool_id = self._pool.train(
@@ -152,6 +155,7 @@ class Dispatcher:
             selected.correction,
             {companion.name: _cache_frame(companion) for companion in companions},
             jobs.Vectors.of(own) if own else None,
+            masking=masking,
         )
         self._track(JobOwner(client, effect.job, None if base is None else base.digest), pool_id)
 
@@ -271,8 +275,9 @@ def _event(owner: JobOwner, job: int, outcome: jobs.JobOutcome, now: float) -> e
                 outcome.manifest.digest,
                 outcome.declared,
                 tuple(outcome.abilities),
+                outcome.manifest.values,
             )
-        case jobs.TrainOutcome():
+        case jobs.TrainOutcome(masked=masked):
             update = FinishedUpdate(
                 base=owner.base,
                 digest=outcome.digest,
@@ -281,8 +286,10 @@ def _event(owner: JobOwner, job: int, outcome: jobs.JobOutcome, now: float) -> e
                 seconds=outcome.seconds,
                 metrics=outcome.metrics,
                 sections=outcome.update_sections(),
+                plan=None if masked is None else masked.plan,
             )
-            return events.Trained(now, job, update, {} if outcome.own is None else outcome.own.parts())
+            own = {} if outcome.own is None else outcome.own.parts()
+            return events.Trained(now, job, update, own, None if masked is None else masked.body)
         case jobs.EvaluateOutcome():
             scores = EvaluationScores(
                 outcome.examples, outcome.loss, outcome.task_metrics, outcome.confusion, outcome.declared

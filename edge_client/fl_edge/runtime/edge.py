@@ -11,6 +11,8 @@ from fl_edge.messaging.authenticity import MessageAuthenticator
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.messaging.model_store import FetchedModel
 from fl_edge.prediction.predictor import Predictor
+from fl_edge.runtime.masked_member import MaskedMember
+from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.state import Identity, LoadedPartition, Session, SessionState
 from fl_edge.session.work import StateReference
 from fl_edge.storage.own_state_files import OwnStateFiles
@@ -63,6 +65,7 @@ def identity_of(
     seals: bool = False,
     via: str | None = None,
     environment: Environment | None = None,
+    requires: RequiredMasking | None = None,
 ) -> Identity:
     """Returns who an edge is, with the tasks and abilities of this installation. ``light``: without those of torch."""
     return Identity(
@@ -80,6 +83,7 @@ def identity_of(
         environment=environment,
         abilities=(*corrections.names(), CLIP_GRADIENTS, LOGIT_ADJUSTMENT),
         via=via,
+        requires=requires,
     )
 
 
@@ -90,11 +94,12 @@ class Edge:
     ``connect`` and ``connect_predictor`` open its connections; ``connection`` is ``None`` until
     `Runtime.run`. ``server`` is ``None`` if announced models are of no use to the edge; ``predictor`` is
     the same object, if that answers predictions. ``update_file`` keeps its finished update across restarts
-    (see `update_store`). ``authenticator`` is ``None`` without a kit.
+    (see `update_store`). ``member``: how it takes part in masked rounds. ``authenticator`` is ``None`` without a kit.
     """
 
     state: SessionState
     update_file: Path
+    member: MaskedMember
     connect: Callable[[Callable[[EdgeConnectionEvent], None]], EdgeConnection]
     connect_predictor: Callable[[Callable[[mqtt.ConnectionEvent], None]], Connection]
     authenticator: MessageAuthenticator | None = None

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fl_edge.errors import UnknownTaskError
 from fl_edge.messaging.authenticity import MessageAuthenticator
@@ -23,11 +23,15 @@ from fl_edge.runtime.edge import Edge, identity_of
 from fl_edge.runtime.environment import environment_of
 from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.loop import Interrupted, Runtime, RuntimeInbox
+from fl_edge.runtime.masked_member import MaskedMember
 from fl_edge.runtime.worker_setup import EdgeSettings, edges_with_data, start_pool
+from fl_edge.session.masking import Trust
+from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.state import Session
 from fl_edge.storage import update_store
 from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.storage.own_state_files import OwnStateFiles
+from fl_edge.storage.run_keys_file import RunKeysFile
 from fl_edge.storage.state_dir import StateDir
 from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import NAME_PREFIX as SYNTHETIC
@@ -36,6 +40,7 @@ from fl_edge.workers.process import WORKER
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.cli.signals import end_on_signals
 from fl_shared.errors import UserError
+from fl_shared.masking.run_keys import MemberCredential
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
 from fl_shared.mqtt.network import Network
@@ -43,6 +48,9 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.task_spec import task_name
 from fl_shared.system.file_limit import raise_file_limit
+
+if TYPE_CHECKING:
+    from fl_shared.security.kit import Kit
 
 LOG = logging.getLogger(__name__)
 
@@ -70,7 +78,8 @@ class FleetSettings:
     update's chunks, in bytes. ``broker_timeout``: seconds that the edges may be without a broker; ``None``
     for no limit. ``heartbeat``: the file to touch, see `Heartbeat`. ``seal``: encrypt what is sent, for the
     aggregator alone; that requires a kit. ``label_counts_file``: see `LabelCountsFile`. ``light``:
-    never use torch. ``via``: see `Identity`. ``worker``: what a worker process runs, see `process.WORKER`.
+    never use torch. ``requires`` and ``via``: see `Identity`. ``worker``: what a worker process runs, see
+    `process.WORKER`.
     """
 
     edges: tuple[EdgeSettings, ...]
@@ -83,6 +92,7 @@ class FleetSettings:
     broker_timeout: float | None
     heartbeat: Path | None
     seal: bool = False
+    requires: RequiredMasking | None = None
     label_counts_file: Path | None = None
     light: bool = False
     via: str | None = None
@@ -173,6 +183,7 @@ def _edge(
         seals=settings.seal,
         via=settings.via,
         environment=environment,
+        requires=settings.requires,
     )
     mqtt_client_id = connection.mqtt_client_id
     for_predictions = replace(
@@ -201,14 +212,24 @@ def _edge(
 
     # Sequence numbers also grow across restarts, as long as the clock does.
     file = state.path / update_store.FILE_NAME
+    trust = Trust(None if kit is None else kit.enrolment_public, settings.requires)
+    member = MaskedMember(edge.client, RunKeysFile(state.path, edge.client), _credential(kit), trust)
     session = Session(
         identity,
         seq=int(time.time() * 1000),
         restored_update=update_store.read(file, edge.client),
         own_state=OwnStateFiles(state.path, edge.client).read(),
+        masked_run=member.restored(),
     )
     authenticator = None if kit is None else MessageAuthenticator(kit.verifier())
-    return Edge(session, file, connect, connect_predictor, authenticator)
+    return Edge(session, file, member, connect, connect_predictor, authenticator)
+
+
+def _credential(kit: Kit | None) -> MemberCredential | None:
+    """Returns what certifies the keys of a masked run: null without a kit, or if its account does not train."""
+    if kit is None or kit.member_private is None or kit.member_until is None or kit.member_voucher is None:
+        return None
+    return MemberCredential(kit.member_private, kit.member_until, kit.member_voucher)
 
 
 def _check(settings: FleetSettings) -> None:

@@ -286,14 +286,20 @@ class Runtime:
                 self._fetch(edge, effect, now)
             case effects.Train(job=job, selected=selected):
                 base, *companions = [None] if selected.base is None else self._take_models(edge, job)
-                own = edge.own_state.current()
-                self._dispatcher.train(client, effect, base, [one for one in companions if one], own)
+                own, masking = edge.own_state.current(), edge.member.masking(selected)
+                self._dispatcher.train(client, effect, base, [one for one in companions if one], own, masking)
             case effects.Evaluate(job=job, run=run):
                 model = self._take_models(edge, job)[0]
                 self._dispatcher.evaluate(client, effect, model, edge.local_part(run))
             case effects.Personalize(job=job):
                 model = self._take_models(edge, job)[0]
                 self._dispatcher.personalize(client, effect, model, edge.own_state.current())
+            case effects.MakeRunKeys(run=run):
+                self._add_event(edge, edge.member.make_keys(run, now))
+            case effects.DropRunKeys():
+                edge.member.drop_keys()
+            case effects.WorkOutAnswer():
+                self._add_event(edge, edge.member.answer(effect, now))
             case effects.Cancel(job=job):
                 self._dispatcher.cancel(client, job)
                 self._release_models(edge, job)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fl_edge.session import own_state
+from fl_edge.session import own_state, unmasking
 from fl_edge.session.declining import decline, has_declined
-from fl_edge.session.effects import LogNotice
-from fl_edge.session.registration import confirm, load_partition, wait_to_register
+from fl_edge.session.effects import DropRunKeys, LogNotice, MakeRunKeys
+from fl_edge.session.registration import confirm, load_partition, told_examples, wait_to_register
 from fl_edge.session.state import (
     AwaitingPartition,
     Confirming,
@@ -17,7 +17,7 @@ from fl_edge.session.state import (
     Session,
 )
 from fl_edge.session.transitions import Transition, cancel_evaluation, cancel_work, then, transition
-from fl_edge.session.work import Idle, Reporting
+from fl_edge.session.work import Answering, Idle, Reporting
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.task_spec import task_name
 from fl_shared.system.frozen import replace
@@ -60,15 +60,32 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
         )
     return then(
         step,
-        lambda s: transition(
-            replace(s, membership=Membership(reply.run, reply.incarnation, reply.task, reply.partition))
-        ),
+        lambda s: transition(replace(s, membership=_membership_of(reply))),
+        lambda s: _settle_run_keys(s, reply),
         lambda s: _resume_restored_update(s, reply, now),
         lambda s: _end_finished_round(s, reply),
         lambda s: own_state.settle_by_admission(s, membership, reply),
         lambda s: _forget_lost_rounds(s, reply),
         lambda s: _continue_registration(s, session, reply, now),
     )
+
+
+def _membership_of(reply: m.Admitted) -> Membership:
+    return Membership(reply.run, reply.incarnation, reply.task, reply.partition, reply.masked)
+
+
+def _settle_run_keys(session: Session, reply: m.Admitted) -> Transition:
+    """Has keys made for a masked run; those of another run are deleted, and nothing is answered for it any more."""
+    state, kept = session.unmasking, session.masked_run
+    is_other = isinstance(state, Answering) and state.asked.run != reply.run
+    step = unmasking.ended(session) if is_other else transition(session)
+    if kept is not None and kept.run == reply.run:
+        return step
+    if reply.masked and session.identity.trains and session.identity.edges is None:
+        return then(step, lambda s: transition(replace(s, masked_run=None), MakeRunKeys(reply.run)))
+    if kept is not None:
+        return then(step, lambda s: transition(replace(s, masked_run=None), DropRunKeys()))
+    return step
 
 
 def _resume_restored_update(session: Session, reply: m.Admitted, now: float) -> Transition:
@@ -162,7 +179,7 @@ def _continue_registration(session: Session, before: Session, reply: m.Admitted,
         previous_phase, Confirming | RegistrationComplete
     ):
         return confirm(session, now, 0)
-    if isinstance(previous_phase, Confirming) and reply.examples != state.examples:
+    if isinstance(previous_phase, Confirming) and reply.examples != told_examples(session, state):
         return transition(session)  # a late or repeated answer to the first registration
     session = replace(session, registration=RegistrationComplete(connection))
     if isinstance(previous_phase, RegistrationComplete):

@@ -140,6 +140,36 @@ class Personalize:
 
 
 @dataclass(frozen=True, slots=True)
+class MakeRunKeys:
+    """Make keys of ``run`` and keep them, in place of those of another run; ``RunKeysMade`` follows at once.
+
+    Those that there are of this run stay.
+    """
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropRunKeys:
+    """Delete the keys of the run before, and what was signed with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkOutAnswer:
+    """Sign the set of updates that is ``asked`` for, or open it, or say why not; ``Answered`` follows at once.
+
+    It is a set of the round of ``selected``, whose model has ``values`` numbers and the digest ``manifest`` of their
+    arrays. ``body``: that of the edge's own update; ``None`` if it is not known.
+    """
+
+    asked: m.Closing | m.Reveal
+    selected: m.Selected
+    manifest: str
+    values: int
+    body: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
     """Cancel job ``job``, including its fetch; nothing that it still reports counts."""
 
@@ -180,6 +210,9 @@ Effect = (
     | Train
     | Evaluate
     | Personalize
+    | MakeRunKeys
+    | DropRunKeys
+    | WorkOutAnswer
     | Cancel
     | ServeModel
     | Disconnect

@@ -73,7 +73,7 @@ def start_evaluation(session: Session) -> Transition:
         case _ if (
             announced.evaluate == "holdout"
             and isinstance(session.partition_state, LoadedPartition)
-            and not session.partition_state.holdout
+            and (session.is_discreet or not session.partition_state.holdout)
         ):
             return send_evaluation(
                 replace(session, evaluation=EvaluationDone(announced, announced.evaluate, NO_SCORES, None))
@@ -182,14 +182,16 @@ def failed(session: Session, event: JobFailed) -> Transition:
 
 
 def send_evaluation(session: Session) -> Transition:
-    """Sends the scores, once to each incarnation on each connection."""
+    """Sends the scores, once to each incarnation on each connection; none of its own data where it must not."""
     state, recipient = session.evaluation, session.recipient()
     if recipient is None or not isinstance(state, EvaluationDone) or state.sent_to == recipient:
         return transition(session)
     if state.announced.run != recipient.run:
         return transition(session)
     session, seq = with_next_seq(session)
-    message = _message(session.identity.client, recipient, seq, state.announced, state.split, state.scores)
+    # The test split is no edge's own.
+    scores = NO_SCORES if session.is_discreet and state.split != "test" else state.scores
+    message = _message(session.identity.client, recipient, seq, state.announced, state.split, scores)
     session = replace(session, evaluation=replace(state, sent_to=recipient))
     return transition(session, Send(t.EvaluationsTopic(session.identity.client), message))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fl_edge.session.state import Fault
-from fl_edge.session.work import EvaluationScores
+from fl_edge.session.work import Answer, EvaluationScores
 from fl_shared.protocol import messages as m
 from fl_shared.transfer.upload import FinishedUpdate
 
@@ -120,6 +120,39 @@ class SelectionCleared:
 
 
 @dataclass(frozen=True, slots=True)
+class UnmaskingAsked:
+    """The edge was asked to sign the set of updates that a masked round sums, or to open it."""
+
+    now: float
+    asked: m.Closing | m.Reveal
+
+
+@dataclass(frozen=True, slots=True)
+class UnmaskingCleared:
+    """The broker retains nothing any more that asks the edge to sign or to open a set of updates."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunKeysMade:
+    """The edge has keys of ``run``, whose public halves are ``keys`` of a registration."""
+
+    now: float
+    run: str
+    keys: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer to what was ``asked`` is worked out; what it must not contradict is on the disk."""
+
+    now: float
+    asked: m.Closing | m.Reveal
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
 class ResultSeen:
     """The result of a round was received."""
 
@@ -140,8 +173,8 @@ class PartitionLoaded:
     """Job ``job`` has loaded the partition.
 
     ``examples`` counts the examples for training, ``holdout`` those held out. ``manifest`` is the digest of
-    the manifest of the task's weights, ``metrics`` are those that the task declares, ``abilities`` what its training
-    can do besides plain SGD.
+    the manifest of the task's weights, which are ``values`` numbers, ``metrics`` are those that the task declares,
+    ``abilities`` what its training can do besides plain SGD.
     """
 
     now: float
@@ -151,6 +184,7 @@ class PartitionLoaded:
     manifest: str
     metrics: tuple[m.MetricDeclaration, ...] = ()
     abilities: tuple[str, ...] = ()
+    values: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +199,14 @@ class Fetched:
 class Trained:
     """Job ``job`` has trained, or has created the initial weights.
 
-    ``own``: the vectors that the edge keeps if the update counts.
+    ``own``: the vectors that the edge keeps if the update counts. ``body``: of a masked update, hex; null of another.
     """
 
     now: float
     job: int
     update: FinishedUpdate
     own: Mapping[str, memoryview] = field(default_factory=dict)
+    body: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +246,10 @@ Event = (
     | Replied
     | SelectionSeen
     | SelectionCleared
+    | UnmaskingAsked
+    | UnmaskingCleared
+    | RunKeysMade
+    | Answered
     | ResultSeen
     | ModelAnnounced
     | PartitionLoaded

@@ -2,7 +2,7 @@
 
 It knows no broker, torch, clock, thread or randomness, and takes any event in any phase: it ignores an event
 that does not fit. ``state`` has the phases, ``events`` what can happen, and ``effects`` what the machine asks
-for. How it reacts is in ``registration``, ``admission``, ``rounds``, ``reporting`` and ``evaluation``;
+for. How it reacts is in ``registration``, ``admission``, ``rounds``, ``reporting``, ``unmasking`` and ``evaluation``;
 ``transitions`` joins their results.
 
 >>> edge = Session(Identity("7", device="d1", roles=("train",), tasks=("digits",)))
@@ -24,10 +24,12 @@ from fl_edge.session import (
     registration,
     reporting,
     rounds,
+    unmasking,
 )
 from fl_edge.session.effects import DeleteUpdate, Effect, LogNotice, SaveUpdate, StageState
 from fl_edge.session.events import (
     AggregatorSeen,
+    Answered,
     BridgeSeen,
     ConnectionEstablished,
     ConnectionLost,
@@ -42,11 +44,14 @@ from fl_edge.session.events import (
     PresenceSeen,
     Replied,
     ResultSeen,
+    RunKeysMade,
     SelectionCleared,
     SelectionSeen,
     StopRequested,
     TimePassed,
     Trained,
+    UnmaskingAsked,
+    UnmaskingCleared,
 )
 from fl_edge.session.state import (
     Identity,
@@ -91,7 +96,7 @@ def due(state: SessionState) -> float | None:
     """
     if isinstance(state, Stopped):
         return None
-    dues = (registration.due(state), reporting.due(state))
+    dues = (registration.due(state), reporting.due(state), unmasking.due(state))
     return min((at for at in dues if at is not None), default=None)
 
 
@@ -119,6 +124,7 @@ def _react(session: Session, event: Event) -> Transition:
             return then(
                 registration.repeat(session, now),
                 lambda s: reporting.repeat(s, now),
+                lambda s: unmasking.repeat(s, now),
             )
         case StopRequested():
             return stop(session, INTERRUPTED, "interrupted")
@@ -136,13 +142,28 @@ def _react(session: Session, event: Event) -> Transition:
             return then(
                 rounds.selection_seen(session, event),
                 lambda s: presence.detect_restart(s, event.selected, now),
+                lambda s: unmasking.ended(s, event.selected.run, event.selected.round - 1),
+                unmasking.work_out,
                 lambda s: rounds.start_round(s, now),
             )
         case SelectionCleared():
             return rounds.selection_cleared(session, event)
+        case UnmaskingAsked():
+            return then(
+                unmasking.asked(session, event),
+                lambda s: presence.detect_restart(s, event.asked, now),
+                unmasking.work_out,
+            )
+        case UnmaskingCleared():
+            return unmasking.ended(session)
+        case RunKeysMade():
+            return then(registration.run_keys_made(session, event), unmasking.work_out)
+        case Answered():
+            return unmasking.answered(session, event)
         case ResultSeen():
             return then(
                 rounds.result_seen(session, event),
+                lambda s: unmasking.ended(s, event.result.run, event.result.round),
                 lambda s: presence.detect_restart(s, event.result, now),
                 evaluation.start_evaluation,
             )
@@ -158,6 +179,7 @@ def _react(session: Session, event: Event) -> Transition:
         case PartitionLoaded():
             return then(
                 registration.partition_loaded(session, event),
+                unmasking.work_out,
                 lambda s: rounds.start_round(s, now),
                 evaluation.start_evaluation,
             )
@@ -193,6 +215,8 @@ def _replied(session: Session, reply: m.Reply, now: float) -> Transition:
             return then(
                 admission.admitted(session, reply, now),
                 lambda s: reporting.report(s, now),
+                unmasking.work_out,
+                lambda s: unmasking.report(s, now),
                 lambda s: rounds.start_round(s, now),
                 lambda s: (
                     evaluation.serve_model(s, _own_announcement(s))
@@ -204,7 +228,11 @@ def _replied(session: Session, reply: m.Reply, now: float) -> Transition:
         case m.Refused():
             return refusal.refused(session, reply, now)
         case m.Accepted():
-            return then(reporting.accepted(session, reply), lambda s: rounds.start_round(s, now))
+            return then(
+                reporting.accepted(session, reply),
+                lambda s: unmasking.accepted(s, reply),
+                lambda s: rounds.start_round(s, now),
+            )
         case m.Grant():
             return reporting.granted(session, reply, now)
         case m.Rejected():

@@ -22,7 +22,9 @@ from fl_edge.session.transitions import Transition, retry_delay, stop, then, tra
 from fl_shared.protocol import messages as m
 from fl_shared.system.frozen import replace
 
-FINAL_REFUSALS: Final[frozenset[m.RefusalReason]] = frozenset({"id-in-use", "wrong-role", "kit-expired"})
+FINAL_REFUSALS: Final[frozenset[m.RefusalReason]] = frozenset(
+    {"id-in-use", "wrong-role", "kit-expired", "bad-run-keys"}
+)
 """The refusals after which the edge stops, since only a person can change their cause."""
 
 

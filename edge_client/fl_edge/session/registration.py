@@ -13,7 +13,9 @@ from fl_edge.session.events import (
     ConnectionEstablished,
     JobFailed,
     PartitionLoaded,
+    RunKeysMade,
 )
+from fl_edge.session.masking import MaskedRun
 from fl_edge.session.state import (
     ActiveConnection,
     AwaitingPartition,
@@ -82,24 +84,45 @@ def wait_to_register(
 def confirm(session: Session, now: float, attempt: int) -> Transition:
     """Sends the second registration: the digest of the manifest, the number of training examples, and the metrics.
 
-    The edge must be admitted, and its partition loaded.
+    The edge must be admitted, and its partition loaded. In a masked run it waits for the edge's keys of the run.
     """
     connection, state, membership = session.connection, session.partition_state, session.membership
     assert connection is not None
     assert membership is not None
     assert isinstance(state, LoadedPartition)
+    keys = session.masked_run.keys if session.masked_run and membership.masked else None
+    if keys is None and membership.masked and session.identity.edges is None:
+        return transition(replace(session, registration=Loading(connection)))
     session, send = with_registration(
         session,
         run=membership.run,
         incarnation=membership.incarnation,
         manifest=state.manifest,
-        examples=state.examples,
+        examples=told_examples(session, state),
         metrics=state.metrics,
         abilities=state.abilities,
+        keys=keys,
         fresh=session.own_state.current is None or session.own_state.current.run != membership.run,
     )
     due = now + retry_delay(session.identity.client, attempt, RETRY_DELAY)
     return transition(replace(session, registration=Confirming(connection, attempt, due)), send)
+
+
+def told_examples(session: Session, state: LoadedPartition) -> int:
+    """Returns how many examples the edge says it has: some, if it may say no more."""
+    return min(1, state.examples) if session.is_discreet else state.examples
+
+
+def run_keys_made(session: Session, event: RunKeysMade) -> Transition:
+    """Keeps the public keys, and sends the second registration if that waits for them."""
+    membership, kept = session.membership, session.masked_run
+    if membership is None or membership.run != event.run:
+        return transition(session)
+    if kept is None or (kept.run, kept.keys) != (event.run, event.keys):
+        session = replace(session, masked_run=MaskedRun(event.run, event.keys))
+    if isinstance(session.registration, Loading) and isinstance(session.partition_state, LoadedPartition):
+        return confirm(session, event.now, 0)
+    return transition(session)
 
 
 def due(session: Session) -> float | None:

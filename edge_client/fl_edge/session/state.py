@@ -1,8 +1,8 @@
-"""The state of one edge: four small machines side by side, since a connection may break during training.
+"""The state of one edge: five small machines side by side, since a connection may break during training.
 
 ``registration`` says how far the edge is with the broker and the aggregator, ``partition_state`` which data
-it has, ``work`` what it does in the round, and ``evaluation`` which model it evaluates. ``Stopped`` is the
-end of all four.
+it has, ``work`` what it does in the round, ``unmasking`` what it is asked for the sum of a round, and ``evaluation``
+which model it evaluates. ``Stopped`` is the end of all five.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fl_edge.session.masking import MaskedRun
+from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.work import (
+    Calm,
     EvaluationState,
     Idle,
     NotEvaluating,
@@ -18,6 +21,7 @@ from fl_edge.session.work import (
     PendingUpdate,
     Recipient,
     Reporting,
+    Unmasking,
     Work,
 )
 from fl_shared.protocol import messages as m
@@ -37,7 +41,7 @@ class Identity:
     are those in which it can send updates, ``abilities`` what it can do in training, in some tasks at least. ``seals``:
     whether it encrypts what it sends to the aggregator. ``edges``: it is a regional aggregator, which stands for so
     many edges; ``None`` for an edge. ``via``: the name of its broker, if that is bridged to the aggregator's.
-    ``environment``: where it runs.
+    ``environment``: where it runs. ``requires``: the masked rounds that it takes part in; ``None`` for any round.
     """
 
     client: str
@@ -53,6 +57,7 @@ class Identity:
     edges: int | None = None
     via: str | None = None
     environment: m.Environment | None = None
+    requires: RequiredMasking | None = None
 
     @property
     def trains(self) -> bool:
@@ -121,7 +126,7 @@ class AwaitingPartition:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The edge is admitted, and its partition is being loaded."""
+    """The edge is admitted, and its partition is being loaded, or its keys of the run are being made."""
 
     connection: ActiveConnection
 
@@ -182,13 +187,14 @@ RegistrationPhase = Offline | Registering | Declined | AwaitingPlace | AdmittedP
 class Membership:
     """The run and the incarnation that admitted the edge, with the task and partition that they assigned.
 
-    It outlives the connection.
+    It outlives the connection. ``masked``: updates of the run are masked.
     """
 
     run: str
     incarnation: int
     task: str
     partition: m.Partition | None
+    masked: bool = False
 
 
 # --- the partition ----------------------------------------------------------------------------------------
@@ -217,8 +223,8 @@ class LoadingPartition:
 class LoadedPartition:
     """The partition is loaded, with ``examples`` for training and ``holdout`` for evaluation.
 
-    ``manifest`` is the digest of the manifest of the task's weights, ``metrics`` are those that the task declares,
-    ``abilities`` what its training can do besides plain SGD.
+    ``manifest`` is the digest of the manifest of the task's weights, which are ``values`` numbers, ``metrics`` are
+    those that the task declares, ``abilities`` what its training can do besides plain SGD.
     """
 
     task: str
@@ -228,6 +234,7 @@ class LoadedPartition:
     manifest: str
     metrics: tuple[m.MetricDeclaration, ...] = ()
     abilities: tuple[str, ...] = ()
+    values: int = 0
 
 
 PartitionState = NoPartition | LoadingPartition | LoadedPartition
@@ -259,8 +266,8 @@ class Session:
     no work for the round ``last_handled_round`` of its run or an earlier one, and no ticket of the round
     ``last_answered_round`` or an earlier one: tickets outlive rounds. ``aggregator`` is the newest presence seen on
     this connection. ``restored_update`` is what an earlier process of this edge had finished; it waits until an
-    admission shows whether its run still exists. ``own_state``: what it keeps of a run. ``bridge_lost``: whether the
-    bridge of its broker was lost, and is not back.
+    admission shows whether its run still exists. ``own_state``: what it keeps of a run. ``masked_run``: what it has
+    of a run whose updates are masked. ``bridge_lost``: whether the bridge of its broker was lost, and is not back.
     """
 
     identity: Identity
@@ -270,6 +277,7 @@ class Session:
     membership: Membership | None = None
     partition_state: PartitionState = NoPartition()
     work: Work = field(default_factory=Idle)
+    unmasking: Unmasking = field(default_factory=Calm)
     evaluation: EvaluationState = field(default_factory=NotEvaluating)
     last_handled_round: int = -1
     last_answered_round: int = -1
@@ -277,6 +285,7 @@ class Session:
     aggregator: m.AggregatorPresence | None = None
     restored_update: PendingUpdate | None = None
     own_state: OwnState = field(default_factory=OwnState)
+    masked_run: MaskedRun | None = None
     bridge_lost: bool = False
 
     @property
@@ -291,6 +300,11 @@ class Session:
         return Recipient(
             self.registration.connection.session, self.membership.run, self.membership.incarnation
         )
+
+    @property
+    def is_discreet(self) -> bool:
+        """Whether the edge says nothing of its data but within masked sums: how many examples it has, or its scores."""
+        return self.identity.requires is not None or (self.membership is not None and self.membership.masked)
 
     def pending_update(self) -> PendingUpdate | None:
         """Returns the update that must outlive this process because it is not answered yet, or ``None``."""

@@ -1,4 +1,4 @@
-"""What an edge does in a round and for an evaluation: the phases of ``Session.work`` and ``Session.evaluation``."""
+"""What an edge does: the phases of ``Session.work``, ``Session.unmasking`` and ``Session.evaluation``."""
 
 from __future__ import annotations
 
@@ -130,6 +130,64 @@ class ReportingFailure:
 
 
 Work = Idle | Fetching | Training | Reporting | ReportingFailure
+
+
+# --- unmasking --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Calm:
+    """Nothing of a masked sum is asked of the edge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The edge's signature of a set of updates, whose digest is ``closing`` (hex)."""
+
+    closing: str
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The edge's shares for a set of updates. ``digest``: SHA-256 of ``shares``, hex; ``unopened``: see `m.Opened`."""
+
+    closing: str
+    digest: str
+    shares: bytes = field(repr=False)
+    unopened: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the edge does not sign or open a set of updates."""
+
+    closing: str
+    reason: m.DeclineReason
+    detail: str
+
+
+Answer = Signature | Shares | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """The edge is asked to sign a set of updates, or to open it.
+
+    ``answer`` is ``None`` until it is worked out, which has ``begun``. ``sent_to``, ``attempt`` and ``due`` are as in
+    `Reporting`. It ends at ``deadline``.
+    """
+
+    asked: m.Closing | m.Reveal
+    deadline: float
+    begun: bool = False
+    answer: Answer | None = None
+    sent_to: Recipient | None = None
+    attempt: int = 0
+    due: float = 0.0
+
+
+Unmasking = Calm | Answering
 
 
 # --- evaluation -------------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ class _Metadata(BaseModel):
     seconds: m.Seconds
     metrics: m.UpdateMetrics
     sum_of: m.SumOf | None = None
+    plan: m.Digest | None = None
     sections: tuple[_Section, ...]
 
 
@@ -103,6 +104,7 @@ def _header(client: str, pending: PendingUpdate) -> bytes:
         seconds=update.seconds,
         metrics=update.metrics,
         sum_of=update.sum_of,
+        plan=update.plan,
         sections=tuple(
             _Section(name=s.name, encoding=s.encoding, arrays=s.manifest.arrays, size=len(s.data))
             for s in update.sections
@@ -135,6 +137,7 @@ def _read(path: Path, client: str) -> PendingUpdate:
         metrics=metadata.metrics,
         sections=_sections(metadata, data[start:]),
         sum_of=metadata.sum_of,
+        plan=metadata.plan,
     )
     if model_digest(update.sections) != metadata.digest:
         raise ValueError("digest: does not match the data")

@@ -6,18 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from fl_shared.masking.masked_update import TALLIES, TALLY_BITS
 from fl_shared.protocol.messages import (
     Confusion,
     Correction,
     MetricDeclaration,
     Partition,
+    Selected,
     Split,
     TrainingRequest,
     UpdateMetrics,
 )
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.encodings.float32 import FLOAT32
-from fl_shared.tensors.manifest import Manifest
+from fl_shared.tensors.encodings.masked import MASKED, RAW
+from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import DELTA, ModelSection, parts_of
 
 FailureKind = Literal[
@@ -70,12 +73,25 @@ class LoadJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Masking:
+    """Mask the update for the round of ``selected``. ``mask``, ``agree``: the edge's private keys of the run.
+
+    ``enrolment``: the key that must have certified the keys of all members; null without a kit.
+    """
+
+    selected: Selected
+    mask: bytes = field(repr=False)
+    agree: bytes = field(repr=False)
+    enrolment: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TrainJob:
     """Train from the model with the digest ``base``. If it is None (round 0), make the first weights instead.
 
     ``encoding``: of the delta. ``companions``: the digests of the vectors that the aggregator publishes for the
     ``correction``, by name; ``own``: the vectors that the edge has kept, for it and as its local part, as float32.
-    ``personal``: what the edge keeps of it is a model of its own.
+    ``personal``: what the edge keeps of it is a model of its own. ``masking``: null if the update is not masked.
     """
 
     client: str
@@ -89,6 +105,7 @@ class TrainJob:
     companions: dict[str, str] = field(default_factory=dict)
     own: Vectors | None = None
     personal: bool = False
+    masking: Masking | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +160,33 @@ class LoadOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Masked:
+    """What a masked update has besides its delta. ``plan`` and ``body``: digests, hex."""
+
+    plan: str
+    body: str
+    tallies: bytes
+    shares: bytes = field(repr=False)
+
+    def sections(self) -> tuple[ModelSection, ModelSection]:
+        """Returns its sections, in the order of their names."""
+        return (
+            ModelSection("shares", _one_array("shares", len(self.shares)), self.shares, RAW.name),
+            ModelSection("tallies", _one_array("tallies", TALLIES), self.tallies, MASKED[TALLY_BITS].name),
+        )
+
+
+def _one_array(name: str, values: int) -> Manifest:
+    return Manifest(arrays=(ArraySpec(name=name, shape=(values,)),))
+
+
+@dataclass(frozen=True, slots=True)
 class TrainOutcome:
     """A trained update. ``delta``: local − base in ``encoding``; the first weights if there was no base.
 
     ``sections``: what the correction adds to the update; ``own``: what the edge keeps; both as float32. ``digest``: of
     the update (protocol, 3.4). ``steps``: of the optimiser, 0 without a base. ``seconds``: of training and evaluation.
+    ``masked``: null if the update is not masked; else all numbers of it are in there.
     """
 
     manifest: Manifest
@@ -160,10 +199,12 @@ class TrainOutcome:
     encoding: str = FLOAT32.name
     sections: Vectors | None = None
     own: Vectors | None = None
+    masked: Masked | None = None
 
     def update_sections(self) -> tuple[ModelSection, ...]:
         """Returns the sections of the update, in the order of their names."""
-        return sections_of(self.manifest, self.encoding, self.delta, self.sections)
+        found = sections_of(self.manifest, self.encoding, self.delta, self.sections)
+        return found if self.masked is None else (*found, *self.masked.sections())
 
 
 def sections_of(

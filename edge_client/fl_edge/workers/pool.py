@@ -24,6 +24,7 @@ from fl_edge.workers.jobs import (
     FailureOutcome,
     JobResult,
     LoadJob,
+    Masking,
     PredictJob,
     TrainJob,
     Vectors,
@@ -123,15 +124,27 @@ class Pool:
         own: Vectors | None = None,
         *,
         personal: bool = False,
+        masking: Masking | None = None,
     ) -> int:
         """Submits a training job from ``base``; None in round 0. The result is a `TrainOutcome` in ``encoding``.
 
-        For the vectors of a ``correction``, and ``personal``, see `TrainJob`.
+        For the vectors of a ``correction``, ``personal`` and ``masking``, see `TrainJob`.
         """
         digest, vectors = None if base is None else base.digest, companions or {}
         digests = {name: vector.digest for name, vector in vectors.items()}
         job = TrainJob(
-            client, task, partition, digest, settings, round, encoding, correction, digests, own, personal
+            client,
+            task,
+            partition,
+            digest,
+            settings,
+            round,
+            encoding,
+            correction,
+            digests,
+            own,
+            personal,
+            masking,
         )
         return self._submit(PendingJob(job, (*([] if base is None else [base]), *vectors.values())))
 

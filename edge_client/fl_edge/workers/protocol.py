@@ -25,6 +25,8 @@ from fl_edge.workers.jobs import (
     JobOutcome,
     LoadJob,
     LoadOutcome,
+    Masked,
+    Masking,
     PredictJob,
     PredictOutcome,
     TrainJob,
@@ -36,6 +38,7 @@ from fl_shared.protocol.messages import (
     Correction,
     MetricDeclaration,
     Partition,
+    Selected,
     TrainingRequest,
     UpdateMetrics,
 )
@@ -124,6 +127,8 @@ _CLASSES: Final[dict[str, type[Any]]] = {
         ExampleOutcome,
         FailureOutcome,
         Vectors,
+        Masking,
+        Masked,
         RunJob, CancelJob, CacheModel, EvictModel, Ready, WorkerUnavailable, JobFinished,
     )
 }  # fmt: skip
@@ -135,9 +140,10 @@ _PYDANTIC_FIELDS: Final[dict[str, type[BaseModel]]] = {
     "metrics": UpdateMetrics,
     "confusion": Confusion,
     "correction": Correction,
+    "selected": Selected,
 }
 _SHARED_MEMORY_FIELDS: Final = frozenset({"weights", "delta", "memory"})
-_NESTED_FIELDS: Final = frozenset({"job", "outcome", "sections", "own"})
+_NESTED_FIELDS: Final = frozenset({"job", "outcome", "sections", "own", "masking", "masked"})
 _MAX_FDS: Final = 3
 _CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 

@@ -13,8 +13,10 @@ from fl_edge.messaging.connection import EdgeConnection
 from fl_edge.messaging.model_store import ModelStore
 from fl_edge.runtime.edge import Edge
 from fl_edge.runtime.loop import Interrupted, Runtime, RuntimeInbox
+from fl_edge.runtime.masked_member import MaskedMember
 from fl_edge.session.state import Identity, Session
 from fl_edge.storage import update_store
+from fl_edge.storage.run_keys_file import RunKeysFile
 from fl_edge.storage.state_dir import StateDir
 from fl_mqtt.regional.below import RegionOptions
 from fl_mqtt.regional.models import RegionalModels
@@ -76,6 +78,7 @@ def run(settings: RelaySettings) -> int:
         edge = Edge(
             session,
             file,
+            MaskedMember(name, RunKeysFile(state.path, name)),  # it has no keys: its run is not masked
             lambda enqueue: EdgeConnection(
                 network, connection, above.prefix, name, identity.roles, enqueue, sealer
             ),

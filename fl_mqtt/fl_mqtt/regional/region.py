@@ -167,9 +167,10 @@ class Region:
         base: FetchedModel | None,
         companions: Sequence[FetchedModel] = (),
         own: Mapping[str, memoryview] | None = None,
+        masking: jobs.Masking | None = None,
     ) -> None:
         """Orders a round of the region; the job ends with its sum."""
-        del client, companions, own
+        del client, companions, own, masking  # no run with regional aggregators is masked
         with self._lock:
             selected = effect.selected
             assert self._below is not None, "its data are loaded"

@@ -27,7 +27,8 @@ MAX_HEAD: Final = 2**25
 class FinishedUpdate:
     """An edge's update without the envelope; ``base`` is None for initial weights (round 0).
 
-    ``sum_of``: what it is the sum of; None if it is the update of one edge.
+    ``sum_of``: what it is the sum of; None if it is the update of one edge. ``plan``: the digest of the plan of a
+    masked round (protocol, 10.3); None in others.
     """
 
     base: str | None
@@ -38,6 +39,7 @@ class FinishedUpdate:
     metrics: m.UpdateMetrics
     sections: tuple[ModelSection, ...] = field(repr=False)
     sum_of: m.SumOf | None = None
+    plan: str | None = None
 
     @property
     def size(self) -> int:
@@ -70,6 +72,7 @@ class _CommonFields(TypedDict):
     seconds: float
     metrics: m.UpdateMetrics
     sum_of: m.SumOf | None
+    plan: str | None
 
 
 def _common_fields(sender: Sender, seq: int, update: FinishedUpdate) -> _CommonFields:
@@ -88,6 +91,7 @@ def _common_fields(sender: Sender, seq: int, update: FinishedUpdate) -> _CommonF
         "seconds": update.seconds,
         "metrics": update.metrics,
         "sum_of": update.sum_of,
+        "plan": update.plan,
     }
 
 

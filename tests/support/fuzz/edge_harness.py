@@ -20,9 +20,11 @@ from fl_edge.runtime.dispatcher import Dispatcher
 from fl_edge.runtime.edge import Edge
 from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.loop import Runtime, RuntimeInbox
+from fl_edge.runtime.masked_member import MaskedMember
 from fl_edge.session.state import Identity, Session, Stopped
 from fl_edge.storage import update_store
 from fl_edge.storage.label_counts_file import LabelCountsFile
+from fl_edge.storage.run_keys_file import RunKeysFile
 from fl_edge.workers.pool import Pool
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress
@@ -113,6 +115,7 @@ class EdgeHarness:
         return Edge(
             Session(identity, restored_update=update_store.read(file, client)),
             file,
+            MaskedMember(client, RunKeysFile(self._directory, client)),
             connect,
             connect_predictor,
         )

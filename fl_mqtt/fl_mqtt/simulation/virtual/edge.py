@@ -9,6 +9,7 @@ from typing import Final, assert_never
 
 from fl_edge.messaging.model_store import FetchedModel
 from fl_edge.messaging.translate import event_of, event_of_cleared
+from fl_edge.runtime.masked_member import MaskedMember
 from fl_edge.session import effects, events, machine
 from fl_edge.session.state import Identity, LoadedPartition, Session, SessionState, Stopped
 from fl_edge.session.work import PendingUpdate
@@ -34,7 +35,7 @@ class Edge:
     """An edge that can be connected, disconnected, killed and started again.
 
     ``epochs``: of a training whose request leaves that to the task. What is on its disk survives its death: the update
-    that is not answered yet, and ``own_state``.
+    that is not answered yet, ``own_state``, and the keys of ``member``.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Edge:
         identity: Identity,
         device: Device,
         own_state: OwnStateFiles,
+        member: MaskedMember,
         epochs: int,
     ) -> None:
         self.device = device
@@ -62,6 +64,7 @@ class Edge:
         self._models = models
         self._jobs = jobs
         self._own_state = own_state
+        self._member = member
         self._epochs = epochs
         self._saved: PendingUpdate | None = None
         self._seq = int(world.now * 1000)
@@ -80,7 +83,11 @@ class Edge:
         """Starts its program, without a connection."""
         self.life += 1
         self.state = Session(
-            self.identity, seq=self._seq, restored_update=self._saved, own_state=self._own_state.read()
+            self.identity,
+            seq=self._seq,
+            restored_update=self._saved,
+            own_state=self._own_state.read(),
+            masked_run=self._member.restored(),
         )
 
     def kill(self) -> None:
@@ -178,6 +185,12 @@ class Edge:
                 assert announced.training is not None
                 work = Work(effect, self._fetched.pop(job), self._own_state.current())
                 self._begin(work, self._training_seconds(announced.training.epochs))
+            case effects.MakeRunKeys(run=run):
+                self._soon(self._member.make_keys(run, self._world.now))
+            case effects.DropRunKeys():
+                self._member.drop_keys()
+            case effects.WorkOutAnswer():
+                self._soon(self._member.answer(effect, self._world.now))
             case effects.Cancel(job=job):
                 self._cancel(job)
             case effects.ServeModel():
@@ -188,6 +201,11 @@ class Edge:
                 self._network.disconnect(client)
             case _:
                 assert_never(effect)
+
+    def _soon(self, event: events.Event) -> None:
+        """Gives the session an event when it has done all that it does now, unless its program is killed before."""
+        life = self.life
+        self._world.after(0.0, lambda: self.handle(event) if life == self.life else None)
 
     # --- models ---------------------------------------------------------------------------------------------
 
@@ -238,7 +256,8 @@ class Edge:
         selected = effect.selected
         models = () if selected.base is None else self._fetched.pop(effect.job)
         seconds = self._training_seconds(selected.training.epochs) if models else 0.0
-        self._begin(Work(effect, models, self._own_state.current()), seconds)
+        masking = self._member.masking(selected)
+        self._begin(Work(effect, models, self._own_state.current(), masking), seconds)
         self.on_training(selected.round, effect.job, seconds)
 
     def is_running(self, job: int) -> bool:
@@ -263,7 +282,7 @@ class Edge:
             return
         self._running.remove(job)
         event = self._jobs.result(self.identity.client, job, self._world.now)
-        if isinstance(event, events.Trained):
+        if isinstance(event, events.Trained) and event.body is None:
             event = replace(event, update=replace(event.update, seconds=seconds))
         self.handle(event)
 

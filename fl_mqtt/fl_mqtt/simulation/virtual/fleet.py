@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from fl_edge.runtime.edge import identity_of
+from fl_edge.runtime.masked_member import MaskedMember
 from fl_edge.runtime.worker_setup import EdgeSettings
 from fl_edge.session.state import Stopped
 from fl_edge.storage.own_state_files import OwnStateFiles
+from fl_edge.storage.run_keys_file import RunKeysFile
 from fl_mqtt.simulation.virtual.devices import DATA_CENTRE, Devices
 from fl_mqtt.simulation.virtual.edge import Edge
 from fl_mqtt.simulation.virtual.jobs import Jobs
@@ -61,6 +63,7 @@ class Fleet:
                 light=light,
                 chunk_size=chunk_size,
             )
+            directory = _made(settings.state_dir)
             edge = Edge(
                 world,
                 network,
@@ -68,7 +71,8 @@ class Fleet:
                 jobs,
                 identity,
                 devices.device(settings.client) if trains else DATA_CENTRE,
-                OwnStateFiles(_made(settings.state_dir), settings.client),
+                OwnStateFiles(directory, settings.client),
+                MaskedMember(settings.client, RunKeysFile(directory, settings.client)),
                 epochs,
             )
             if trains:

@@ -21,17 +21,21 @@ from fl_edge.runtime.loop import RuntimeInbox
 from fl_edge.session import effects, events
 from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.training.local_part import LOCAL
-from fl_edge.workers.jobs import JobResult
+from fl_edge.workers.jobs import JobResult, Masking
 from fl_edge.workers.pool import Pool
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A job: its effect, the model that it needs with the companions, and what the edge has kept of the run."""
+    """A job: its effect, the model that it needs with the companions, and what the edge has kept of the run.
+
+    ``masking``: null if no update is masked.
+    """
 
     effect: effects.Load | effects.Train | effects.Evaluate | effects.Personalize
     models: tuple[FetchedModel, ...] = ()
     own: Mapping[str, memoryview] | None = None
+    masking: Masking | None = None
 
 
 JobEvent = events.PartitionLoaded | events.Trained | events.ModelEvaluated | events.JobFailed
@@ -112,7 +116,7 @@ class PoolJobs:
             case effects.Train():
                 base, *companions = work.models or (None,)
                 others = [one for one in companions if one is not None]
-                self._dispatcher.train(client, work.effect, base, others, work.own)
+                self._dispatcher.train(client, work.effect, base, others, work.own, work.masking)
             case effects.Evaluate():
                 local = (work.own or {}).get(LOCAL)
                 frame = None if local is None else vector_frame(local)

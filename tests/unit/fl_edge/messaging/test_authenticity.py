@@ -12,11 +12,13 @@ from fl_edge.messaging.authenticity import MAX_RUNS, MAX_TOPICS, MessageAuthenti
 from fl_edge.messaging.connection import EdgeConnected
 from fl_edge.messaging.model_store import ModelStore
 from fl_edge.runtime.edge import Edge
+from fl_edge.runtime.masked_member import MaskedMember
 from fl_edge.runtime.notices import ConnectionNotices
 from fl_edge.runtime.router import Router
 from fl_edge.session import events
 from fl_edge.session.machine import step
 from fl_edge.session.state import Identity, Membership, Session
+from fl_edge.storage.run_keys_file import RunKeysFile
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
@@ -105,7 +107,8 @@ class EdgeUnderTest:
     def __init__(self, *, kit: bool = True) -> None:
         identity = Identity("7", "device", ("train",), ("digits",))
         trust = MessageAuthenticator(VERIFIER) if kit else None
-        self.edge = Edge(Session(identity), Path("kept"), _never, _never, trust)
+        member = MaskedMember("7", RunKeysFile(Path(), "7"))
+        self.edge = Edge(Session(identity), Path("kept"), member, _never, _never, trust)
         self.told: list[events.Event] = []
         notices = ConnectionNotices([self.edge], "mqtt://x", None, 0.0)
         self.reception = Router(

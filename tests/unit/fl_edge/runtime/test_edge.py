@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fl_edge.runtime.edge import Edge
+from fl_edge.runtime.masked_member import MaskedMember
+from fl_edge.storage.run_keys_file import RunKeysFile
 from tests.support.session_script import SessionScript, partition_of
 
 
@@ -14,9 +16,10 @@ def no_connection(_: object) -> None:
 
 def test_the_partition_of_a_task_is_known_once_it_is_loaded() -> None:
     script = SessionScript()
+    member = MaskedMember("7", RunKeysFile(Path(), "7"))
 
     def partitions() -> list[object]:
-        edge = Edge(script.state, Path(), no_connection, no_connection)  # type: ignore[arg-type]
+        edge = Edge(script.state, Path(), member, no_connection, no_connection)  # type: ignore[arg-type]
         return [edge.partition_of("digits"), edge.partition_of("mnist")]
 
     script.do("connected s1", "admitted part=3/20")

@@ -1,0 +1,131 @@
+"""One edge as a member of masked rounds: it has keys, signs the set of updates that is summed, and opens it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Mapping
+
+from fl_edge.session import effects, events
+from fl_edge.session.masking import MaskedRun, Trust, UnacceptablePlan, checked_plan
+from fl_edge.session.work import Answer, Refusal, Shares, Signature
+from fl_edge.storage.run_keys_file import RunKeysFile
+from fl_edge.workers.jobs import Masking
+from fl_shared.masking.answers import Declined, open_shares, sign_closing
+from fl_shared.masking.plan import CLOSING
+from fl_shared.masking.run_keys import MemberCredential
+from fl_shared.protocol import messages as m
+
+MAX_DETAIL = 1000
+"""The longest text that says why the edge does not sign or open, in characters."""
+
+
+class MaskedMember:
+    """Performs what the session of ``client`` asks for in masked rounds, in the thread that calls it.
+
+    ``credential`` certifies its keys, and ``trust`` says whose it takes for those of a member; null without a kit.
+    ``clock``: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        client: str,
+        file: RunKeysFile,
+        credential: MemberCredential | None = None,
+        trust: Trust = Trust(),  # noqa: B008  immutable
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._file = file
+        self._credential = credential
+        self._trust = trust
+        self._clock = clock
+
+    def restored(self) -> MaskedRun | None:
+        """What an earlier process of the edge has left of a masked run; null if nothing."""
+        run = self._file.run
+        return None if run is None else MaskedRun(run, self._announced(run))
+
+    def make_keys(self, run: str, now: float) -> events.RunKeysMade:
+        """See `effects.MakeRunKeys`."""
+        return events.RunKeysMade(now, run, self._announced(run))
+
+    def _announced(self, run: str) -> str:
+        return self._file.make(run).announce(run, self._client, self._credential)
+
+    def drop_keys(self) -> None:
+        """See `effects.DropRunKeys`."""
+        self._file.drop()
+
+    def masking(self, selected: m.Selected) -> Masking | None:
+        """What a worker needs in order to mask an update of this round; null if the round is not masked."""
+        keys = None if selected.masked is None else self._file.keys(selected.run)
+        if keys is None:
+            return None
+        mask, agree = keys.private_bytes()
+        return Masking(selected, mask, agree, self._trust.enrolment)
+
+    def answer(self, effect: effects.WorkOutAnswer, now: float) -> events.Answered:
+        """See `effects.WorkOutAnswer`."""
+        asked = effect.asked
+        closing = closing_of(asked)
+        found: Answer
+        try:
+            found = self._answer(effect, closing)
+        except (UnacceptablePlan, Declined) as error:
+            found = Refusal(closing, error.reason, str(error)[:MAX_DETAIL])
+        return events.Answered(now, asked, found)
+
+    def _answer(self, effect: effects.WorkOutAnswer, closing: str) -> Answer:
+        asked, selected, client = effect.asked, effect.selected, self._client
+        keys = self._file.keys(asked.run)
+        if keys is None:
+            raise UnacceptablePlan("no-keys", f"edge {client} has no keys of run {asked.run} any more")
+        plan = checked_plan(
+            selected, effect.manifest, effect.values, client, keys, self._trust, self._clock()
+        )
+        body = asked.included.get(client)
+        if None not in (body, effect.body) and body != effect.body:
+            raise UnacceptablePlan(
+                "another-set", f"the set has another update of edge {client} than it has sent"
+            )
+        found: Answer
+        if isinstance(asked, m.Closing):
+            found = Signature(closing, sign_closing(plan, client, keys, asked))
+        else:
+            opened = open_shares(
+                plan, client, keys, asked, _decoded(asked.signatures), _decoded(asked.packages)
+            )
+            digest = hashlib.sha256(opened.shares).hexdigest()
+            found = Shares(closing, digest, opened.shares, opened.unopened)
+        self._commit(asked.round, closing)
+        return found
+
+    def _commit(self, number: int, closing: str) -> None:
+        """Writes down which set is signed, before anything of the answer leaves."""
+        try:
+            if self._file.commit(number, closing):
+                return
+        except OSError as error:
+            text = f"edge {self._client} cannot write down which set it signs: {error.strerror}"
+            raise UnacceptablePlan("no-keys", text) from None
+        raise UnacceptablePlan(
+            "another-set", f"edge {self._client} has signed another set of round {number}, or of a later one"
+        )
+
+
+def closing_of(asked: m.Closing | m.Reveal) -> str:
+    """The digest (hex) of the set of updates that is asked for, of whatever plan it is (protocol, 10.8)."""
+    included = json.dumps(sorted(map(list, asked.included.items())), separators=(",", ":"))
+    return hashlib.sha256(CLOSING + bytes.fromhex(asked.plan) + included.encode()).hexdigest()
+
+
+def _decoded(texts: Mapping[str, str]) -> dict[str, bytes]:
+    """Bytes from base64url without padding. What has a length that no bytes have is left out."""
+    return {
+        name: urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        for name, text in texts.items()
+        if len(text) % 4 != 1
+    }

@@ -1,0 +1,55 @@
+"""PURE: the masked rounds that an edge requires (``--require-masked``). It is imported for ``--help``, too."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from fl_shared.protocol import messages as m
+
+MASKED_ONLY: Final = "this edge trains in masked rounds only (--require-masked)"
+
+
+@dataclass(frozen=True, slots=True)
+class RequiredMasking:
+    """What ``--require-masked`` asks of each round but round 0.
+
+    ``members``: the fewest updates in a sum. ``colluders``: how many of their edges may work together with the
+    aggregator, at least.
+    """
+
+    members: int
+    colluders: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads ``MEMBERS[,COLLUDERS]``. Raises ``ValueError`` that says what was expected."""
+        from fl_shared.protocol.kinds.masked import MAX_MEMBERS
+
+        form = re.fullmatch(r"(\d{1,3})(?:,(\d{1,3}))?", text)
+        members, colluders = (int(form[1]), int(form[2] or 1)) if form else (0, 0)
+        if not colluders + 2 <= members <= MAX_MEMBERS:
+            raise ValueError(
+                f"{text!r}; expected MEMBERS or MEMBERS,COLLUDERS, for example 8,1: at least two members more than "
+                f"colluders, and at most {MAX_MEMBERS}"
+            )
+        return cls(members, colluders)
+
+
+def policy_problem(selected: m.Selected, required: RequiredMasking | None) -> str | None:
+    """Says why the edge's policy forbids a round; null if it does not.
+
+    The weights of round 0 depend on the run's seed alone, so nothing of them is masked.
+    """
+    masked = selected.masked
+    if required is None or selected.base is None:
+        return None
+    if masked is None:
+        return MASKED_ONLY
+    if masked.least < required.members:
+        return f"{MASKED_ONLY}: least: {masked.least} updates in a sum, expected at least {required.members}"
+    if masked.colluders < required.colluders:
+        return f"{MASKED_ONLY}: colluders: {masked.colluders}, expected at least {required.colluders}"
+    return None

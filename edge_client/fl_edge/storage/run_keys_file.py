@@ -1,0 +1,123 @@
+"""The keys of an edge in a masked run, and the one set of updates that it has signed in its newest round.
+
+``masked.json`` in the state directory (mode 0600) is replaced as a whole. What is signed is on the disk before the
+signature leaves: an edge that is killed in between signs the same set again, and never another one of that round. An
+edge that has lost the file has lost its keys with it, so it can sign nothing for the rounds before.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from fl_edge.storage.saved_file import reason_of
+from fl_shared.masking.run_keys import RunKeys
+from fl_shared.protocol import messages as m
+from fl_shared.system.files import read_regular, sync_directory, write_private
+
+LOG: Final = logging.getLogger(__name__)
+
+FILE_NAME: Final = "masked.json"
+"""Name of the file in the state directory."""
+MAX_BYTES: Final = 2**12
+
+_PrivateKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$"), Field(repr=False)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    run: m.RunId
+    mask_private: _PrivateKey
+    agree_private: _PrivateKey
+    round: m.Count | None = None
+    """The newest round of which a set was signed or opened, and the digest of the set (hex)."""
+    closing: m.Digest | None = None
+
+
+class RunKeysFile:
+    """The keys and the record of one edge. If the file cannot be written, both are in memory, and on no disk."""
+
+    def __init__(self, directory: Path, client: str) -> None:
+        self._path = directory / FILE_NAME
+        self._client = client
+        self._record = self._read()
+        self._keys = None if self._record is None else _keys_of(self._record)
+
+    @property
+    def run(self) -> str | None:
+        """The run whose keys these are; null if there are none."""
+        return None if self._record is None else self._record.run
+
+    def keys(self, run: str) -> RunKeys | None:
+        """The edge's keys of this run; null if it has none."""
+        return self._keys if self.run == run else None
+
+    def make(self, run: str) -> RunKeys:
+        """The edge's keys of this run, which are made if there are none; those of another run are lost."""
+        if self._keys is None or self.run != run:
+            self._keys = RunKeys.generate(secrets.token_bytes)
+            mask, agree = (key.hex() for key in self._keys.private_bytes())
+            self._record = _Record(run=run, mask_private=mask, agree_private=agree)
+            self._write()
+        return self._keys
+
+    def drop(self) -> None:
+        """Deletes the keys and the record."""
+        self._record = self._keys = None
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            LOG.warning("cannot remove %s: %s", self._path, error.strerror, extra={"client": self._client})
+
+    def commit(self, number: int, closing: str) -> bool:
+        """Writes down that this set of round ``number`` is signed; on return it is on the disk.
+
+        Returns false, and writes nothing, if it is another one of that round, or of an earlier round. Raises
+        ``OSError`` if what the disk says can be neither replaced nor removed.
+        """
+        record = self._record
+        if record is None:
+            return False
+        if record.round is not None and number <= record.round:
+            return (number, closing) == (record.round, record.closing)
+        self._record = record.model_copy(update={"round": number, "closing": closing})
+        self._write()
+        return True
+
+    def _write(self) -> None:
+        assert self._record is not None
+        try:
+            write_private(self._path, self._record.model_dump_json().encode() + b"\n")
+        except OSError as error:
+            # An older record beside these keys would let a restarted edge sign another set.
+            self._path.unlink(missing_ok=True)
+            sync_directory(self._path.parent)
+            LOG.warning(
+                "%s: not written: %s; this edge's keys of the run are in memory, and lost if it is killed now",
+                self._path,
+                error.strerror,
+                extra={"client": self._client},
+            )
+
+    def _read(self) -> _Record | None:
+        try:
+            return _Record.model_validate_json(read_regular(self._path, MAX_BYTES))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            LOG.warning(
+                "%s is not usable: %s; this edge makes new keys, and cannot help with rounds that are open",
+                self._path,
+                reason_of(error),
+                extra={"client": self._client},
+            )
+            return None
+
+
+def _keys_of(record: _Record) -> RunKeys:
+    return RunKeys.from_private(bytes.fromhex(record.mask_private), bytes.fromhex(record.agree_private))

@@ -1,0 +1,73 @@
+"""The keys of a masked run, and which set of updates is signed, on the disk."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from fl_edge.storage.run_keys_file import FILE_NAME, RunKeysFile
+
+ONE, OTHER = "1" * 64, "2" * 64
+
+
+def test_keys_are_made_once_for_a_run(tmp_path: Path) -> None:
+    keys = RunKeysFile(tmp_path, "7").make("R")
+    again = RunKeysFile(tmp_path, "7")
+    assert again.run == "R"
+    assert again.make("R").private_bytes() == keys.private_bytes()
+    assert again.keys("S") is None
+    assert again.make("S").private_bytes() != keys.private_bytes()
+    assert RunKeysFile(tmp_path, "7").keys("R") is None, "keys of a run before are gone"
+
+
+def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    RunKeysFile(tmp_path, "7").make("R")
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_one_set_of_a_round_is_signed_for_ever(tmp_path: Path) -> None:
+    file = RunKeysFile(tmp_path, "7")
+    assert not file.commit(1, ONE), "there are no keys"
+    file.make("R")
+    assert file.commit(2, ONE)
+    for again in (file, RunKeysFile(tmp_path, "7")):
+        assert again.commit(2, ONE)
+        assert not again.commit(2, OTHER)
+        assert not again.commit(1, OTHER)
+    assert file.commit(3, OTHER)
+    assert not RunKeysFile(tmp_path, "7").commit(2, ONE)
+
+
+def test_another_run_begins_with_nothing_signed(tmp_path: Path) -> None:
+    file = RunKeysFile(tmp_path, "7")
+    file.make("R")
+    file.commit(9, ONE)
+    file.make("S")
+    assert file.commit(1, OTHER)
+
+
+def test_keys_that_are_dropped_are_on_no_disk(tmp_path: Path) -> None:
+    file = RunKeysFile(tmp_path, "7")
+    file.make("R")
+    file.drop()
+    assert (file.run, file.keys("R"), list(tmp_path.iterdir())) == (None, None, [])
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[", b'{"run": "R"}', b"x" * 5000])
+def test_a_file_that_is_not_usable_is_said_and_replaced(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        file = RunKeysFile(tmp_path, "7")
+    assert "masked.json is not usable" in caplog.text
+    file.make("R")
+    assert RunKeysFile(tmp_path, "7").run == "R"
+
+
+def test_no_key_is_printed(tmp_path: Path) -> None:
+    file = RunKeysFile(tmp_path, "7")
+    secret = file.make("R").private_bytes()[0].hex()
+    assert secret not in f"{file._record!r} {file._keys!r}"
