@@ -44,6 +44,7 @@ from fl_edge.workers.jobs import (
     TrainJob,
     TrainOutcome,
 )
+from fl_edge.workers.masked_result import MaskedRound
 from fl_edge.workers.protocol import (
     CacheModel,
     CancelJob,
@@ -59,7 +60,7 @@ from fl_edge.workers.protocol import (
 )
 from fl_edge.workers.torch_import import import_torch
 from fl_edge.workers.training_result import ERROR, ResultBuffer, train_outcome
-from fl_shared.protocol.messages import UpdateMetrics
+from fl_shared.protocol.messages import UpdateMetrics, primary_of
 from fl_shared.system.shared_memory import MemoryPool
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Vector
@@ -206,6 +207,7 @@ class Worker:
         model = models[job.base]
         manifest, weights = model.model.manifest, model.weights()
         model.check_finite()
+        masked = None if job.masking is None else MaskedRound(job.masking, job.client, manifest)
         kept = {} if job.own is None else job.own.parts()
         vectors = {name: FLOAT32.decode(data) for name, data in kept.items()}
         local, error = vectors.pop(LOCAL, None), vectors.pop(ERROR, None)
@@ -224,6 +226,9 @@ class Worker:
         if job.personal:
             own = {name: one for name, one in update.own.items() if name == LOCAL}
             update = replace(update, own={**own, PERSONAL: model.weights() + update.delta})
+        if masked is not None:
+            primary = primary_of(executor.declared_metrics()).name
+            return masked.outcome(update, primary, self._results, cancelled)
         return train_outcome(job, manifest, result, update, error)
 
     def _prediction_loop(self) -> NoReturn:

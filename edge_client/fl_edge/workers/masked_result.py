@@ -1,0 +1,114 @@
+"""Masks the result of a training, in the worker: what leaves it says nothing without the shares of other members.
+
+The delta, the seeds of the masks and the numbers of the training stay here, and are written nowhere.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from fl_edge.errors import CancelledError
+from fl_edge.session.masking import Trust, checked_plan
+from fl_edge.training.executor import TrainedUpdate
+from fl_edge.training.tallies import tallies_of
+from fl_edge.workers.jobs import Masked, Masking, TrainOutcome, Vectors, sections_of
+from fl_shared.masking.masked_update import mask_update
+from fl_shared.masking.plan import Plan
+from fl_shared.masking.run_keys import RunKeys
+from fl_shared.protocol.messages import FoldSettings, UpdateMetrics
+from fl_shared.system.shared_memory import MemoryPool, SharedBytes
+from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.encodings.masked import MASKED
+from fl_shared.tensors.fixed_point import quantized
+from fl_shared.tensors.manifest import Manifest, Vector, magnitude
+from fl_shared.tensors.sections import model_digest
+
+
+class MaskedRound:
+    """A masked round, as the edge of a training job takes part in it.
+
+    Raises `UnacceptablePlan` before anything is trained, if the edge takes no part in such a round.
+    """
+
+    def __init__(self, masking: Masking, client: str, manifest: Manifest) -> None:
+        self._keys = RunKeys.from_private(masking.mask, masking.agree)
+        trust = Trust(masking.enrolment)
+        selected = masking.selected
+        self._plan: Plan = checked_plan(
+            selected, manifest.digest, manifest.values, client, self._keys, trust, time.time()
+        )
+        self._fold: FoldSettings = selected.fold
+        self._client = client
+        self._manifest = manifest
+
+    def outcome(
+        self,
+        update: TrainedUpdate,
+        primary: str,
+        pool: MemoryPool,
+        cancelled: Callable[[], bool],
+    ) -> TrainOutcome:
+        """Returns the masked update. ``primary``: the metric that is in the tallies.
+
+        Raises ``ValueError`` for what cannot be masked, and ``CancelledError``.
+        """
+        self._check(update)
+        memory = pool.lend(8 * self._plan.values)
+        integers = np.frombuffer(memory.view, np.int64)
+        factor = update.examples * 2.0**self._fold.scale_bits
+        quantized(update.delta, factor, integers)
+
+        def check() -> None:
+            if cancelled():
+                raise CancelledError("cancelled while the update was masked")
+
+        made = mask_update(
+            self._plan,
+            self._client,
+            self._keys,
+            integers,
+            tallies_of(update, primary),
+            secrets.token_bytes,
+            check,
+        )
+        is_same = np.shares_memory(np.frombuffer(made.delta, np.uint8), integers)
+        delta = memory if is_same else SharedBytes.copy_of(made.delta)
+        masked = Masked(self._plan.digest.hex(), made.body, bytes(made.tallies), bytes(made.shares))
+        encoding = MASKED[self._plan.bits].name
+        sections = (*sections_of(self._manifest, encoding, delta, None), *masked.sections())
+        own = {name: FLOAT32.encode(one, 0) for name, one in update.own.items()}
+        return TrainOutcome(
+            self._manifest, delta, model_digest(sections), min(1, update.examples), 0, 0.0, UpdateMetrics(),
+            encoding, own=Vectors.of(own) if own else None, masked=masked,
+        )  # fmt: skip
+
+    def _check(self, update: TrainedUpdate) -> None:
+        """Raises ``ValueError`` for what the sum of a masked round has no room for: nobody else can see it."""
+        if update.sections:
+            names = ", ".join(update.sections)
+            raise ValueError(f"a masked update has no sections but its delta, and this one has {names}")
+        if update.examples > self._fold.max_examples:
+            raise ValueError(
+                f"this edge has more than {self._fold.max_examples} examples, which cannot be masked (--max-examples)"
+            )
+        most = self._fold.max_delta
+        if magnitude(update.delta) <= most:
+            return
+        name, found = self._largest(update.delta)
+        raise ValueError(
+            f"array {name!r}: a value has changed by {found:g}, expected at most {most:g}: it cannot be masked "
+            "(--max-delta)"
+        )
+
+    def _largest(self, delta: Vector) -> tuple[str, float]:
+        """Returns the array with the value of greatest magnitude, and that."""
+        found, start = [], 0
+        for array in self._manifest.arrays:
+            found.append((magnitude(delta[start : start + array.values]), array.name))
+            start += array.values
+        largest, name = max(found)
+        return name, largest
