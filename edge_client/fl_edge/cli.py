@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 from click.core import ParameterSource
 
+from fl_edge.session.policy import RequiredMasking
 from fl_shared.cli import options
 from fl_shared.cli.headings import BROKER, DATA, EDGE, OUTPUT, SECURITY, TRAINING, option_under
 from fl_shared.cli.logging import start_logging
@@ -84,18 +86,16 @@ def parse_roles(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(role for role in ROLES if role in names)
 
 
-def _ids(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...]:
-    try:
-        return () if value is None else parse_ids(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+def _parsed(parse: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Returns a callback that reads a value, if there is one. ``parse`` raises ``ValueError``."""
 
+    def callback(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
+        try:
+            return None if value is None else parse(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
 
-def _roles(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        return parse_roles(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+    return callback
 
 
 def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
@@ -116,7 +116,7 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     "ids",
     envvar="FL_ID",
     metavar="ID",
-    callback=_ids,
+    callback=_parsed(parse_ids),
     show_default="the kit's",
     help="The edge's id, or several: 0-19, or 0-4,9,lab-a. In a run of N, edge k < N gets partition k "
     "of the data.",
@@ -129,7 +129,7 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     multiple=True,
     default=("train,predict",),
     metavar=f"{'|'.join(ROLES)}[,…]",
-    callback=_roles,
+    callback=_parsed(parse_roles),
     help="What the edge does: one or more of these.",
 )
 @option_under(
@@ -223,23 +223,35 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     help="Encrypt what the edge sends so that only the aggregator can read it, not even the broker "
     "(with --kit).",
 )
+@option_under(
+    SECURITY,
+    "--require-masked",
+    is_flag=False,
+    flag_value="5",
+    metavar="MEMBERS[,COLLUDERS]",
+    callback=_parsed(RequiredMasking.parse),
+    show_default="any round",
+    help="Train only in masked rounds whose sums have at least MEMBERS (5) updates, of which COLLUDERS (1) may work "
+    "together with the aggregator. Implies --seal.",
+)
 @options.logging_options
 @options.config_option
 @options.version_option
 def command(
-    ids: tuple[str, ...],
+    ids: tuple[str, ...] | None,
     roles: tuple[str, ...],
     evaluator: str | None,
     broker: BrokerOptions,
     mqtt_client_id: str | None,
     state_dir: Path | None,
     seal: bool,
+    require_masked: RequiredMasking | None,
     verbose: int,
     log_format: str,
     **values: Any,
 ) -> int:
     """Train on this machine's own data for a federation, and answer prediction requests, over an MQTT broker."""
-    if evaluator in ids:
+    if evaluator in (ids := ids or ()):
         raise click.BadParameter(
             f"{evaluator!r} is also one of the ids of --id; expected another id", param_hint="--evaluator"
         )
@@ -252,9 +264,11 @@ def command(
         raise click.MissingParameter(
             ctx=context, param=next(one for one in context.command.params if one.name == "ids")
         )
+    seal = seal or require_masked is not None
     if seal:
         if broker_access.kit is None:
-            raise UserError("--seal needs --kit: expected the kit that fl-aggregator provision made")
+            name = "--seal" if require_masked is None else "--require-masked"
+            raise UserError(f"{name} needs --kit: expected the kit that fl-aggregator provision made")
         broker_access.kit.check_voucher(datetime.now(UTC))
     edges = [(name, roles) for name in ids]
     if evaluator is not None:
@@ -288,6 +302,7 @@ def command(
             light=values["light"],
             heartbeat=values["heartbeat"],
             seal=seal,
+            requires=require_masked,
             via=values["via"],
             worker=click.get_current_context().obj or WORKER,
         )

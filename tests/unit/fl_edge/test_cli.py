@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fl_edge.cli import parse_ids, parse_roles
+from fl_edge.session.policy import RequiredMasking
 from fl_edge.storage.state_dir import StateDir
 from fl_shared.errors import UserError
 from tests.support import programs
@@ -58,6 +59,20 @@ def test_roles_come_repeated_or_as_a_list() -> None:
     assert parse_roles(("evaluate", "predict,train")) == ("train", "predict", "evaluate")
     with pytest.raises(ValueError, match="'tain'; expected one or more of train, predict, evaluate"):
         parse_roles(("tain",))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("5", (5, 1)), ("8,2", (8, 2)), ("2,0", (2, 0)), ("128,126", (128, 126))]
+)
+def test_required_masking(text: str, expected: tuple[int, int]) -> None:
+    found = RequiredMasking.parse(text)
+    assert (found.members, found.colluders) == expected
+
+
+@pytest.mark.parametrize("text", ["", "2", "3,2", "129", "5,", "5,1,1", "-5", "five"])
+def test_required_masking_that_promises_nothing(text: str) -> None:
+    with pytest.raises(ValueError, match="at least two members more than colluders, and at most 128"):
+        RequiredMasking.parse(text)
 
 
 @pytest.mark.parametrize("argument", ["--help", "--version"])
