@@ -10,10 +10,11 @@ from typing import Any, Final
 import numpy as np
 
 from fl_shared.masking.answers import open_shares, sign_closing
-from fl_shared.masking.masked_update import TALLIES, MaskedSections, mask_update
+from fl_shared.masking.masked_update import MaskedSections, mask_update
 from fl_shared.masking.plan import Member, Plan, threshold_of
 from fl_shared.masking.run_keys import RunKeys
 from fl_shared.masking.shares import SharesSection
+from fl_shared.masking.tallies import TALLIES
 from fl_shared.masking.unmasking import Opened
 from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.encodings.masked import MASKED, Words

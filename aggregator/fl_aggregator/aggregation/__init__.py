@@ -6,7 +6,7 @@
 ``validation``      checks an update: sections, sizes, digest, finite values
 ``averaging``       makes the next model;  ``serving``: the mean of the last versions
 ``combining``       combines the updates of a round as its strategy says
-``regional_sum``    the sum of a regional aggregator
+``regional_sum``    the sum of a regional aggregator;  ``masked_sum``: that of masked updates
 ``exact_sum``       a sum of float32 vectors that does not depend on their order
 ``inner_products``  norms and inner products that do not, either
 ``similarity``      who is unlike the others

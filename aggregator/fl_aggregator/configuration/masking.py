@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from fl_aggregator.configuration.option import Option
 from fl_shared.cli.headings import SECURITY
 from fl_shared.masking.plan import threshold_of
+from fl_shared.masking.tallies import MOST_EXAMPLES
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.masked import Bits
@@ -166,6 +167,8 @@ def _check_numbers(settings: Settings) -> None:
         raise ValueError(
             f"masked: a round has at most {m.MAX_MEMBERS} edges, but --per-round + --over-select is {selected}"
         )
+    if settings.max_examples > (most := MOST_EXAMPLES // settings.slots):
+        raise ValueError(f"max_examples: with --masked, {settings.max_examples} must not exceed {most}")
     if settings.per_round < colluders + 2:
         raise ValueError(
             f"masked_colluders: {colluders} need {colluders + 2} edges in a round, "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 
@@ -23,12 +22,9 @@ from fl_shared.masking.shares import (
     share_key,
 )
 from fl_shared.masking.streams import DELTA_STREAM, TALLIES_STREAM, Mask, add_masks
+from fl_shared.masking.tallies import TALLIES, TALLY_BITS
 from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.encodings.masked import MASKED, Words
-
-TALLIES: Final = 8
-"""The sums beside that of the weights (protocol, 5.22)."""
-TALLY_BITS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fl_shared.masking.plan import Plan
+from fl_shared.tensors.manifest import ArraySpec, Manifest
 
 SEED: Final = 16
 SALT: Final = 16
@@ -41,6 +42,11 @@ def package_size(members: int) -> int:
 def shares_size(members: int) -> int:
     """The bytes of the section."""
     return SALT + members * (_DIGEST + package_size(members))
+
+
+def shares_manifest(members: int) -> Manifest:
+    """The manifest of the section, whose values are its bytes."""
+    return Manifest(arrays=(ArraySpec(name="shares", shape=(shares_size(members),)),))
 
 
 def pair_secret(plan_digest: bytes, private: X25519PrivateKey, public: bytes) -> bytes:

@@ -56,11 +56,15 @@ class MaskedIntegers:
         return words.reshape(-1).view(self.dtype)
 
     def signed(self, words: Words) -> Int64s:
-        """The integers from −2^(bits − 1) to 2^(bits − 1) − 1 that ``words`` are modulo 2^bits."""
+        """The integers from −2^(bits − 1) to 2^(bits − 1) − 1 that ``words`` are modulo 2^bits; perhaps a view."""
         if self.bits == 32:
             return words.view(np.int32).astype(np.int64)
+        if self.bits == 64:
+            return words.view(np.int64)
         shift = 64 - self.bits
-        return (words << np.uint64(shift)).view(np.int64) >> np.int64(shift)
+        integers = (words << np.uint64(shift)).view(np.int64)
+        integers >>= np.int64(shift)
+        return integers
 
     def encode(self, vector: Vector, seed: int) -> memoryview:  # noqa: ARG002  nothing here is random
         """The bytes of the nearest integers."""

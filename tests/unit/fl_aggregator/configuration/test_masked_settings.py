@@ -87,6 +87,10 @@ def test_every_cohort_that_may_be_selected_can_be_unmasked(data: st.DataObject) 
             "--over-select: 9: with --masked, 11 of 19 edges unmask the sum, but --per-round is",
         ),
         ({"masked": False, "masked_min": 6}, "--masked-min: has a meaning with --masked only"),
+        (
+            {"max_examples": 10**9, "max_delta": 1.0},
+            "--max-examples: with --masked, 1000000000 must not exceed 439804651",
+        ),
         ({"masked": False, "masked_colluders": 2}, "--masked-colluders: has a meaning with --masked only"),
         ({"masked": False, "unmask_wait": 9.0}, "--unmask-wait: has a meaning with --masked only"),
         ({"unmask_wait": 0.0}, "--unmask-wait 0.0: "),

@@ -1,0 +1,83 @@
+"""The sum of masked updates, and how it is unmasked: into the integers of the plain sum of the same updates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fl_aggregator.aggregation.regional_sum import RegionalSum, SumCaps, SumTooLarge
+from fl_shared.masking.plan import Plan
+from fl_shared.masking.shares import SharesSection
+from fl_shared.masking.streams import DELTA_STREAM, TALLIES_STREAM, add_masks
+from fl_shared.masking.tallies import TALLIES, TALLY_BITS, Implausible, Tallies
+from fl_shared.masking.unmasking import Opened, UnmaskFailed, find_masks
+from fl_shared.tensors.encodings.interface import BLOCK, Buffer
+from fl_shared.tensors.encodings.masked import MASKED, Words
+from fl_shared.tensors.manifest import Manifest
+
+
+class MaskedSum:
+    """Adds masked updates of ``values`` integers each, modulo 2^bits. The order does not matter."""
+
+    def __init__(self, values: int, bits: int) -> None:
+        self.bits = bits
+        self._delta: Words = np.zeros(values, MASKED[bits].dtype)
+        self._tallies: Words = np.zeros(TALLIES, MASKED[TALLY_BITS].dtype)
+
+    def clear(self) -> None:
+        """Removes all updates; the memory is kept."""
+        self._delta[:] = 0
+        self._tallies[:] = 0
+
+    def add(self, delta: Buffer, tallies: Buffer) -> None:
+        """Adds the sections of an update, whose lengths have been checked."""
+        _add(self._delta, delta, self.bits)
+        _add(self._tallies, tallies, TALLY_BITS)
+
+    def unmask(
+        self, plan: Plan, sections: Mapping[str, SharesSection], opened: Mapping[str, Opened], limits: Limits
+    ) -> UnmaskedSum:
+        """Takes the masks off the sum of the updates of ``sections``, by client. Call it once.
+
+        ``opened``: what members have opened, by name. Raises `UnmaskFailed`; the sum is as it was then, unless it is
+        unmasked and implausible.
+        """
+        found = find_masks(plan, sections, opened)
+        add_masks(self._delta, found.masks, DELTA_STREAM)
+        add_masks(self._tallies, found.masks, TALLIES_STREAM)
+        total = RegionalSum(MASKED[self.bits].signed(self._delta), {})
+        edges = len(sections)
+        try:
+            limits.caps.check(total, limits.manifest, edges)
+            tallies = Tallies.of(MASKED[TALLY_BITS].signed(self._tallies), edges, limits.max_examples)
+        except (SumTooLarge, Implausible) as error:
+            raise UnmaskFailed(None, f"the sum is implausible: {error}") from None
+        return UnmaskedSum(total, tallies, found.liars(plan.colluders))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What no honest sum exceeds: ``caps`` of each edge's values, by the model's ``manifest``, and its examples."""
+
+    caps: SumCaps
+    manifest: Manifest
+    max_examples: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnmaskedSum:
+    """The sum in fixed point, as `Combiner.add_sum` takes it; ``liars``: who has given wrong shares for certain."""
+
+    total: RegionalSum
+    tallies: Tallies
+    liars: frozenset[str] = field(default=frozenset())
+
+
+def _add(total: Words, data: Buffer, bits: int) -> None:
+    encoding, view = MASKED[bits], memoryview(data)
+    size = encoding.sizes(1)[0]
+    for start in range(0, len(total), BLOCK):
+        block = total[start : start + BLOCK]
+        block += encoding.unpack(view[start * size : (start + len(block)) * size])
