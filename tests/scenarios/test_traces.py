@@ -78,6 +78,7 @@ def play(text: str) -> str:
             assert verb == "settings", f"{line!r}: a trace begins with its settings"
             given: dict[str, str] = dict(word.split("=", 1) for word in words)
             numbers: dict[str, Any] = {key: int(value) for key, value in given.items() if value.isdecimal()}
+            numbers |= {key: value == "yes" for key, value in given.items() if value in ("yes", "no")}
             playbook = Playbook(**{**given, **numbers})
             continue
         if line in ("gather", "begin"):
@@ -127,5 +128,9 @@ def _say_event(event: on.Event) -> str:
             return f"kept {update.digest}"
         case on.ModelCreated(digest=digest):
             return f"made v{version_of(digest)}"
+        case on.SharesKept(digest=digest):
+            return f"kept {digest}"
+        case on.UnmaskFailed(client=client, detail=detail):
+            return f"not unmasked: {detail} of {client or '-'}"
         case _:
             raise AssertionError(f"not the interpreter's: {event}")

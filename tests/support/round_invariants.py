@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,16 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.machine import due, step
-from fl_aggregator.round.phases import Aggregating, Buffering, Collecting, Finished, Selecting, Stopped
+from fl_aggregator.round.phases import (
+    Aggregating,
+    Agreeing,
+    Buffering,
+    Collecting,
+    Finished,
+    Selecting,
+    Stopped,
+    Unmasking,
+)
 from fl_aggregator.round.roster import Roster
 from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.round.state import Run
@@ -34,6 +44,7 @@ class RoundInvariants:
         self.cohort: tuple[str, ...] = ()
         self.folded: dict[str, on.UpdateMetadata] = {}
         self.accepted: set[tuple[str, int, str]] = set()
+        self.closings: dict[int, Mapping[str, str]] = {}
         self.results: list[int] = []
         self.written: list[int] = []
         self.ended = False
@@ -108,6 +119,8 @@ class RoundInvariants:
                         assert event.now >= before.phase.not_before, "opened before its time"
                     self.open_round = self.last_round = number
                     self.averaged, self.cohort, self.folded = False, (), {}
+                elif before.settings.masked and before.model is not None:
+                    raise AssertionError("a masked round never gets substitutes")
                 assert number == self.open_round, "never two rounds open"
                 assert cohort[: len(self.cohort)] == self.cohort != cohort, "a cohort only grows"
                 assert len(set(cohort)) == len(cohort)
@@ -122,6 +135,16 @@ class RoundInvariants:
                 assert update.client in self.cohort, "folded from outside of the cohort"
                 assert update.client not in self.folded, "folded twice"
                 self.folded[update.client] = update
+            case do.PublishClosing(round=number, included=included):
+                assert number == self.open_round
+                assert number not in self.closings, "one set a round, for ever"
+                self.closings[number] = included
+                assert {name: update.body for name, update in self.folded.items()} == included
+                self._check_count(before, len(included))
+            case do.PublishReveal(round=number, included=included):
+                assert included == self.closings[number]
+            case do.Average(holders=(_, *_), round=number) if self.averaged:
+                assert number == self.open_round, "with the shares of more members"
             case do.Average(round=number, base=base) if before.settings.mode == "async" and base is not None:
                 self.averages.add(number)
             case do.CloseBuffer(round=number):
@@ -225,9 +248,23 @@ class RoundInvariants:
             awaited = [n for n in phase.cohort if n not in phase.updates and n not in phase.dropped]
             assert phase.awaited == Awaited.of(awaited, after.roster, after.settings.grace)
             check_pace(phase, after)
+            if phase.masking is not None:
+                assert phase.masking.keys.keys() == set(phase.cohort)
+                assert not phase.substitutes
+                assert phase.quorum == phase.masking.least
         elif isinstance(phase, Aggregating):
             assert self.open_round == phase.round
             assert self.averaged
+        elif isinstance(phase, Agreeing | Unmasking):
+            assert self.open_round == phase.round
+            assert event.now < phase.deadline
+            assert phase.collected.included == self.closings[phase.round]
+            agreeing = phase if isinstance(phase, Agreeing) else phase.agreeing
+            enough = len(agreeing.signatures) >= agreeing.masking.threshold
+            assert enough == isinstance(phase, Unmasking), "only a set with signatures enough is opened"
+            if isinstance(phase, Unmasking):
+                assert agreeing.masking.threshold <= phase.needed <= len(agreeing.masking.keys)
+                assert len(phase.opened) < phase.needed
         elif not after.ended and not isinstance(phase, Buffering):
             assert self.open_round is None
 

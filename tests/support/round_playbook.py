@@ -18,16 +18,22 @@ Events, with what may be left out in brackets (the defaults are those of an edge
     kept ID | unusable ID REASON [detail=…] [round=N] [digest=D] | made [round=N]    what the interpreter does
     fail ID [round=N] [detail=…]
     evaluate ID VERSION [VALUE of each declared metric] [loss=0.5] [examples=10] [split=test]
+    sign ID [round=N] | open ID [round=N] | decline ID REASON [round=N]     a member of a masked round
+    spoil [ID] [final=yes]     the next sum cannot be unmasked, because of this edge
 
-With ``auto`` (the default) ``kept`` and ``made`` follow by themselves, as they do in the program. The digest
+With ``auto`` (the default) ``kept`` and ``made`` follow by themselves, as they do in the program; a masked sum has
+`TALLIES`. The digest
 of version N is written ``vN``, that of an update is ``CLIENT@ROUND``, a client's sessions are ``CLIENT.1``,
 ``CLIENT.2``, …; the run's manifest is ``M``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shlex
+from base64 import urlsafe_b64encode
 from collections import deque
+from dataclasses import replace
 from typing import Any, Self
 
 from fl_aggregator.configuration.settings import Settings
@@ -41,6 +47,10 @@ from tests.support.builders import ACCURACY
 from tests.support.round_invariants import RoundInvariants
 from tests.support.round_text import describe, matches
 from tests.support.versions import digest_of
+
+TALLIES = on.Tallies(
+    examples=40, holdout=10, train_loss=20, before_loss=8, before_primary=5, after_loss=4, after_primary=7.5
+)
 
 
 class Playbook:
@@ -69,6 +79,7 @@ class Playbook:
         self._pending: deque[do.Effect] = deque()
         self._sessions: dict[str, int] = {}
         self._sent: dict[str, on.UpdateMetadata] = {}
+        self._spoiled: deque[tuple[str | None, bool]] = deque()
 
     def __rshift__(self, line: str) -> Self:
         assert not self._pending, f"before {line!r}, not expected: {[describe(e) for e in self._pending]}"
@@ -134,10 +145,30 @@ class Playbook:
         for effect in effects:
             match effect:
                 case do.StoreUpdate(update=update):
-                    self.handle(on.UpdateStored(now=self.now, update=update))
-                case do.Average(round=number, version=version):
+                    body = None if update.plan is None else f"body of {update.digest}"
+                    self.handle(on.UpdateStored(now=self.now, update=replace(update, body=body)))
+                case do.KeepShares(client=client, session=session, round=number, digest=digest):
                     self.handle(
-                        on.ModelCreated(now=self.now, round=number, digest=digest_of(version), manifest="M")
+                        on.SharesKept(
+                            now=self.now, client=client, session=session, round=number, digest=digest
+                        )
+                    )
+                case do.Average(round=number) if self._spoiled:
+                    culprit, final = self._spoiled.popleft()
+                    self.handle(
+                        on.UnmaskFailed(
+                            now=self.now, round=number, client=culprit, detail="wrong shares", final=final
+                        )
+                    )
+                case do.Average(round=number, version=version, holders=holders):
+                    self.handle(
+                        on.ModelCreated(
+                            now=self.now,
+                            round=number,
+                            digest=digest_of(version),
+                            manifest="M",
+                            tallies=TALLIES if holders else None,
+                        )
                     )
 
     def event(self, line: str) -> on.Event | None:
@@ -201,6 +232,34 @@ class Playbook:
                     round=int(given.get("round", self.round)),
                     detail=given.get("detail", "out of memory"),
                 )
+            case "sign", [client]:
+                return on.Agreed(
+                    now=self.now,
+                    client=client,
+                    round=int(given.get("round", self.round)),
+                    closing="c",
+                    signature=f"signature of {client}",
+                )
+            case "open", [client]:
+                number = int(given.get("round", self.round))
+                return on.SharesArrived(
+                    now=self.now,
+                    client=client,
+                    session=given.get("session", self.session(client)),
+                    round=number,
+                    digest=f"shares of {client}@{number}",
+                )
+            case "decline", [client, reason]:
+                return on.Declined(
+                    now=self.now,
+                    client=client,
+                    round=int(given.get("round", self.round)),
+                    reason=reason,  # type: ignore[arg-type]
+                    detail=given.get("detail", "no"),
+                )
+            case "spoil", [*clients]:
+                self._spoiled.append((clients[0] if clients else None, "final" in given))
+                return None
             case "made", []:
                 version = 0 if self.state.model is None else self.state.version + 1
                 return on.ModelCreated(
@@ -253,6 +312,9 @@ class Playbook:
             manifest=given.get("manifest"),
             examples=int(given["examples"]) if "examples" in given else None,
             metrics=self.declared if "examples" in given else None,
+            keys=given.get("keys", keys_of(client))
+            if self.state.settings.masked and "examples" in given
+            else None,
         )
 
     def _update(self, client: str, given: dict[str, str]) -> on.UpdateMetadata:
@@ -284,7 +346,13 @@ class Playbook:
             before=reports["before"],
             after=reports["after"],
             train=reports["train"],
+            plan=given.get("plan", "P" if isinstance(phase, Collecting) and phase.masking else None),
         )
+
+
+def keys_of(client: str) -> str:
+    """Public keys of an edge, which open nothing."""
+    return urlsafe_b64encode(hashlib.sha512(client.encode()).digest()).decode().rstrip("=")
 
 
 def gathered(*, auto: bool = True, **settings: Any) -> Playbook:

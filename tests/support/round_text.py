@@ -6,7 +6,7 @@ import shlex
 from fnmatch import fnmatchcase
 
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.phases import Buffering, Collecting, Selecting
+from fl_aggregator.round.phases import Agreeing, Buffering, Collecting, Selecting, Unmasking
 from fl_aggregator.round.state import Run, Summary
 from fl_shared.protocol.messages import ModelReference
 from tests.support.versions import version_of
@@ -27,7 +27,10 @@ def describe(effect: do.Effect) -> str:
             return f"{_describe_body(client, body)}{'' if session == f'{client}.1' else f' to={session}'}"
         case do.AnnounceRound():
             cohort = ",".join(effect.cohort)
-            return f"announce {effect.round} base={_model(effect.base)} cohort={cohort} until={effect.deadline:g}"
+            masking = effect.masking
+            masked = "" if masking is None else f" masked={masking.threshold},{masking.least}"
+            until = f"until={effect.deadline:g}"
+            return f"announce {effect.round} base={_model(effect.base)} cohort={cohort} {until}{masked}"
         case do.DeclineOrder(round=number, detail=detail):
             return f"decline {number} {_quote(detail)}"
         case do.WithdrawRound(round=number):
@@ -47,7 +50,14 @@ def describe(effect: do.Effect) -> str:
             return f"fold {update.digest}{stale}"
         case do.Average(round=number, version=version, contributors=contributors):
             of = ",".join(update.digest for update in contributors)
-            return f"average {number} base={_model(effect.base)} of={of} version={version}"
+            holders = f" with={','.join(effect.holders)}" if effect.holders else ""
+            return f"average {number} base={_model(effect.base)} of={of} version={version}{holders}"
+        case do.PublishClosing(round=number, included=included, deadline=deadline):
+            return f"closing {number} of={','.join(included)} until={deadline:g}"
+        case do.PublishReveal(round=number, included=included, signatures=signatures, deadline=deadline):
+            return f"reveal {number} of={','.join(included)} signed={','.join(signatures)} until={deadline:g}"
+        case do.KeepShares(digest=digest):
+            return f"keep {digest}"
         case do.PublishModel(round=number, model=model, evaluate=split):
             return f"publish {_model(model)} round={number} evaluate={split or '-'}"
         case do.Personalize(model=model):
@@ -109,6 +119,16 @@ def describe_phase(state: Run) -> str:
             words.append(str(number))
         case Collecting(round=number):
             words += [str(number), f"{len(phase.updates)}/{phase.target}", "of", ",".join(phase.cohort)]
+        case Agreeing(round=number):
+            signed = ",".join(phase.signatures) or "-"
+            words += [str(number), f"{len(phase.signatures)}/{phase.masking.threshold}", "signed by", signed]
+        case Unmasking(round=number):
+            words += [
+                str(number),
+                f"{len(phase.opened)}/{phase.needed}",
+                "opened by",
+                ",".join(phase.opened) or "-",
+            ]
         case Buffering(round=number):
             at_work = ",".join(sorted(phase.tickets)) or "-"
             words += [str(number), f"{len(phase.updates)}/{state.settings.per_round}", "at work", at_work]

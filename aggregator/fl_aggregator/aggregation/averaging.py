@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fl_aggregator.aggregation.combining import Combiner, State, first_state
+from fl_aggregator.aggregation.masked_round import MaskedRound
+from fl_aggregator.aggregation.masked_validation import ExpectedMaskedUpdate
 from fl_aggregator.aggregation.regional_sum import SumCaps
 from fl_aggregator.aggregation.serving import make_mean
 from fl_aggregator.aggregation.similarity import compare
@@ -14,13 +16,16 @@ from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.events import Part, Similarity, UpdateMetadata
+from fl_aggregator.round.events import Part, Similarity, Tallies, UpdateMetadata
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.initial_weights import PlainWeights
 from fl_aggregator.storage.run_directory import RunDirectory
 from fl_aggregator.storage.spool_format import SpoolFileDamaged
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.errors import RunFailed
+from fl_shared.masking.plan import Plan
+from fl_shared.masking.shares import SharesSection
+from fl_shared.masking.unmasking import Opened
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.section import SectionFormat, Values, decoded
@@ -62,12 +67,15 @@ class Averager:
         self.previous: Model | None = None
         self.served: dict[int, Model] = {}
         """The means that are served, by their last version: the newest two, if the run serves means."""
-        self._expected: ExpectedUpdate | None = None
+        self._expected: ExpectedUpdate | ExpectedMaskedUpdate | None = None
         self._combiners: dict[int, Combiner] = {}
         """By round; an asynchronous run collects for several at a time."""
         self._spare: Combiner | None = None
         """That of a round that is over, for the next one."""
         self._first_weights: tuple[Manifest, Vector] | None = None
+        self._masked: MaskedRound | None = None
+        self.tallies: Tallies | None = None
+        """Of the newest average, null if its updates were not masked."""
         self.plain_weights: PlainWeights | None = None
         """What the user gave in place of the values of the initial weights that an edge makes."""
         self._unwritten: Version | None = None
@@ -133,8 +141,15 @@ class Averager:
         self._newest = (version, Version(model, state))
         self.previous = None if previous is None else self._checkpoints.memory_mapped(version - 1, previous)
 
-    def expected(self, base: m.ModelReference | None, encoding: str) -> ExpectedUpdate:
-        """Returns what each update of a round with this base must contain; a null base means round 0."""
+    def expected(
+        self, base: m.ModelReference | None, encoding: str, plan: Plan | None = None
+    ) -> ExpectedUpdate | ExpectedMaskedUpdate:
+        """Returns what each update of a round with this base must contain; a null base means round 0.
+
+        ``plan``: of a masked round.
+        """
+        if plan is not None:
+            return ExpectedMaskedUpdate(plan, self.newest.manifest)
         if base is None:  # initial weights: with any strategy one section, without a cap
             return ExpectedUpdate((DELTA,), encoding, None, math.inf, math.inf)
         settings = self._settings
@@ -142,24 +157,50 @@ class Averager:
         caps = settings.max_delta, settings.max_buffer, sums
         return ExpectedUpdate(self._strategy.sections, encoding, self.newest.manifest, *caps)
 
-    def begin_round(self, expected: ExpectedUpdate) -> None:
+    def begin_round(self, expected: ExpectedUpdate | ExpectedMaskedUpdate) -> None:
         """Prepares for the updates of a new round, or of all rounds of an asynchronous run."""
         self._expected = expected
+        self._masked = None
+        if isinstance(expected, ExpectedMaskedUpdate):
+            caps = SumCaps.of(self._strategy, self._settings)
+            assert caps is not None, "a masked run has the combination mean"
+            self._masked = MaskedRound(expected, self._settings.max_examples, caps)
         self._unwritten = None
         self._first_weights = None
         self._combiners.clear()
 
-    def check(self, update: UpdateContent, edges: int = 1) -> CheckedUpdate:
-        """Checks an update, or the sum of those of ``edges``, so that it can be folded. Raises ``InvalidUpdate``."""
+    def check(self, content: UpdateContent, update: UpdateMetadata) -> CheckedUpdate:
+        """Checks the content of an update, so that it can be folded. Raises ``InvalidUpdate``."""
         assert self._expected is not None, "a round is open"
-        return self._expected.check(update, edges)
+        self._expected.check_plan(update.plan)
+        if isinstance(self._expected, ExpectedMaskedUpdate):
+            return self._expected.check(content, update.client, dict(self.shares_sections))
+        return self._expected.check(content, update.edges)
+
+    @property
+    def shares_sections(self) -> dict[str, SharesSection]:
+        """The shares of the accepted updates of a masked round, by client."""
+        return {} if self._masked is None else self._masked.sections
+
+    def hold_shares(self, client: str, checked: CheckedUpdate) -> None:
+        """Holds the shares of an accepted update, if it is masked. For the loop's thread."""
+        if checked.masked is not None:
+            self.shares_sections[client] = checked.masked.shares
+
+    def hold_opened(self, client: str, opened: Opened) -> None:
+        """Holds what a member of a masked round has opened. For the loop's thread."""
+        assert self._masked is not None, "a masked round"
+        self._masked.opened[client] = opened
 
     def fold(self, update: UpdateMetadata, checked: CheckedUpdate, number: int) -> None:
         """Takes a stored update into the average of round ``number``; in round 0, copies the initial weights.
 
         Raises ``UserError`` if the weights that the user gave do not fit the edge's model.
         """
-        if update.base is None:
+        if checked.masked is not None:
+            assert self._masked is not None, "a masked round"
+            self._masked.add(checked.masked)
+        elif update.base is None:
             given, manifest = self.plain_weights, checked.manifest
             self._first_weights = (
                 manifest,
@@ -181,7 +222,8 @@ class Averager:
         """Makes the next version and writes it to disk; returns it with the digest of the strategy's state.
 
         Initial weights are copied, never averaged. Raises ``OSError`` if it cannot be written; nothing is lost, and the
-        call may be repeated. Raises ``RunFailed`` if an update that the strategy needs is no longer in the spool.
+        call may be repeated. Raises ``RunFailed`` if an update that the strategy needs is no longer in the spool, and
+        ``UnmaskFailed`` if the updates are masked, and stay so.
         """
         if self._unwritten is None:
             self._unwritten = self._next_version(effect)
@@ -200,7 +242,17 @@ class Averager:
         total, parts = self._combiners[effect.round].summed()
         return SummedRound(effect, total.sections(self.newest.manifest), parts)
 
+    def _unmask(self, effect: do.Average) -> None:
+        """Combines the sum of masked updates, as if one edge had all their examples. Raises ``UnmaskFailed``."""
+        assert self._masked is not None, "a masked round"
+        total, self.tallies = self._masked.unmask(effect.holders)
+        combiner = Combiner(self._strategy, self.newest.manifest, self._settings)
+        part = Part("", self.tallies.examples, 0)
+        combiner.add_sum(replace(effect.contributors[0], client="", parts=(part,)), total)
+        self._combiners[effect.round] = combiner
+
     def _next_version(self, effect: do.Average) -> Version:
+        self.tallies = None
         if effect.base is None:
             assert self._first_weights is not None
             self.similarity = None
@@ -211,6 +263,8 @@ class Averager:
             base, expected = self.newest, self._expected
             assert expected is not None
             assert base.digest == effect.base.digest, "rounds build on the newest version"
+            if effect.holders:
+                self._unmask(effect)
             form = SectionFormat.of(expected.encoding, base.manifest)
             rounds = {update.client: update.round for update in effect.contributors}
 

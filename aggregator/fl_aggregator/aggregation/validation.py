@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from fl_aggregator.aggregation.regional_sum import RegionalSum, SumCaps, SumTooLarge, is_sum
 from fl_aggregator.storage.update_content import UpdateContent
+from fl_shared.masking.shares import SharesSection
 from fl_shared.protocol.messages import RejectionReason
 from fl_shared.tensors.digest import content_digest
 from fl_shared.tensors.encodings.float32 import FLOAT32
@@ -71,6 +72,16 @@ class CheckedSection:
     """An upper bound of the magnitudes of the values."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckedMasked:
+    """A masked update: the bytes of ``delta`` and ``tallies``, which are views; its shares; and its body, hex."""
+
+    delta: memoryview
+    tallies: memoryview
+    shares: SharesSection
+    body: str
+
+
 @dataclass(frozen=True, slots=True)
 class CheckedUpdate:
     """An update that was checked and may be folded."""
@@ -79,6 +90,8 @@ class CheckedUpdate:
     sections: Mapping[str, CheckedSection]
     total: RegionalSum | None = None
     """If it is the sum of a regional aggregator, which has no other ``sections``."""
+    masked: CheckedMasked | None = None
+    """If it is masked; it has no other ``sections`` then."""
 
     @property
     def delta(self) -> CheckedSection:
@@ -102,6 +115,9 @@ class ExpectedUpdate:
     max_delta: float
     max_buffer: float
     sums: SumCaps | None = None
+
+    def check_plan(self, plan: str | None) -> None:
+        """Does nothing: only masked updates have a plan."""
 
     def _encoding_of(self, section: str) -> str:
         return self.encoding if section == DELTA else FLOAT32.name

@@ -8,13 +8,15 @@ that jobs are done in the order in which they were asked for: an average comes a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
 from fl_aggregator.aggregation.averaging import Averager, SummedRound
+from fl_aggregator.aggregation.masked_round import Implausible
+from fl_aggregator.aggregation.masked_validation import ExpectedMaskedUpdate
 from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.uploads import GrantSender, ReceivedUpdate, Uploads
 from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate, InvalidUpdate
@@ -26,6 +28,8 @@ from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.run_directory import RunDirectory
 from fl_aggregator.storage.spool_format import SpoolFileDamaged
 from fl_aggregator.storage.update_content import UpdateContent
+from fl_shared.masking.plan import Plan
+from fl_shared.masking.unmasking import Opened, UnmaskFailed
 from fl_shared.protocol import messages as m
 
 LOG: Final = logging.getLogger(__name__)
@@ -71,7 +75,7 @@ class AggregationWorker:
         self._spool = directory.spool
         self._post = post
         self._executor = executor or ThreadPoolExecutor(1, "fl-arithmetic")
-        self._expected: ExpectedUpdate | None = None
+        self._expected: ExpectedUpdate | ExpectedMaskedUpdate | None = None
         self._in_progress: dict[str, str] = {}
         self._checked: dict[str, CheckedUpdate] = {}
         self._received: dict[tuple[str, str], ReceivedUpdate] = {}
@@ -96,13 +100,14 @@ class AggregationWorker:
         try:
             content = self._spool.read(update.round, update.client)
             # The edge sent an update with this digest; the one in the file's own description proves nothing.
-            checked = self.averager.check(replace(content, digest=update.digest), update.edges)
+            checked = self.averager.check(replace(content, digest=update.digest), update)
         except FileNotFoundError:
             return False
         except (SpoolFileDamaged, InvalidUpdate) as error:
             LOG.warning("deleted the damaged update of edge %s from the spool: %s", update.client, error)
             self._spool.delete(update.round, update.client)
             return False
+        self.averager.hold_shares(update.client, checked)
         self.averager.fold(update, checked, round_number)
         return True
 
@@ -114,6 +119,7 @@ class AggregationWorker:
         if self._in_progress.get(metadata.client) == metadata.digest:
             return None
         assert self._expected is not None, "a round is open"
+        self._expected.check_plan(metadata.plan)
         self._expected.check_description(offer.sections)  # before any space is taken for it
         return self.uploads.begin(offer, metadata, now)
 
@@ -136,7 +142,7 @@ class AggregationWorker:
         self, update: on.UpdateMetadata, content: UpdateContent, received: ReceivedUpdate | None
     ) -> JobDone:
         try:
-            checked = self.averager.check(content, update.edges)
+            checked = self.averager.check(content, update)
             if received is None:
                 self._spool.put(update.round, update.client, content)
             else:
@@ -163,23 +169,54 @@ class AggregationWorker:
             # Its round has closed and its file is deleted. The edge repeats its offer and is told so.
             return JobDone(checked=update)
         self._checked[update.client] = checked
-        return JobDone(on.UpdateStored(now=0.0, update=update), checked=update)
+        stored = update if checked.masked is None else replace(update, body=checked.masked.body)
+        return JobDone(on.UpdateStored(now=0.0, update=stored), checked=update)
 
     def fold(self, effect: do.Fold) -> None:
         """Adds a stored update to the sum of its round."""
-        self._submit(self._fold, effect, self._checked.pop(effect.update.client))
+        checked = self._checked.pop(effect.update.client)
+        self.averager.hold_shares(effect.update.client, checked)
+        self._submit(self._fold, effect, checked)
 
     def _fold(self, effect: do.Fold, checked: CheckedUpdate) -> JobDone:
         update = effect.update
         self.averager.fold(update, checked, effect.round)
         return JobDone(folded=update)
 
+    def keep_shares(self, round_number: int, client: str, opened: Opened) -> None:
+        """Stores what a member of a masked round has opened. Raises ``OSError``; nothing has changed then."""
+        self._spool.put_shares(round_number, client, opened)
+        self.averager.hold_opened(client, opened)
+
+    def restore_shares(self, round_number: int, opened: Mapping[str, str]) -> tuple[str, ...]:
+        """At a resume: reads what members have opened, by member the digest. Returns whose shares are missing."""
+        missing = []
+        for client, digest in opened.items():
+            try:
+                self.averager.hold_opened(client, self._spool.read_shares(round_number, client, digest))
+            except (SpoolFileDamaged, OSError) as error:
+                LOG.warning("the opened shares of edge %s cannot be read: %s", client, error)
+                missing.append(client)
+        return tuple(missing)
+
     def average(self, effect: do.Average) -> None:
-        """Makes the next version and writes it to disk; ``ModelCreated`` will follow."""
+        """Makes the next version and writes it to disk; ``ModelCreated`` will follow, or ``UnmaskFailed``."""
         self._submit(self._average, effect)
 
     def _average(self, effect: do.Average) -> JobDone:
-        model, state = self.averager.average(effect)
+        try:
+            model, state = self.averager.average(effect)
+        except UnmaskFailed as error:
+            LOG.warning("round %d: the sum stays masked: %s", effect.round, error)
+            return JobDone(
+                on.UnmaskFailed(
+                    now=0.0,
+                    round=effect.round,
+                    client=error.client,
+                    detail=str(error),
+                    final=isinstance(error, Implausible),
+                )
+            )
         return JobDone(
             on.ModelCreated(
                 now=0.0,
@@ -188,6 +225,7 @@ class AggregationWorker:
                 manifest=model.manifest.digest,
                 strategy_state=state,
                 similarity=self.averager.similarity,
+                tallies=self.averager.tallies,
                 served=served.digest if (served := self.averager.served.get(effect.version)) else None,
             )
         )
@@ -215,13 +253,13 @@ class AggregationWorker:
         """Returns the clients whose update is being received or checked."""
         return frozenset((*self.uploads, *self._in_progress))
 
-    def begin_round(self, base: m.ModelReference | None, encoding: str) -> None:
-        """Prepares for the updates of a round that has opened.
+    def begin_round(self, base: m.ModelReference | None, encoding: str, plan: Plan | None = None) -> None:
+        """Prepares for the updates of a round that has opened; ``plan``: if they are masked.
 
         A null base means round 0. The sum is emptied on the worker's thread, after the jobs before it. An asynchronous
         run has one such preparation after round 0.
         """
-        self._expected = self.averager.expected(base, encoding)
+        self._expected = self.averager.expected(base, encoding, plan)
         self._submit(self.averager.begin_round, self._expected)
 
     def release(self, job: JobDone, now: float) -> None:

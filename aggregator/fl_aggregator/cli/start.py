@@ -16,7 +16,9 @@ from fl_shared.cli.logging import start_logging
 from fl_shared.errors import UserError
 
 if TYPE_CHECKING:
-    from fl_shared.cli.broker_access import BrokerOptions
+    from fl_aggregator.configuration.settings import Settings
+    from fl_aggregator.messaging.unsealing import Unsealer
+    from fl_shared.cli.broker_access import BrokerAccess, BrokerOptions
 
 
 @shared.command(more=settings_options)
@@ -42,7 +44,6 @@ def start(
     """Run training rounds with the edges that connect to the broker."""
     from fl_aggregator.configuration.fold_width import shorter_text
     from fl_aggregator.configuration.settings import parse_settings
-    from fl_aggregator.messaging.unsealing import Unsealer
     from fl_aggregator.server import launch as launches
     from fl_aggregator.server.aggregator import Aggregator
     from fl_aggregator.tools.remote.cli import watch_command
@@ -52,7 +53,7 @@ def start(
     if resume is None:
         access = broker.access(roles=("aggregator",), mqtt_client_id=mqtt_client_id)
         settings = parse_settings(**values, prefix=access.prefix)
-        unsealer = Unsealer(access.kit, required=settings.require_sealed)
+        unsealer = _unsealer(access, settings)
         launch = launches.new(settings, run_dir, init)
         if settings.masked and (text := shorter_text(settings)) is not None:
             click.echo(f"fl-aggregator: {text}", err=True)
@@ -64,7 +65,7 @@ def start(
         access = broker.access(
             roles=("aggregator",), mqtt_client_id=mqtt_client_id, recorded_address=recorded
         )
-        unsealer = Unsealer(access.kit, required=settings.require_sealed)
+        unsealer = _unsealer(access, settings)
         if access.kit is not None and access.prefix != settings.prefix:
             raise UserError(
                 f"--kit: the kit's account has rights under the prefix {access.prefix!r}, "
@@ -98,3 +99,12 @@ def start(
         outcome = aggregator.run()
         finish(outcome)
     return exit_code(outcome)
+
+
+def _unsealer(access: BrokerAccess, settings: Settings) -> Unsealer:
+    """Returns what opens sealed messages; in a masked run with kits, unsealed ones are rejected."""
+    from fl_aggregator.messaging.unsealing import Unsealer
+
+    return Unsealer(
+        access.kit, required=settings.require_sealed or (settings.masked and access.kit is not None)
+    )

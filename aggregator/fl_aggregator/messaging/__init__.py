@@ -8,7 +8,7 @@
 ``rate_limits``   PURE: how much a client may send
 ``router``        decodes messages;  ``reader``: turns them into events, with ``ended_sessions``
 ``translate``     messages into events, effects into messages
-``unsealing``     opens sealed messages;  ``rejections``, ``delays``: counts
-``publisher``     status, results, models;  ``watcher_feed``: what only watchers read
+``unsealing``     opens sealed messages;  ``rejections``, ``delays``: counts;  ``masked_answers``
+``publisher``     status, results, models;  ``watcher_feed``: for watchers;  ``unmask_publisher``
 ================  ===============================================================
 """

@@ -8,6 +8,7 @@ from typing import Final
 from fl_aggregator.messaging import translate
 from fl_aggregator.messaging.delays import Delays
 from fl_aggregator.messaging.ended_sessions import EndedSessions
+from fl_aggregator.messaging.masked_answers import MaskedAnswers
 from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.translate import MessageRejected
 from fl_aggregator.round import effects as do
@@ -36,8 +37,10 @@ EMPTY_INBOUND: Final = Inbound()
 class MessageReader:
     """Reads messages to the aggregator, on the loop's thread."""
 
-    def __init__(self, rejections: Rejections, scope: EnvelopeSource) -> None:
+    def __init__(self, rejections: Rejections, scope: EnvelopeSource, enrolment: bytes | None = None) -> None:
+        """``enrolment``: see `MaskedAnswers`."""
         self.delays = Delays()
+        self.answers = MaskedAnswers(enrolment)
         self._rejections = rejections
         self._scope = scope
         self._ended_sessions = EndedSessions()
@@ -46,6 +49,8 @@ class MessageReader:
         """Returns what a message means; ``size`` is the bytes of its payload, ``now`` run time in seconds."""
         try:
             event = translate.event_from(topic, message, self._scope, now, size)
+            if isinstance(message, m.Agreed | m.Opened | m.Declined):
+                event = self.answers.event(message, state, now)
         except MessageRejected as error:
             return self.drop(state, error.client, error.reason, str(error))
         if isinstance(message, m.Delayed):
@@ -60,6 +65,10 @@ class MessageReader:
                 if self._ended_sessions.has_ended(name, session, now):
                     # It would count as present for ever. If it is online after all, it repeats its registration.
                     return EMPTY_INBOUND
+                if isinstance(message, m.Registration) and state.settings.masked:
+                    refusal = self.answers.refusal(message, self._scope.run)
+                    if refusal is not None:
+                        return Inbound(reply=refusal)
             case _:
                 pass
         return Inbound(event, message if isinstance(message, m.UpdateChunk) else None)

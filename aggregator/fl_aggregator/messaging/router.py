@@ -35,8 +35,10 @@ class Router:
         scope: EnvelopeSource,
         rate_limiter: RateLimiter,
         channels: Channels = CHANNELS,
+        enrolment: bytes | None = None,
     ) -> None:
-        self.reader = MessageReader(rejections, scope)
+        """``enrolment``: see `MaskedAnswers`."""
+        self.reader = MessageReader(rejections, scope, enrolment)
         self._rate_limiter = rate_limiter
         self._connections = connections
         self._channels = channels

@@ -152,6 +152,7 @@ def _registration_event(message: m.Registration, scope: EnvelopeSource, now: flo
         edges=message.edges,
         via=message.via,
         environment=message.environment,
+        keys=message.keys if is_current else None,
     )
 
 
@@ -173,6 +174,7 @@ def _update_metadata(message: m.Update | m.Offer, size: int) -> on.UpdateMetadat
         after=metrics.after or {},
         train=metrics.train or {},
         parts=_parts_of(message.sum_of),
+        plan=message.plan,
     )
 
 
@@ -211,6 +213,7 @@ def reply_message(
                 if body.counted is None
                 else m.CountedUpdate(round=body.counted.round, digest=body.counted.digest),
                 sums=regional_sums(settings) if body.sums else None,
+                masked=settings.masked,
             )
         case do.Refuse(reason=reason, detail=detail):
             explains = (
@@ -257,6 +260,7 @@ def selected_message(
         inline_limit=_inline_limit(len(effect.cohort), maximum_packet_size),
         correction=None if effect.base is None else correction,
         companions=companions,
+        masked=None if effect.masking is None else effect.masking.message(),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final, Literal
 
+from fl_aggregator.configuration.masking import unmask_seconds
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import evaluation, updates
 from fl_aggregator.round import events as on
@@ -17,11 +18,14 @@ from fl_aggregator.round.pace import ResponseTimes
 from fl_aggregator.round.phases import (
     ROUND_PHASES,
     Aggregating,
+    Agreeing,
     Collecting,
     Failed,
     Finished,
     Selecting,
     Stopped,
+    Unmasking,
+    agreeing_of,
 )
 from fl_aggregator.round.roster import Roster
 from fl_aggregator.round.state import Counted, Run
@@ -37,7 +41,7 @@ MAX_CONSECUTIVE_ABANDONED: Final = 5
 def announcement_of(phase: Collecting) -> do.AnnounceRound:
     """Returns the effect that publishes the cohort of an open round, as it is now."""
     return do.AnnounceRound(
-        phase.round, phase.base, phase.encoding, phase.cohort, phase.deadline, phase.order
+        phase.round, phase.base, phase.encoding, phase.cohort, phase.deadline, phase.order, phase.masking
     )
 
 
@@ -112,9 +116,19 @@ def _eligible_substitutes(state: Run, phase: Collecting) -> Iterator[str]:
 
 
 def _close_round(state: Run, phase: Collecting, now: float) -> Transition:
-    aggregating = Aggregating(collected=phase, closed=now, missing=missing_reasons(state, phase, now))
-    state = replace(state, phase=aggregating, response_times=_response_times(state, phase, now))
-    return state, (average_of(state, phase),)
+    missing = missing_reasons(state, phase, now)
+    state = replace(state, response_times=_response_times(state, phase, now))
+    if phase.masking is None:
+        aggregating = Aggregating(collected=phase, closed=now, missing=missing)
+        return replace(state, phase=aggregating), (average_of(state, phase),)
+    deadline = now + unmask_seconds(state.settings)
+    agreeing = Agreeing(collected=phase, closed=now, missing=missing, deadline=deadline)
+    return replace(state, phase=agreeing), (closing_of(agreeing),)
+
+
+def closing_of(phase: Agreeing) -> do.PublishClosing:
+    """Returns the effect that asks the members of a masked round to sign what is summed."""
+    return do.PublishClosing(phase.round, phase.collected.included, phase.deadline)
 
 
 def _response_times(state: Run, phase: Collecting, now: float) -> tuple[ResponseTimes, ...]:
@@ -132,13 +146,14 @@ def _response_times(state: Run, phase: Collecting, now: float) -> tuple[Response
     return (*state.response_times, closed)[-pace.window :]
 
 
-def average_of(state: Run, phase: Collecting) -> do.Average:
+def average_of(state: Run, phase: Collecting, unmasking: Unmasking | None = None) -> do.Average:
     """Returns the effect that averages all updates of a round, in ascending order of the clients."""
     contributors = tuple(phase.updates[name] for name in sorted(phase.updates))
     before, after = (
         sum(one.examples for one in counted.values()) for counted in (state.counted, _counted(state, phase))
     )
-    return do.Average(phase.round, phase.version, phase.base, contributors, (before, after))
+    holders = () if unmasking is None else tuple(sorted(unmasking.opened))
+    return do.Average(phase.round, phase.version, phase.base, contributors, (before, after), holders)
 
 
 def _counted(state: Run, phase: Collecting) -> dict[str, Counted]:
@@ -158,7 +173,9 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transitio
     row. Round 0 is opened again under its own number, also after a resume of the failed run. Its result is not
     published: edges that saw it would not take part again.
     """
-    summary = summary_of(state, phase, now, now, reason=reason)
+    agreeing = agreeing_of(state.phase)
+    closed, missing = (now, None) if agreeing is None else (agreeing.closed, agreeing.missing)
+    summary = summary_of(state, phase, closed, now, reason=reason, missing=missing)
     consecutive = 1 if state.settings.region else state.consecutive_abandoned + 1
     # It doubles from 1 s on, so that edges that lost their connection briefly have time to return.
     pause = backoff(consecutive - 1, first=1.0, most=30.0)
@@ -197,6 +214,9 @@ def commit(state: Run, event: on.ModelCreated) -> Transition:
         return state, ()
     next_phase = Selecting(round=phase.round + 1, since=event.now, not_before=event.now)
     state, effects = committed(state, phase, event)
+    if event.tallies is not None and phase.collected.base is not None:
+        state, measured = evaluation.take_tallies(state, phase.collected.base, event.tallies)
+        effects += measured
     return replace(state, phase=next_phase), (*effects, do.WithdrawRound(phase.round))
 
 
@@ -204,7 +224,15 @@ def committed(state: Run, phase: Aggregating, event: on.ModelCreated) -> Transit
     """Returns the run with the version that was made of a closed round; the phase stays as it is."""
     collected = phase.collected
     model = ModelReference(version=collected.version, digest=event.digest)
-    summary = summary_of(state, collected, phase.closed, event.now, model=model, missing=phase.missing)
+    summary = summary_of(
+        state,
+        collected,
+        phase.closed,
+        event.now,
+        model=model,
+        missing=phase.missing,
+        tallies=event.tallies,
+    )
     summary = replace(summary, similarity=event.similarity)
     state = replace(
         state,
@@ -260,9 +288,17 @@ def resume(state: Run, event: Resumed) -> Run:
     state = replace(state, incarnation=event.incarnation, roster=state.roster.mark_all_unconfirmed(event.now))
     match state.phase:
         case Stopped(resume_phase=before):
-            return replace(state, phase=before)
+            return with_time_to_unmask(replace(state, phase=before), event.now)
         case Failed(resume_phase=before):
             phase = Selecting(round=before.round, since=event.now, not_before=event.now)
             return replace(state, phase=phase, consecutive_abandoned=0)
         case _:
-            return state
+            return with_time_to_unmask(state, event.now)
+
+
+def with_time_to_unmask(state: Run, now: float) -> Run:
+    """Gives the members of a masked round all their time again, since they may have heard nothing meanwhile."""
+    if not isinstance(state.phase, Agreeing | Unmasking):
+        return state
+    deadline = now + unmask_seconds(state.settings)
+    return replace(state, phase=replace(state.phase, deadline=deadline))

@@ -7,9 +7,11 @@ effect where it is performed, what is on disk by then, and which events answer i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from fl_aggregator.configuration.masking import Masking
 from fl_aggregator.round import events as on
 from fl_aggregator.round.events import Event, UpdateMetadata
 from fl_aggregator.round.phases import Order, Ticket
@@ -86,7 +88,7 @@ class SendReply:
 class AnnounceRound:
     """Publish the cohort of an open round; again, with more edges, when substitutes are selected.
 
-    ``deadline`` is run time in seconds. ``order``: see `Collecting`.
+    ``deadline`` is run time in seconds. ``order``, ``masking``: see `Collecting`.
     """
 
     round: int
@@ -95,6 +97,7 @@ class AnnounceRound:
     cohort: tuple[str, ...]
     deadline: float
     order: Order | None = None
+    masking: Masking | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +170,44 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishClosing:
+    """Ask the members of a masked round to sign which updates are summed; ``included``: their bodies, by client."""
+
+    round: int
+    included: Mapping[str, str]
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class PublishReveal:
+    """Show the members the set with its signatures, and ask them to open their shares of its masks."""
+
+    round: int
+    included: Mapping[str, str]
+    signatures: Mapping[str, str]
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeepShares:
+    """Write the shares that a member has opened to the spool; ``SharesKept`` follows. ``payload``: the message."""
+
+    client: str
+    session: str
+    round: int
+    digest: str
+    payload: object = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Average:
     """Make the next version from the round's sum and write it to disk; ``ModelCreated`` follows.
 
     In a region: hand the sum to the run above, which makes the version, or does not (``OrderEnded``).
 
     ``heard``: the examples of all edges that have contributed to a version, before this round and with it; 0 without a
-    correction.
+    correction. ``holders``: of a masked round, the members with whose shares it is unmasked, in ascending order;
+    ``UnmaskFailed`` follows if that fails.
     """
 
     round: int
@@ -181,6 +215,7 @@ class Average:
     base: ModelReference | None
     contributors: tuple[UpdateMetadata, ...]
     heard: tuple[int, int] = (0, 0)
+    holders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +278,9 @@ Effect = (
     | Receive
     | StoreUpdate
     | Fold
+    | PublishClosing
+    | PublishReveal
+    | KeepShares
     | Average
     | PublishModel
     | Personalize
@@ -289,8 +327,14 @@ EFFECT_SPECS: Final[dict[type[Effect], EffectSpec]] = {
         "worker", "nothing: it writes the update to the spool", (on.UpdateStored, on.UpdateInvalid)
     ),
     Fold: EffectSpec("worker", "the update, in the spool, and its UpdateStored"),
+    PublishClosing: EffectSpec("loop", "the event that closed the round", repeated_on_resume=True),
+    PublishReveal: EffectSpec("loop", "the signatures", repeated_on_resume=True),
+    KeepShares: EffectSpec("loop", "nothing: it writes the shares to the spool", (on.SharesKept,)),
     Average: EffectSpec(
-        "worker", "the closing of the round; it writes the model", (on.ModelCreated,), repeated_on_resume=True
+        "worker",
+        "the closing of the round; it writes the model",
+        (on.ModelCreated, on.UnmaskFailed),
+        repeated_on_resume=True,
     ),
     PublishModel: EffectSpec(
         "loop", "the model, in its checkpoint, and its ModelCreated", repeated_on_resume=True

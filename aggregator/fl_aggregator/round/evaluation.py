@@ -18,10 +18,10 @@ from fl_aggregator.round.effects import (
     Transition,
     WriteHistory,
 )
-from fl_aggregator.round.events import ConfusionCounts, Evaluated
+from fl_aggregator.round.events import ConfusionCounts, Evaluated, Tallies
 from fl_aggregator.round.persistent_map import PersistentMap
 from fl_aggregator.round.state import PendingEvaluation, Run, Summary
-from fl_aggregator.round.summary import edges_metrics, edges_values, weighted_means
+from fl_aggregator.round.summary import edges_metrics, edges_values, holdout_means, weighted_means
 from fl_shared.protocol.messages import LOSS, ModelReference, Split
 from fl_shared.system.frozen import replace
 
@@ -40,14 +40,15 @@ def request_evaluation(
     Every version whose number is a multiple of ``evaluate_every`` is evaluated, and always the last one. The
     split is ``test`` if an edge with the role ``evaluate`` is there, otherwise ``holdout``; null if no edge
     can evaluate. If a part of the model stays on the edges, only they have a whole one: ``holdout``. An
-    edge that is asked to evaluate a newer version may skip this one.
+    edge that is asked to evaluate a newer version may skip this one. In a masked run no edge is asked for its holdout:
+    the tallies of the next round measure the version on all of them (`take_tallies`).
     """
     settings = state.settings
     if model.version == 0 or (model.version % settings.evaluate_every and model.version != settings.rounds):
         return state, None
     split: Split = "test"
     evaluators = PersistentMap[None]() if settings.keep_local else _available_evaluators(state, split, now)
-    if not evaluators:
+    if not evaluators and not settings.masked:
         split = "holdout"
         evaluators = _available_evaluators(state, split, now) if settings.holdout > 0 else evaluators
     if not evaluators:
@@ -74,7 +75,13 @@ def _request_holdouts(state: Run, ended: PendingEvaluation, now: float) -> Trans
     """
     version, settings = ended.model.version, state.settings
     is_last = version == state.version and state.is_done
-    if ended.split != "test" or not is_last or settings.holdout == 0 or state.model is None:
+    if (
+        ended.split != "test"
+        or not is_last
+        or settings.holdout == 0
+        or state.model is None
+        or settings.masked
+    ):
         return state, ()
     awaited = _available_evaluators(state, "holdout", now)
     number = next((s.round for s in state.pending_summaries if s.model == state.model), None)
@@ -147,11 +154,65 @@ def advance(state: Run, now: float, *, close_all: bool = False) -> Transition:
     for summary in state.pending_summaries:
         if summary.model is not None and summary.model.version in pending:
             break
+        if not close_all and _awaits_tallies(state, summary):
+            break
         effects.append(WriteHistory(summary))
         written += 1
     if written:
         state = replace(state, pending_summaries=state.pending_summaries[written:])
     return state, tuple(effects)
+
+
+def _awaits_tallies(state: Run, summary: Summary) -> bool:
+    """Whether the version of a masked round is still to be measured, by the tallies of the next round."""
+    settings = state.settings
+    return (
+        settings.masked
+        and settings.holdout > 0
+        and summary.split is None
+        and summary.model is not None
+        and summary.model.version == state.version
+        and not state.is_done
+    )
+
+
+def take_tallies(state: Run, base: ModelReference, tallies: Tallies) -> Transition:
+    """Measures the base of a masked round by its tallies, unless the test split has measured it, or will."""
+    means = holdout_means(state, tallies)
+    waiting = any(evaluation.model.version == base.version for evaluation in state.evaluations)
+    if not means or waiting:
+        return state, ()
+    metrics = {**means, "evaluated_examples": float(tallies.holdout)}
+    effects: list[Effect] = []
+    summaries = []
+    for summary in state.pending_summaries:
+        if summary.model == base and summary.split is None:
+            summary = replace(
+                summary, metrics={**summary.metrics, **metrics}, split="holdout", first_served=None
+            )
+            effects.append(PublishResult(summary))
+        summaries.append(summary)
+    if not effects:
+        return state, ()
+    state, following = _measured(replace(state, pending_summaries=tuple(summaries)), base, "holdout", metrics)
+    return state, (*effects, *following)
+
+
+def _measured(state: Run, model: ModelReference, split: Split, metrics: Mapping[str, float]) -> Transition:
+    """Remembers what a version is worth: whether it is the best, the newest measured, and as good as the target."""
+    effects: tuple[Effect, ...] = ()
+    value = metrics.get(state.primary.name)
+    if value is not None and _is_best(state, value, split):
+        state = replace(state, best=value, best_split=split)
+        effects = (StoreBest(model),)
+    newest = model.version >= state.metrics.get("version", 0)
+    state = replace(
+        state,
+        metrics={"version": float(model.version), **metrics} if newest else state.metrics,
+        split=split if newest else state.split,
+        target_reached=state.target_reached or _reaches_target(state, metrics),
+    )
+    return state, effects
 
 
 def due(state: Run) -> float:
@@ -202,18 +263,8 @@ def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> 
     state = replace(state, pending_summaries=tuple(summaries))
     if is_second:
         return state, tuple(effects)
-    value = metrics.get(state.primary.name)
-    if value is not None and _is_best(state, value, evaluation.split):
-        state = replace(state, best=value, best_split=evaluation.split)
-        effects.append(StoreBest(evaluation.model))
-    newest = evaluation.model.version >= state.metrics.get("version", 0)
-    state = replace(
-        state,
-        metrics={"version": float(evaluation.model.version), **metrics} if newest else state.metrics,
-        split=evaluation.split if newest else state.split,
-        target_reached=state.target_reached or _reaches_target(state, metrics),
-    )
-    return state, tuple(effects)
+    state, following = _measured(state, evaluation.model, evaluation.split, metrics)
+    return state, (*effects, *following)
 
 
 def _with_evaluation(

@@ -12,6 +12,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fl_aggregator.round.masked_events import Agreed as Agreed
+from fl_aggregator.round.masked_events import Declined as Declined
+from fl_aggregator.round.masked_events import SharesArrived as SharesArrived
+from fl_aggregator.round.masked_events import SharesKept as SharesKept
+from fl_aggregator.round.masked_events import Tallies as Tallies
+from fl_aggregator.round.masked_events import UnmaskFailed as UnmaskFailed
 from fl_shared.protocol.messages import (
     ClientRole,
     Correction,
@@ -50,7 +56,8 @@ class UpdateMetadata:
     the trained model on the edge's holdout, and of the training itself. ``staleness``: how many versions had been made
     since its base, set when it is accepted; always 0 in a run of rounds. ``parts``: of what it is the sum; empty if it
     is the update of one edge. ``response_seconds``: from the selection of its edge to its acceptance, set then; always
-    0 in an asynchronous run.
+    0 in an asynchronous run. ``plan``: the digest of the plan for which it is masked, null if it is not; ``body``: that
+    of its masked sections and its shares, set when it is stored.
     """
 
     client: str
@@ -69,6 +76,8 @@ class UpdateMetadata:
     staleness: int = 0
     parts: tuple[Part, ...] = ()
     response_seconds: float = 0.0
+    plan: str | None = None
+    body: str | None = None
 
     @property
     def edges(self) -> int:
@@ -128,6 +137,7 @@ class Registered:
     those that its task declares. ``unable``: why it does not take part, null if it does. ``fresh``: whether it has kept
     nothing of this run for a correction. ``edges``: it is a regional aggregator, which stands for so many edges; null
     for an edge. ``via``: the bridged broker that it is connected to, null for ours. ``environment``: where it runs.
+    ``keys``: its public keys for a run whose updates are masked.
     """
 
     now: float
@@ -146,6 +156,7 @@ class Registered:
     edges: int | None = None
     via: str | None = None
     environment: Environment | None = None
+    keys: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,7 +261,7 @@ class ModelCreated:
 
     ``strategy_state`` is the digest of what the strategy keeps for the next one, null if that is nothing. ``served`` is
     the digest of the mean of versions that is served, null if that is the new version itself. ``similarity``: of the
-    round's updates, null if they were not compared.
+    round's updates, null if they were not compared. ``tallies``: of a masked round.
     """
 
     now: float
@@ -260,6 +271,7 @@ class ModelCreated:
     strategy_state: str | None = None
     served: str | None = None
     similarity: Similarity | None = None
+    tallies: Tallies | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +368,11 @@ Event = (
     | UpdateStored
     | UpdateInvalid
     | TrainingFailureReported
+    | Agreed
+    | Declined
+    | SharesArrived
+    | SharesKept
+    | UnmaskFailed
     | ModelCreated
     | Evaluated
     | RoundOrdered

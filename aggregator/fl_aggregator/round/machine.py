@@ -1,6 +1,7 @@
 """The round as a pure state machine: ``step`` makes every decision about how a run goes.
 
 Selecting → Collecting → Aggregating → (committed | abandoned) → Selecting → … → Finished | Failed | Stopped
+With masked updates: Collecting → Agreeing → Unmasking → Aggregating.
 In an asynchronous run, Buffering takes the place of Collecting and Aggregating after round 0, until the last version.
 (a resume leads from Failed and Stopped back to where the run was)
 
@@ -14,13 +15,32 @@ from __future__ import annotations
 import math
 from typing import Final, assert_never
 
-from fl_aggregator.round import buffering, closing, evaluation, ordering, registration, selecting, updates
+from fl_aggregator.round import (
+    agreeing,
+    buffering,
+    closing,
+    evaluation,
+    ordering,
+    registration,
+    selecting,
+    unmasking,
+    updates,
+)
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.answers import reply_to
 from fl_aggregator.round.closing import abandon, collect, commit
 from fl_aggregator.round.effects import Transition
-from fl_aggregator.round.phases import Buffering, Collecting, Evaluating, Selecting, Stopped, collected_round
+from fl_aggregator.round.phases import (
+    Agreeing,
+    Buffering,
+    Collecting,
+    Evaluating,
+    Selecting,
+    Stopped,
+    Unmasking,
+    collected_round,
+)
 from fl_aggregator.round.selecting import select
 from fl_aggregator.round.state import Run
 from fl_shared.system.frozen import replace
@@ -60,6 +80,8 @@ def due(state: Run) -> float | None:
             at = min(at, selecting.due(state, phase))
         case Collecting() as phase:
             at = min(at, closing.due(state, phase))
+        case Agreeing(deadline=deadline) | Unmasking(deadline=deadline):
+            at = min(at, deadline)
         case Buffering() as phase:
             at = min(at, buffering.due(state, phase))
         case _:
@@ -78,7 +100,8 @@ def _react(state: Run, event: on.Event) -> Transition:
         case on.Disconnected(now=now):
             return replace(state, roster=state.roster.undo_recent_losses(now)), ()
         case on.Reconnected(now=now):
-            return replace(state, roster=state.roster.mark_all_unconfirmed(now)), ()
+            state = replace(state, roster=state.roster.mark_all_unconfirmed(now))
+            return closing.with_time_to_unmask(state, now), ()
         case on.Registered():
             return registration.register(state, event)
         case on.EdgeLost(now=now, client=client, session=session):
@@ -103,6 +126,16 @@ def _react(state: Run, event: on.Event) -> Transition:
             return state, (do.SendReply(event.client, event.session, rejection), *effects)
         case on.TrainingFailureReported(client=client, round=number, detail=detail):
             return updates.drop_from_round(state, client, number, f"failed: {detail}")
+        case on.Agreed():
+            return agreeing.agree(state, event)
+        case on.Declined():
+            return agreeing.decline(state, event)
+        case on.SharesArrived():
+            return unmasking.take(state, event)
+        case on.SharesKept():
+            return unmasking.keep(state, event)
+        case on.UnmaskFailed():
+            return unmasking.fail(state, event)
         case on.ModelCreated():
             if isinstance(state.phase, Buffering):
                 return buffering.commit(state, state.phase, event)
@@ -185,6 +218,10 @@ def _advance(state: Run, now: float) -> Transition:
             state, further_effects = select(state, state.phase, now)
         case Collecting():
             state, further_effects = collect(state, state.phase, now)
+        case Agreeing():
+            state, further_effects = agreeing.advance(state, state.phase, now)
+        case Unmasking():
+            state, further_effects = unmasking.advance(state, state.phase, now)
         case Buffering():
             state, further_effects = buffering.advance(state, state.phase, now)
             if isinstance(state.phase, Selecting):  # there is nothing left to collect

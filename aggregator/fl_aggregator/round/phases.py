@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal, get_args
 
+from fl_aggregator.configuration.masking import Masking
 from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.events import UpdateMetadata
 from fl_shared.protocol.messages import (
@@ -50,6 +51,7 @@ class Collecting:
     ``dropped``: the selected edges that cannot contribute, and why. ``awaited``: those that have neither contributed
     nor dropped out; they may be offline. ``called``: when substitutes were selected; all others were when the round
     opened. ``encoding``: of the updates' sections. ``order``: in a region, what the run above has asked for.
+    ``masking``: how the cohort masks its updates, and its keys; null if it does not.
     """
 
     name: ClassVar[PhaseName] = "collecting"
@@ -69,11 +71,17 @@ class Collecting:
     dropped: Mapping[str, str] = field(default_factory=dict)
     called: Mapping[str, float] = field(default_factory=dict)
     order: Order | None = None
+    masking: Masking | None = None
 
     @property
     def version(self) -> int:
         """The version that the round makes."""
         return 0 if self.base is None else self.base.version + 1
+
+    @property
+    def included(self) -> dict[str, str]:
+        """The bodies of the accepted updates by client, which a masked round sums."""
+        return {name: self.updates[name].body or "" for name in sorted(self.updates)}
 
     def has_selected(self, client: str) -> bool:
         """Whether ``client`` is in the cohort."""
@@ -84,17 +92,75 @@ class Collecting:
         return round(now - self.called.get(client, self.opened), 3)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Agreeing:
+    """A round whose updates are masked has closed, and its members sign which of them are summed.
+
+    ``missing``: the edges that did not contribute, and why. ``signatures``: by member, base64url. ``declined``: the
+    members that do not sign, or do not open their shares, and why.
+    """
+
+    name: ClassVar[PhaseName] = "agreeing"
+    collected: Collecting
+    closed: float
+    missing: Mapping[str, str]
+    deadline: float
+    signatures: Mapping[str, str] = field(default_factory=dict)
+    declined: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def round(self) -> int:
+        """The number of the round that has closed."""
+        return self.collected.round
+
+    @property
+    def masking(self) -> Masking:
+        """How the updates are masked."""
+        assert self.collected.masking is not None, "a masked round"
+        return self.collected.masking
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unmasking:
+    """Enough members have signed which updates are summed, and open their shares of the masks of the sum.
+
+    ``opened``: by member, the digest of its shares, which are in the spool. ``needed``: how many members' shares the
+    sum is unmasked with: more than the threshold after ``failures``, which say why it failed with fewer.
+    """
+
+    name: ClassVar[PhaseName] = "unmasking"
+    agreeing: Agreeing
+    since: float
+    deadline: float
+    needed: int
+    opened: Mapping[str, str] = field(default_factory=dict)
+    failures: tuple[str, ...] = ()
+
+    @property
+    def round(self) -> int:
+        """The number of the round that has closed."""
+        return self.agreeing.round
+
+    @property
+    def collected(self) -> Collecting:
+        """The round as it closed."""
+        return self.agreeing.collected
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregating:
     """A round has closed, and its average is being made.
 
-    ``missing``: the edges that did not contribute, and why.
+    ``missing``: the edges that did not contribute, and why. ``unmasking``: of a masked round, what it is unmasked with
+    since ``unmasked``.
     """
 
     name: ClassVar[PhaseName] = "aggregating"
     collected: Collecting
     closed: float
     missing: Mapping[str, str]
+    unmasking: Unmasking | None = None
+    unmasked: float | None = None
 
     @property
     def round(self) -> int:
@@ -186,15 +252,26 @@ class Stopped:
     name: ClassVar[PhaseName] = "interrupted"
     at: float
     reason: str
-    resume_phase: Selecting | Collecting | Aggregating | Buffering | Evaluating
+    resume_phase: Selecting | Collecting | Agreeing | Unmasking | Aggregating | Buffering | Evaluating
 
 
-Phase = Selecting | Collecting | Aggregating | Buffering | Evaluating | Finished | Failed | Stopped
+Phase = (
+    Selecting
+    | Collecting
+    | Agreeing
+    | Unmasking
+    | Aggregating
+    | Buffering
+    | Evaluating
+    | Finished
+    | Failed
+    | Stopped
+)
 PHASES: Final[tuple[type[Phase], ...]] = get_args(Phase)
 """All phases, in the order in which a run passes through them."""
 FINAL_PHASE_TYPES: Final = (Finished, Failed, Stopped)
 """The phases of a run that has ended."""
-ROUND_PHASES: Final = (Selecting, Collecting, Aggregating, Buffering, Evaluating)
+ROUND_PHASES: Final = (Selecting, Collecting, Agreeing, Unmasking, Aggregating, Buffering, Evaluating)
 """The phases of one round; a summary has the seconds of each."""
 
 
@@ -208,10 +285,30 @@ def buffering_of(phase: Phase) -> Buffering | None:
 def collected_round(phase: Phase) -> Collecting | None:
     """Returns the round whose updates are in the spool, or null if there is none.
 
-    It is open or being averaged, or was when the run was stopped.
+    It is open, being unmasked or averaged, or was when the run was stopped.
     """
     if isinstance(phase, Stopped):
         phase = phase.resume_phase
-    if isinstance(phase, Aggregating):
+    if isinstance(phase, Agreeing | Unmasking | Aggregating):
         phase = phase.collected
     return phase if isinstance(phase, Collecting) else None
+
+
+def agreeing_of(phase: Phase) -> Agreeing | None:
+    """Returns the set that the members of a masked round sign, or have signed; null if no round has come so far."""
+    if isinstance(phase, Stopped):
+        phase = phase.resume_phase
+    if isinstance(phase, Aggregating) and phase.unmasking is not None:
+        phase = phase.unmasking
+    if isinstance(phase, Unmasking):
+        phase = phase.agreeing
+    return phase if isinstance(phase, Agreeing) else None
+
+
+def unmasking_of(phase: Phase) -> Unmasking | None:
+    """Returns the shares that the members of a masked round have opened; null if no round has come so far."""
+    if isinstance(phase, Stopped):
+        phase = phase.resume_phase
+    if isinstance(phase, Aggregating):
+        return phase.unmasking
+    return phase if isinstance(phase, Unmasking) else None

@@ -7,11 +7,13 @@ from fl_aggregator.round.effects import Admit, Effect, Refuse, SendReply, Transi
 from fl_aggregator.round.events import Registered
 from fl_aggregator.round.phases import (
     Aggregating,
+    Agreeing,
     Buffering,
     Collecting,
     Evaluating,
     Selecting,
     Stopped,
+    Unmasking,
 )
 from fl_aggregator.round.state import Run
 from fl_shared.protocol import abilities
@@ -54,9 +56,11 @@ def register(state: Run, event: Registered) -> Transition:
         edges=event.edges,
         via=event.via,
         environment=environment,
+        keys=event.keys or (previous.keys if previous is not None and same_device else None),
     )
     if previous != client:
         state = replace(state, roster=state.roster.with_client(event.client, client))
+        state = _without_changed_keys(state, event.client, client.keys)
     if state.declared is None and event.metrics is not None:
         state = replace(state, declared=event.metrics)
     return state, (
@@ -74,6 +78,17 @@ def register(state: Run, event: Registered) -> Transition:
             ),
         ),
     )
+
+
+def _without_changed_keys(state: Run, client: str, keys: str | None) -> Run:
+    """Stops waiting for an edge whose keys are no longer those with which the open round is masked."""
+    phase = state.phase
+    if not isinstance(phase, Collecting) or phase.masking is None or client not in phase.awaited:
+        return state
+    if phase.masking.keys.get(client) == keys:
+        return state
+    dropped = {**phase.dropped, client: "its keys are no longer those of the round: it has lost its state"}
+    return replace(state, phase=replace(phase, dropped=dropped, awaited=phase.awaited.without(client)))
 
 
 def _examples_known(previous: r.Client | None, event: Registered) -> int | None:
@@ -116,6 +131,10 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
         return Refuse("lacks-ability", reason)
     if trains and (lacking := abilities.lacking(state.settings.abilities, event.abilities)):
         return Refuse("lacks-ability", lacking)
+    if trains and state.settings.masked and event.examples is not None and event.keys is None:
+        return Refuse("no-run-keys", "keys: missing, but updates of this run are masked (--masked)")
+    if trains and (misled := state.misled_text(event.client)):
+        return Refuse("unable", misled)
     if previous is None and _is_full(state) and not state.roster.has_evictable():
         return Refuse(
             "no-partition-left", f"{len(state.roster.clients)} clients are already known (--max-clients)"
@@ -228,7 +247,9 @@ def finished_round_of(state: Run, client: str) -> int | None:
         answered = None if phase.ticket_of(client) else state.answered.get(client)
         return None if answered is None or answered.digest is None else answered.round
     match phase:
-        case Collecting(updates=done) | Aggregating(collected=Collecting(cohort=done)) if client in done:
+        case Collecting(updates=done) if client in done:
+            return phase.round
+        case Agreeing() | Unmasking() | Aggregating() if client in phase.collected.cohort:
             return phase.round
         case _:
             return None
@@ -249,7 +270,7 @@ def _newest_round(state: Run, client: str) -> int | None:
             return number if ticket is None else ticket.round
         case Selecting(round=number):
             return number - 1 if number > 0 else None
-        case Collecting() | Aggregating() | Evaluating() as phase:
+        case Collecting() | Agreeing() | Unmasking() | Aggregating() | Evaluating() as phase:
             return phase.round
         case _:
             return None

@@ -34,7 +34,8 @@ class Client:
     because our own connection was lost and came back at ``lost_at``. ``unable``: why it does not take part,
     null if it does. ``edges``: it is a regional aggregator, which stands for so many edges; null for an edge.
     ``via``: the bridged broker that it is connected to, null for ours; ``bridge_lost``: whether it was lost with that
-    broker's bridge. ``environment``: where it runs, an index into the environments of the run.
+    broker's bridge. ``environment``: where it runs, an index into the environments of the run. ``keys``: its public
+    keys for a run whose updates are masked.
     """
 
     session: str
@@ -52,6 +53,7 @@ class Client:
     via: str | None = None
     bridge_lost: bool = False
     environment: int | None = None
+    keys: str | None = None
 
     @property
     def region_text(self) -> str | None:

@@ -7,6 +7,13 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
+from fl_aggregator.configuration.masking import (
+    Masking,
+    fewest_members,
+    masking_of,
+    most_members,
+    with_keys_of_their_own,
+)
 from fl_aggregator.configuration.values import Target
 from fl_aggregator.round import buffering, ordering, pace, personalization, registration
 from fl_aggregator.round.awaited import Awaited
@@ -100,11 +107,17 @@ def _count_eligible(state: Run) -> int:
 
 def _eligible(state: Run) -> tuple[str, ...]:
     manifest = state.manifest if state.begun else registration.common_manifest(state)
-    return state.roster.eligible(manifest) if manifest is not None else ()
+    eligible = state.roster.eligible(manifest) if manifest is not None else ()
+    if not state.settings.masked:
+        return eligible
+    return tuple(with_keys_of_their_own({name: state.roster[name].keys or "" for name in eligible}))
 
 
 def _minimum(state: Run) -> int:
-    return 1 if state.begun and state.model is None else state.settings.effective_quorum
+    if state.begun and state.model is None:
+        return 1
+    settings = state.settings
+    return fewest_members(settings) if settings.masked else settings.effective_quorum
 
 
 def _begin_run(state: Run, phase: Selecting, now: float) -> Transition:
@@ -135,6 +148,10 @@ def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: fl
     first_weights = state.model is None
     extra = pace.over_selection(settings, state.response_times)
     width = 1 if first_weights else min(settings.per_round + extra, len(ranked))
+    masking = None
+    if settings.masked and not first_weights:
+        ranked, masking = _masked_cohort(state, ranked, min(width, most_members(settings)))
+        width = len(ranked)
     collecting = Collecting(
         round=phase.round,
         since=phase.since,
@@ -145,14 +162,21 @@ def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: fl
         base=state.model,
         encoding=FLOAT32.name if first_weights else settings.encoding,
         target=1 if first_weights else min(settings.per_round, len(ranked)),
-        quorum=1 if first_weights else settings.effective_quorum,
+        quorum=1 if first_weights else settings.effective_quorum if masking is None else masking.least,
         selection_size=width,
         cohort=ranked[:width],
         substitutes=ranked[width:],
         awaited=Awaited.of(ranked[:width], state.roster, settings.grace),
         order=state.order,
+        masking=masking,
     )
     return replace(state, phase=collecting, order=None), (announcement_of(collecting),)
+
+
+def _masked_cohort(state: Run, ranked: tuple[str, ...], width: int) -> tuple[tuple[str, ...], Masking]:
+    """Returns the members of a masked round, and how they mask. It has no substitutes: all keys are in each mask."""
+    chosen = ranked[:width]
+    return chosen, masking_of(state.settings, {name: state.roster[name].keys or "" for name in chosen})
 
 
 def _fail_for_lack_of_edges(

@@ -33,6 +33,8 @@ from fl_shared.protocol.messages import (
 )
 from fl_shared.tensors.encodings.float32 import FLOAT32
 
+MAX_MISLED: Final = 2
+"""Masked rounds that an edge may spoil before it is left out of the run."""
 KEEP_LOCAL: Final = "--keep-local "
 """With this, an edge begins to say why it is unable if the setting does not fit the model."""
 
@@ -55,7 +57,8 @@ class Summary:
     the version itself. ``similarity``: of the updates, null if they were not compared. ``edges``: by client, the
     primary metric of version ``edges_version`` on the edge's own holdout: of the round's version if edges were asked
     for their holdouts, else of its base, as the participants measured it before they trained. ``personal``: by client,
-    of the last version with ``--personalize``. ``encoding``: of the updates' deltas.
+    of the last version with ``--personalize``. ``encoding``: of the updates' deltas. ``masked``: only their sum is
+    known.
     """
 
     round: int
@@ -77,6 +80,7 @@ class Summary:
     edges_version: int | None = None
     personal: Mapping[str, PersonalScore] = field(default_factory=dict)
     encoding: str = FLOAT32.name
+    masked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +147,8 @@ class Run:
     place. ``personal``: by client, the scores of the edges' own models; null until they are asked for them.
     ``response_times``: of the last rounds with ``--pace auto``, from which the next one follows; empty with others.
     ``environments``: the distinct ones of the edges, at most 256, in the order in which they registered.
-    ``order``: of a region, the round that it is asked for and has not opened yet.
+    ``order``: of a region, the round that it is asked for and has not opened yet. ``misled``: by client, how many
+    masked rounds could not be unmasked because of it.
     """
 
     settings: Settings
@@ -170,6 +175,14 @@ class Run:
     response_times: tuple[ResponseTimes, ...] = ()
     environments: tuple[Environment, ...] = ()
     order: Order | None = None
+    misled: Mapping[str, int] = field(default_factory=dict)
+
+    def misled_text(self, client: str) -> str | None:
+        """Says why an edge is left out of a run whose updates are masked; null if it is not."""
+        count = self.misled.get(client, 0)
+        if count < MAX_MISLED:
+            return None
+        return f"the sums of {count} masked rounds could not be unmasked because of it"
 
     @property
     def failed_by_user(self) -> bool:

@@ -6,11 +6,20 @@ import math
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.round.phases import Buffering, Collecting, Ticket
+from fl_aggregator.round.events import Tallies, UpdateMetadata
+from fl_aggregator.round.phases import (
+    Aggregating,
+    Buffering,
+    Collecting,
+    Phase,
+    Ticket,
+    agreeing_of,
+    unmasking_of,
+)
 from fl_aggregator.round.state import Run, Summary
 from fl_shared.protocol.messages import (
     EDGES_METRICS,
+    LOSS,
     MAX_DECLARED_METRICS,
     MAX_METRIC_NAME,
     MAX_METRICS,
@@ -59,10 +68,12 @@ def summary_of(
     reason: str | None = None,
     model: ModelReference | None = None,
     missing: Mapping[str, str] | None = None,
+    tallies: Tallies | None = None,
 ) -> Summary:
     """Returns the summary of a round that has ended: committed if it has a model, otherwise abandoned.
 
-    ``closed`` is when it stopped collecting, ``now`` when it ended; both are run time in seconds.
+    ``closed`` is when it stopped collecting, ``now`` when it ended; both are run time in seconds. ``tallies``: of a
+    masked round.
     """
     updates = [phase.updates[name] for name in sorted(phase.updates)]
     # One that began from an older version says nothing about the base.
@@ -72,6 +83,10 @@ def summary_of(
     outcome: Literal["committed", "abandoned"] = "abandoned" if model is None else "committed"
     is_buffer = state.settings.mode == "async" and phase.base is not None
     ages = [update.staleness for update in updates] if is_buffer and model is not None else []
+    masked, examples = phase.masking is not None, sum(update.examples for update in updates)
+    if masked:
+        edges, examples = {}, 0 if tallies is None else tallies.examples
+    in_masks = _masked_seconds(state.phase, now)
     return Summary(
         round=phase.round,
         outcome=outcome,
@@ -80,9 +95,9 @@ def summary_of(
         cohort=phase.cohort,
         participants=tuple(update.client for update in updates) if model is not None else (),
         missing=missing_reasons(state, phase, now) if missing is None else missing,
-        examples=sum(update.examples for update in updates) if model is not None else 0,
+        examples=examples if model is not None else 0,
         metrics={
-            **_mean_metrics(updates),
+            **(_tally_means(state, tallies) if masked else _mean_metrics(updates)),
             **staleness_metrics(ages),
             **pace_metrics(state, phase),
             **edges_metrics(state, edges),
@@ -92,12 +107,46 @@ def summary_of(
         seconds={
             "selecting": round(phase.opened - phase.since, 6),
             "buffering" if is_buffer else "collecting": round(closed - phase.opened, 6),
-            "aggregating": round(now - closed, 6),
+            **in_masks,
+            "aggregating": round(now - closed - sum(in_masks.values()), 6),
         },
         edges=edges,
+        masked=masked,
         encoding=phase.encoding,
         edges_version=phase.base.version if edges and phase.base is not None else None,
     )
+
+
+def _masked_seconds(phase: Phase, now: float) -> dict[str, float]:
+    """Returns what the members of a masked round took to sign what is summed, and to unmask it; empty without masks."""
+    agreeing, unmasking = agreeing_of(phase), unmasking_of(phase)
+    if agreeing is None:
+        return {}
+    if unmasking is None:
+        return {"agreeing": round(now - agreeing.closed, 6)}
+    unmasked = phase.unmasked if isinstance(phase, Aggregating) and phase.unmasked is not None else now
+    return {
+        "agreeing": round(unmasking.since - agreeing.closed, 6),
+        "unmasking": round(unmasked - unmasking.since, 6),
+    }
+
+
+def _tally_means(state: Run, tallies: Tallies | None) -> dict[str, float]:
+    """Returns the means over all examples of a masked round, under the names of those of a round without masks."""
+    if tallies is None:
+        return {}
+    means = {"train_loss": tallies.train_loss / tallies.examples} if tallies.examples else {}
+    for when in ("before", "after"):
+        means |= {f"{when}_{name}": value for name, value in holdout_means(state, tallies, when).items()}
+    return means
+
+
+def holdout_means(state: Run, tallies: Tallies, when: str = "before") -> dict[str, float]:
+    """Returns loss and primary metric over all holdouts of a masked round, before or after training; empty without."""
+    if not tallies.holdout:
+        return {}
+    primary = getattr(tallies, f"{when}_primary") / tallies.holdout
+    return {state.primary.name: primary, LOSS.name: getattr(tallies, f"{when}_loss") / tallies.holdout}
 
 
 def staleness_metrics(ages: list[int]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from fl_aggregator.round import tickets
 from fl_aggregator.round.answers import content_rejection, reject, reply_to, short_digest
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.round.phases import Aggregating, Buffering, Collecting
+from fl_aggregator.round.phases import Aggregating, Agreeing, Buffering, Collecting, Unmasking
 from fl_aggregator.round.state import ClosedRound, Run
 from fl_shared.protocol.messages import RejectionReason
 from fl_shared.system.frozen import replace
@@ -41,6 +41,10 @@ def decide(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject | None:
     if update.base != base:
         detail = f"base: {short_digest(update.base)}, expected {short_digest(base)}"
         return reject(update, "wrong-base", detail)
+    if (update.plan is None) != (phase.masking is None):
+        if update.plan is None:
+            return reject(update, "not-masked", "plan: none, but updates of this round are masked")
+        return reject(update, "masked", f"plan: {short_digest(update.plan)}, but the round is not masked")
     taken, slots = sum(one.edges for one in phase.updates.values()), state.settings.slots
     if taken + update.edges > slots:
         detail = f"a sum of {update.edges} edges, but {taken} of {slots} are in the round (--edges-per-round)"
@@ -50,7 +54,7 @@ def decide(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject | None:
 
 def _decide_closed(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject:
     phase = state.phase
-    if isinstance(phase, Aggregating) and phase.round == update.round:
+    if isinstance(phase, Agreeing | Unmasking | Aggregating) and phase.round == update.round:
         closed: ClosedRound | None = closed_round(phase.collected)
     else:
         closed = next((c for c in state.closed_rounds if c.round == update.round), None)

@@ -86,7 +86,14 @@ class Aggregator:
         self._network = Network("fl-aggregator")
         self._connections = Connections(self._network, broker, settings, self.scope, self.inbox)
         unsealer = unsealer or Unsealer(broker.kit, required=False)
-        self._router = Router(self._connections, self.rejections, unsealer, self.scope, self._rate_limiter)
+        self._router = Router(
+            self._connections,
+            self.rejections,
+            unsealer,
+            self.scope,
+            self._rate_limiter,
+            enrolment=None if broker.kit is None else broker.kit.enrolment_public,
+        )
         self._fence = Fence(self._connections, self.inbox, self.scope, settings.prefix, broker)
         self._disk_pause = DiskPause(self._fence.get, self._dispatch, self._on_pause)
         self._trackers = Trackers() if trackers is None else trackers
@@ -133,6 +140,8 @@ class Aggregator:
             LOG.info("run %s at %s, prefix %s", self.scope.run, self._broker.address, self.settings.prefix)
             if self.attack is not None:
                 LOG.warning("%s; this is a test, and its model is of no use", self.attack)
+            if self.settings.masked and self._broker.kit is None:
+                LOG.warning("updates are masked, but without kits nobody certifies the edges' keys")
             self._connections.connect_updates()
             self._connections.begin_session()
             self._started = time.monotonic()

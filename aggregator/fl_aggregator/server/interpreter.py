@@ -12,6 +12,7 @@ from fl_aggregator.aggregation.validation import InvalidUpdate
 from fl_aggregator.aggregation.worker import AggregationWorker, JobDone
 from fl_aggregator.messaging import translate
 from fl_aggregator.messaging.delays import Delays
+from fl_aggregator.messaging.masked_answers import MaskedAnswers
 from fl_aggregator.messaging.outlet import Outlet
 from fl_aggregator.messaging.publisher import ModelPublisher, StatusPublisher
 from fl_aggregator.messaging.rate_limiter import RateLimiter
@@ -22,11 +23,13 @@ from fl_aggregator.monitoring.views import notices, status
 from fl_aggregator.monitoring.views.round_record import RoundRecord, read_records
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.round.phases import Buffering, buffering_of
+from fl_aggregator.round.closing import announcement_of
+from fl_aggregator.round.phases import Agreeing, Buffering, Unmasking, buffering_of, unmasking_of
 from fl_aggregator.round.state import Run
 from fl_aggregator.server.compaction import JournalCompactor
 from fl_aggregator.server.disk_pause import DiskPause
 from fl_aggregator.server.launch import Launch
+from fl_aggregator.server.masked_rounds import MaskedRounds
 from fl_aggregator.server.resume import RecoveredRun
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.disk_space import raising_disk_full
@@ -62,6 +65,7 @@ class Interpreter:
         rate_limiter: RateLimiter,
         rejections: Rejections,
         delays: Delays,
+        answers: MaskedAnswers,
         disk_pause: DiskPause,
         trackers: Trackers,
         add_event: Callable[[on.Event], None],
@@ -98,6 +102,7 @@ class Interpreter:
             post,
             executor,
         )
+        self.masked = MaskedRounds(outlet, scope, self.worker, answers, disk_pause, clock)
         self.worker.averager.plain_weights = launch.plain_weights
         self.worker.averager.metadata = launch.record.model_metadata
         started = launch.record.started.removesuffix("+00:00") + "Z"
@@ -125,19 +130,25 @@ class Interpreter:
         )
         stored, open_rounds = recovered.stored, recovered.open_rounds
         accepted = {(update.round, update.client) for updates in stored.values() for update in updates}
-        self._directory.spool.delete_except(accepted, open_rounds)
+        unmasking = unmasking_of(recovered.state.phase)
+        opened = {} if unmasking is None else unmasking.opened
+        shares = {(unmasking.round, client) for client in opened} if unmasking is not None else set()
+        self._directory.spool.delete_except(accepted, open_rounds, shares)
         collected, buffering = recovered.open_round, buffering_of(recovered.state.phase)
         if collected is not None:
-            self.worker.begin_round(collected.base, collected.encoding)
+            plan = self.masked.begin(self._selected(announcement_of(collected)))
+            self.worker.begin_round(collected.base, collected.encoding, plan)
             self.status_publisher.begin_round(collected.round)
         elif buffering is not None:
             self._begin_buffering(buffering)
         lost = [
             client for number, updates in stored.items() for client in self.worker.restore(number, updates)
         ]
+        if unmasking is not None:
+            lost += self.worker.restore_shares(unmasking.round, opened)
         for number in sorted(open_rounds - stored.keys()):
             self.worker.uploads.restore(number)
-        return tuple(sorted(lost))
+        return tuple(sorted(set(lost)))
 
     def write(self, action: Callable[[], WriteResultT]) -> WriteResultT:
         """Writes something small into the run directory, and returns the result of ``action``.
@@ -194,6 +205,12 @@ class Interpreter:
             case do.Fold(update=update):
                 self.observer_feed.update_accepted(update)
                 self.worker.fold(effect)
+            case do.PublishClosing():
+                self.masked.ask_to_sign(effect)
+            case do.PublishReveal():
+                self.masked.ask_to_open(effect)
+            case do.KeepShares():
+                self._add_event(self.masked.keep(effect))
             case do.Average() if self._above is not None:
                 self.worker.sum_up(effect, self._above.summed)
             case do.Average():
@@ -231,14 +248,21 @@ class Interpreter:
         match effect.body:
             case do.Admit(examples=int(), awaited=True):  # of a second registration: it can train now
                 self._model_publisher.repeat_to(effect.client, self._clock())
+            case do.Admit(examples=int()):
+                self.masked.registered(effect.client, state)
             case _:
                 pass
 
     def _announce(self, effect: do.AnnounceRound) -> None:
+        message = self._selected(effect)
         if self.status_publisher.begin_round(effect.round):
-            self.worker.begin_round(effect.base, effect.encoding)
+            plan = self.masked.begin(message)
+            self.worker.begin_round(effect.base, effect.encoding, plan)
         self._rate_limiter.refill(effect.cohort)
-        message = translate.selected_message(
+        self._model_publisher.announce(message, effect.cohort, self._clock())
+
+    def _selected(self, effect: do.AnnounceRound) -> m.Selected:
+        return translate.selected_message(
             effect,
             self._settings,
             self._correction,
@@ -247,7 +271,6 @@ class Interpreter:
             self._clock(),
             self._outlet.maximum_packet_size,
         )
-        self._model_publisher.announce(message, effect.cohort, self._clock())
 
     def _begin_buffering(self, phase: Buffering) -> None:
         if not self._buffering:
@@ -272,18 +295,21 @@ class Interpreter:
 
     def due(self) -> float:
         """Returns the run time at which `do_what_is_due` does something; ∞ for never."""
-        return min(self._model_publisher.due(), self.worker.uploads.due())
+        return min(self._model_publisher.due(), self.worker.uploads.due(), self.masked.due())
 
     def do_what_is_due(self, state: Run) -> None:
         """Publishes the open round or tickets again, for the edges that are waited for; grants overdue chunks again."""
         now = self._clock()
+        self.masked.do_what_is_due(state)
         if now >= self._model_publisher.due():
-            self._model_publisher.repeat(status.awaited_clients(state), now)
+            is_unmasked = isinstance(state.phase, Agreeing | Unmasking)
+            self._model_publisher.repeat(() if is_unmasked else status.awaited_clients(state), now)
             self._model_publisher.repeat_tickets(now)
         self.worker.uploads.renew_grants(now)
 
     def _withdraw(self, number: int) -> None:
         self._buffering = False
+        self.masked.end()
         self._model_publisher.withdraw(number)
         self._directory.spool.delete_round(number)
         for update in self.worker.uploads.end_round():

@@ -17,17 +17,20 @@ from fl_aggregator.aggregation.serving import read_mean
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import machine, personalization
-from fl_aggregator.round.closing import announcement_of, average_of
+from fl_aggregator.round.agreeing import reveal_of
+from fl_aggregator.round.closing import announcement_of, average_of, closing_of
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.phases import (
     Aggregating,
+    Agreeing,
     Buffering,
     Collecting,
     Failed,
     Finished,
     Stopped,
+    Unmasking,
     buffering_of,
     collected_round,
 )
@@ -101,7 +104,9 @@ class RecoveredRun:
         """The average that was being made when the aggregator stopped, or null."""
         phase = self.state.phase.resume_phase if isinstance(self.state.phase, Stopped) else self.state.phase
         making = phase.making if isinstance(phase, Buffering) else phase
-        return average_of(self.state, making.collected) if isinstance(making, Aggregating) else None
+        if not isinstance(making, Aggregating):
+            return None
+        return average_of(self.state, making.collected, making.unmasking)
 
     def effects_to_repeat(self, state: Run) -> tuple[do.Effect, ...]:
         """Returns the effects to perform once more, given the state after the resume."""
@@ -111,8 +116,15 @@ class RecoveredRun:
         ]
         effects += personalization.repeated(state)
         effects += self.snapshot.results.values()
-        if isinstance(state.phase, Collecting):
-            effects.append(announcement_of(state.phase))
+        match state.phase:
+            case Collecting():
+                effects.append(announcement_of(state.phase))
+            case Agreeing(collected=collected):
+                effects += [announcement_of(collected), closing_of(state.phase)]
+            case Unmasking(collected=collected):
+                effects += [announcement_of(collected), reveal_of(state.phase)]
+            case _:
+                pass
         if isinstance(state.phase, Buffering):
             tickets = {**state.phase.tickets, **state.phase.away}
             effects += [do.IssueTicket(client, ticket) for client, ticket in tickets.items()]
@@ -314,6 +326,12 @@ def resume_point_text(state: Run) -> str:
     match phase:
         case Collecting():
             return f"{progress}; round {phase.round} is open and has {len(phase.updates)} of {phase.target} updates"
+        case Agreeing():
+            count = f"{len(phase.signatures)} of {phase.masking.threshold} members have signed"
+            return f"{progress}; round {phase.round} is closed; {count} what is summed"
+        case Unmasking():
+            count = f"{len(phase.opened)} of {phase.needed} members have opened"
+            return f"{progress}; round {phase.round} is closed; {count} its sum"
         case Aggregating():
             return f"{progress}; round {phase.round} is closed and will be averaged"
         case Buffering():

@@ -86,6 +86,7 @@ class Runner:
             rate_limiter=rate_limiter,
             rejections=rejections,
             delays=reader.delays,
+            answers=reader.answers,
             disk_pause=disk_pause,
             trackers=trackers,
             add_event=self._events.append,

@@ -7,7 +7,7 @@
 ``append_log``      a file of complete lines
 ``checkpoint``      the last versions of the model, the newest and the best
 ``initial_weights`` what ``--init`` names
-``spool``           accepted updates until they are averaged
+``spool``           accepted updates until they are averaged;  ``opened_shares``: of their masks
 ``spool_format``    the layout of a spooled update
 ``update_content``  the sections of one update
 ``disk_space``      reserves disk space, and reports a full disk

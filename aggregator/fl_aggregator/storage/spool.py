@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from fl_aggregator.configuration.settings import Durability
 from fl_aggregator.storage.disk_space import allocate, raising_disk_full
+from fl_aggregator.storage.opened_shares import SUFFIX, read_shares, write_shares
 from fl_aggregator.storage.spool_format import (
     ChunkTable,
     SpoolFileDamaged,
@@ -30,6 +31,7 @@ from fl_aggregator.storage.spool_format import (
     read_description,
 )
 from fl_aggregator.storage.update_content import UpdateContent
+from fl_shared.masking.unmasking import Opened
 from fl_shared.protocol.topics import CLIENT_PATTERN, NUMBER
 from fl_shared.system.files import (
     delete_temporary_files,
@@ -46,7 +48,7 @@ DIRECTORY: Final = "spool"
 MAX_FREE_BYTES: Final = 16 * 2**20
 """Bytes of unused memory that the pool keeps. It keeps the memory of one update even if that is larger."""
 
-_FILE_NAME: Final = re.compile(rf"{CLIENT_PATTERN}\.(update|[0-9a-f]{{64}}\.part)")
+_FILE_NAME: Final = re.compile(rf"{CLIENT_PATTERN}\.(update|shares|[0-9a-f]{{64}}\.part)")
 
 _DIRECTORY_ENTRY_BYTES: Final = 4096
 """Bytes that a new entry in a directory may need on the disk."""
@@ -235,6 +237,15 @@ class Spool:
         """The data of a stored update, all sections in order. Raises the same errors as `read`."""
         return b"".join(section.data for section in self.read(round_number, client).sections)
 
+    def put_shares(self, round_number: int, client: str, opened: Opened) -> None:
+        """Stores the shares that a member of a masked round has opened. Raises ``OSError``."""
+        if self._durability != "memory":
+            write_shares(self._ensure_folder(round_number), client, opened, sync=self._sync)
+
+    def read_shares(self, round_number: int, client: str, digest: str) -> Opened:
+        """The shares of this digest that were stored. Raises ``SpoolFileDamaged`` and ``OSError``."""
+        return read_shares(self._folder_of(round_number), client, digest)
+
     def partial_uploads(self, round_number: int) -> Iterator[tuple[str, RecoveredUpload]]:
         """The incomplete uploads of a round, each with its client. Deletes files that are damaged."""
         for path in sorted(self._folder_of(round_number).glob("*.part")):
@@ -268,11 +279,16 @@ class Spool:
             with suppress(OSError):  # another update is in it
                 self._folder_of(number).rmdir()
 
-    def delete_except(self, accepted: Collection[tuple[int, str]], open_rounds: Collection[int]) -> None:
+    def delete_except(
+        self,
+        accepted: Collection[tuple[int, str]],
+        open_rounds: Collection[int],
+        opened: Collection[tuple[int, str]] = (),
+    ) -> None:
         """Deletes, at a resume, all updates but those ``accepted``, each by its round and its client.
 
         An update that was written but not journalled was not accepted: its edge sends it again. Incomplete
-        uploads of ``open_rounds`` stay (`partial_uploads`).
+        uploads of ``open_rounds`` stay (`partial_uploads`). Of shares, those that were ``opened`` stay.
         """
         kept = {str(number) for number in (*open_rounds, *(number for number, _ in accepted))}
         for folder in self.path.iterdir():
@@ -282,9 +298,10 @@ class Spool:
                 _delete_folder(folder)
                 continue
             delete_temporary_files(folder)
-            for path in folder.glob("*.update"):
-                if (int(folder.name), path.stem) not in accepted:
-                    path.unlink(missing_ok=True)
+            for suffix, names in ((".update", accepted), (SUFFIX, opened)):
+                for path in folder.glob(f"*{suffix}"):
+                    if (int(folder.name), path.stem) not in names:
+                        path.unlink(missing_ok=True)
 
     @property
     def size(self) -> int:

@@ -65,6 +65,7 @@ from fl_shared.protocol.kinds.model import (
 from fl_shared.protocol.kinds.observation import (
     COLLECTING_PHASES,
     FINAL_PHASES,
+    MASKED_PHASES,
     MAX_HISTORY,
     MAX_REFUSED_NAMED,
     Edges,
@@ -131,6 +132,7 @@ __all__ = [
     "EDGES_METRICS",
     "FINAL_PHASES",
     "LOSS",
+    "MASKED_PHASES",
     "MAX_CHUNK",
     "MAX_CLASSES",
     "MAX_CLIENTS_NAMED",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.round.phases import Aggregating, Buffering, Collecting, Stopped
+from fl_aggregator.round.phases import Aggregating, Buffering, Collecting, Stopped, agreeing_of
 from fl_aggregator.round.roster import Client
 from fl_aggregator.round.state import Run, Summary
 from fl_shared.protocol import messages as m
@@ -69,7 +69,10 @@ def edge_states_of(state: Run, uploading: Collection[str]) -> Iterator[EdgeState
         return
     missing: Mapping[str, str] = {}
     collected = None
-    if isinstance(phase, Aggregating):
+    agreeing = agreeing_of(phase)
+    if agreeing is not None:
+        collected, missing = agreeing.collected, agreeing.missing
+    elif isinstance(phase, Aggregating):
         collected, missing = phase.collected, phase.missing
     elif isinstance(phase, Collecting):
         collected, missing = phase, phase.dropped

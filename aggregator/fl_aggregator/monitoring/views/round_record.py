@@ -96,7 +96,7 @@ class RoundRecord(_Lenient):
     ``edges``: by client, the primary metric of version ``edges_version`` on the edge's own holdout (see `Summary`); in
     a result only the worst. ``personal``: of the last version with ``--personalize``. ``encoding``: of the
     updates' deltas. ``virtual_seconds``, ``real_seconds``: of a run in virtual time, its time at the end of the round,
-    and the real time until then; null in real time.
+    and the real time until then; null in real time. ``masked``: only the sum of the updates was seen.
     """
 
     round: m.Count
@@ -124,6 +124,7 @@ class RoundRecord(_Lenient):
     personal: PersonalScores | None = None
     virtual_seconds: m.Seconds | None = None
     real_seconds: m.Seconds | None = None
+    masked: bool = False
 
     @field_validator("similarity")
     @classmethod
@@ -181,6 +182,7 @@ class RoundRecord(_Lenient):
             personal=personal_scores(summary.personal),
             virtual_seconds=None if times is None else round(times[0], 6),
             real_seconds=None if times is None else round(times[1], 3),
+            masked=summary.masked,
         )
 
     @classmethod
@@ -208,6 +210,7 @@ class RoundRecord(_Lenient):
             confusion=None,
             seconds={"total": result.seconds},
             edges=dict(result.worst_edges),
+            masked=result.masked,
             bytes=Traffic.model_construct(up=result.bytes_up, down=result.bytes_down),
         )
 
@@ -228,6 +231,7 @@ class RoundRecord(_Lenient):
             split=self.split,
             outliers={} if self.similarity is None else _first(self.similarity.outliers),
             worst_edges=self.worst_edges,
+            masked=self.masked,
             bytes_up=self.bytes.up,
             bytes_down=self.bytes.down,
             seconds=self.duration,

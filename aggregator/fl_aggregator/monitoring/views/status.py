@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from fl_aggregator.round.phases import Aggregating, Buffering, Collecting, Evaluating, Selecting
+from fl_aggregator.round.phases import (
+    Aggregating,
+    Agreeing,
+    Buffering,
+    Collecting,
+    Evaluating,
+    Selecting,
+    Unmasking,
+)
 from fl_aggregator.round.state import Run
 from fl_aggregator.round.summary import pace_metrics
 from fl_shared.protocol import codec
@@ -19,10 +27,17 @@ MAX_PAUSE_REASON: Final = 200
 
 
 def progress(state: Run) -> tuple[int, int]:
-    """(have, need): updates in the open round, or if none is open, edges that could be selected."""
+    """(have, need): updates in the open round, or signatures or shares of its members if its updates are masked.
+
+    If none is open, edges that could be selected.
+    """
     phase = state.phase
     if isinstance(phase, Collecting):
         return len(phase.updates), phase.target
+    if isinstance(phase, Agreeing):
+        return len(phase.signatures), phase.masking.threshold
+    if isinstance(phase, Unmasking):
+        return len(phase.opened), phase.needed
     if isinstance(phase, Aggregating):
         return len(phase.collected.updates), phase.collected.target
     settings = state.settings
@@ -33,10 +48,14 @@ def progress(state: Run) -> tuple[int, int]:
 
 
 def awaited_clients(state: Run) -> tuple[str, ...]:
-    """The edges whose updates the open round still waits for, or that are at work, in natural order."""
+    """The edges whose updates or answers the open round still waits for, or that are at work, in natural order."""
     match state.phase:
         case Collecting(awaited=names) | Buffering(tickets=names):
             return tuple(natural_order(names))
+        case Agreeing(masking=masking, signatures=answered):
+            return tuple(natural_order(masking.keys.keys() - answered.keys()))
+        case Unmasking(agreeing=agreeing, opened=answered):
+            return tuple(natural_order(agreeing.masking.keys.keys() - answered.keys()))
         case _:
             return ()
 
@@ -45,7 +64,7 @@ def seconds_left(state: Run, now: float) -> float | None:
     """Seconds until the deadline of the present phase, null if the phase has none. ``now``: run time."""
     phase = state.phase
     match phase:
-        case Collecting(deadline=deadline):
+        case Collecting(deadline=deadline) | Agreeing(deadline=deadline) | Unmasking(deadline=deadline):
             remaining = deadline - now
         case Selecting(since=since):
             remaining = since + state.settings.wait - now
@@ -124,6 +143,10 @@ def missing_message(state: Run, scope: EnvelopeSource, now: float) -> m.Missing 
     match phase:
         case Collecting():
             asked = dict.fromkeys(phase.awaited, phase.opened)
+        case Agreeing():
+            asked = dict.fromkeys(awaited_clients(state), phase.closed)
+        case Unmasking():
+            asked = dict.fromkeys(awaited_clients(state), phase.since)
         case Buffering():
             asked = {name: ticket.issued for name, ticket in {**phase.tickets, **phase.away}.items()}
         case _:

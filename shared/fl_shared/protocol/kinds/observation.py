@@ -28,10 +28,13 @@ from fl_shared.protocol.kinds.metric import DeclaredMetrics, MetricDeclaration
 MAX_REFUSED_NAMED: Final = 3
 """The most clients that a status names in ``refused``."""
 Phase = Literal[
-    "selecting", "collecting", "aggregating", "buffering", "evaluating", "finished", "failed", "interrupted"
+    "selecting", "collecting", "agreeing", "unmasking", "aggregating", "buffering", "evaluating", "finished", "failed",
+    "interrupted",
 ]  # fmt: skip
 COLLECTING_PHASES: Final[tuple[Phase, ...]] = ("collecting", "buffering")
 """The phases in which updates are awaited."""
+MASKED_PHASES: Final[tuple[Phase, ...]] = ("agreeing", "unmasking")
+"""The phases in which the members of a masked round sign what is summed, and unmask it."""
 FINAL_PHASES: Final[tuple[Phase, ...]] = ("finished", "failed", "interrupted")
 """The phases that the last status of a run may have."""
 

@@ -1,0 +1,83 @@
+"""Events of rounds whose updates are masked. What a member has signed or opened was checked before it is an event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fl_shared.protocol.messages import DeclineReason
+
+
+@dataclass(frozen=True, slots=True)
+class Tallies:
+    """What a masked round has summed besides the changes of weights.
+
+    ``examples`` and ``holdout``: how many all edges trained and measured on. The others are sums over examples, those
+    of ``train_loss`` in training, the others on the holdouts, before training (of the base) and after it.
+    """
+
+    examples: int
+    holdout: int
+    train_loss: float
+    before_loss: float
+    before_primary: float
+    after_loss: float
+    after_primary: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreed:
+    """A member has signed the set of updates that is to be summed; ``signature``: base64url."""
+
+    now: float
+    client: str
+    round: int
+    closing: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declined:
+    """A member does not sign or open the set, and says why."""
+
+    now: float
+    client: str
+    round: int
+    reason: DeclineReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharesArrived:
+    """A member has opened its shares of the masks; ``digest``: of the shares. ``payload`` is the message."""
+
+    now: float
+    client: str
+    session: str
+    round: int
+    digest: str
+    payload: object = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharesKept:
+    """The shares that a member has opened are in the spool."""
+
+    now: float
+    client: str
+    session: str
+    round: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmaskFailed:
+    """The sum of a round stays masked. ``client``: who made it so, null if that is not known.
+
+    ``final``: more shares would not help.
+    """
+
+    now: float
+    round: int
+    client: str | None
+    detail: str
+    final: bool = False

@@ -1,0 +1,95 @@
+"""A masked round whose set is signed: its members open their shares, with which the sum is unmasked. Pure.
+
+If the sum cannot be unmasked, because some shares are wrong, it is tried again with those of more members, until the
+deadline. Who is found to have sent wrong ones twice takes no more part in the run.
+"""
+
+from __future__ import annotations
+
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
+from fl_aggregator.round.closing import abandon, average_of
+from fl_aggregator.round.effects import Transition
+from fl_aggregator.round.phases import Aggregating, Unmasking, unmasking_of
+from fl_aggregator.round.state import Run
+from fl_shared.system.frozen import replace
+
+
+def take(state: Run, event: on.SharesArrived) -> Transition:
+    """Has a member's shares kept, or repeats the answer."""
+    phase = unmasking_of(state.phase)
+    if phase is None or phase.round != event.round or not _is_member(phase, event.client):
+        return state, ()
+    if event.client in phase.opened:
+        return state, (do.SendReply(event.client, event.session, do.Accept(event.round, event.digest)),)
+    return state, (do.KeepShares(event.client, event.session, event.round, event.digest, event.payload),)
+
+
+def keep(state: Run, event: on.SharesKept) -> Transition:
+    """Counts the shares of a member; with enough of them, the sum is unmasked, and averaged."""
+    phase = unmasking_of(state.phase)
+    if phase is None or phase.round != event.round:
+        return state, ()
+    reply = do.SendReply(event.client, event.session, do.Accept(event.round, event.digest))
+    if event.client in phase.opened:
+        return state, (reply,)
+    phase = replace(phase, opened={**phase.opened, event.client: event.digest})
+    if isinstance(state.phase, Aggregating):  # in reserve
+        return replace(state, phase=replace(state.phase, unmasking=phase)), (reply,)
+    state, effects = _unmask(replace(state, phase=phase), phase, event.now)
+    return state, (reply, *effects)
+
+
+def _unmask(state: Run, phase: Unmasking, now: float) -> Transition:
+    if len(phase.opened) < phase.needed:
+        return state, ()
+    agreeing, needed = phase.agreeing, replace(phase, needed=len(phase.opened))
+    aggregating = Aggregating(
+        collected=agreeing.collected,
+        closed=agreeing.closed,
+        missing=agreeing.missing,
+        unmasking=needed,
+        unmasked=now,
+    )
+    return replace(state, phase=aggregating), (average_of(state, agreeing.collected, needed),)
+
+
+def fail(state: Run, event: on.UnmaskFailed) -> Transition:
+    """Unmasks again with the shares of more members; abandons the round if that would not help, or none is left."""
+    phase = state.phase
+    if not isinstance(phase, Aggregating) or phase.unmasking is None or phase.round != event.round:
+        return state, ()
+    state = _blame(state, event)
+    unmasking = phase.unmasking
+    failed = replace(unmasking, needed=unmasking.needed + 1, failures=(*unmasking.failures, event.detail))
+    left = len(unmasking.agreeing.masking.keys) - unmasking.needed
+    if event.final or left <= 0:
+        return abandon(state, phase.collected, event.now, _failure_text(failed))
+    return _unmask(replace(state, phase=failed), failed, event.now)
+
+
+def _blame(state: Run, event: on.UnmaskFailed) -> Run:
+    if event.client is None:
+        return state
+    count = state.misled.get(event.client, 0) + 1
+    state = replace(state, misled={**state.misled, event.client: count})
+    client, why = state.roster.get(event.client), state.misled_text(event.client)
+    if why is None or client is None:
+        return state
+    return replace(state, roster=state.roster.with_client(event.client, replace(client, unable=why)))
+
+
+def advance(state: Run, phase: Unmasking, now: float) -> Transition:
+    """Abandons the round at the deadline."""
+    if now < phase.deadline:
+        return state, ()
+    return abandon(state, phase.collected, now, _failure_text(phase))
+
+
+def _failure_text(phase: Unmasking) -> str:
+    count = f"only {len(phase.opened)} of {phase.needed} members opened the sum; the updates stay masked"
+    return f"the sum could not be unmasked: {phase.failures[-1]}" if phase.failures else count
+
+
+def _is_member(phase: Unmasking, client: str) -> bool:
+    return client in phase.agreeing.masking.keys
