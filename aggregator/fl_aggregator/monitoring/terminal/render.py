@@ -130,6 +130,8 @@ def _phase_text(snapshot: Snapshot) -> str:
     status, counts = snapshot.status, snapshot.open_round_counts
     if status.phase == "selecting":
         return f"{status.have} of {status.need} edges ready"
+    if status.phase in m.MASKED_PHASES:
+        return f"{status.have} of {status.need} {text.MASKED_ANSWERS[status.phase]}"
     if status.phase not in m.COLLECTING_PHASES:
         return status.phase
     phrases = [f"{status.have} of {status.need} in"]

@@ -64,6 +64,8 @@ def round_line(record: RoundRecord, rounds: int) -> str:
         f"{scores_text(record.primary, row.metrics, row.split)}, {duration_text(row.seconds)}{record.clock_text}, "
         f"{size_text(row.bytes_up)} up, {size_text(row.bytes_down)} down"
     )
+    if record.masked:
+        line += ", masked"
     if "staleness_mean" in row.metrics:
         line += (
             f", staleness {row.metrics['staleness_mean']:.2g} (at most {row.metrics['staleness_max']:.0f})"
@@ -88,6 +90,10 @@ def missing_text(record: RoundRecord, limit: int = 10) -> str:
     return names_of(list(record.missing.items())[:limit], len(record.missing))
 
 
+MASKED_ANSWERS: Final = {"agreeing": "have signed what is summed", "unmasking": "have opened the sum"}
+"""What the members of a masked round have done, by phase."""
+
+
 def progress_line(snapshot: Snapshot) -> str:
     """The phase of the run and its progress, in one line."""
     status = snapshot.status
@@ -105,6 +111,12 @@ def progress_line(snapshot: Snapshot) -> str:
         if status.missing:
             names = f"{', '.join(status.missing)}{'' if len(status.missing) < 10 else ' …'}"
             phrases.append(f"waiting for {names}" if status.phase == "collecting" else f"at work: {names}")
+    elif status.phase in m.MASKED_PHASES:
+        phrases.append(f"{status.have} of {status.need} {MASKED_ANSWERS[status.phase]}")
+        if status.missing:
+            phrases.append(
+                f"waiting for {', '.join(status.missing)}{'' if len(status.missing) < 10 else ' …'}"
+            )
     if status.seconds_left is not None and status.paused is None:
         phrases.append(f"at most {duration_text(status.seconds_left)} left")
     return ", ".join(phrases)

@@ -29,6 +29,8 @@ MAX_REPORT_ROWS: Final = 1000
 PHASE_LABELS: Final = {
     "selecting": "select",
     "collecting": "collect",
+    "agreeing": "agree",
+    "unmasking": "unmask",
     "aggregating": "average",
     "buffering": "buffer",
     "evaluating": "evaluate",

@@ -165,11 +165,12 @@ class Federation {
       this.worst_ = result;
       this.changed("status");
     }
+    this.masked = result.masked === true;
     const missing = result.missing.size === 0 ? "" : `; missing: ${Format.names([...result.missing].map(([name, why]) => `${name} (${why})`), 3)}`;
     const unlike = result.outliers?.size ? `; unlike the others: ${Format.names([...result.outliers].map(([name, why]) => `${name} (${why})`), 3)}` : "";
     const reached = Federation.reached(result);
     const text = result.outcome === "committed"
-      ? `Round ${result.round}: version ${result.version} from ${Format.plural(result.participants.length, "update")} in ${Format.seconds(result.seconds)}${reached}${missing}${unlike}`
+      ? `Round ${result.round}: version ${result.version} from ${result.masked ? "the sum of " : ""}${Format.plural(result.participants.length, result.masked ? "masked update" : "update")} in ${Format.seconds(result.seconds)}${reached}${missing}${unlike}`
       : `Round ${result.round} was abandoned: ${result.reason ?? "no reason given"}${missing}`;
     const tone = result.outcome === "abandoned" ? "bad" : result.missing.size || unlike ? "warn" : "good";
     this.happened({ key: `result/${result.run}/${result.incarnation}/${result.round}`, at: retained ? null : now, tone, text, order: result.round });

@@ -10,7 +10,7 @@ const Messages = (() => {
   const MAX_TEXT_BYTES = 65_536;
   const MAX_LONG_BYTES = 2 * 2 ** 20;
   const STATES = ["present", "offline", "selected", "training", "uploading", "in", "missing"];
-  const PHASES = ["selecting", "collecting", "aggregating", "buffering", "evaluating", "finished", "failed", "interrupted"];
+  const PHASES = ["selecting", "collecting", "agreeing", "unmasking", "aggregating", "buffering", "evaluating", "finished", "failed", "interrupted"];
 
   /** @template T @typedef {(value: unknown) => T} Reader returns the value, or throws Junk */
 
@@ -100,7 +100,7 @@ const Messages = (() => {
       ...scope, round: count, outcome: oneOf(["committed", "abandoned"]), reason: nullable(text(1000)),
       version: nullable(count), participants: list(token, 20_000), missing: record(token, text(1000), 20_000),
       metrics, primary: nullable(metric), split, seconds, outliers: nullable(record(token, text(1000), 20)),
-      worst_edges: nullable(record(token, number, 3)),
+      worst_edges: nullable(record(token, number, 3)), masked: nullable(boolean),
     }),
     refused: shape({ ...scope, client: token, reason: text(64), detail: text(1000) }),
     rejected: shape({ ...scope, client: token, round: count, reason: text(64), detail: text(1000) }),

@@ -3,7 +3,10 @@
 /** The head of the page: the name of the run, its progress and its numbers. */
 const Overview = (() => {
   const { byId, make, say } = Elements;
-  const STAGES = ["selecting", "collecting", "aggregating", "buffering", "evaluating"];
+  const STAGES = ["selecting", "collecting", "agreeing", "unmasking", "aggregating", "buffering", "evaluating"];
+  /** The phases of a masked round in which its edges answer, and what is counted then. */
+  const ANSWERS = { agreeing: "Signatures", unmasking: "Shares" };
+  const MASKED = Object.keys(ANSWERS);
   const MAX_SEGMENTS = 60;
 
   /** @param {Federation} federation */
@@ -89,6 +92,7 @@ const Overview = (() => {
     const asynchronous = status?.phase === "buffering" || Boolean(columns?.metrics.has("staleness_mean"));
     for (const stage of byId("stages").children) {
       if (stage.dataset.stage === "buffering") stage.hidden = !asynchronous;
+      if (MASKED.includes(stage.dataset.stage)) stage.hidden = !federation.masked && !MASKED.includes(status?.phase ?? "");
       if (["collecting", "aggregating"].includes(stage.dataset.stage)) stage.hidden = asynchronous;
       const current = stage.dataset.stage === status?.phase;
       if (current) stage.setAttribute("aria-current", "step");
@@ -109,7 +113,7 @@ const Overview = (() => {
     const open = status && !federation.over && status.phase === "collecting";
     // Before a round, the numbers count edges; after the run, they have no meaning.
     const counted = status && !federation.over && status.phase !== "evaluating";
-    say(byId("f-updates-name"), status?.phase === "selecting" ? "Edges ready" : "Updates in");
+    say(byId("f-updates-name"), status?.phase === "selecting" ? "Edges ready" : ANSWERS[status?.phase] ?? "Updates in");
     say(byId("f-updates"), counted ? `${Format.count(status.have)} of ${Format.count(status.need)}` : Format.DASH);
     byId("f-updates-bar").value = counted && status.need > 0 ? Math.min(status.have / status.need, 1) : 0;
     let present = 0;
