@@ -54,7 +54,7 @@ def test_a_masked_update_is_what_the_protocol_says(bits: int, own: int, seed: in
     size = 4 if bits == 32 else 8
     expected = [int(one) for one in integers]
     for index, member in enumerate(plan.members):
-        pair = pair_secret(plan.digest, keys_of(client).mask, member.mask)
+        pair = pair_secret(plan.digest, client, keys_of(client).mask, member)
         key = fixed_random("x")(16) if index == own else mask_seed(pair)
         stream = Cipher(algorithms.AES128(key), modes.CTR(bytes(16))).encryptor().update(bytes(size * VALUES))
         sign = 1 if index >= own else -1

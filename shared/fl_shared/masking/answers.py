@@ -74,14 +74,14 @@ def open_shares(
     found = signers(plan, digest, signatures)
     if len(found) < plan.threshold:
         raise Declined("wrong-signatures", f"{len(found)} valid signatures, expected {plan.threshold}")
-    own, count = plan.index(client), len(plan.members)
+    count = len(plan.members)
     lost = [index for index, other in enumerate(plan.clients) if other not in reveal.included]
     shares, unopened = [], []
     for sender, body in sorted(reveal.included.items()):
         member = plan.members[plan.index(sender)]
         given = packages.get(sender, b"")
         salt, package = given[:SALT], given[SALT:]
-        key = share_key(pair_secret(plan.digest, keys.mask, member.mask), salt, sender, plan.clients[own])
+        key = share_key(pair_secret(plan.digest, client, keys.mask, member), salt, sender, client)
         content = open_package(key, plan.digest, bytes.fromhex(body), package)
         if content is None or len(package) != package_size(count):
             unopened.append(sender)

@@ -56,7 +56,7 @@ def mask_update(
             f"shapes {integers.shape} and {tallies.shape}, expected {(plan.values,)} and {(TALLIES,)}"
         )
     own = plan.index(client)
-    pairs = [pair_secret(plan.digest, keys.mask, member.mask) for member in plan.members]
+    pairs = [pair_secret(plan.digest, client, keys.mask, member) for member in plan.members]
     seeds = [mask_seed(pair) for pair in pairs]
     seeds[own] = random(SEED)
     masks = [(seed, 1 if index >= own else -1) for index, seed in enumerate(seeds)]

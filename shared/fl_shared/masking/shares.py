@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from fl_shared.masking.plan import Plan
+from fl_shared.masking.plan import Member, Plan
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 
 SEED: Final = 16
@@ -49,10 +49,14 @@ def shares_manifest(members: int) -> Manifest:
     return Manifest(arrays=(ArraySpec(name="shares", shape=(shares_size(members),)),))
 
 
-def pair_secret(plan_digest: bytes, private: X25519PrivateKey, public: bytes) -> bytes:
-    """What two members have in common, 32 bytes, from the private key of one and the public one of the other."""
-    product = private.exchange(X25519PublicKey.from_public_bytes(public))
-    return hmac.digest(plan_digest, _PAIR + product, "sha256")
+def pair_secret(plan_digest: bytes, client: str, private: X25519PrivateKey, other: Member) -> bytes:
+    """What ``client``, whose private key this is, and ``other`` have in common, 32 bytes.
+
+    Their names are in it: other public keys than that of ``other`` have the same product (RFC 7748, section 7), so a
+    member could else have the secrets of two others for its own, and have them opened by getting lost.
+    """
+    product = private.exchange(X25519PublicKey.from_public_bytes(other.mask))
+    return hmac.digest(plan_digest, _PAIR + _names(client, other.client) + product, "sha256")
 
 
 def mask_seed(pair: bytes) -> bytes:
@@ -71,8 +75,12 @@ def _expanded(key: bytes, info: bytes) -> bytes:
 
 def commitment(plan_digest: bytes, client: str, other: str, seed: bytes) -> bytes:
     """The commitment to a seed, 32 bytes; both members of a pair make the same."""
+    return hashlib.sha256(_SEED + plan_digest + _names(client, other) + seed).digest()
+
+
+def _names(client: str, other: str) -> bytes:
     first, second = sorted((client, other))
-    return hashlib.sha256(_SEED + plan_digest + f"{first}\0{second}\0".encode() + seed).digest()
+    return f"{first}\0{second}\0".encode()
 
 
 def body_of(plan_digest: bytes, salt: bytes, commitments: bytes, sections: Mapping[str, bytes]) -> bytes:

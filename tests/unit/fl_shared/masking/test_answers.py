@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from fl_shared.masking.answers import Declined, open_shares, sign_closing, signers
-from fl_shared.masking.plan import CLOSING
+from fl_shared.masking.plan import CLOSING, Member
 from fl_shared.masking.run_keys import is_signature
-from tests.support.masked_rounds import MaskedRound, Named, keys_of, plan_with
+from fl_shared.masking.shares import pair_secret
+from tests.support.masked_rounds import MaskedRound, Named, keys_of, member_of, plan_with
 
 CLIENTS = ("a", "b", "c", "d", "e")  # 1 colluder, so the threshold is 4
 HERE = CLIENTS[:4]
@@ -141,3 +143,14 @@ def test_a_package_belongs_to_its_plan_its_update_and_its_holder() -> None:
     ):
         found = open_shares(made.plan, "a", keys_of("a"), named, given, packages)
         assert found.unopened == unopened
+
+
+def test_10_6_keys_with_the_same_products_give_other_seeds() -> None:
+    """u and 1/u differ by a point of order 2, which no private key sees (RFC 7748, sections 5 and 7)."""
+    own, victim = keys_of("a").mask, member_of("b")
+    twin = pow(int.from_bytes(victim.mask, "little"), -1, 2**255 - 19).to_bytes(32, "little")
+    products = [own.exchange(X25519PublicKey.from_public_bytes(key)) for key in (victim.mask, twin)]
+    assert products[0] == products[1]
+    plan = plan_with(CLIENTS, members=(*map(member_of, CLIENTS[:4]), Member("e", twin, member_of("e").agree)))
+    secrets = [pair_secret(plan.digest, "a", own, other) for other in plan.members]
+    assert len(set(secrets)) == len(secrets)

@@ -24,7 +24,7 @@ CLIENTS = ("a", "b", "c", "d")
 def found() -> dict[str, Any]:
     """All values, as this program computes them."""
     plan = plan_with(CLIENTS)
-    pair = pair_secret(plan.digest, keys_of("a").mask, keys_of("b").public.mask)
+    pair = pair_secret(plan.digest, "a", keys_of("a").mask, plan.members[1])
     seed = mask_seed(pair)
     stream = np.zeros(4, "<u8")
     add_masks(stream, [(seed, 1)], 0)
