@@ -149,7 +149,7 @@ class SessionScript:
         if what == "loaded":
             holdout = int(named.get("holdout", "10"))
             return events.PartitionLoaded(
-                self.now, job, int(named.get("examples", "40")), holdout, "c" * 64, (ACCURACY,)
+                self.now, job, int(named.get("examples", "40")), holdout, "c" * 64, (ACCURACY,), values=4
             )
         if what == "fetched":
             return events.Fetched(self.now, job)

@@ -182,6 +182,7 @@ def partition_loaded(session: Session, event: PartitionLoaded) -> Transition:
         event.manifest,
         event.metrics,
         event.abilities,
+        event.values,
     )
     notice = LogNotice(
         f"loaded partition {state.partition.index}: {event.examples} examples, {event.holdout} held out"

@@ -91,7 +91,7 @@ def test_10_8_a_signature_is_repeated_until_the_reveal() -> None:
         assert due is not None
         assert 5 <= due - script.now <= 30
         assert script.texts(f"time {due - script.now - 0.01}") == []
-    assert script.texts("reveal 1 of=7,8") == ["open round=1 included=7,8 values=0"]
+    assert script.texts("reveal 1 of=7,8") == ["open round=1 included=7,8 values=4"]
     assert sent(script.do("time 31")) == [], "it has not worked out what it opens"
 
 
@@ -153,7 +153,7 @@ def test_an_edge_asked_by_a_resumed_aggregator_sends_the_same_answer_again() -> 
 
 def test_another_set_of_the_round_is_worked_out_anew() -> None:
     script = member("closing 1 of=7,8", "signed")
-    assert script.texts("closing 1 of=7,9") == ["sign round=1 included=7,9 values=0"]
+    assert script.texts("closing 1 of=7,9") == ["sign round=1 included=7,9 values=4"]
     [declined] = sent(script.do("declined another-set"))
     assert isinstance(declined, m.Declined)
     assert (declined.reason, declined.round) == ("another-set", 1)
