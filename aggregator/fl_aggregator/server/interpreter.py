@@ -110,6 +110,7 @@ class Interpreter:
         self.status_publisher = StatusPublisher(outlet, scope, self.observer_feed, launch.record.attack)
         self._model_publisher = ModelPublisher(outlet, scope, settings.task_spec, settings.chunk)
         self.compactor = JournalCompactor(launch.directory, launch.snapshot)
+        self._stale_notices = notices.StaleNotices()
 
     def restore(self, recovered: RecoveredRun) -> tuple[str, ...]:
         """Restores models, history and the open round of a run that is resumed.
@@ -224,6 +225,7 @@ class Interpreter:
                 self._model_publisher.ask_for_personal(self._settings.personal_training(model.version))
             case do.PublishResult(summary=summary):
                 notices.log_single_class(summary)
+                self._stale_notices.log(summary)
                 self._rejections.close_round(summary.round)
                 if self._real_clock is not None:
                     self._ended_at.setdefault(summary.round, (self._clock(), self._real_clock()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -25,6 +26,8 @@ MIN_NOTICE_INTERVAL: Final = 3.0
 MAX_NAMED_IN_NOTICE: Final = 10
 MAX_REFUSED: Final = 100
 MAX_NAMED_REASONS: Final = 5
+STALE_IN_A_ROW: Final = 3
+"""Updates of an edge that were too stale, one after the other, of which a line warns."""
 
 
 class WaitingNotices:
@@ -256,6 +259,34 @@ def log_single_class(summary: Summary) -> None:
             summary.model.version,
             predicted[0],
         )
+
+
+class StaleNotices:
+    """Warns of edges in an asynchronous run whose updates never count, as they are too stale."""
+
+    def __init__(self) -> None:
+        self._round = 0
+        self._refused: Counter[str] = Counter()
+        """How many tickets of an edge have ended so since its last update that counted."""
+
+    def log(self, summary: Summary) -> None:
+        """Logs, once of each edge, that this round has ended the last of `STALE_IN_A_ROW` tickets that were stale."""
+        if summary.round <= self._round:  # the result is published again, with an evaluation
+            return
+        self._round = summary.round
+        for name in summary.participants:
+            self._refused.pop(name, None)
+        stale = {name: why for name, why in summary.missing.items() if why.startswith("stale: ")}
+        self._refused.update(list(stale))
+        named = natural_order(name for name in stale if self._refused[name] == STALE_IN_A_ROW)
+        if named:
+            LOG.warning(
+                "the last %d updates of edges %s were all too old to count (%s): what only they have is not learned; "
+                "raise --max-staleness, or --buffer for fewer versions",
+                STALE_IN_A_ROW,
+                names_text(named, MAX_NAMED_IN_NOTICE),
+                stale[named[0]],
+            )
 
 
 def _round_consequence(client: str, state: Run) -> str:

@@ -101,3 +101,20 @@ def test_nothing_is_said_while_no_edge_has_declined() -> None:
     assert waiting.observe_declined(playbook.state, 5.0) is None
     playbook.play("join 0", "join 1", "load 0", "load 1")
     assert waiting.observe_declined(playbook.state, 50.0) is None
+
+
+def test_an_edge_of_which_an_update_counts_now_and_then_is_not_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stale = {"7": "stale: 11 versions, at most 10 count (--max-staleness)", "8": "offline: for 3.0 s"}
+    seen = notices.StaleNotices()
+    for number in (1, 2, 2, 2):
+        seen.log(round_summary(number, missing=stale))
+    seen.log(round_summary(3, participants=("7",)))
+    for number in (4, 5):
+        seen.log(round_summary(number, missing=stale))
+    assert caplog.messages == []
+    for number in (6, 7):
+        seen.log(round_summary(number, missing=stale))
+    (line,) = caplog.messages
+    assert "updates of edges 7 were" in line

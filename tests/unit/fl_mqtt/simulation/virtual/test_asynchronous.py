@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,20 @@ def test_a_slow_edge_delays_nobody(tmp_path: Path) -> None:
     federation = Federation(tmp_path / "run", SETTINGS, device=with_a_slow_edge)
     finish(federation)
     assert federation.world.now < 10.0, "it needs 10 s for one training"
+
+
+def test_an_edge_whose_updates_never_count_is_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = SETTINGS.model_copy(update={"rounds": 60, "max_staleness": 2})
+    federation = Federation(tmp_path / "run", settings, device=with_a_slow_edge)
+    with caplog.at_level(logging.WARNING):
+        finish(federation)
+    (line,) = (one for one in caplog.messages if "too old" in one)
+    assert line == (
+        "the last 3 updates of edges 3 were all too old to count (stale: 3 versions, at most 2 count "
+        "(--max-staleness)): what only they have is not learned; raise --max-staleness, or --buffer for fewer versions"
+    )
 
 
 @pytest.mark.parametrize("first", range(4))
