@@ -17,8 +17,9 @@ from fl_edge.session import effects, events, machine
 from fl_edge.session.state import Session
 from fl_edge.storage.run_keys_file import RunKeysFile
 from fl_shared.masking.answers import sign_closing
-from fl_shared.masking.masked_update import TALLIES, mask_update
+from fl_shared.masking.masked_update import mask_update
 from fl_shared.masking.run_keys import RunKeys
+from fl_shared.masking.tallies import TALLIES
 from fl_shared.protocol import messages as m
 from tests.support.masked_edges import RUN, MaskedEdges
 from tests.support.session_script import CLIENT, EDGE, SessionScript

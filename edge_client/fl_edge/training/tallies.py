@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from fl_edge.training.executor import TrainedUpdate
-from fl_shared.masking.masked_update import TALLIES
+from fl_shared.masking.tallies import TALLIES
 from fl_shared.protocol.messages import LOSS
 from fl_shared.tensors.encodings.integers import Int64s
 

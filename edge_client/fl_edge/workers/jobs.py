@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from fl_shared.masking.masked_update import TALLIES, TALLY_BITS
+from fl_shared.masking.tallies import TALLIES, TALLY_BITS
 from fl_shared.protocol.messages import (
     Confusion,
     Correction,

@@ -16,8 +16,9 @@ from fl_edge.session.masking import Trust
 from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.work import Signature
 from fl_edge.storage.run_keys_file import FILE_NAME, RunKeysFile
-from fl_shared.masking.masked_update import TALLIES, MaskedSections, mask_update
+from fl_shared.masking.masked_update import MaskedSections, mask_update
 from fl_shared.masking.run_keys import MemberCredential, voucher_bytes
+from fl_shared.masking.tallies import TALLIES
 from fl_shared.masking.unmasking import opened_size
 from fl_shared.protocol import messages as m
 from tests.support.masked_edges import RUN, MaskedEdges, reason_of, shares_of
