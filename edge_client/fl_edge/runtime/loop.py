@@ -25,6 +25,7 @@ from fl_edge.runtime.predictors import Predictors
 from fl_edge.runtime.router import Router
 from fl_edge.runtime.schedule import Schedule
 from fl_edge.session import effects, events, machine
+from fl_edge.session.masking import UnacceptablePlan
 from fl_edge.storage.update_store import UpdateWriter
 from fl_edge.workers.jobs import JobResult
 from fl_shared.errors import INTERRUPTED
@@ -286,7 +287,12 @@ class Runtime:
                 self._fetch(edge, effect, now)
             case effects.Train(job=job, selected=selected):
                 base, *companions = [None] if selected.base is None else self._take_models(edge, job)
-                own, masking = edge.own_state.current(), edge.member.masking(selected)
+                try:
+                    masking = edge.member.masking(selected, None if base is None else base.weights.manifest)
+                except UnacceptablePlan as error:
+                    self._add_event(edge, events.JobFailed(now, job, str(error)))
+                    return
+                own = edge.own_state.current()
                 self._dispatcher.train(client, effect, base, [one for one in companions if one], own, masking)
             case effects.Evaluate(job=job, run=run):
                 model = self._take_models(edge, job)[0]

@@ -14,9 +14,10 @@ from fl_edge.session.work import Answer, Refusal, Shares, Signature
 from fl_edge.storage.run_keys_file import RunKeysFile
 from fl_edge.workers.jobs import Masking
 from fl_shared.masking.answers import Declined, open_shares, sign_closing
-from fl_shared.masking.plan import CLOSING
-from fl_shared.masking.run_keys import MemberCredential
+from fl_shared.masking.plan import CLOSING, Plan
+from fl_shared.masking.run_keys import MemberCredential, RunKeys
 from fl_shared.protocol import messages as m
+from fl_shared.tensors.manifest import Manifest
 
 MAX_DETAIL = 1000
 """The longest text that says why the edge does not sign or open, in characters."""
@@ -59,13 +60,31 @@ class MaskedMember:
         """See `effects.DropRunKeys`."""
         self._file.drop()
 
-    def masking(self, selected: m.Selected) -> Masking | None:
-        """What a worker needs in order to mask an update of this round; null if the round is not masked."""
-        keys = None if selected.masked is None else self._file.keys(selected.run)
-        if keys is None:
+    def masking(self, selected: m.Selected, manifest: Manifest | None) -> Masking | None:
+        """What a worker needs in order to mask an update of this round; null if the round is not masked.
+
+        ``manifest``: the base's; null without one. On return the plan is on the disk. Raises `UnacceptablePlan`.
+        """
+        if selected.masked is None:
             return None
+        if manifest is None:
+            raise UnacceptablePlan(
+                "wrong-plan", f"round {selected.round} makes first weights, which are not masked"
+            )
+        keys = self._keys(selected.run)
+        plan = self._plan(selected, manifest.digest, manifest.values, keys)
+        self._commit(plan)
         mask, agree = keys.private_bytes()
         return Masking(selected, mask, agree, self._trust.enrolment)
+
+    def _keys(self, run: str) -> RunKeys:
+        keys = self._file.keys(run)
+        if keys is None:
+            raise UnacceptablePlan("no-keys", f"edge {self._client} has no keys of run {run} any more")
+        return keys
+
+    def _plan(self, selected: m.Selected, manifest: str, values: int, keys: RunKeys) -> Plan:
+        return checked_plan(selected, manifest, values, self._client, keys, self._trust, self._clock())
 
     def answer(self, effect: effects.WorkOutAnswer, now: float) -> events.Answered:
         """See `effects.WorkOutAnswer`."""
@@ -80,12 +99,8 @@ class MaskedMember:
 
     def _answer(self, effect: effects.WorkOutAnswer, closing: str) -> Answer:
         asked, selected, client = effect.asked, effect.selected, self._client
-        keys = self._file.keys(asked.run)
-        if keys is None:
-            raise UnacceptablePlan("no-keys", f"edge {client} has no keys of run {asked.run} any more")
-        plan = checked_plan(
-            selected, effect.manifest, effect.values, client, keys, self._trust, self._clock()
-        )
+        keys = self._keys(asked.run)
+        plan = self._plan(selected, effect.manifest, effect.values, keys)
         body = asked.included.get(client)
         if None not in (body, effect.body) and body != effect.body:
             raise UnacceptablePlan(
@@ -100,19 +115,20 @@ class MaskedMember:
             )
             digest = hashlib.sha256(opened.shares).hexdigest()
             found = Shares(closing, digest, opened.shares, opened.unopened)
-        self._commit(asked.round, closing)
+        self._commit(plan, closing)
         return found
 
-    def _commit(self, number: int, closing: str) -> None:
-        """Writes down which set is signed, before anything of the answer leaves."""
+    def _commit(self, plan: Plan, closing: str | None = None) -> None:
+        """Writes down the plan, and which set is signed, before anything that depends on it leaves."""
         try:
-            if self._file.commit(number, closing):
+            if self._file.commit(plan.round, plan.digest.hex(), closing):
                 return
         except OSError as error:
-            text = f"edge {self._client} cannot write down which set it signs: {error.strerror}"
+            text = f"edge {self._client} cannot write down what it masks and signs: {error.strerror}"
             raise UnacceptablePlan("no-keys", text) from None
         raise UnacceptablePlan(
-            "another-set", f"edge {self._client} has signed another set of round {number}, or of a later one"
+            "another-set",
+            f"edge {self._client} has masked or signed something else in round {plan.round}, or in a later one",
         )
 
 

@@ -1,8 +1,9 @@
-"""The keys of an edge in a masked run, and the one set of updates that it has signed in its newest round.
+"""The keys of an edge in a masked run, and the one plan and the one set of updates of its newest round.
 
-``masked.json`` in the state directory (mode 0600) is replaced as a whole. What is signed is on the disk before the
-signature leaves: an edge that is killed in between signs the same set again, and never another one of that round. An
-edge that has lost the file has lost its keys with it, so it can sign nothing for the rounds before.
+``masked.json`` in the state directory (mode 0600) is replaced as a whole. For which plan an update is masked, and which
+set is signed, is on the disk before the update or the signature leaves: an edge that is killed in between does the same
+again, and never anything else for that round. With updates for two plans of one round, the difference of two sums could
+be one update. An edge that has lost the file has lost its keys with it, so it can sign nothing for the rounds before.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ class _Record(BaseModel):
     mask_private: _PrivateKey
     agree_private: _PrivateKey
     round: m.Count | None = None
-    """The newest round of which a set was signed or opened, and the digest of the set (hex)."""
+    """The newest round that it has masked or signed for."""
+    plan: m.Digest | None = None
     closing: m.Digest | None = None
+    """The digest of the set that was signed or opened (hex); null if none was."""
 
 
 class RunKeysFile:
@@ -74,19 +77,24 @@ class RunKeysFile:
         except OSError as error:
             LOG.warning("cannot remove %s: %s", self._path, error.strerror, extra={"client": self._client})
 
-    def commit(self, number: int, closing: str) -> bool:
-        """Writes down that this set of round ``number`` is signed; on return it is on the disk.
+    def commit(self, number: int, plan: str, closing: str | None = None) -> bool:
+        """Writes down for which plan of round ``number`` an update is masked, and perhaps which set is signed.
 
-        Returns false, and writes nothing, if it is another one of that round, or of an earlier round. Raises
-        ``OSError`` if what the disk says can be neither replaced nor removed.
+        On return it is on the disk. Returns false, and writes nothing, if the round is an earlier one, or if another
+        plan or set of it is written down. Raises ``OSError`` if what the disk says can be neither replaced nor removed.
         """
         record = self._record
-        if record is None:
+        if record is None or (record.round is not None and number < record.round):
             return False
-        if record.round is not None and number <= record.round:
-            return (number, closing) == (record.round, record.closing)
-        self._record = record.model_copy(update={"round": number, "closing": closing})
-        self._write()
+        if number == record.round and (
+            plan != record.plan or (None not in (closing, record.closing) and closing != record.closing)
+        ):
+            return False
+        kept = record.closing if number == record.round else None
+        new = record.model_copy(update={"round": number, "plan": plan, "closing": closing or kept})
+        if new != record:
+            self._record = new
+            self._write()
         return True
 
     def _write(self) -> None:

@@ -11,6 +11,7 @@ from fl_edge.messaging.model_store import FetchedModel
 from fl_edge.messaging.translate import event_of, event_of_cleared
 from fl_edge.runtime.masked_member import MaskedMember
 from fl_edge.session import effects, events, machine
+from fl_edge.session.masking import UnacceptablePlan
 from fl_edge.session.state import Identity, LoadedPartition, Session, SessionState, Stopped
 from fl_edge.session.work import PendingUpdate
 from fl_edge.storage.own_state_files import OwnStateFiles
@@ -256,7 +257,11 @@ class Edge:
         selected = effect.selected
         models = () if selected.base is None else self._fetched.pop(effect.job)
         seconds = self._training_seconds(selected.training.epochs) if models else 0.0
-        masking = self._member.masking(selected)
+        try:
+            masking = self._member.masking(selected, models[0].weights.manifest if models else None)
+        except UnacceptablePlan as error:
+            self._soon(events.JobFailed(self._world.now, effect.job, str(error)))
+            return
         self._begin(Work(effect, models, self._own_state.current(), masking), seconds)
         self.on_training(selected.round, effect.job, seconds)
 

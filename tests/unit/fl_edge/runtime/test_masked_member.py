@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fl_edge.runtime.masked_member import closing_of
-from fl_edge.session.masking import Trust
+from fl_edge.session.masking import Trust, UnacceptablePlan
 from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.work import Signature
 from fl_edge.storage.run_keys_file import FILE_NAME, RunKeysFile
@@ -21,6 +21,7 @@ from fl_shared.masking.run_keys import MemberCredential, voucher_bytes
 from fl_shared.masking.tallies import TALLIES
 from fl_shared.masking.unmasking import opened_size
 from fl_shared.protocol import messages as m
+from tests.support.builders import training_request
 from tests.support.masked_edges import RUN, MaskedEdges, reason_of, shares_of
 
 BODIES = {"7": "7" * 64, "8": "8" * 64}
@@ -83,6 +84,30 @@ def test_10_9_a_member_whose_disk_cannot_remember_signs_nothing_that_it_may_forg
     assert reason_of(edges.answer("7", selected, edges.closing(selected, OTHERS))) == "no-keys"
 
 
+def test_an_edge_masks_for_one_plan_of_a_round(edges: MaskedEdges) -> None:
+    """P7 in docs/privacy.md: the difference of the sums of two plans could be one update."""
+    selected = edges.selected()
+    other = edges.selected(training=training_request(lr=0.5))
+    member = edges.member("7")
+    assert member.masking(selected, edges.manifest) is not None
+    for again in (member, edges.member("7")):
+        with pytest.raises(UnacceptablePlan, match="has masked or signed something else in round 1"):
+            again.masking(other, edges.manifest)
+        assert reason_of(edges.answer_of(again, other, edges.closing(other, BODIES))) == "another-set"
+        assert again.masking(selected, edges.manifest) is not None
+    assert member.masking(edges.selected(2), edges.manifest) is not None
+
+
+def test_an_edge_without_its_keys_masks_nothing(edges: MaskedEdges) -> None:
+    """And sends nothing without masks either."""
+    member = edges.member("7")
+    member.drop_keys()
+    with pytest.raises(UnacceptablePlan, match="no keys of run") as caught:
+        member.masking(edges.selected(), edges.manifest)
+    assert caught.value.reason == "no-keys"
+    assert member.masking(edges.selected(masked=None), edges.manifest) is None
+
+
 def test_10_9_a_wiped_edge_cannot_answer_for_the_round(edges: MaskedEdges) -> None:
     selected = edges.selected()
     edges.answer("7", selected, edges.closing(selected, BODIES))
@@ -113,7 +138,7 @@ def test_10_9_a_member_declines_a_set_with_the_reason(
     assert reason_of(answer) == reason
     assert answer.closing == closing_of(asked)
     file = RunKeysFile(edges.directory / "7", "7")
-    assert file.commit(1, "f" * 64), "what it declines it has not signed"
+    assert file.commit(1, edges.plan(selected).digest.hex(), "f" * 64), "what it declines it has not signed"
 
 
 def test_10_10_members_open_what_enough_of_them_have_signed(edges: MaskedEdges) -> None:

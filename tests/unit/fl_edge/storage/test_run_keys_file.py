@@ -10,6 +10,7 @@ import pytest
 from fl_edge.storage.run_keys_file import FILE_NAME, RunKeysFile
 
 ONE, OTHER = "1" * 64, "2" * 64
+PLAN, ANOTHER_PLAN = "a" * 64, "b" * 64
 
 
 def test_keys_are_made_once_for_a_run(tmp_path: Path) -> None:
@@ -29,23 +30,40 @@ def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
 
 def test_one_set_of_a_round_is_signed_for_ever(tmp_path: Path) -> None:
     file = RunKeysFile(tmp_path, "7")
-    assert not file.commit(1, ONE), "there are no keys"
+    assert not file.commit(1, PLAN, ONE), "there are no keys"
     file.make("R")
-    assert file.commit(2, ONE)
+    assert file.commit(2, PLAN, ONE)
     for again in (file, RunKeysFile(tmp_path, "7")):
-        assert again.commit(2, ONE)
-        assert not again.commit(2, OTHER)
-        assert not again.commit(1, OTHER)
-    assert file.commit(3, OTHER)
-    assert not RunKeysFile(tmp_path, "7").commit(2, ONE)
+        assert again.commit(2, PLAN, ONE)
+        assert not again.commit(2, PLAN, OTHER)
+        assert not again.commit(1, PLAN, OTHER)
+    assert file.commit(3, PLAN, OTHER)
+    assert not RunKeysFile(tmp_path, "7").commit(2, PLAN, ONE)
+
+
+def test_an_update_is_masked_for_one_plan_of_a_round(tmp_path: Path) -> None:
+    """P7 in docs/privacy.md."""
+    file = RunKeysFile(tmp_path, "7")
+    file.make("R")
+    assert file.commit(2, PLAN)
+    for again in (file, RunKeysFile(tmp_path, "7")):
+        assert again.commit(2, PLAN)
+        assert not again.commit(2, ANOTHER_PLAN)
+        assert not again.commit(2, ANOTHER_PLAN, ONE), "nor is a set of it signed"
+        assert not again.commit(1, PLAN)
+    assert file.commit(2, PLAN, ONE)
+    assert file.commit(2, PLAN), "an edge that is restarted masks again"
+    assert not RunKeysFile(tmp_path, "7").commit(2, PLAN, OTHER)
+    assert file.commit(3, ANOTHER_PLAN)
+    assert file.commit(3, ANOTHER_PLAN, ONE)
 
 
 def test_another_run_begins_with_nothing_signed(tmp_path: Path) -> None:
     file = RunKeysFile(tmp_path, "7")
     file.make("R")
-    file.commit(9, ONE)
+    file.commit(9, PLAN, ONE)
     file.make("S")
-    assert file.commit(1, OTHER)
+    assert file.commit(1, PLAN, OTHER)
 
 
 def test_keys_that_are_dropped_are_on_no_disk(tmp_path: Path) -> None:
