@@ -64,6 +64,7 @@ def run_aggregator(
     from fl_aggregator.cli import summary
     from fl_aggregator.monitoring.terminal.display import Display
     from fl_aggregator.monitoring.terminal.render import FULL_TABLE_WIDTH, table
+    from fl_aggregator.monitoring.views.visibility import masked_line
     from fl_aggregator.storage import run_directory
     from fl_shared.system.malloc import keep_freed_memory
 
@@ -85,11 +86,13 @@ def run_aggregator(
             click.get_current_context().command.name or "", outcome, directory, resume_arguments
         )
         result_line = summary.outcome_line(outcome, display.waiting_notices.refused_text)
-        if aggregator.attack is not None:
-            result_line += f"; {aggregator.attack}"
-        personal = summary.personal_line(outcome.state)
+        if aggregator.record.attack is not None:
+            result_line += f"; {aggregator.record.attack}"
+        masked = aggregator.record.masked
+        more = [summary.personal_line(outcome.state), None if masked is None else masked_line(masked)]
+        lines = [result_line, *(line for line in more if line is not None)]
         if quiet:
-            result_line = result_line if personal is None else f"{result_line}; {personal}"
+            result_line = "; ".join(lines)
             click.echo(result_line if resume is None else f"{result_line}; resume with: {resume}")
             return
         recent = aggregator.history.recent()
@@ -101,10 +104,7 @@ def run_aggregator(
             stdout.print(table(recent.values(), narrow=stdout.width < FULL_TABLE_WIDTH))
         if refused := aggregator.rejections.total:
             click.echo(summary.refused_line(refused))
-        click.echo(result_line)
-        if personal is not None:
-            click.echo(personal)
-        for line in summary.written_files(directory, outcome.state):
+        for line in (*lines, *summary.written_files(directory, outcome.state)):
             click.echo(line)
         if resume is not None:
             click.echo(f"resume with: {resume}")

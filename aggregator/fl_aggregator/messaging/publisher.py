@@ -17,6 +17,7 @@ from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.snapshot import RESULTS_RETAINED
 from fl_aggregator.round.state import Run, Summary
 from fl_aggregator.storage.checkpoint import Model
+from fl_aggregator.storage.run_directory import RunRecord
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import EnvelopeSource
@@ -253,11 +254,10 @@ class StatusPublisher:
         outlet: Outlet,
         scope: EnvelopeSource,
         observer_feed: ObserverFeed,
-        attack: str | None = None,
+        record: RunRecord,
     ) -> None:
-        """``attack``: see `RunRecord.attack`."""
         self._outlet = outlet
-        self._attack = attack
+        self._record = record
         self._observer_feed = observer_feed
         self._scope = scope
         self._published_at = time.monotonic() - STATUS_INTERVAL
@@ -291,7 +291,7 @@ class StatusPublisher:
         most_rejected = rejections.most_rejected(m.MAX_REFUSED_NAMED)
         self._outlet.retain(
             t.StatusTopic(),
-            status.status_message(state, self._scope, now, paused, most_rejected, self._attack),
+            status.status_message(state, self._scope, now, paused, most_rejected, self._record),
         )
         missing = status.missing_message(state, self._scope, now)
         if missing is not None:

@@ -26,6 +26,7 @@ from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics, Trackers
 from fl_aggregator.monitoring.views.history import RoundHistory
 from fl_aggregator.monitoring.views.round_record import read_records
+from fl_aggregator.monitoring.views.visibility import masked_line
 from fl_aggregator.round import events as on
 from fl_aggregator.round.phases import Finished
 from fl_aggregator.round.state import Run
@@ -36,7 +37,7 @@ from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.runner import Observer, Runner
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.disk_space import DiskFull
-from fl_aggregator.storage.run_directory import RUN_FILE
+from fl_aggregator.storage.run_directory import RUN_FILE, RunRecord
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import RunFailed
 from fl_shared.mqtt import events as mqtt
@@ -70,6 +71,9 @@ class Aggregator:
     ) -> None:
         """``trackers`` must have been entered as a context manager."""
         self.settings = settings = launch.record.settings
+        launch.record.certified = broker.kit is not None and (
+            launch.recovered is None or launch.record.certified
+        )
         self._launch = launch
         self.scope = EnvelopeSource(run=launch.record.run, incarnation=launch.record.incarnation)
         self._rate_limiter = RateLimiter(
@@ -138,10 +142,12 @@ class Aggregator:
             self._directory.write_run(record)
             self._trackers.begin(record, read_records(self._directory.history()), self.runtime_metrics)
             LOG.info("run %s at %s, prefix %s", self.scope.run, self._broker.address, self.settings.prefix)
-            if self.attack is not None:
-                LOG.warning("%s; this is a test, and its model is of no use", self.attack)
-            if self.settings.masked and self._broker.kit is None:
-                LOG.warning("updates are masked, but without kits nobody certifies the edges' keys")
+            if record.attack is not None:
+                LOG.warning("%s; this is a test, and its model is of no use", record.attack)
+            if record.masked is not None:
+                LOG.log(
+                    logging.INFO if record.masked.certified else logging.WARNING, masked_line(record.masked)
+                )
             self._connections.connect_updates()
             self._connections.begin_session()
             self._started = time.monotonic()
@@ -191,9 +197,9 @@ class Aggregator:
         return self._runner.history
 
     @property
-    def attack(self) -> str | None:
-        """Who attacks the run and how, null in a run without simulated attackers."""
-        return self._launch.record.attack
+    def record(self) -> RunRecord:
+        """What ``run.json`` says of it."""
+        return self._launch.record
 
     @property
     def pause_reason(self) -> str | None:

@@ -107,7 +107,7 @@ class Interpreter:
         self.worker.averager.metadata = launch.record.model_metadata
         started = launch.record.started.removesuffix("+00:00") + "Z"
         self.observer_feed = ObserverFeed(outlet, scope, started, self.worker.in_progress)
-        self.status_publisher = StatusPublisher(outlet, scope, self.observer_feed, launch.record.attack)
+        self.status_publisher = StatusPublisher(outlet, scope, self.observer_feed, launch.record)
         self._model_publisher = ModelPublisher(outlet, scope, settings.task_spec, settings.chunk)
         self.compactor = JournalCompactor(launch.directory, launch.snapshot)
         self._stale_notices = notices.StaleNotices()

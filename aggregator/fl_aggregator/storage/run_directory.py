@@ -20,6 +20,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from fl_aggregator.configuration.masking import fewest_members, least_of
 from fl_aggregator.configuration.settings import Durability, Settings
 from fl_aggregator.round import machine
 from fl_aggregator.storage import checkpoint, journal, spool
@@ -104,6 +105,8 @@ class RunRecord(BaseModel):
     first_weights: FirstWeights | None = None
     plain_weights: PlainWeightsRecord | None = None
     fleet: FleetRecord | None = None
+    certified: bool = False
+    """Whether the aggregator has had a kit in all incarnations, so that edges' keys of masked rounds are certified."""
     strategy_parts: dict[str, Any] = {}
     """The parts of the run's strategy, with all their fields."""
     machine: int
@@ -114,6 +117,15 @@ class RunRecord(BaseModel):
     def attack(self) -> str | None:
         """Who attacks the run and how, for people; null in a run without simulated attackers."""
         return None if self.fleet is None or self.fleet.attack is None else self.fleet.attack.summary
+
+    @property
+    def masked(self) -> m.MaskedSums | None:
+        """What can be seen of the updates if edges mask them; null if each one can."""
+        if not self.settings.masked:
+            return None
+        return m.MaskedSums(
+            least=least_of(self.settings, fewest_members(self.settings)), certified=self.certified
+        )
 
     @property
     def model_metadata(self) -> dict[str, str]:

@@ -14,6 +14,7 @@ from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.monitoring.terminal.text import round_line
 from fl_aggregator.monitoring.views.round_record import RoundRecord
+from fl_aggregator.monitoring.views.visibility import masked_line
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Run
 from fl_aggregator.server import aggregator as server
@@ -99,8 +100,10 @@ def simulate(
         if log is not None and (page := simulation.serve_dashboard(parsed)) is not None:
             log(f"dashboard: {page}")
         aggregator, edges = _aggregator(launch, simulation.broker, None, log)
-        if log is not None and aggregator.attack is not None:
-            log(aggregator.attack)
+        if log is not None and aggregator.record.attack is not None:
+            log(aggregator.record.attack)
+        if log is not None and aggregator.record.masked is not None:
+            log(masked_line(aggregator.record.masked))
         modules = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fl-mqtt-")))
         simulation.start_fleet(parsed, fleet, () if passed is None else passed.write(modules))
         outcome = _run(lambda: simulation.run(aggregator), aggregator)

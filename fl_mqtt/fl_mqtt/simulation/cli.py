@@ -288,6 +288,7 @@ def _result(aggregator: Runnable, outcome: Outcome, directory: RunDirectory) -> 
 
     model = directory.checkpoints.model_path
     rounds = list(read_records(directory.history()))
+    masked = aggregator.record.masked
     return {
         "run": aggregator.scope.run,
         "rounds": outcome.state.version,
@@ -299,7 +300,8 @@ def _result(aggregator: Runnable, outcome: Outcome, directory: RunDirectory) -> 
         "model_sha256": model_sha256(model) if model.exists() else None,
         "seconds": round(outcome.seconds, 3),
         **_times(outcome),
-        "attack": aggregator.attack,
+        "attack": aggregator.record.attack,
+        "masked": None if masked is None else masked.model_dump(),
         "refused": aggregator.rejections.total,
         "run_dir": str(directory.path),
     }

@@ -22,6 +22,7 @@ from fl_aggregator.monitoring.views.notices import WaitingNotices, absence_text,
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Run
+from fl_aggregator.storage.run_directory import RunRecord
 from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.protocol.messages import computes_counts
 from fl_shared.system.text import names_text, natural_order
@@ -45,8 +46,8 @@ class RunSource(Protocol):
         """Why the run is paused; null if it is not."""
 
     @property
-    def attack(self) -> str | None:
-        """Who attacks the run and how; null in a run without simulated attackers."""
+    def record(self) -> RunRecord:
+        """What ``run.json`` says of it."""
 
     def uploading(self) -> Collection[str]:
         """The edges whose updates are arriving."""
@@ -143,7 +144,7 @@ class Display:
         assert self._source is not None
         history = self._source.history
         return Snapshot(
-            status=views.status_message(state, self._scope, now, attack=self._source.attack),
+            status=views.status_message(state, self._scope, now, record=self._source.record),
             rows=history.rows(),
             recent=history.recent(),
             edge_counts=EdgeCounts.of(

@@ -14,6 +14,7 @@ from rich.text import Text
 from fl_aggregator.monitoring.terminal import text
 from fl_aggregator.monitoring.terminal.snapshot import MAX_NAMED_PER_STATE, Snapshot, names_of
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
+from fl_aggregator.monitoring.views.visibility import visible_text
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import (
     duration_text,
@@ -75,6 +76,8 @@ def _overview(snapshot: Snapshot, *, ascii_only: bool) -> Table:
     grid.add_row("run", Text(f"{status.run} · {status.task}"))
     if status.attack is not None:
         grid.add_row("attack", Text(one_line(status.attack), style=BAD))
+    if status.masked is not None:
+        grid.add_row("masked", Text(f"the aggregator sees {visible_text(status.masked)}"))
     seconds = snapshot.time_left()
     grid.add_row(
         "versions",

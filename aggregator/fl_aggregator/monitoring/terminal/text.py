@@ -7,6 +7,7 @@ from typing import Final
 
 from fl_aggregator.monitoring.terminal.snapshot import Snapshot, names_of
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
+from fl_aggregator.monitoring.views.visibility import masked_line
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import (
     duration_text,
@@ -136,6 +137,8 @@ def summary_lines(snapshot: Snapshot) -> list[str]:
         lines[0] += f", serves {version_text(status.first_version, status.version or 0)}"
     if status.attack is not None:
         lines.insert(1, one_line(status.attack))
+    if status.masked is not None:
+        lines.insert(1, masked_line(status.masked))
     primary = snapshot.primary
     names = dict.fromkeys((primary.name, m.LOSS.name))
     latest = {name: value for name in names if (value := snapshot.latest(name)) is not None}

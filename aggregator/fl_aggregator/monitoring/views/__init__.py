@@ -5,6 +5,7 @@
 ``edge_states``   what each edge is doing
 ``round_record``  the record of one round, and its conversions
 ``history``       the rounds so far, thinned to a bounded number
+``visibility``    what the aggregator can see of updates
 ``notices``       log lines: which edges the run waits for, which came and left, whose updates never count
 ================  ===============================================================
 """

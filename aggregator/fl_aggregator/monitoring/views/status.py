@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fl_aggregator.round.phases import (
     Aggregating,
@@ -21,6 +21,9 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Envelope, EnvelopeSource
 from fl_shared.system.text import natural_order, shortened
+
+if TYPE_CHECKING:
+    from fl_aggregator.storage.run_directory import RunRecord
 
 MAX_STATUS_BYTES: Final = 1024 - codec.SIGNATURE_OVERHEAD
 MAX_PAUSE_REASON: Final = 200
@@ -81,21 +84,21 @@ def status_message(
     now: float,
     paused: str | None = None,
     refused: Mapping[str, int] | None = None,
-    attack: str | None = None,
+    record: RunRecord | None = None,
 ) -> m.Status:
     """The status message, in at most ``MAX_STATUS_BYTES`` bytes when encoded.
 
     It names up to 10 missing edges, and those of ``refused`` (`Rejections.worst`); if the space is too small,
     fewer missing edges, then none of ``refused``. ``paused``: why the run is paused, or null; shortened to
-    ``MAX_PAUSE_REASON`` characters. ``attack``: see `RunRecord.attack`.
+    ``MAX_PAUSE_REASON`` characters. ``record``: of the run, null if it says nothing but the usual.
     """
     envelope = scope.envelope()
     most_rejected = list((refused or {}).items())[: m.MAX_REFUSED_NAMED]
     for count in range(10, -1, -1):
-        message = _build_status(state, envelope, now, count, paused, dict(most_rejected), attack)
+        message = _build_status(state, envelope, now, count, paused, dict(most_rejected), record)
         if len(codec.encode(message)) <= MAX_STATUS_BYTES:
             return message
-    return _build_status(state, envelope, now, 0, paused, {}, attack)
+    return _build_status(state, envelope, now, 0, paused, {}, record)
 
 
 def _build_status(
@@ -105,7 +108,7 @@ def _build_status(
     max_missing: int,
     paused: str | None,
     refused: dict[str, int],
-    attack: str | None,
+    record: RunRecord | None,
 ) -> m.Status:
     have, need = progress(state)
     number = getattr(state.phase, "round", None)
@@ -132,7 +135,8 @@ def _build_status(
         split=state.split,
         paused=None if paused is None else shortened(paused, MAX_PAUSE_REASON),
         refused=refused,
-        attack=attack,
+        attack=None if record is None else record.attack,
+        masked=None if record is None else record.masked,
         first_version=state.settings.first_served(state.version),
     )
 

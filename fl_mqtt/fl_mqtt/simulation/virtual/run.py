@@ -14,6 +14,7 @@ from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics, Trackers
 from fl_aggregator.monitoring.views.history import RoundHistory
 from fl_aggregator.monitoring.views.round_record import read_records
+from fl_aggregator.monitoring.views.visibility import masked_line
 from fl_aggregator.round.phases import Finished
 from fl_aggregator.round.state import Run
 from fl_aggregator.server.aggregator import Outcome
@@ -24,6 +25,7 @@ from fl_aggregator.storage.run_directory import (
     LABEL_COUNTS_FILE,
     RUN_FILE,
     FleetRecord,
+    RunRecord,
 )
 from fl_edge.runtime.device import training_device
 from fl_edge.runtime.loop import RuntimeInbox
@@ -112,9 +114,9 @@ class VirtualRun:
         return self._aggregator.runner.history
 
     @property
-    def attack(self) -> str | None:
-        """Who attacks the run and how, null in a run without simulated attackers."""
-        return self._launch.record.attack
+    def record(self) -> RunRecord:
+        """What ``run.json`` says of it."""
+        return self._launch.record
 
     @property
     def pause_reason(self) -> str | None:
@@ -164,8 +166,10 @@ class VirtualRun:
                     record.run,
                     self._record.virtual and self._record.virtual.heterogeneity,
                 )
-                if self.attack is not None:
-                    LOG.warning("%s; this is a test, and its model is of no use", self.attack)
+                if record.attack is not None:
+                    LOG.warning("%s; this is a test, and its model is of no use", record.attack)
+                if record.masked is not None:
+                    LOG.warning(masked_line(record.masked))
                 self._aggregator.begin()
                 self._loop(fleet)
                 if isinstance(self._state.phase, Finished):

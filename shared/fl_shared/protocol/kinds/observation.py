@@ -23,6 +23,7 @@ from fl_shared.protocol.kinds.base import (
     Timestamp,
 )
 from fl_shared.protocol.kinds.environment import MAX_ENVIRONMENTS, Environment
+from fl_shared.protocol.kinds.masked import Members
 from fl_shared.protocol.kinds.metric import DeclaredMetrics, MetricDeclaration
 
 MAX_REFUSED_NAMED: Final = 3
@@ -152,6 +153,17 @@ class History(Scoped):
     columns: HistoryColumns
 
 
+class MaskedSums(Fragment):
+    """What can be seen of the updates of a run that masks them: their sums.
+
+    ``least``: the fewest updates in a sum. ``certified``: whether kits certify the edges' keys; without them, the
+    aggregator is trusted to pass keys on honestly.
+    """
+
+    least: Members
+    certified: bool
+
+
 class Status(Scoped):
     """The state of the run, retained on ``fl/status``; at most 1 KiB.
 
@@ -183,6 +195,8 @@ class Status(Scoped):
     itself is."""
     attack: Annotated[str, StringConstraints(max_length=120)] | None = None
     """Who attacks the run and how; null unless it is a simulation with attackers."""
+    masked: MaskedSums | None = None
+    """What the aggregator can see of updates; null if it sees each one."""
     refused: Annotated[
         dict[Annotated[str, StringConstraints(max_length=64)], Count], Field(max_length=MAX_REFUSED_NAMED)
     ] = Field(default={})

@@ -24,6 +24,7 @@ from fl_aggregator.round.effects import AnnounceRound, WriteHistory
 from fl_aggregator.round.phases import Finished
 from fl_aggregator.round.state import Summary, new_run
 from fl_aggregator.server.aggregator import Outcome
+from fl_aggregator.storage.run_directory import RunRecord, new_record
 from fl_shared.cli.logging import start_logging
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.messages import ModelReference
@@ -37,7 +38,7 @@ class Aggregator:
 
     history: RoundHistory = field(default_factory=RoundHistory)
     pause_reason: str | None = None
-    attack: str | None = None
+    record: RunRecord = field(default_factory=lambda: new_record(Settings(task="digits")))
 
     def uploading(self) -> Collection[str]:
         return ()
@@ -225,6 +226,22 @@ def test_a_pause_stands_in_the_view() -> None:
     assert (
         progress_line(picture(paused="no room")) == "paused: no room; continues by itself when that is over"
     )
+
+
+SUMS = "the aggregator sees only sums of at least 6 updates"
+
+
+@pytest.mark.parametrize(
+    ("certified", "said"),
+    [(True, SUMS), (False, f"{SUMS}; the edges' keys are not certified, since there are no kits")],
+)
+def test_a_masked_run_says_what_the_aggregator_sees(certified: bool, said: str) -> None:
+    masked = picture(masked=m.MaskedSums(least=6, certified=certified))
+    assert summary_lines(masked)[1] == f"updates are masked: {said}"
+    console = Console(file=io.StringIO(), width=140, height=40)
+    console.print(View(masked))
+    shown = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert f"masked {said} versions" in shown
 
 
 ROUND_2 = "round 2: version 2 of 10, 9 of 10 in, accuracy 0.7500, loss 0.5000 (test), 4.0 s, 17.2 MB up, 34.5 MB down"

@@ -1,0 +1,22 @@
+"""What the aggregator can see of a run's updates, for people: each one, or only sums of masked ones."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fl_shared.protocol import messages as m
+
+NOT_CERTIFIED: Final = "the edges' keys are not certified, since there are no kits"
+
+
+def visible_text(masked: m.MaskedSums | None) -> str:
+    """What the aggregator sees: ``each update``, or ``only sums of at least 5 updates``. ``masked``: see `Status`."""
+    if masked is None:
+        return "each update"
+    text = f"only sums of at least {masked.least} updates"
+    return text if masked.certified else f"{text}; {NOT_CERTIFIED}"
+
+
+def masked_line(masked: m.MaskedSums) -> str:
+    """The same of a masked run, as a line of its own."""
+    return f"updates are masked: the aggregator sees {visible_text(masked)}"
