@@ -8,6 +8,7 @@ from tests.support.attacks import (
     impersonation,
     invalid_messages,
     malicious_broker,
+    masked_sums,
 )
 from tests.support.attacks.attack import Attack, CoveredElsewhere
 from tests.support.attacks.cluster import ALL, LAB, SEALED
@@ -113,4 +114,5 @@ COVERED_ELSEWHERE = (
         "edge", "`failed`; edge's log", LAB,
         "tests/faults/test_bad_aggregator.py::test_an_edge_goes_on_whatever_its_aggregator_says",
     ),
+    *masked_sums.ROWS,
 )  # fmt: skip
