@@ -111,10 +111,10 @@ class MaskedFederation:
 
     def _masked(self, selected: m.Selected, client: str, update: str) -> MaskedSections | None:
         self.shown[client] = selected
-        masking = self.edges.member(client).masking(selected)
-        if masking is None:
-            return None
         try:
+            masking = self.edges.member(client).masking(selected, self.edges.manifest)
+            if masking is None:
+                return None
             masked = MaskedRound(masking, client, self.edges.manifest)
         except UnacceptablePlan:
             return None

@@ -61,7 +61,7 @@ def model_of(task: str, *, light: bool) -> CachedModel:
 
 
 def masking_of(edges: MaskedEdges, client: str, selected: Selected) -> Masking:
-    found = edges.member(client).masking(selected)
+    found = edges.member(client).masking(selected, edges.manifest)
     assert found is not None
     return found
 
