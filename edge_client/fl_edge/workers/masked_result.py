@@ -71,7 +71,7 @@ class MaskedRound:
             self._client,
             self._keys,
             integers,
-            tallies_of(update, primary),
+            tallies_of(update, primary).integers(),
             secrets.token_bytes,
             check,
         )

@@ -201,6 +201,6 @@ def test_a_part_that_stays_on_the_edge_is_kept_as_in_other_rounds(tmp_path: Path
 )
 def test_10_5_tallies_are_sums_of_an_edge_s_numbers(metrics: UpdateMetrics, expected: list[float]) -> None:
     update = TrainedUpdate(np.zeros(1, np.float32), 10, 1, 1.0, metrics)
-    found = tallies_of(update, "accuracy").tolist()
+    found = tallies_of(update, "accuracy").integers().tolist()
     assert found[:2] == [10, 4 if metrics.after else 0]
     assert found[2:] == [*(round(one * 2**20) for one in expected), 0]
