@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fl_shared.tensors.encodings.interface import ContentError
+from fl_shared.tensors.encodings.registry import OF_INTEGERS
 from fl_shared.tensors.encodings.section import SectionFormat
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 
-NAMES = ("f32", "bf16", "q8", "shuffle-deflate", "topk:0.01", "topk:0.5")
+NAMES = ("f32", "bf16", "q8", "shuffle-deflate", "topk:0.01", "topk:0.5", *OF_INTEGERS)
 
 
 def manifest(parameters: int, buffers: int) -> Manifest:

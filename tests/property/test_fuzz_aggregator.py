@@ -170,7 +170,7 @@ def test_the_noise_reaches_every_check(tmp_path: Path) -> None:
 
 def test_sections_with_faults_are_refused_or_decoded_as_what_they_are() -> None:
     harness = SectionHarness(seed=0)
-    for _ in range(3000):
+    for _ in range(5000):
         harness.take(harness.noise())
     assert min(harness.refused.values()) > 50
     assert min(harness.taken.values()) > 5

@@ -12,7 +12,7 @@ from fl_shared.tensors.manifest import Manifest, Vector
 
 def section_values(encoding: str, data: bytes, manifest: Manifest) -> Vector:
     """The values of a section, whose data must be right. An encoding that loses something has the buffers in front."""
-    if encoding in ("f32", "shuffle-deflate"):
+    if encoding in ("f32", "shuffle-deflate", "raw") or encoding.startswith("masked"):
         return _values(encoding, data, manifest.values)
     is_buffer = np.concatenate([np.full(one.values, one.role == "buffer") for one in manifest.arrays])
     vector, end = np.empty(manifest.values, np.float32), 4 * int(is_buffer.sum())
@@ -42,6 +42,14 @@ def _values(encoding: str, data: bytes, values: int) -> Vector:
             return vector
         case "shuffle-deflate":
             return _unpacked(data, values)
+        case "raw":
+            return np.array([float(byte) for byte in data], np.float32)
+        case "masked32" | "masked40" | "masked48" | "masked64":
+            size = len(data) // values
+            words = [data[place : place + size] for place in range(0, len(data), size)]
+            return np.array([int.from_bytes(word, "little", signed=True) for word in words]).astype(
+                np.float32
+            )
     raise AssertionError(encoding)
 
 

@@ -14,13 +14,22 @@ from fl_aggregator.aggregation.validation import ExpectedUpdate, InvalidUpdate
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.storage.update_content import SectionContent, UpdateContent
 from fl_shared.tensors.digest import content_digest
+from fl_shared.tensors.encodings.registry import OF_INTEGERS
 from fl_shared.tensors.encodings.section import SectionFormat
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import DELTA
 from tests.support.fuzz.peer_updates import corrupt
 from tests.support.plain_decoders import section_values
 
-NAMES: Final = ("f32", "bf16", "q8", "shuffle-deflate", "topk:0.01", "topk:0.5", "sum")
+NAMES: Final = (
+    "f32",
+    "bf16",
+    "q8",
+    "shuffle-deflate",
+    "topk:0.01",
+    "topk:0.5",
+    *[one for one in OF_INTEGERS if one != "raw"],
+)
 PARAMETERS: Final = 600
 MANIFEST: Final = Manifest(
     arrays=(ArraySpec(name="body", shape=(PARAMETERS,)), ArraySpec(name="head", shape=(5, 8), role="buffer"))
