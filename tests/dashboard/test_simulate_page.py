@@ -45,7 +45,7 @@ def test_one_address_to_open_that_stays_until_it_is_interrupted(chromium: Browse
         wait_until(lambda: "until Ctrl-C" in run.err, 20, "the run's end")
         assert json.loads(run.out.splitlines()[-1])["rounds"] == 2
         page.draw((14, 5), (14, 23))
-        page.page.wait_for_selector("#answer .bars", timeout=30_000)
+        page.page.wait_for_selector("#answer .bars")
         page.close()
         children = programs.descendants(run.pid)
         run.send(signal.SIGINT)

@@ -14,7 +14,7 @@ from fl_aggregator.tools.dashboard.server import STATIC
 from fl_shared.system.mosquitto import LOOPBACK, Listener
 from tests.support.broker import Mosquitto
 from tests.support.ports import free_port
-from tests.support.wait import wait_until
+from tests.support.wait import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
 TIMEOUT = 30_000.0
-"""Milliseconds that a page may take for anything."""
+"""Milliseconds that a page may take for anything on a quiet machine (see `PATIENCE`)."""
 OURS = ("127.0.0.1", "localhost")
 
 
@@ -55,7 +55,7 @@ class CheckedPage:
     def __init__(self, browser: Browser, **context: Any) -> None:
         self._context = browser.new_context(**({"viewport": {"width": 1440, "height": 1000}} | context))
         self.page: Page = self._context.new_page()
-        self.page.set_default_timeout(TIMEOUT)
+        self.page.set_default_timeout(TIMEOUT * PATIENCE)
         self.errors: list[str] = []
         self.hosts: set[str] = set()
         self.page.on("console", lambda message: self._said(message.type, message.text))
@@ -88,14 +88,14 @@ class CheckedPage:
         wait_until(there, TIMEOUT / 1000, f"{part!r} in {selector}")
 
     def wait(self, expression: str, timeout: float = TIMEOUT) -> None:
-        """Waits until a JavaScript expression is true in the page."""
-        self.page.wait_for_function(f"() => {expression}", timeout=timeout)
+        """Waits until a JavaScript expression is true in the page. ``timeout``: as `TIMEOUT`."""
+        self.page.wait_for_function(f"() => {expression}", timeout=timeout * PATIENCE)
 
     def wait_text(self, selector: str, part: str, timeout: float = TIMEOUT) -> None:
         self.page.wait_for_function(
             "([selector, part]) => document.querySelector(selector)?.textContent.includes(part)",
             arg=[selector, part],
-            timeout=timeout,
+            timeout=timeout * PATIENCE,
         )
 
     def wait_connected(self) -> None:
