@@ -18,7 +18,7 @@ from fl_mqtt.simulation.virtual.specification import read_specification
 from fl_shared.tensors.encodings.section import SectionFormat
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 
-pytestmark = pytest.mark.edge
+pytestmark = [pytest.mark.edge, pytest.mark.usefixtures("forked_children")]
 
 SETTINGS = Settings(task="synthetic-1000", clients=3, per_round=2, rounds=3, seed=7, grace=0.0)
 """Of runs whose workers need no torch."""

@@ -20,7 +20,7 @@ from fl_mqtt.simulation.virtual.run import VirtualRun
 from fl_mqtt.simulation.virtual.specification import read_specification
 from tests.support import programs
 
-pytestmark = pytest.mark.edge
+pytestmark = [pytest.mark.edge, pytest.mark.usefixtures("forked_children")]
 
 OPTIONS = ("--clients", "4", "--per-round", "4", "--rounds", "3", "--epochs", "2", "--seed", "7")
 SETTINGS = Settings(task="synthetic-1000", clients=4, per_round=4, rounds=3, seed=7, grace=0.0)

@@ -36,6 +36,7 @@ def test_what_makes_no_sense_is_refused(options: list[str], said: str, tmp_path:
     assert not directory.exists()
 
 
+@pytest.mark.usefixtures("forked_children")
 def test_a_mistake_that_edges_find_leaves_nothing(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     options = ["--task", "tabular", "--task-option", "target=x", "--data", str(tmp_path), "--clients", "2"]
