@@ -27,7 +27,7 @@ from fl_aggregator.round import events as on
 from fl_aggregator.server import launch as launches
 from fl_aggregator.server.disk_pause import DiskPause
 from fl_aggregator.server.runner import Runner
-from fl_shared.masking.answers import open_shares, sign_closing
+from fl_shared.masking.answers import Declined, open_shares, sign_closing
 from fl_shared.masking.masked_update import mask_update
 from fl_shared.masking.plan import Plan, plan_of
 from fl_shared.masking.run_keys import RunKeys
@@ -73,6 +73,8 @@ class MaskedEdge:
         self.refusals: list[m.Refused] = []
         self.plan: Plan | None = None
         self.answers: list[m.Message] = []
+        self.wrong_tallies: dict[int, list[float]] = {}
+        """By round, what it says in place of `tallies`."""
         self.tamper: Callable[[m.Message], m.Message] = lambda message: message
         """What a bad edge makes of its messages."""
 
@@ -153,7 +155,7 @@ class MaskedEdge:
         assert self.plan is not None
         factor = examples * 2.0**selected.fold.scale_bits
         integers = np.rint(self.delta(number).astype(np.float64) * factor).astype(np.int64)
-        count, holdout, train, *of_holdout = self.tallies(number)
+        count, holdout, train, *of_holdout = self.wrong_tallies.get(number, self.tallies(number))
         tallies = np.rint(
             [count, holdout, *(2.0**20 * one for one in (count * train, *(holdout * x for x in of_holdout)))]
         ).astype(np.int64)
@@ -184,16 +186,25 @@ class MaskedEdge:
             return m.Declined(
                 **answer, round=closing.round, closing=digest, reason="another-set", detail="signed another"
             )
-        signature = sign_closing(self.plan, self.name, self.keys, closing)
+        try:
+            signature = sign_closing(self.plan, self.name, self.keys, closing)
+        except Declined as error:
+            return m.Declined(
+                **answer, round=closing.round, closing=digest, reason=error.reason, detail=str(error)
+            )
         return m.Agreed(**answer, round=closing.round, closing=digest, signature=signature)
 
     def _open(self, reveal: m.Reveal, answer: dict[str, Any]) -> m.Message:
         assert self.plan is not None
         digest = self.plan.closing(reveal.included).hex()
         assert self.signed.setdefault(reveal.round, digest) == digest, "asked to open two sets"
-        opened = open_shares(
-            self.plan, self.name, self.keys, reveal, _decoded(reveal.signatures), _decoded(reveal.packages)
-        )
+        signatures, packages = _decoded(reveal.signatures), _decoded(reveal.packages)
+        try:
+            opened = open_shares(self.plan, self.name, self.keys, reveal, signatures, packages)
+        except Declined as error:
+            return m.Declined(
+                **answer, round=reveal.round, closing=digest, reason=error.reason, detail=str(error)
+            )
         return m.Opened(
             **answer, round=reveal.round, closing=digest, digest=hashlib.sha256(opened.shares).hexdigest(),
             shares=opened.shares, unopened=opened.unopened,
@@ -311,6 +322,10 @@ class MaskedFederation:
             self.runner.interpreter.perform(inbound.reply, self.state)
         if inbound.event is not None:
             self.runner.handle(inbound.event)
+        if isinstance(message, m.Agreed | m.Opened):  # what watchers see of this phase
+            self.runner.interpreter.status_publisher.publish_status(
+                self.state, self.now, None, self.rejections, force=True
+            )
         self._work()
 
     def _work(self) -> None:

@@ -49,7 +49,13 @@ from tests.support.round_text import describe, matches
 from tests.support.versions import digest_of
 
 TALLIES = on.Tallies(
-    examples=40, holdout=10, train_loss=20, before_loss=8, before_primary=5, after_loss=4, after_primary=7.5
+    examples=40,
+    holdout=10,
+    train_loss=0.5,
+    before_loss=0.8,
+    before_primary=0.5,
+    after_loss=0.4,
+    after_primary=0.75,
 )
 
 

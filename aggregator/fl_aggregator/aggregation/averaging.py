@@ -76,6 +76,8 @@ class Averager:
         self._masked: MaskedRound | None = None
         self.tallies: Tallies | None = None
         """Of the newest average, null if its updates were not masked."""
+        self.liars: tuple[str, ...] = ()
+        """Who has given wrong shares of its masks for certain, sorted."""
         self.plain_weights: PlainWeights | None = None
         """What the user gave in place of the values of the initial weights that an edge makes."""
         self._unwritten: Version | None = None
@@ -245,14 +247,16 @@ class Averager:
     def _unmask(self, effect: do.Average) -> None:
         """Combines the sum of masked updates, as if one edge had all their examples. Raises ``UnmaskFailed``."""
         assert self._masked is not None, "a masked round"
-        total, self.tallies = self._masked.unmask(effect.holders)
+        unmasked = self._masked.unmask(effect.holders)
+        of, self.liars = unmasked.tallies, tuple(sorted(unmasked.liars))
+        self.tallies = Tallies(of.examples, of.holdout, of.train_loss, *of.before, *of.after)
         combiner = Combiner(self._strategy, self.newest.manifest, self._settings)
-        part = Part("", self.tallies.examples, 0)
-        combiner.add_sum(replace(effect.contributors[0], client="", parts=(part,)), total)
+        part = Part("", of.examples, 0)
+        combiner.add_sum(replace(effect.contributors[0], client="", parts=(part,)), unmasked.total)
         self._combiners[effect.round] = combiner
 
     def _next_version(self, effect: do.Average) -> Version:
-        self.tallies = None
+        self.tallies, self.liars = None, ()
         if effect.base is None:
             assert self._first_weights is not None
             self.similarity = None

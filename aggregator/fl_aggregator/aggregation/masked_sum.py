@@ -18,6 +18,10 @@ from fl_shared.tensors.encodings.masked import MASKED, Words
 from fl_shared.tensors.manifest import Manifest
 
 
+class ImplausibleSum(UnmaskFailed):
+    """No honest updates have this sum, so that other shares do not help."""
+
+
 class MaskedSum:
     """Adds masked updates of ``values`` integers each, modulo 2^bits. The order does not matter."""
 
@@ -41,8 +45,8 @@ class MaskedSum:
     ) -> UnmaskedSum:
         """Takes the masks off the sum of the updates of ``sections``, by client. Call it once.
 
-        ``opened``: what members have opened, by name. Raises `UnmaskFailed`; the sum is as it was then, unless it is
-        unmasked and implausible.
+        ``opened``: what members have opened, by name. Raises `UnmaskFailed`; the sum is as it was then, unless it is an
+        `ImplausibleSum`, which is unmasked.
         """
         found = find_masks(plan, sections, opened)
         add_masks(self._delta, found.masks, DELTA_STREAM)
@@ -53,7 +57,7 @@ class MaskedSum:
             limits.caps.check(total, limits.manifest, edges)
             tallies = Tallies.of(MASKED[TALLY_BITS].signed(self._tallies), edges, limits.max_examples)
         except (SumTooLarge, Implausible) as error:
-            raise UnmaskFailed(None, f"the sum is implausible: {error}") from None
+            raise ImplausibleSum(None, f"the sum is implausible: {error}") from None
         return UnmaskedSum(total, tallies, found.liars(plan.colluders))
 
 

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from fl_aggregator.aggregation.validation import CheckedMasked, CheckedUpdate, Described, InvalidUpdate
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.masking.plan import Plan
-from fl_shared.masking.shares import SharesSection, body_of, shares_size
+from fl_shared.masking.shares import SharesSection, body_of, shares_manifest
+from fl_shared.masking.tallies import TALLIES_MANIFEST, TALLY_BITS
 from fl_shared.masking.unmasking import disagreements
 from fl_shared.tensors.digest import content_digest
 from fl_shared.tensors.encodings.masked import MASKED, RAW
-from fl_shared.tensors.manifest import ArraySpec, Manifest
+from fl_shared.tensors.encodings.section import SectionFormat
+from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import DELTA
 
 SHARES, TALLIES = "shares", "tallies"
-TALLY_COUNT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,10 @@ class ExpectedMaskedUpdate:
         return MASKED[self.plan.bits].name
 
     def _expected(self) -> dict[str, tuple[str, Manifest]]:
-        size = shares_size(len(self.plan.members))
         return {
             DELTA: (self.encoding, self.manifest),
-            SHARES: (RAW.name, Manifest(arrays=(ArraySpec(name=SHARES, shape=(size,)),))),
-            TALLIES: (MASKED[64].name, Manifest(arrays=(ArraySpec(name=TALLIES, shape=(TALLY_COUNT,)),))),
+            SHARES: (RAW.name, shares_manifest(len(self.plan.members))),
+            TALLIES: (MASKED[TALLY_BITS].name, TALLIES_MANIFEST),
         }
 
     def check_plan(self, plan: str | None) -> None:
@@ -66,12 +66,8 @@ class ExpectedMaskedUpdate:
             if section.manifest != manifest.digest:
                 detail = f"{section.name}.manifest: {section.manifest[:12]}, expected {manifest.digest[:12]}"
                 raise InvalidUpdate("wrong-manifest", detail)
-            size = manifest.values * (self.plan.bits // 8 if section.name == DELTA else 1)
-            size *= 8 if section.name == TALLIES else 1
-            if section.size != size:
-                raise InvalidUpdate(
-                    "wrong-size", f"{section.name}.data: {section.size} bytes, expected {size}"
-                )
+            if problem := SectionFormat.of(encoding, manifest).size_problem(section.size):
+                raise InvalidUpdate("wrong-size", f"{section.name}.data: {problem}")
         return self.manifest
 
     def check(self, update: UpdateContent, client: str, others: Mapping[str, SharesSection]) -> CheckedUpdate:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from fl_aggregator.aggregation.averaging import Averager, SummedRound
-from fl_aggregator.aggregation.masked_round import Implausible
+from fl_aggregator.aggregation.masked_sum import ImplausibleSum
 from fl_aggregator.aggregation.masked_validation import ExpectedMaskedUpdate
 from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.uploads import GrantSender, ReceivedUpdate, Uploads
@@ -214,7 +214,7 @@ class AggregationWorker:
                     round=effect.round,
                     client=error.client,
                     detail=str(error),
-                    final=isinstance(error, Implausible),
+                    final=isinstance(error, ImplausibleSum),
                 )
             )
         return JobDone(
@@ -226,6 +226,7 @@ class AggregationWorker:
                 strategy_state=state,
                 similarity=self.averager.similarity,
                 tallies=self.averager.tallies,
+                liars=self.averager.liars,
                 served=served.digest if (served := self.averager.served.get(effect.version)) else None,
             )
         )

@@ -69,9 +69,8 @@ class ObserverFeed:
             self.update_accepted(update)
 
     def update_accepted(self, update: UpdateMetadata) -> None:
-        """Remembers an accepted update as the latest one of its edge. Of a masked one, the edge tells no numbers."""
-        if update.plan is None:
-            self._latest_updates[update.client] = edge_states.LatestUpdate.of(update)
+        """Remembers an accepted update as the latest one of its edge."""
+        self._latest_updates[update.client] = edge_states.LatestUpdate.of(update)
 
     def round_ended(self, summary: Summary, record: RoundRecord) -> None:
         """Adds a round that has ended, or was evaluated after its end."""

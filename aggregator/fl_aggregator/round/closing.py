@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final, Literal
 
@@ -213,6 +213,7 @@ def commit(state: Run, event: on.ModelCreated) -> Transition:
     if not isinstance(phase, Aggregating) or phase.round != event.round:
         return state, ()
     next_phase = Selecting(round=phase.round + 1, since=event.now, not_before=event.now)
+    state = blame(state, event.liars)
     state, effects = committed(state, phase, event)
     if event.tallies is not None and phase.collected.base is not None:
         state, measured = evaluation.take_tallies(state, phase.collected.base, event.tallies)
@@ -252,6 +253,16 @@ def committed(state: Run, phase: Aggregating, event: on.ModelCreated) -> Transit
         do.PublishModel(phase.round, model, split, event.strategy_state, served),
         do.PublishResult(summary),
     )
+
+
+def blame(state: Run, clients: Iterable[str]) -> Run:
+    """Counts the members who have spoilt a masked round; who has done so twice takes no more part."""
+    for name in clients:
+        state = replace(state, misled={**state.misled, name: state.misled.get(name, 0) + 1})
+        client, why = state.roster.get(name), state.misled_text(name)
+        if why is not None and client is not None:
+            state = replace(state, roster=state.roster.with_client(name, replace(client, unable=why)))
+    return state
 
 
 def finish(state: Run, now: float) -> Transition:

@@ -261,7 +261,8 @@ class ModelCreated:
 
     ``strategy_state`` is the digest of what the strategy keeps for the next one, null if that is nothing. ``served`` is
     the digest of the mean of versions that is served, null if that is the new version itself. ``similarity``: of the
-    round's updates, null if they were not compared. ``tallies``: of a masked round.
+    round's updates, null if they were not compared. ``tallies``: of a masked round; ``liars``: its
+    members whose shares were wrong.
     """
 
     now: float
@@ -272,6 +273,7 @@ class ModelCreated:
     served: str | None = None
     similarity: Similarity | None = None
     tallies: Tallies | None = None
+    liars: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

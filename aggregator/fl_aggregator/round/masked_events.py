@@ -11,8 +11,8 @@ from fl_shared.protocol.messages import DeclineReason
 class Tallies:
     """What a masked round has summed besides the changes of weights.
 
-    ``examples`` and ``holdout``: how many all edges trained and measured on. The others are sums over examples, those
-    of ``train_loss`` in training, the others on the holdouts, before training (of the base) and after it.
+    ``examples`` and ``holdout``: how many all edges trained and measured on. The others are means over these:
+    ``train_loss`` in training, loss and primary metric on the holdouts, before training (of the base) and after it.
     """
 
     examples: int

@@ -125,7 +125,8 @@ class Unmasking:
     """Enough members have signed which updates are summed, and open their shares of the masks of the sum.
 
     ``opened``: by member, the digest of its shares, which are in the spool. ``needed``: how many members' shares the
-    sum is unmasked with: more than the threshold after ``failures``, which say why it failed with fewer.
+    sum is unmasked with: more than the threshold after ``failures``, which say why it failed with fewer. ``blamed``:
+    because of whom.
     """
 
     name: ClassVar[PhaseName] = "unmasking"
@@ -135,6 +136,7 @@ class Unmasking:
     needed: int
     opened: Mapping[str, str] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
+    blamed: tuple[str, ...] = ()
 
     @property
     def round(self) -> int:

@@ -147,8 +147,8 @@ class Run:
     place. ``personal``: by client, the scores of the edges' own models; null until they are asked for them.
     ``response_times``: of the last rounds with ``--pace auto``, from which the next one follows; empty with others.
     ``environments``: the distinct ones of the edges, at most 256, in the order in which they registered.
-    ``order``: of a region, the round that it is asked for and has not opened yet. ``misled``: by client, how many
-    masked rounds could not be unmasked because of it.
+    ``order``: of a region, the round that it is asked for and has not opened yet. ``misled``: by client, in how
+    many masked rounds its shares were wrong.
     """
 
     settings: Settings
@@ -182,7 +182,7 @@ class Run:
         count = self.misled.get(client, 0)
         if count < MAX_MISLED:
             return None
-        return f"the sums of {count} masked rounds could not be unmasked because of it"
+        return f"its shares were wrong in {count} masked rounds"
 
     @property
     def failed_by_user(self) -> bool:

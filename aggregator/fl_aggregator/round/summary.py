@@ -83,7 +83,8 @@ def summary_of(
     outcome: Literal["committed", "abandoned"] = "abandoned" if model is None else "committed"
     is_buffer = state.settings.mode == "async" and phase.base is not None
     ages = [update.staleness for update in updates] if is_buffer and model is not None else []
-    masked, examples = phase.masking is not None, sum(update.examples for update in updates)
+    examples = sum(update.examples for update in updates)
+    masked = state.settings.masked  # also of the first weights, one edge's: no numbers are shown
     if masked:
         edges, examples = {}, 0 if tallies is None else tallies.examples
     in_masks = _masked_seconds(state.phase, now)
@@ -111,7 +112,7 @@ def summary_of(
             "aggregating": round(now - closed - sum(in_masks.values()), 6),
         },
         edges=edges,
-        masked=masked,
+        masked=phase.masking is not None,
         encoding=phase.encoding,
         edges_version=phase.base.version if edges and phase.base is not None else None,
     )
@@ -135,7 +136,7 @@ def _tally_means(state: Run, tallies: Tallies | None) -> dict[str, float]:
     """Returns the means over all examples of a masked round, under the names of those of a round without masks."""
     if tallies is None:
         return {}
-    means = {"train_loss": tallies.train_loss / tallies.examples} if tallies.examples else {}
+    means = {"train_loss": tallies.train_loss} if tallies.examples else {}
     for when in ("before", "after"):
         means |= {f"{when}_{name}": value for name, value in holdout_means(state, tallies, when).items()}
     return means
@@ -145,8 +146,8 @@ def holdout_means(state: Run, tallies: Tallies, when: str = "before") -> dict[st
     """Returns loss and primary metric over all holdouts of a masked round, before or after training; empty without."""
     if not tallies.holdout:
         return {}
-    primary = getattr(tallies, f"{when}_primary") / tallies.holdout
-    return {state.primary.name: primary, LOSS.name: getattr(tallies, f"{when}_loss") / tallies.holdout}
+    primary = getattr(tallies, f"{when}_primary")
+    return {state.primary.name: primary, LOSS.name: getattr(tallies, f"{when}_loss")}
 
 
 def staleness_metrics(ages: list[int]) -> dict[str, float]:

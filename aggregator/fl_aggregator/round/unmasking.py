@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.round.closing import abandon, average_of
+from fl_aggregator.round.closing import abandon, average_of, blame
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.phases import Aggregating, Unmasking, unmasking_of
 from fl_aggregator.round.state import Run
@@ -59,24 +59,16 @@ def fail(state: Run, event: on.UnmaskFailed) -> Transition:
     phase = state.phase
     if not isinstance(phase, Aggregating) or phase.unmasking is None or phase.round != event.round:
         return state, ()
-    state = _blame(state, event)
     unmasking = phase.unmasking
-    failed = replace(unmasking, needed=unmasking.needed + 1, failures=(*unmasking.failures, event.detail))
+    blamed = unmasking.blamed
+    if event.client is not None and event.client not in blamed:  # once a round
+        state, blamed = blame(state, (event.client,)), (*blamed, event.client)
+    failures = (*unmasking.failures, event.detail)
+    failed = replace(unmasking, needed=unmasking.needed + 1, failures=failures, blamed=blamed)
     left = len(unmasking.agreeing.masking.keys) - unmasking.needed
     if event.final or left <= 0:
         return abandon(state, phase.collected, event.now, _failure_text(failed))
     return _unmask(replace(state, phase=failed), failed, event.now)
-
-
-def _blame(state: Run, event: on.UnmaskFailed) -> Run:
-    if event.client is None:
-        return state
-    count = state.misled.get(event.client, 0) + 1
-    state = replace(state, misled={**state.misled, event.client: count})
-    client, why = state.roster.get(event.client), state.misled_text(event.client)
-    if why is None or client is None:
-        return state
-    return replace(state, roster=state.roster.with_client(event.client, replace(client, unable=why)))
 
 
 def advance(state: Run, phase: Unmasking, now: float) -> Transition:

@@ -127,7 +127,8 @@ class Interpreter:
                 recovered.served,
             )
         self.observer_feed.restore(
-            read_records(self._directory.history()), recovered.snapshot.updates.values()
+            read_records(self._directory.history()),
+            () if self._settings.masked else recovered.snapshot.updates.values(),
         )
         stored, open_rounds = recovered.stored, recovered.open_rounds
         accepted = {(update.round, update.client) for updates in stored.values() for update in updates}
@@ -204,7 +205,8 @@ class Interpreter:
             case do.StoreUpdate():
                 self._store_update(effect)
             case do.Fold(update=update):
-                self.observer_feed.update_accepted(update)
+                if not self._settings.masked:  # no numbers of one edge are shown
+                    self.observer_feed.update_accepted(update)
                 self.worker.fold(effect)
             case do.PublishClosing():
                 self.masked.ask_to_sign(effect)

@@ -22,17 +22,19 @@ LOST: dict[int, dict[str, tuple[str, ...]]] = {
 def federation(
     directory: Path, *, masked: bool = True, lost: bool = False, **settings: Any
 ) -> MaskedFederation:
-    made = MaskedFederation(directory, masked=masked, clients=7, quorum=5, **settings)
+    usual: dict[str, Any] = {"quorum": 5, "fold_bits": "64", **settings}
+    made = MaskedFederation(directory, masked=masked, clients=7, **usual)
     for number, names in LOST.items() if lost else ():
         for name, silent in names.items():
             made.edges[name].lost_in[number] = silent
     return made
 
 
-@pytest.mark.parametrize("lost", [False, True])
-def test_a_masked_run_makes_the_models_of_a_plain_one(tmp_path: Path, lost: bool) -> None:
+@pytest.mark.parametrize(("lost", "bits"), [(False, "40"), (True, "64")])
+def test_a_masked_run_makes_the_models_of_a_plain_one(tmp_path: Path, lost: bool, bits: str) -> None:
     plain, masked = (
-        federation(tmp_path / str(kind), masked=kind, lost=lost, deadline=30.0) for kind in (False, True)
+        federation(tmp_path / str(kind), masked=kind, lost=lost, deadline=30.0, fold_bits=bits)
+        for kind in (False, True)
     )
     plain_state, masked_state = plain.run(), masked.run()
     assert digests_of(masked_state, masked) == digests_of(plain_state, plain)
@@ -40,6 +42,15 @@ def test_a_masked_run_makes_the_models_of_a_plain_one(tmp_path: Path, lost: bool
     reveals = [message for _, message in masked.published if isinstance(message, m.Reveal)]
     assert {message.round for message in reveals} == {1, 2, 3}
     assert not any(isinstance(topic, t.UnmaskTopic) for topic in masked.retained), "cleared at the end"
+    states = [message for _, message in masked.published if isinstance(message, m.Edges)]
+    assert states
+    numbers = {edge.examples for one in states for edge in one.edges.values()}
+    assert numbers == {None}, "no message has numbers of one edge"
+    phases = {message.phase for _, message in masked.published if isinstance(message, m.Status)}
+    assert phases >= {"agreeing", "unmasking"}
+    results = [message for _, message in masked.published if isinstance(message, m.Result)]
+    assert {one.round: one.masked for one in results} == {0: False, 1: True, 2: True, 3: True}
+    assert not any(one.worst_edges for one in results)
 
 
 def test_the_means_are_those_of_the_plain_run(tmp_path: Path) -> None:
