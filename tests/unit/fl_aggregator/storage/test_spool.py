@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.spool import PartialUpdate, Spool
 from fl_aggregator.storage.spool_format import SpoolFileDamaged, UpdateDescription
 from fl_aggregator.storage.update_content import SectionContent, UpdateContent
+from fl_shared.masking.unmasking import Opened
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.digest import content_digest
 from fl_shared.tensors.manifest import ArraySpec
@@ -213,6 +215,31 @@ def test_at_a_resume_stays_what_was_accepted_or_is_under_way(tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "spool").iterdir()] == ["3"]
     assert names(tmp_path) == ["7.update", f"9.{DIGEST}.part"]
     spool.delete_except((), ())
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_opened_shares_stay_for_a_resume_if_the_journal_names_them(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    opened = Opened(bytes(range(32)), ("lab-b",))
+    digest = hashlib.sha256(opened.shares).hexdigest()
+    for client in ("7", "8"):
+        spool.put(3, client, content(DATA))
+        spool.put_shares(3, client, opened)
+    assert (tmp_path / "spool" / "3" / "7.shares").stat().st_mode & 0o777 == 0o600
+    spool.delete_except({(3, "7"), (3, "8")}, {3}, {(3, "8")})
+    assert names(tmp_path) == ["7.update", "8.shares", "8.update"]
+    assert spool.read_shares(3, "8", digest) == opened
+    with pytest.raises(SpoolFileDamaged, match="another digest"):
+        spool.read_shares(3, "8", "0" * 64)
+    (tmp_path / "spool" / "3" / "8.shares").write_bytes(b"{}\n" + opened.shares)
+    with pytest.raises(SpoolFileDamaged, match="its first line"):
+        spool.read_shares(3, "8", digest)
+    spool.delete_round(3)
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_opened_shares_are_on_no_disk_if_updates_are_not(tmp_path: Path) -> None:
+    Spool(tmp_path, "memory").put_shares(3, "7", Opened(bytes(16)))
     assert list((tmp_path / "spool").iterdir()) == []
 
 
