@@ -22,7 +22,8 @@ from fl_edge.storage.run_keys_file import RunKeysFile
 from fl_edge.tasks.synthetic import NAME_PREFIX
 from fl_edge.training.executor import TrainedUpdate, edge_seed
 from fl_edge.training.local_part import LOCAL, PERSONAL
-from fl_edge.workers.jobs import TrainJob
+from fl_edge.workers.jobs import Masking, TrainJob
+from fl_edge.workers.masked_result import MaskedRound
 from fl_edge.workers.training_result import ERROR, ResultBuffer, train_outcome
 from fl_mqtt.simulation.virtual.aggregator import Aggregator
 from fl_mqtt.simulation.virtual.devices import DATA_CENTRE, Device
@@ -71,9 +72,11 @@ class InstantJobs:
         work = self._work.pop((client, job))
         match work.effect:
             case effects.Load():
-                return events.PartitionLoaded(now, job, EXAMPLES, 0, MANIFEST.digest)
+                return events.PartitionLoaded(now, job, EXAMPLES, 0, MANIFEST.digest, values=VALUES)
             case effects.Train(selected=selected):
                 self.trained.append((client, selected.round))
+                if work.masking is not None:
+                    return masked(client, work.masking, now, job)
                 made, kept = encoded(client, selected, work.own or {})
                 if selected.base and keeps_local(selected.task):
                     kept[LOCAL] = memoryview(bytes(4))
@@ -103,6 +106,22 @@ def update(client: str, number: int, base: str | None, seed: int) -> FinishedUpd
         base=base, digest=model_digest([section]), examples=EXAMPLES, steps=0 if base is None else 1,
         seconds=0.0, metrics=m.UpdateMetrics(), sections=(section,),
     )  # fmt: skip
+
+
+def masked(client: str, masking: Masking, now: float, job: int) -> events.Trained:
+    """What a worker makes of the update of ``client`` in a masked round."""
+    selected = masking.selected
+    assert selected.base is not None
+    values = delta_of(selected.training.seed, selected.round, client)
+    trained = TrainedUpdate(values, EXAMPLES, 1, 0.0, m.UpdateMetrics())
+    outcome = MaskedRound(masking, client, MANIFEST).outcome(trained, "loss", MemoryPool(), lambda: False)
+    assert outcome.masked is not None
+    made = FinishedUpdate(
+        base=selected.base.digest, digest=outcome.digest, examples=outcome.examples, steps=outcome.steps,
+        seconds=outcome.seconds, metrics=outcome.metrics, sections=outcome.update_sections(),
+        plan=outcome.masked.plan,
+    )  # fmt: skip
+    return events.Trained(now, job, made, body=outcome.masked.body)
 
 
 def encoded(

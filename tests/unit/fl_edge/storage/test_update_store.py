@@ -13,11 +13,16 @@ from safetensors.numpy import load_file
 
 from fl_edge.session.work import PendingUpdate
 from fl_edge.storage import saved_file, update_store
+from fl_edge.training.executor import TrainedUpdate
+from fl_edge.workers.masked_result import MaskedRound
+from fl_shared.protocol.messages import UpdateMetrics
+from fl_shared.system.shared_memory import MemoryPool
 from fl_shared.tensors.encodings.registry import ENCODINGS
 from fl_shared.tensors.encodings.section import SectionFormat
 from fl_shared.tensors.sections import ModelSection
 from tests.support.builders import finished_update
 from tests.support.encodings import Float16
+from tests.support.masked_edges import MaskedEdges
 from tests.support.samples import DATA, MANIFEST
 from tests.support.session_script import SessionScript, update
 
@@ -45,6 +50,27 @@ def test_sections_of_several_lengths(tmp_path: Path) -> None:
     both = finished_update(*sections, examples=1, steps=2, seconds=3.0, metrics=one.update.metrics)
     update_store.write(path, "7", PendingUpdate(one.selected, both))
     assert update_store.read(path, "7") == PendingUpdate(one.selected, both)
+
+
+def test_10_4_a_masked_update_is_read_again_with_its_plan(tmp_path: Path) -> None:
+    """A restarted edge sends the same one again. On the disk it is bytes, of which nothing can be read."""
+    edges = MaskedEdges(tmp_path / "edges")
+    selected = edges.selected()
+    masking = edges.member("7").masking(selected, edges.manifest)
+    assert masking is not None
+    trained = TrainedUpdate(np.zeros(8, np.float32), 10, 1, 1.0, UpdateMetrics())
+    masked_round = MaskedRound(masking, "7", edges.manifest)
+    outcome = masked_round.outcome(trained, "accuracy", MemoryPool(), lambda: False)
+    assert outcome.masked is not None
+    made = finished_update(*outcome.update_sections(), examples=1, plan=outcome.masked.plan)
+    path = tmp_path / update_store.FILE_NAME
+    update_store.write(path, "7", PendingUpdate(selected, made))
+    found = update_store.read(path, "7")
+    assert found == PendingUpdate(selected, made)
+    tensors = load_file(path)
+    assert {name: str(data.dtype) for name, data in tensors.items()} == dict.fromkeys(
+        ("delta", "shares", "tallies"), "uint8"
+    )
 
 
 def test_a_section_in_another_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
