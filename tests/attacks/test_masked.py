@@ -158,6 +158,34 @@ def test_a_victim_with_another_plan_is_in_no_sum(run: MaskedFederation, what: st
     assert (run.adversary.sums(), run.learnt()) == (0, set())
 
 
+@pytest.mark.parametrize("victim_first", [True, False])
+def test_two_plans_in_a_round_are_not_masked_for(run: MaskedFederation, victim_first: bool) -> None:
+    """P7: each member signs one set, and the difference of the two would be the victim's update."""
+    both = CLIENTS[1:5]
+    plans = [
+        (run.selected(), (VICTIM, *both, *run.colluders), (*CLIENTS[5:7], VICTIM, both[0], *run.colluders)),
+        (
+            run.selected(cohort=(*both, *OTHERS, *run.colluders)),
+            (*both, *run.colluders),
+            (*OTHERS, both[1], *run.colluders),
+        ),
+    ]
+    for selected, included, signers in plans if victim_first else plans[::-1]:
+        run.unmask(selected, run.train(selected, included), signers)
+    assert (run.adversary.sums(), run.learnt()) == (1, set())
+
+
+@pytest.mark.parametrize("replayed", [True, False])
+def test_an_older_round_is_not_masked_for(run: MaskedFederation, replayed: bool) -> None:
+    """P7: its selection is sent again, or for another cohort."""
+    first, second = run.selected(1), run.selected(2)
+    run.unmask(first, run.train(first))
+    run.unmask(second, run.train(second, update=" in round 2"))
+    again = first if replayed else run.selected(1, cohort=(*CLIENTS[1:], *OTHERS))
+    assert not set(run.train(again)) - set(run.colluders)
+    assert (run.adversary.sums(), run.learnt()) == (2, set())
+
+
 # --- another member ---------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ Honest edges mask, sign and open with the program's own code and files, and are 
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from fl_edge.session.work import Shares, Signature
 from fl_edge.storage.run_keys_file import RunKeysFile
 from fl_edge.training.executor import TrainedUpdate
 from fl_edge.workers.masked_result import MaskedRound
-from fl_shared.masking.masked_update import MaskedSections
+from fl_shared.masking.masked_update import MaskedSections, mask_update
 from fl_shared.masking.plan import CLOSING, threshold_of
 from fl_shared.masking.run_keys import MemberCredential, RunKeys, voucher_bytes
 from fl_shared.protocol import messages as m
@@ -111,22 +112,26 @@ class MaskedFederation:
 
     def _masked(self, selected: m.Selected, client: str, update: str) -> MaskedSections | None:
         self.shown[client] = selected
+        if client in self.colluders:  # who mask for any plan
+            plan, nothing = self.edges.plan(selected), np.zeros(8, np.int64)
+            made = mask_update(plan, client, self.private(client), nothing, nothing, secrets.token_bytes)
+            self.sections[made.body] = made
+            return made
+        manifest = self.edges.manifest
         try:
-            masking = self.edges.member(client).masking(selected, self.edges.manifest)
-            if masking is None:
-                return None
-            masked = MaskedRound(masking, client, self.edges.manifest)
+            masking = self.edges.member(client).masking(selected, manifest)
         except UnacceptablePlan:
             return None
+        assert masking is not None
         trained = TrainedUpdate(trained_delta(client + update), 3, 1, 0.5, m.UpdateMetrics())
+        masked = MaskedRound(masking, client, manifest)
         outcome = masked.outcome(trained, "accuracy", MemoryPool(), lambda: False)
         assert outcome.masked is not None
         made = MaskedSections(
             outcome.delta.view, memoryview(outcome.masked.tallies), outcome.masked.shares, outcome.masked.body
         )
         self.sections[made.body] = made
-        if client not in self.colluders:
-            self.adversary.sees(self.edges.plan(selected), client, made, client + update)
+        self.adversary.sees(self.edges.plan(selected), client, made, client + update)
         return made
 
     def sign(

@@ -41,6 +41,14 @@ ROWS: Final = (
         f"{RULES}::test_a_victim_with_another_plan_is_in_no_sum",
     ),
     _row(
+        "masked sums: two plans in a round, of which each member signs one set", "`failed`; nothing is masked twice",
+        f"{RULES}::test_two_plans_in_a_round_are_not_masked_for",
+    ),
+    _row(
+        "masked sums: the selection of an older round once more, or for another cohort", "`failed`; nothing is masked",
+        f"{RULES}::test_an_older_round_is_not_masked_for",
+    ),
+    _row(
         "masked sums: a member without a certificate, with an expired one, another's, one of another run or "
         "authority, or with the victim's key", "`failed`; `declined`: `policy`, `wrong-plan`",
         f"{RULES}::test_no_member_takes_part_with_keys_that",
