@@ -99,10 +99,19 @@ class Inbox:
     def wait_for(
         self, wanted: Wanted, what: str = "a message", *, timeout: float = ANSWER_TIMEOUT, since: int = 0
     ) -> Received:
-        """The first of all received messages, from number ``since`` on, for which ``wanted`` is true."""
+        """The first of all received messages, from number ``since`` on, for which ``wanted`` is true.
+
+        Each is looked at once, however many come.
+        """
+        looked_at = since
 
         def first() -> Received | None:
-            return next((one for one in self._received[since:] if wanted(one)), None)
+            nonlocal looked_at
+            while looked_at < len(self._received):
+                looked_at += 1
+                if wanted(one := self._received[looked_at - 1]):
+                    return one
+            return None
 
         found = wait_until(first, timeout, f"{self.name} receives {what}", changed=self._changed)
         assert found is not None
