@@ -48,12 +48,13 @@ class SimulatedAggregator(Client):
         reply = m.Admitted(**self.envelope(), client=to.client, session=to.session, **fields)
         self.send(t.RepliesTopic(to.client), reply)
 
-    def admit_fully(self, client: str, index: int = 0) -> m.Registration:
+    def admit_fully(self, client: str, index: int = 0, *, masked: bool = False) -> m.Registration:
         """Answers both registrations of a training edge; returns the second one."""
         part = partition(index)
-        self.admit(self.expect(m.Registration, 30, client=client, run=None), partition=part)
+        first = self.expect(m.Registration, 30, client=client, run=None)
+        self.admit(first, partition=part, masked=masked)
         second = self.expect(m.Registration, 60, client=client, run=RUN)
-        self.admit(second, partition=part)
+        self.admit(second, partition=part, masked=masked)
         return second
 
     def select(
