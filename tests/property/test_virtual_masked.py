@@ -60,8 +60,7 @@ def versions(seed: int, *, masked: bool) -> list[tuple[str, list[str]]]:
     Edges die as soon as a round is in the phase in which it loses them, and are back when the round is over. Plain
     rounds lose those alone that do not train.
     """
-    plan = losses(seed)
-    dead: dict[str, int] = {}
+    plan, dead = losses(seed), dict[str, int]()
     with federation(seed, masked=masked) as run:
         while not run.aggregator.state.ended:
             assert run.world.step(), "nothing happens any more"

@@ -20,7 +20,7 @@ from fl_shared.masking.masked_update import mask_update
 from fl_shared.masking.plan import Plan
 from fl_shared.masking.run_keys import RunKeys
 from fl_shared.protocol.messages import FoldSettings, UpdateMetrics
-from fl_shared.system.shared_memory import MemoryPool, SharedBytes
+from fl_shared.system.shared_memory import MemoryPool
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.masked import MASKED
 from fl_shared.tensors.fixed_point import quantized
@@ -57,8 +57,7 @@ class MaskedRound:
         Raises ``ValueError`` for what cannot be masked, and ``CancelledError``.
         """
         self._check(update)
-        memory = pool.lend(8 * self._plan.values)
-        integers = np.frombuffer(memory.view, np.int64)
+        integers = np.empty(self._plan.values, np.int64)  # in no memory that other processes share
         factor = update.examples * 2.0**self._fold.scale_bits
         quantized(update.delta, factor, integers)
 
@@ -75,8 +74,8 @@ class MaskedRound:
             secrets.token_bytes,
             check,
         )
-        is_same = np.shares_memory(np.frombuffer(made.delta, np.uint8), integers)
-        delta = memory if is_same else SharedBytes.copy_of(made.delta)
+        delta = pool.lend(len(made.delta))
+        delta.view[:] = made.delta
         masked = Masked(self._plan.digest.hex(), made.body, bytes(made.tallies), bytes(made.shares))
         encoding = MASKED[self._plan.bits].name
         sections = (*sections_of(self._manifest, encoding, delta, None), *masked.sections())
@@ -95,20 +94,17 @@ class MaskedRound:
             raise ValueError(
                 f"this edge has more than {self._fold.max_examples} examples, which cannot be masked (--max-examples)"
             )
-        most = self._fold.max_delta
-        if magnitude(update.delta) <= most:
-            return
-        name, found = self._largest(update.delta)
-        raise ValueError(
-            f"array {name!r}: a value has changed by {found:g}, expected at most {most:g}: it cannot be masked "
-            "(--max-delta)"
-        )
+        if magnitude(update.delta) > self._fold.max_delta:
+            # The aggregator is told which array it is, and not by how much its values have changed.
+            raise ValueError(
+                f"array {self._largest(update.delta)!r}: a value has changed by more than {self._fold.max_delta:g}, so "
+                "it cannot be masked (--max-delta)"
+            )
 
-    def _largest(self, delta: Vector) -> tuple[str, float]:
-        """Returns the array with the value of greatest magnitude, and that."""
+    def _largest(self, delta: Vector) -> str:
+        """Returns the name of the array that has the value of greatest magnitude."""
         found, start = [], 0
         for array in self._manifest.arrays:
             found.append((magnitude(delta[start : start + array.values]), array.name))
             start += array.values
-        largest, name = max(found)
-        return name, largest
+        return max(found)[1]

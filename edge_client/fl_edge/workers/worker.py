@@ -24,6 +24,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import NoReturn, assert_never, cast
 
+import numpy as np
+
 from fl_edge.errors import CancelledError
 from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.executor import Executor, TrainedUpdate
@@ -219,7 +221,7 @@ class Worker:
             job.round,
             job.client,
             cancelled,
-            result.allocate,
+            result.allocate if masked is None else _private,
             _correction_request(job, models, vectors),
             local,
         )
@@ -275,6 +277,11 @@ def _model_digests(job: Job) -> tuple[str, ...]:
             return ()
         case _:
             assert_never(job)
+
+
+def _private(values: int) -> Vector:
+    """Memory that no other process shares, for an update without its masks."""
+    return np.empty(values, np.float32)
 
 
 def _correction_request(
