@@ -24,7 +24,7 @@ from fl_shared.system.shared_memory import MemoryPool
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.masked import MASKED
 from fl_shared.tensors.fixed_point import quantized
-from fl_shared.tensors.manifest import Manifest, Vector, magnitude
+from fl_shared.tensors.manifest import Manifest, magnitude
 from fl_shared.tensors.sections import model_digest
 
 
@@ -94,17 +94,12 @@ class MaskedRound:
             raise ValueError(
                 f"this edge has more than {self._fold.max_examples} examples, which cannot be masked (--max-examples)"
             )
-        if magnitude(update.delta) > self._fold.max_delta:
-            # The aggregator is told which array it is, and not by how much its values have changed.
-            raise ValueError(
-                f"array {self._largest(update.delta)!r}: a value has changed by more than {self._fold.max_delta:g}, so "
-                "it cannot be masked (--max-delta)"
-            )
-
-    def _largest(self, delta: Vector) -> str:
-        """Returns the name of the array that has the value of greatest magnitude."""
-        found, start = [], 0
+        most, start = self._fold.max_delta, 0
         for array in self._manifest.arrays:
-            found.append((magnitude(delta[start : start + array.values]), array.name))
+            if magnitude(update.delta[start : start + array.values]) > most:
+                # The aggregator reads this too, so it does not say by how much.
+                raise ValueError(
+                    f"array {array.name!r}: a value has changed by more than {most:g}: it cannot be masked "
+                    "(--max-delta)"
+                )
             start += array.values
-        return max(found)[1]

@@ -150,7 +150,7 @@ def test_10_5_what_cannot_be_masked_fails_the_round_and_the_array_is_named(tmp_p
     edges = MaskedEdges(tmp_path)
     selected = edges.selected(fold=fold_settings(max_delta=2.0))
     outcome_of(edges, selected, [0, -2, 0, 0, 0, 0, 0, 2])
-    with pytest.raises(ValueError, match=r"array 'w': a value has changed by more than 2, so it cannot be"):
+    with pytest.raises(ValueError, match=r"array 'w': a value has changed by more than 2: it cannot"):
         outcome_of(edges, selected, [0, -2, 0, -2.5, 0, 0, 0, 2])
     with pytest.raises(ValueError, match="more than 1000 examples, which cannot be masked"):
         outcome_of(edges, selected, [0] * 8, examples=1001)
