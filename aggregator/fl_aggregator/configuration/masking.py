@@ -102,6 +102,13 @@ def most_members(settings: Settings) -> int:
     return min(m.MAX_MEMBERS, 2 * settings.per_round - 1 - colluders_of(settings))
 
 
+def masked_sums(settings: Settings, *, certified: bool) -> m.MaskedSums | None:
+    """Returns what can be seen of the updates of a masked run; null if its updates are not masked."""
+    if not settings.masked:
+        return None
+    return m.MaskedSums(least=least_of(settings, fewest_members(settings)), certified=certified)
+
+
 def unmask_seconds(settings: Settings) -> float:
     """Returns how long members have to sign, and again to open their shares."""
     return UNMASK_WAIT if settings.unmask_wait is None else settings.unmask_wait

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from fl_aggregator.configuration.masking import fewest_members, least_of
+from fl_aggregator.configuration.masking import masked_sums
 from fl_aggregator.configuration.settings import Durability, Settings
 from fl_aggregator.round import machine
 from fl_aggregator.storage import checkpoint, journal, spool
@@ -121,11 +121,7 @@ class RunRecord(BaseModel):
     @property
     def masked(self) -> m.MaskedSums | None:
         """What can be seen of the updates if edges mask them; null if each one can."""
-        if not self.settings.masked:
-            return None
-        return m.MaskedSums(
-            least=least_of(self.settings, fewest_members(self.settings)), certified=self.certified
-        )
+        return masked_sums(self.settings, certified=self.certified)
 
     @property
     def model_metadata(self) -> dict[str, str]:

@@ -7,6 +7,10 @@ from typing import Final
 from fl_shared.protocol import messages as m
 
 NOT_CERTIFIED: Final = "the edges' keys are not certified, since there are no kits"
+NO_NUMBERS: Final = (
+    "Updates are masked: nobody sees how many examples a single edge has, nor its losses and metrics."
+)
+"""Why there are no numbers of single edges in a masked run."""
 
 
 def visible_text(masked: m.MaskedSums | None) -> str:

@@ -20,10 +20,12 @@ from fl_aggregator.tools.report.drawing import SERIES_COLOURS
 from fl_aggregator.tools.report.edge_values import edge_values, personal
 from fl_aggregator.tools.report.environments import environments
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
+from fl_aggregator.tools.report.participation import participation
 from fl_aggregator.tools.report.reading import RunReport
 from fl_aggregator.tools.report.sections import newest_version, section, setting_text
 from fl_aggregator.tools.report.similarity import similarity
 from fl_aggregator.tools.report.style import STYLE
+from fl_aggregator.tools.report.visibility import visibility
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import duration_text, number_text, quantity_text, size_text
 
@@ -100,8 +102,8 @@ def _run_sections(run: RunReport) -> list[Child]:
         return [nothing, sections.labels(run), sections.settings(run)]
     return [
         sections.learning(run), _side_by_side(sections.primary_by_edge(run), confusion(run)),
-        edge_values(run), personal(run), sections.labels(run), sections.participation(run),
-        environments(run), sections.time_and_traffic(run), sections.rejections(run),
+        edge_values(run), personal(run), sections.labels(run), participation(run),
+        visibility(run), environments(run), sections.time_and_traffic(run), sections.rejections(run),
         similarity(run),
         sections.rounds(run),
         sections.settings(run),

@@ -13,6 +13,8 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from fl_aggregator.configuration.masking import masked_sums
+from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.configuration.values import Target, parse_target
 from fl_aggregator.monitoring.views.round_record import (
     ConfusionMatrix,
@@ -114,6 +116,15 @@ class RunReport:
             return path_text(self.record["fleet"]["attack"]["summary"])
         except (KeyError, TypeError, AttributeError):
             return None
+
+    @property
+    def masked(self) -> m.MaskedSums | None:
+        """What could be seen of the updates, if edges masked them; null if each one could, or if that is not known."""
+        try:
+            settings = Settings.model_validate(self.settings)
+        except ValidationError:
+            return None
+        return masked_sums(settings, certified=self.record.get("certified") is True)
 
     @property
     def target(self) -> Target | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 from fl_aggregator.configuration.settings import options_of_run
@@ -218,59 +218,6 @@ def _missing_text(record: RoundRecord, limit: int = 12) -> Child:
     return "; ".join(groups[:limit]) + (
         f"; and {len(groups) - limit} more reasons" if len(groups) > limit else ""
     )
-
-
-def edges_of(run: RunReport) -> list[str]:
-    """All edges that were selected, have sent an update, or have a known partition, sorted."""
-    names = {
-        name for record in run.rounds for name in (*record.cohort, *record.participants, *record.missing)
-    }
-    return natural_order(names | run.latest_results.keys() | run.label_counts.keys())
-
-
-def participation(run: RunReport) -> Markup | None:
-    """Which edges took part in which rounds; null if no edge is known."""
-    edges = edges_of(run)
-    if not edges:
-        return None
-    shown_edges, recent_rounds = figures.evenly_spaced(edges), run.rounds[-figures.MAX_ROUNDS :]
-    limits = []
-    if len(shown_edges) < len(edges):
-        limits.append(f"{len(shown_edges)} of {len(edges)} edges, evenly chosen.")
-    if len(recent_rounds) < len(run.rounds):
-        limits.append(f"The last {len(recent_rounds)} of {len(run.rounds)} rounds.")
-    note = " ".join(["A small dot: not selected in that round.", *limits])
-    return section("Participation", figures.participation(f"{run.name}/participation", recent_rounds, shown_edges),
-                   _edge_table(run, edges), note=note)  # fmt: skip
-
-
-def _edge_table(run: RunReport, edges: Sequence[str]) -> Markup:
-    selected, participated, missing = (_count_names(names) for names in (
-        (record.cohort for record in run.rounds), (line.participants for line in run.rounds),
-        (line.missing_without_surplus for line in run.rounds)))  # fmt: skip
-    rows = []
-    for name in edges[:MAX_REPORT_ROWS]:
-        latest = run.latest_results.get(name)
-        rows.append(
-            [name, selected.get(name, 0), participated.get(name, 0), missing.get(name, 0),
-             *(("–",) * (3 + len(run.measured)) if latest is None else (
-                 latest.examples,
-                 *(quantity_text(latest.after.get(metric.name), metric.unit) for metric in run.measured),
-                 format_number(latest.seconds, 2), size_text(latest.size)))]
-        )  # fmt: skip
-    names = [metric.name for metric in run.measured]
-    headings = ["edge", "selected", "in", "missing", "examples", *names, "seconds", "update"]
-    suffix = f", the first {MAX_REPORT_ROWS}" if len(edges) > MAX_REPORT_ROWS else ""
-    return tag("details", tag("summary", f"All {len(edges)} edges as a table{suffix}"),
-               table(headings, rows, caption="Edges: how often each took part, and its newest update"))  # fmt: skip
-
-
-def _count_names(groups: Iterable[Iterable[str]]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for names in groups:
-        for name in names:
-            counts[name] = counts.get(name, 0) + 1
-    return counts
 
 
 def labels(run: RunReport) -> Markup | None:

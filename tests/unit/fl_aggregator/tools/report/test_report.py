@@ -67,8 +67,8 @@ def test_a_finished_run_is_told_in_full(tmp_path: Path) -> None:
     whole = page_of(tmp_path, run)
     page, headings = Outline(whole), re.findall("<h2>(.*?)</h2>", whole)
     assert headings == [
-        "Learning", "accuracy of each edge", "Confusion", "Labels on the edges", "Participation", "Time and traffic",
-        "Refused", "Rounds", "Settings",
+        "Learning", "accuracy of each edge", "Confusion", "Labels on the edges", "Participation",
+        "What the aggregator could see", "Time and traffic", "Refused", "Rounds", "Settings",
     ]  # fmt: skip
     for said in (
         "0.6000",
