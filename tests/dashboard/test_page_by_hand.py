@@ -263,7 +263,7 @@ def test_a_thousand_edges(federation: SimulatedFederation, opened: Open) -> None
           const payload = new TextEncoder().encode(JSON.stringify(message));
           const begun = performance.now();
           federation.hear("round/1/edges", payload, false, 0);
-          Edges.draw(federation.edges(), 0);
+          Edges.draw(federation.edges(), federation);
           document.body.offsetHeight;
           return performance.now() - begun;
         }""",

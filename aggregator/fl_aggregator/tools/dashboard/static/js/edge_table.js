@@ -23,7 +23,7 @@ class EdgeTable {
     this.more = make("button", { type: "button" }, "Show more");
     this.more.addEventListener("click", () => {
       this.most *= 4;
-      this.draw(this.edges, this.metric);
+      this.draw(this.edges, this.metric, this.masked);
     });
     place.append(make("table", {}, make("caption", { class: "hidden" }, "Edges and their newest updates"), make("thead", {}, this.head), this.body), this.more);
   }
@@ -31,16 +31,19 @@ class EdgeTable {
   #sort(name) {
     this.down = this.by === name ? !this.down : name !== "name" && name !== "state";
     this.by = name;
-    this.draw(this.edges, this.metric);
+    this.draw(this.edges, this.metric, this.masked);
   }
 
-  /** @param {[string, object][]} edges in the order of their names @param {object} metric the primary one */
-  draw(edges, metric) {
+  /** @param {[string, object][]} edges in the order of their names @param {object} metric the primary one
+   * @param {boolean} masked whether there are no numbers of single edges */
+  draw(edges, metric, masked) {
     this.edges = edges;
     this.metric = metric;
+    this.masked = masked;
     const ours = metric !== Federation.LOSS;
     Elements.say(this.primary.firstElementChild, metric.name);
-    this.primary.hidden = !ours;
+    for (const name of EdgeTable.NUMBERS) this.head.querySelector(`[data-column=${name}]`).hidden = masked;
+    this.primary.hidden ||= !ours;
     const haveOwn = edges.some(([, edge]) => edge.personal !== null);
     this.personal.hidden = !haveOwn;
     const rank = ([client, edge]) => (this.by === "name" ? client : this.by === "state" ? Edges.ORDER.indexOf(edge.state) : this.by === "personal" ? (edge.personal?.after ?? null) : edge[this.by]);
@@ -61,12 +64,14 @@ class EdgeTable {
       const state = make("td", {}, make("span", { class: "sign", "data-state": edge.state, "aria-hidden": "true" }), ` ${Edges.WORDS[edge.state]}`);
       if (edge.reason) state.append(make("span", { class: "why" }, ` ${edge.reason}`));
       const values = [...(ours ? [Format.measured(edge.primary, metric)] : []), ...(haveOwn ? [Format.gained(edge.personal, metric)] : []), Format.decimal(edge.loss), Format.count(edge.examples), Format.seconds(edge.seconds), Format.bytes(edge.bytes)];
-      return make("tr", {}, make("th", { scope: "row" }, name), state, ...values.map((value) => make("td", { class: "number" }, value)));
+      return make("tr", {}, make("th", { scope: "row" }, name), state, ...(masked ? [] : values).map((value) => make("td", { class: "number" }, value)));
     }));
     this.more.hidden = edges.length <= this.most;
   }
 }
 EdgeTable.ROWS = 200;
+/** The columns of numbers that a masked update does not tell. */
+EdgeTable.NUMBERS = ["primary", "loss", "examples", "seconds", "bytes"];
 EdgeTable.COLUMNS = [
   ["name", "Edge"], ["state", "State"], ["primary", "Metric"], ["personal", "Personal model"], ["loss", "Loss"], ["examples", "Examples"], ["seconds", "Training"], ["bytes", "Update"],
 ];

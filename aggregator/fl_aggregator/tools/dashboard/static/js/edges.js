@@ -14,6 +14,7 @@ const Edges = (() => {
     offline: "Known, but not connected",
   };
   const MOST_TILES = 3000;
+  const NO_NUMBERS = "Updates are masked: nobody sees how many examples a single edge has, nor its losses and metrics.";
 
   const chips = new Map();
   const hiddenStates = new Set();
@@ -25,6 +26,7 @@ const Edges = (() => {
   let leftOut = 0;
   let places = [];
   let metric = Federation.LOSS;
+  let masked = false;
   // Created late, since both need this module.
   let grid;
   let table;
@@ -68,14 +70,14 @@ const Edges = (() => {
     detail();
   }
 
-  /** @param {Map<string, object>} edges @param {number} more number of edges that the aggregator left out @param {object} primary metric
-   * @param {object[]} environments distinct ones, which edges name by index */
-  function draw(edges, more, primary, environments) {
-    metric = primary;
-    places = environments;
+  /** @param {Map<string, object>} edges @param {Federation} federation */
+  function draw(edges, federation) {
+    metric = federation.primary;
+    places = federation.environments;
+    masked = federation.masked !== null;
     const same = edges.size === all.size && order.every((client) => edges.has(client));
     all = edges;
-    leftOut = more;
+    leftOut = federation.leftOut;
     if (!same) order = [...edges.keys()].sort(Format.collator.compare);
     const counts = Object.fromEntries(ORDER.map((state) => [state, 0]));
     for (const { state } of edges.values()) counts[state] += 1;
@@ -92,13 +94,14 @@ const Edges = (() => {
       .filter((client) => !hiddenStates.has(all.get(client).state) && client.toLowerCase().includes(search))
       .map((client) => [client, all.get(client)]);
     const shown = asTable ? wanted : wanted.slice(0, MOST_TILES);
-    if (asTable) table.draw(shown, metric);
+    if (asTable) table.draw(shown, metric, masked);
     else grid.draw(shown, all.size, metric);
     const notes = [];
     if (all.size === 0) notes.push("No edge is known yet.");
     else if (wanted.length === 0) notes.push("No edge matches.");
     if (shown.length < wanted.length) notes.push(`${Format.count(wanted.length - shown.length)} more are not shown here: search, or use the table.`);
     if (leftOut > 0) notes.push(`${Format.plural(leftOut, "more edge")} left out by the aggregator: they do not fit into its message.`);
+    if (masked && asTable) notes.push(NO_NUMBERS);
     byId("edges-note").hidden = notes.length === 0;
     say(byId("edges-note"), notes.join(" "));
   }
@@ -121,17 +124,19 @@ const Edges = (() => {
       say(place, all.size ? `Choose an edge to see its details.${meaning}` : "");
       return;
     }
-    const pairs = [
+    const numbers = [
       ...(metric === Federation.LOSS ? [] : [[metric.name, Format.measured(edge.primary, metric)]]), ...(edge.personal === null ? [] : [["Personal model", Format.gained(edge.personal, metric)]]),
       ["Loss", Format.decimal(edge.loss)], ["Examples", Format.count(edge.examples)],
-      ["Training", Format.seconds(edge.seconds)], ["Update", Format.bytes(edge.bytes)], ...surroundings(places[edge.environment]),
+      ["Training", Format.seconds(edge.seconds)], ["Update", Format.bytes(edge.bytes)],
     ];
-    const key = `${chosen}|${edge.state}|${edge.reason}|${pairs.join()}`;
+    const pairs = [...(masked ? [] : numbers), ...surroundings(places[edge.environment])];
+    const key = `${chosen}|${edge.state}|${edge.reason}|${masked}|${pairs.join()}`;
     if (place.dataset.key === key && place.childElementCount) return;
     place.dataset.key = key;
     place.replaceChildren(
       make("p", { class: "who" }, make("span", { class: "sign", "data-state": edge.state, "aria-hidden": "true" }), make("strong", {}, `Edge ${chosen}`), ` ${edge.reason ?? MEANING[edge.state]}`),
       make("dl", {}, ...pairs.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)))),
+      ...(masked ? [make("p", { class: "note" }, NO_NUMBERS)] : []),
     );
   }
 

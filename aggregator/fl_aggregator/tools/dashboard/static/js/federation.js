@@ -47,6 +47,10 @@ class Federation {
   get over() {
     return this.status?.run === this.run && ["finished", "failed", "interrupted"].includes(this.status?.phase);
   }
+  /** What the aggregator sees of masked updates; null if it sees each update. @returns {?{least: number, certified: boolean}} */
+  get masked() {
+    return this.status?.run === this.run ? (this.status?.masked ?? null) : null;
+  }
   /** @param {number} now */
   age(now) {
     return this.statusAt === null ? null : Math.max(0, now - this.statusAt);
@@ -165,7 +169,6 @@ class Federation {
       this.worst_ = result;
       this.changed("status");
     }
-    this.masked = result.masked === true;
     const missing = result.missing.size === 0 ? "" : `; missing: ${Format.names([...result.missing].map(([name, why]) => `${name} (${why})`), 3)}`;
     const unlike = result.outliers?.size ? `; unlike the others: ${Format.names([...result.outliers].map(([name, why]) => `${name} (${why})`), 3)}` : "";
     const reached = Federation.reached(result);

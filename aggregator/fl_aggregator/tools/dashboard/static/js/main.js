@@ -21,7 +21,7 @@
     asked = false;
     const now = Date.now();
     const edges = federation.edges();
-    if (dirty.has("edges")) Edges.draw(edges, federation.leftOut, federation.primary, federation.environments);
+    if (dirty.has("edges")) Edges.draw(edges, federation);
     if (dirty.has("history")) Curves.draw(federation.history?.columns ?? null, federation.declared);
     Overview.draw(federation, edges, now);
     Banner.draw(federation, link, where?.prefix ?? "fl", now);

@@ -81,6 +81,14 @@ const Overview = (() => {
     say(byId("f-personal-more"), [`mean of ${Format.plural(known.length, "edge")}; worst:`, ...worst.map(([client, score]) => `${client}: ${Format.gained(score, metric)}`)].join("\n"));
   }
 
+  /** Shows what the aggregator sees of the edges' updates. @param {Federation} federation */
+  function seen({ status, masked }) {
+    say(byId("f-seen"), status === null ? Format.DASH : masked === null ? "Each update" : "Sums only");
+    byId("f-seen-more").dataset.tone = masked !== null && !masked.certified ? "bad" : "";
+    const keys = masked === null || masked.certified ? "" : "\nkeys not certified: no kits";
+    say(byId("f-seen-more"), masked === null ? "" : `of at least ${Format.plural(masked.least, "update")}${keys}`);
+  }
+
   /** @param {Federation} federation @param {Map<string, object>} edges @param {number} now */
   function draw(federation, edges, now) {
     const { status } = federation;
@@ -92,7 +100,7 @@ const Overview = (() => {
     const asynchronous = status?.phase === "buffering" || Boolean(columns?.metrics.has("staleness_mean"));
     for (const stage of byId("stages").children) {
       if (stage.dataset.stage === "buffering") stage.hidden = !asynchronous;
-      if (MASKED.includes(stage.dataset.stage)) stage.hidden = !federation.masked && !MASKED.includes(status?.phase ?? "");
+      if (MASKED.includes(stage.dataset.stage)) stage.hidden = federation.masked === null;
       if (["collecting", "aggregating"].includes(stage.dataset.stage)) stage.hidden = asynchronous;
       const current = stage.dataset.stage === status?.phase;
       if (current) stage.setAttribute("aria-current", "step");
@@ -110,7 +118,7 @@ const Overview = (() => {
     say(byId("f-primary-more"), best === null ? "" : `best ${Format.measured(best, primary)}`);
     say(byId("f-loss"), Format.decimal(status?.metrics.get("loss") ?? null));
     say(byId("f-loss-more"), trend(columns?.metrics.get("loss"), Format.decimal));
-    const open = status && !federation.over && status.phase === "collecting";
+    const open = status && !federation.over && ["collecting", ...MASKED].includes(status.phase);
     // Before a round, the numbers count edges; after the run, they have no meaning.
     const counted = status && !federation.over && status.phase !== "evaluating";
     say(byId("f-updates-name"), status?.phase === "selecting" ? "Edges ready" : ANSWERS[status?.phase] ?? "Updates in");
@@ -139,13 +147,14 @@ const Overview = (() => {
       say(byId("f-worst-more"), [...ranked.slice(1), `mean ${Format.measured(worst.metrics.get("edges_mean") ?? null, metric)}`].join(" · "));
     }
 
+    seen(federation);
     personal(edges, primary);
 
     const left = runLeft(federation);
     const since = federation.age(now) ?? 0;
     const roundLeft = open && status.seconds_left !== null ? Math.max(status.seconds_left - (status.paused ? 0 : since / 1000), 0) : null;
     say(byId("f-left"), federation.over ? "none" : Format.roughly(left));
-    say(byId("f-left-more"), roundLeft === null ? "" : `this round at most ${Format.seconds(roundLeft)}`);
+    say(byId("f-left-more"), roundLeft === null ? "" : `${MASKED.includes(status.phase) ? "this phase" : "this round"} at most ${Format.seconds(roundLeft)}`);
     // The history of a long run is thinned: each row represents several rounds.
     const thinned = columns?.round.length ? (columns.round.at(-1) - columns.round[0] + 1) / columns.round.length : 1;
     const sum = (column) => thinned * (column ?? []).reduce((total, value) => total + value, 0);
