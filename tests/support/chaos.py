@@ -301,8 +301,7 @@ class Chaos:
             summary = self._results.get(number)
             if summary is not None and summary.outcome == "committed":
                 assert client in summary.participants, f"round {number} has lost the update of {client}"
-        accepted = {(client, number) for client, number, _ in invariants.accepted if number > 0}
-        trained = Counter(one for one in self.federation.jobs.trained if one in accepted)
+        trained = Counter(one for one in self.federation.jobs.trained if one[1] > 0)
         again = [one for one, times in trained.items() if times > 1]
         assert not again, f"trained again: {again}"
         lines = [
