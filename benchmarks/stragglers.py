@@ -3,10 +3,11 @@
     python benchmarks/stragglers.py [--clients 100] [--per-round 10] [--rounds 100] [--seeds 0,1,2] [--markdown]
 
 Each edge has 100 examples and trains 10 epochs. ``seconds``: virtual time of a round in the mean, of the run from its
-first to its last round. ``p90``: of the slowest tenth of the rounds at least so much. ``wasted``: trainings begun for
-each that is in a version, minus one. ``short``: rounds that were closed with less than ``--per-round`` updates, of 100.
-``abandoned``: rounds below the quorum, of 100. ``slow``: the share of the updates that came from the slowest third of
-the edges. ``--markdown`` prints the table of ``docs/simulation.md`` instead.
+first to its last round; of an asynchronous run, of ``--per-round`` updates. ``p90``: of the slowest tenth of the rounds
+at least so much. ``wasted``: trainings begun for each that is in a version, minus one. ``short``: rounds that were
+closed with less than ``--per-round`` updates, of 100. ``abandoned``: rounds below the quorum, of 100. ``slow``: the
+share of the updates that came from the slowest third of the edges, and ``weight``: their share of the weights, which
+are smaller the staler an update is. ``--markdown`` prints the table of ``docs/simulation.md`` instead.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ from typing import Any, Final
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fl_aggregator.configuration.settings import Settings
+from fl_aggregator.configuration.staleness import parse_staleness
 from fl_aggregator.monitoring.views.round_record import RoundRecord, read_records
+from fl_aggregator.round import effects as do
+from fl_aggregator.round.events import UpdateMetadata
+from fl_aggregator.round.state import Run
 from fl_aggregator.server import launch as launches
 from fl_edge.runtime.worker_setup import EdgeSettings
 from fl_mqtt.simulation.virtual.aggregator import Aggregator
@@ -49,8 +54,14 @@ POLICIES: Final[dict[str, dict[str, Any]]] = {
     "`--pace auto`": {"deadline": 3600.0, "pace": "auto"},
     "`--pace auto:quantile=0.7`": {"deadline": 3600.0, "pace": "auto:quantile=0.7"},
     "`--pace auto:quantile=0.6,factor=1.1`": {"deadline": 3600.0, "pace": "auto:quantile=0.6,factor=1.1"},
+    "`--mode async --buffer 5`": {"deadline": 3600.0, "mode": "async", "buffer": 5},
+    "`--mode async --buffer 10`": {"deadline": 3600.0, "mode": "async", "buffer": 10},
+    "`--mode async --buffer 5 --max-staleness 100`": {
+        "deadline": 3600.0, "mode": "async", "buffer": 5, "max_staleness": 100,
+    },
 }  # fmt: skip
-"""What is compared. All but the first select a substitute as soon as an edge is lost."""
+"""What is compared. All but the first select a substitute as soon as an edge is lost. Asynchronous runs have as many
+edges at work as others select, and as many updates in all."""
 COLUMNS: Final = {
     "seconds": "s a round",
     "p90": "slowest tenth, s",
@@ -58,6 +69,7 @@ COLUMNS: Final = {
     "short": "short",
     "abandoned": "abandoned",
     "slow": "from the slowest third",
+    "weight": "its weight",
 }
 
 
@@ -65,11 +77,13 @@ def run(
     preset: str, policy: dict[str, Any], options: argparse.Namespace, seed: int, path: Path
 ) -> dict[str, float]:
     """Returns the figures of one run."""
+    buffer = policy.get("buffer")
+    size = {"per_round": options.per_round} if buffer is None else {"concurrency": options.per_round}
     settings = Settings.model_validate(
         {
-            "task": f"synthetic-{VALUES}", "clients": options.clients, "per_round": options.per_round,
-            "rounds": options.rounds, "holdout": 0.0, "evaluate_every": 10**6, "grace": 0.0, "wait": 1e5,
-            "seed": seed, **policy,
+            "task": f"synthetic-{VALUES}", "clients": options.clients, "holdout": 0.0, "evaluate_every": 10**6,
+            "rounds": options.rounds * options.per_round // (buffer or options.per_round), "grace": 0.0, "wait": 1e5,
+            "seed": seed, **size, **policy,
         }
     )  # fmt: skip
     devices = Devices(read_specification(preset), seed)
@@ -91,12 +105,34 @@ def run(
             world, network, CountedJobs(), devices, edges,
             task=settings.task, epochs=10, light=False, chunk_size=2**20,
         )  # fmt: skip
+        averaged = observe_averages(aggregator)
         aggregator.begin()
         while not aggregator.state.ended:
             world.step()
         rounds = list(read_records(launch.directory.history()))
-        slowest = sorted(names, key=lambda name: devices.device(name).speed)[: settings.clients // 3]
-        return figures(rounds, settings.per_round, begun["Train"], frozenset(slowest))
+        if not any(record.outcome == "committed" for record in rounds):
+            sys.exit(f"{preset}, seed {seed}: no version, take more --clients: {aggregator.state.phase}")
+        slowest = frozenset(sorted(names, key=lambda name: devices.device(name).speed)[: len(names) // 3])
+        found = figures(rounds, settings.per_round, begun["Train"], slowest)
+        factor = parse_staleness(settings.staleness or "constant")
+        slow = sum(factor(update.staleness) for update in averaged if update.client in slowest)
+        found["weight"] = slow / sum(factor(update.staleness) for update in averaged)
+        found["seconds"] *= options.per_round / settings.per_round
+        return found
+
+
+def observe_averages(aggregator: Aggregator) -> list[UpdateMetadata]:
+    """Returns a list that all updates will be in from whose average a version is made."""
+    found: list[UpdateMetadata] = []
+    perform = aggregator.runner.interpreter.perform
+
+    def observed(effect: do.Effect, state: Run) -> None:
+        if isinstance(effect, do.Average) and effect.base is not None:
+            found.extend(effect.contributors)
+        perform(effect, state)
+
+    aggregator.runner.interpreter.perform = observed  # type: ignore[method-assign]
+    return found
 
 
 def figures(
@@ -141,6 +177,7 @@ def markdown(found: dict[str, dict[str, dict[str, float]]]) -> str:
             cells = [
                 f"{one['seconds']:.1f}", f"{one['p90']:.1f}", f"{100 * one['wasted']:.0f} %", f"{one['short']:.0f} %",
                 f"{one['abandoned']:.0f} %", f"{100 * one['slow']:.0f} %",
+                f"{100 * one['weight']:.0f} %",
             ]  # fmt: skip
             lines.append(f"| `{preset}` | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
