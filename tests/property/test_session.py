@@ -9,7 +9,7 @@ from hypothesis.stateful import precondition, rule
 from fl_edge.session import effects, events
 from fl_edge.session.events import Event
 from fl_edge.session.state import Stopped
-from fl_edge.session.work import Reporting
+from fl_edge.session.work import Answering, Reporting
 from fl_shared.protocol import messages as m
 from tests.support.samples import DATA
 from tests.support.session_invariants import CheckedEdge
@@ -84,6 +84,38 @@ class Edge(CheckedEdge):
         self.say(f"selected {number} incarnation={incarnation} limit=100")
         self.end_jobs_of(effects.Fetch)
         self.end_jobs_of(effects.Train)
+
+    @precondition(
+        lambda self: not isinstance(self.script.state, Stopped) and self.script.state.identity.trains
+    )
+    @rule(incarnation=st.integers(1, 3), number=st.integers(1, 4))
+    def come_to_a_closing(self, incarnation: int, number: int) -> None:
+        """A masked round that goes well until the edge is asked to sign, as above."""
+        if self.online is None:
+            self.connect(None)
+        self.say(f"admitted part=7/20 incarnation={incarnation} masked")
+        self.say("keys")
+        self.end_jobs_of(effects.Load)
+        self.say(f"selected {number} incarnation={incarnation} masked")
+        self.say(f"closing {number} incarnation={incarnation}")
+
+    @rule(
+        what=st.sampled_from(["closing", "reveal"]),
+        number=ROUNDS,
+        run=RUNS,
+        incarnation=INCARNATIONS,
+        included=st.sampled_from(["7,8", "7,9"]),
+        left=st.sampled_from([0, 40]),
+    )
+    def ask(self, what: str, number: int, run: str, incarnation: int, included: str, left: int) -> None:
+        self.say(f"{what} {number} run={run} incarnation={incarnation} of={included} left={left}")
+
+    @precondition(lambda self: not isinstance(self.script.state, Stopped))
+    @rule(what=st.sampled_from(["keys", "signed", "opened", "declined another-set", "unmask cleared"]))
+    def come_to_the_answer(self, what: str) -> None:
+        asked = self.script.session.unmasking
+        if what in ("keys", "unmask cleared") or (isinstance(asked, Answering) and asked.begun):
+            self.say(what)
 
     def end_jobs_of(self, kind: type[effects.Effect]) -> None:
         for job, begun in list(self.jobs.items()):

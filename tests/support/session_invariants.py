@@ -122,7 +122,8 @@ class CheckedEdge(RuleBasedStateMachine):
         if seq is not None:
             assert seq > self.last_seq
             self.last_seq = seq
-        if isinstance(message, m.Update | m.Offer | m.TrainingFailed | m.Delayed | m.Evaluation):
+        of_rounds = m.Update | m.Offer | m.TrainingFailed | m.Delayed | m.Evaluation
+        if isinstance(message, of_rounds | m.Agreed | m.Opened | m.Declined):
             member = self.script.session.membership
             assert member is not None
             assert (message.run, message.incarnation) == (member.run, member.incarnation), (
