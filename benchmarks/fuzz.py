@@ -95,7 +95,7 @@ class Tally:
         self.messages = self.aggregator = self.edge = self.sections = 0
         self.escaped = self.failed = 0
         self.rounds = self.honest = self.noisy = self.sums = 0
-        self.edge_rounds = self.edge_restarts = self.predictions = 0
+        self.edge_rounds = self.masked_rounds = self.edge_restarts = self.predictions = 0
         self.refused: Counter[str] = Counter()
         self.tenths: list[Footprint] = []
 
@@ -161,6 +161,7 @@ def fuzz(seed: int, messages: int, edge_share: float, tally: Tally) -> None:
             tally.noisy += aggregator.oracle.of_noise
             tally.sums += aggregator.oracle.sums
             tally.edge_rounds += edges.rounds
+            tally.masked_rounds += edges.masked_rounds
             tally.edge_restarts += edges.restarts
             tally.predictions += edges.answers
             for reasons in aggregator.aggregator.rejections.total.values():
@@ -246,6 +247,7 @@ def main() -> int:
         "updates_accepted": {"honest": tally.honest, "noisy": tally.noisy, "sums": tally.sums},
         "refused": dict(sorted(tally.refused.items())),
         "runs_joined_by_edges": tally.edge_rounds,
+        "masked_sums_signed_and_opened": tally.masked_rounds,
         "edges_told_to_stop": tally.edge_restarts,
         "predictions_answered": tally.predictions,
         "resident_mb": [round(seen.resident / 1e6, 1) for seen in tally.tenths],

@@ -234,10 +234,16 @@ class AggregatorHarness:
                 (topic, upload.update_message(sender, 1, corrupted)),
                 (topic, upload.offer_message(sender, 1, corrupted, CHUNK)),
             ]
-        failed = m.TrainingFailed(
-            **self.envelope(), client=name, session=peer.session, round=phase.round, detail="no"
-        )
-        found.append((topic, failed))
+        facts: dict[str, Any] = {
+            **self.envelope(), "client": name, "session": peer.session, "round": phase.round,
+        }  # fmt: skip
+        closing = self.rng.randbytes(32).hex()  # of a masked sum, which nobody has asked for
+        found += [
+            (topic, m.TrainingFailed(**facts, detail="no")),
+            (topic, m.Agreed(**facts, closing=closing, signature=self.rng.randbytes(64))),
+            (topic, m.Opened(**facts, closing=closing, digest=closing, shares=self.rng.randbytes(160))),
+            (topic, m.Declined(**facts, closing=closing, reason="another-set", detail="no")),
+        ]
         will = m.ClientPresence(client=name, state="offline", session=peer.session)
         found.append((t.PresenceTopic(name), will))
         if self.state.model is not None:

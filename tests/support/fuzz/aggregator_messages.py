@@ -1,16 +1,23 @@
-"""The messages that a correct aggregator sends to edges."""
+"""The messages that a correct aggregator sends to edges, in runs with and without masks."""
 
 from __future__ import annotations
 
 import random
 from typing import Any, Final
 
+import numpy as np
+
+from fl_shared.masking.masked_update import mask_update
+from fl_shared.masking.plan import CLOSING, plan_of, threshold_of
+from fl_shared.masking.shares import SharesSection
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.publication import ModelPublication, model_publication
 from tests.support.builders import fold_settings, partition, training_request
+from tests.support.masked_edges import text_of
+from tests.support.masked_rounds import keys_of
 
 VALUES: Final = 2_000
 CHUNK: Final = 3_000
@@ -24,6 +31,8 @@ MANIFEST: Final = Manifest(
     )
 )
 ENCODINGS: Final = ("f32", "bf16", "q8", "shuffle-deflate", "topk:0.01", "topk:0.5")
+MEMBERS: Final = ("m1", "m2", "m3")
+"""The other members of masked rounds, who sign and send anything."""
 MODELS: Final = 2
 """How many models follow the first one, so that edges have something to fetch."""
 
@@ -36,6 +45,9 @@ class AggregatorMessages:
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.run = "run0"
+        self.masked = False
+        self.keys: str | None = None
+        """What the edge has registered in a masked run."""
         self._seq = 0
 
     def envelope(self) -> dict[str, Any]:
@@ -55,17 +67,57 @@ class AggregatorMessages:
         self, client: str, session: str, partition: m.Partition | None, examples: int | None
     ) -> m.Message:
         return m.Admitted(
-            **self.envelope(), client=client, session=session, task=TASK, partition=partition, examples=examples
+            **self.envelope(), client=client, session=session, task=TASK, partition=partition, examples=examples,
+            masked=self.masked,
         )  # fmt: skip
 
-    def selected(self, number: int, base: ModelPublication) -> m.Message:
+    def selected(self, number: int, base: ModelPublication) -> m.Selected:
         return m.Selected(
             **self.envelope(), round=number, task=TASK, cohort=(CLIENT, "other"), seconds_left=60.0,
             training=training_request(epochs=1, batch_size=8, lr=0.1, momentum=0.0),
             fold=fold_settings(max_delta=10.0, scale_bits=30),
-            encoding=self.rng.choice(ENCODINGS),
+            encoding="f32" if self.masked else self.rng.choice(ENCODINGS),
+            masked=self._masking(),
             base=m.ModelReference(version=number - 1, digest=base.digest),
             inline_limit=self.rng.choice((0, 100_000)),
+        )  # fmt: skip
+
+    def _masking(self) -> m.Masking | None:
+        if not self.masked or self.keys is None:
+            return None
+        keys = {CLIENT: self.keys, **{name: keys_of(name).announce(self.run, name, None) for name in MEMBERS}}
+        threshold = threshold_of(len(keys), 1)
+        members = tuple(m.Member(client=name, keys=keys[name]) for name in sorted(keys))
+        return m.Masking(
+            bits=self.rng.choice((48, 64)), threshold=threshold, least=threshold, colluders=1, members=members
+        )
+
+    def unmasking(self, selected: m.Selected) -> tuple[m.Closing, m.Reveal]:
+        """What members are asked for the sum of the round, if the edge's own update was lost."""
+        plan = plan_of(selected, MANIFEST.digest, VALUES)
+        made = {
+            name: mask_update(
+                plan,
+                name,
+                keys_of(name),
+                np.zeros(VALUES, np.int64),
+                np.zeros(8, np.int64),
+                self.rng.randbytes,
+            )
+            for name in MEMBERS
+        }
+        bodies = {name: one.body for name, one in made.items()}
+        asked: dict[str, Any] = {
+            "round": plan.round, "plan": plan.digest.hex(), "included": bodies, "seconds_left": 30.0,
+        }  # fmt: skip
+        signed = CLOSING + plan.closing(bodies)
+        own = plan.index(CLIENT)
+        return m.Closing(**self.envelope(), **asked), m.Reveal(
+            **self.envelope(), **asked,
+            signatures={name: text_of(keys_of(name).agree.sign(signed)) for name in MEMBERS},
+            packages={
+                name: text_of(SharesSection.of(plan, one.shares).package(own)) for name, one in made.items()
+            },
         )  # fmt: skip
 
     def announcement(self, version: int, model: ModelPublication) -> m.Message:
@@ -107,8 +159,11 @@ class AggregatorMessages:
         for later in range(MODELS):
             model = self.model()
             on_its_own = t.WorkTopic(CLIENT) if later == 1 else t.SelectedTopic(number + later)
+            selected = self.selected(number + later, model)
+            if selected.masked is not None:
+                found += [(t.UnmaskTopic(CLIENT), asked) for asked in self.unmasking(selected)]
             found += [
-                (on_its_own, self.selected(number + later, model)),
+                (on_its_own, selected),
                 (t.ModelTopic(), self.announcement(number + later - 1, model)),
                 *self.pieces(model) * 2,
             ]

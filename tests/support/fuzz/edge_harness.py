@@ -60,7 +60,7 @@ class EdgeHarness:
         self.mutator = Mutator(random.Random(seed))
         self.rng = self.mutator.rng
         self.now = 1000.0
-        self.rounds = self.answers = self.restarts = 0
+        self.rounds = self.masked_rounds = self.answers = self.restarts = 0
         self.stopped: dict[str, int] = {}
         self._directory = directory
         self._keeper = update_store.UpdateWriter()
@@ -188,7 +188,7 @@ class EdgeHarness:
         message = codec.decode(where, payload)
         if isinstance(message, m.Prediction):
             self.answers += 1
-        else:
+        elif not isinstance(message, m.Registration) or message.client == CLIENT:
             self._sent[message.kind] = message
 
     # --- honest work --------------------------------------------------------------------------------------
@@ -201,6 +201,7 @@ class EdgeHarness:
         self.restart_stopped()
         aggregator = self.aggregator
         aggregator.run = f"run{self.rng.randrange(10**9)}"
+        aggregator.masked, aggregator.keys = self.rng.random() < 0.5, None
         self._model = aggregator.model()
         self._sent.clear()
         for client in self.edges:
@@ -212,9 +213,14 @@ class EdgeHarness:
                 self._say(t.AggregatorTopic(), gone, client)
             self._say(t.AggregatorTopic(), aggregator.birth(), client)
             self._say(t.RepliesTopic(client), aggregator.admitted(client, session, partition, None), client)
+        registered = self._sent["register"]
+        assert isinstance(registered, m.Registration)
+        assert (registered.keys is not None) == aggregator.masked
+        aggregator.keys = registered.keys
         self._say(t.RepliesTopic(CLIENT), aggregator.admitted(CLIENT, self._session(), PARTITION, 1))
         number = self.rng.randrange(1, 1000)
-        self._say(t.SelectedTopic(number), aggregator.selected(number, self._model))
+        selected = aggregator.selected(number, self._model)
+        self._say(t.SelectedTopic(number), selected)
         for client in self.edges:
             self._say(t.ModelTopic(), aggregator.announcement(number - 1, self._model), client)
         for topic, message in aggregator.pieces(self._model):
@@ -222,19 +228,31 @@ class EdgeHarness:
         update = self._sent.get("update") or self._sent.get("offer")
         assert isinstance(update, m.Update | m.Offer), f"no update: {self.edges[CLIENT].state}"
         assert (update.run, update.round, update.base) == (aggregator.run, number, self._model.digest)
+        assert (update.plan is not None) == aggregator.masked
         grant, accepted, _ = aggregator.answers(self._session(), number, update.digest)
         if isinstance(update, m.Offer):
             self._say(t.RepliesTopic(CLIENT), grant)
             part = self._sent["update-chunk"]
             assert isinstance(part, m.UpdateChunk)
-            assert (part.digest, part.index) == (update.digest, update.chunks - 1)
+            assert (part.digest, part.index) == (update.digest, min(1, update.chunks - 1))
         self._say(t.RepliesTopic(CLIENT), accepted)
         state = self.edges[CLIENT].state
         assert isinstance(state, Session)
         assert state.last_handled_round >= number, state
+        if selected.masked is not None:
+            self._unmask(selected)
         self.rounds += 1
         self._round = number
         self._ask_well()
+
+    def _unmask(self, selected: m.Selected) -> None:
+        """Checks that the edge signs a good set, and opens it."""
+        for asked in self.aggregator.unmasking(selected):
+            self._say(t.UnmaskTopic(CLIENT), asked)
+            answer = self._sent.get("agreed" if isinstance(asked, m.Closing) else "opened")
+            assert isinstance(answer, m.Agreed | m.Opened), self._sent.get("declined")
+            assert (answer.round, getattr(answer, "unopened", ())) == (selected.round, ())
+        self.masked_rounds += 1
 
     def _ask_well(self) -> None:
         """Checks that a valid request is answered in time, with a model or without one."""

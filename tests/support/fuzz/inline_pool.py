@@ -36,9 +36,11 @@ class InlinePool:
     def train(
         self, client: str, task: str, partition: m.Partition, base: protocol.CacheModel | None,
         settings: m.TrainingRequest, round: int, encoding: str, *_: object,  # noqa: A002
+        masking: jobs.Masking | None = None,
     ) -> int:  # fmt: skip
         digest = None if base is None else base.digest
-        return self._do(jobs.TrainJob(client, task, partition, digest, settings, round, encoding), base)
+        job = jobs.TrainJob(client, task, partition, digest, settings, round, encoding, masking=masking)
+        return self._do(job, base)
 
     def evaluate(
         self,
