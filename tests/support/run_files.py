@@ -36,6 +36,18 @@ def line(number: int, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def accepted(client: str, number: int, accuracy: float) -> str:
+    """A line of the journal: an update was accepted, and its model has this accuracy on the edge's holdout."""
+    update = {
+        "client": client,
+        "round": number,
+        "examples": 10,
+        "size": 2048,
+        "after": {"accuracy": accuracy},
+    }
+    return json.dumps({"event": "UpdateStored", "now": 1.0, "update": update}, separators=(",", ":"))
+
+
 def write(
     directory: Path, lines: list[Any], *, record: dict[str, Any] | None = None, journal: str = ""
 ) -> Path:

@@ -23,20 +23,9 @@ from fl_shared.errors import UserError
 from tests.support.observation_samples import ENVIRONMENT
 from tests.support.recorded_runs import directory_of
 from tests.support.round_playbook import round_done, training
-from tests.support.run_files import SETTINGS, Outline, line, page_of, report, write
+from tests.support.run_files import SETTINGS, Outline, accepted, line, page_of, report, write
 
 EVIL = """<script>alert(1)</script>"'&$x_{$"""
-
-
-def accepted(client: str, number: int, accuracy: float) -> str:
-    update = {
-        "client": client,
-        "round": number,
-        "examples": 10,
-        "size": 2048,
-        "after": {"accuracy": accuracy},
-    }
-    return json.dumps({"event": "UpdateStored", "now": 1.0, "update": update}, separators=(",", ":"))
 
 
 def test_a_finished_run_is_told_in_full(tmp_path: Path) -> None:
