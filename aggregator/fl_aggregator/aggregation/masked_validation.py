@@ -6,13 +6,18 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fl_aggregator.aggregation.validation import CheckedMasked, CheckedUpdate, Described, InvalidUpdate
+from fl_aggregator.aggregation.validation import (
+    CheckedMasked,
+    CheckedUpdate,
+    Described,
+    InvalidUpdate,
+    check_digest,
+)
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.masking.plan import Plan
 from fl_shared.masking.shares import SharesSection, body_of, shares_manifest
 from fl_shared.masking.tallies import TALLIES_MANIFEST, TALLY_BITS
 from fl_shared.masking.unmasking import disagreements
-from fl_shared.tensors.digest import content_digest
 from fl_shared.tensors.encodings.masked import MASKED, RAW
 from fl_shared.tensors.encodings.section import SectionFormat
 from fl_shared.tensors.manifest import Manifest
@@ -77,13 +82,7 @@ class ExpectedMaskedUpdate:
         who contradicts more of them than may lie is wrong.
         """
         manifest = self.check_description(update.sections)
-        digest = update.known_digest or content_digest(
-            (section.name, section.encoding, section.manifest, section.data) for section in update.sections
-        )
-        if digest != update.digest:
-            raise InvalidUpdate(
-                "wrong-digest", f"digest: {update.digest[:12]}, but the content has {digest[:12]}"
-            )
+        check_digest(update)
         data = {section.name: section.data for section in update.sections}
         shares = SharesSection.of(self.plan, bytes(data[SHARES]))
         against = disagreements(self.plan, client, shares, others)

@@ -147,13 +147,7 @@ class ExpectedUpdate:
     def check(self, update: UpdateContent, edges: int = 1) -> CheckedUpdate:
         """Checks all of an update, or of the sum of those of ``edges``, and decodes it. Raises `InvalidUpdate`."""
         manifest = self.check_description(update.sections)
-        digest = update.known_digest or content_digest(
-            (section.name, section.encoding, section.manifest, section.data) for section in update.sections
-        )
-        if digest != update.digest:
-            raise InvalidUpdate(
-                "wrong-digest", f"digest: {update.digest[:12]}, but the content has {digest[:12]}"
-            )
+        check_digest(update)
         if update.sections[0].encoding == SUM.name:
             return CheckedUpdate(manifest, {}, self._check_sum(update, manifest, edges))
         checked = {}
@@ -198,6 +192,17 @@ class ExpectedUpdate:
                 place = f"element {element} of {spec.name!r}"
                 detail = f"{section}: {place}: a value of magnitude {largest:g}, expected at most {cap:g} ({option})"
                 raise InvalidUpdate("too-large", detail)
+
+
+def check_digest(update: UpdateContent) -> None:
+    """Raises `InvalidUpdate` unless the content of an update has the digest that it states."""
+    digest = update.known_digest or content_digest(
+        (section.name, section.encoding, section.manifest, section.data) for section in update.sections
+    )
+    if digest != update.digest:
+        raise InvalidUpdate(
+            "wrong-digest", f"digest: {update.digest[:12]}, but the content has {digest[:12]}"
+        )
 
 
 def _largest(values: Values, start: int, stop: int) -> tuple[int, float]:
