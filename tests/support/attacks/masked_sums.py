@@ -27,6 +27,12 @@ ROWS: Final = (
         f"{RULES}::test_a_second_set_in_a_round_is_not_signed",
     ),
     _row(
+        "masked sums: another set, or another plan, after an edge was killed and the aggregator put back",
+        "`declined`: `another-set`, `wrong-signatures`; `failed`",
+        "tests/attacks/test_masked_over_the_wire.py::test_an_edge_that_was_killed_masks_and_signs_nothing_else",
+        "the aggregator with 4 of 5 members",
+    ),
+    _row(
         "masked sums: a victim that is lost to some members and included to the others",
         "too few signatures of one of the sets",
         f"{RULES}::test_no_two_sets_of_a_round_are_opened_however_members_are_asked",
