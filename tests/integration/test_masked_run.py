@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fl_aggregator.monitoring.views.visibility import NOT_CERTIFIED
 from tests.support import programs
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
@@ -21,6 +22,10 @@ def test_the_model_is_that_of_the_plain_run(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         with programs.simulate(tmp_path / name, *RUN, *more) as run:
             run.ends_well()
+            assert [NOT_CERTIFIED in said for said in (run.err, run.out)] == [bool(more)] * 2, (
+                "log, last lines"
+            )
+        assert run.result["masked"] == ({"least": 5, "certified": False} if more else None)
         found[name] = run.result["model_sha256"]
         lines = programs.history(tmp_path / name)
         assert [line["masked"] for line in lines] == [bool(more)] * 2
