@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fl_shared.masking.shares import mask_seed, pair_secret
 from fl_shared.masking.streams import DELTA_STREAM, TALLIES_STREAM, add_masks
-from fl_shared.masking.unmasking import find_masks
+from fl_shared.masking.unmasking import Opened, UnmaskFailed, find_masks
 from fl_shared.tensors.encodings.masked import MASKED, WIDTHS
 from tests.support.masked_rounds import MaskedRound, fixed_random, keys_of, plan_with
 
@@ -41,6 +41,37 @@ def test_the_sum_is_exact_whoever_is_lost(data: st.DataObject, members: int, bit
     assert MASKED[bits].signed(total).tolist() == np.sum([*values.values()], axis=0).tolist()
     assert MASKED[64].signed(counts).tolist() == np.sum([*tallies.values()], axis=0).tolist()
     assert not found.disputes
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data(), members=st.integers(4, 10))
+def test_colluders_who_lie_spoil_no_sum_and_blame_nobody_else(data: st.DataObject, members: int) -> None:
+    """They open other shares, or say that they cannot open what honest members have sent them (P18)."""
+    clients = [f"e{index}" for index in range(members)]
+    colluders = data.draw(st.integers(1, members - 2))
+    plan = plan_with(clients, colluders, values=VALUES)
+    made = MaskedRound(plan)
+    here = data.draw(st.permutations(clients))[: data.draw(st.integers(plan.least, members))]
+    for client in here:
+        made.upload(client, np.arange(VALUES))
+    liars = data.draw(st.permutations(clients))[:colluders]
+    opened = made.opened(clients)
+    for liar in liars:
+        shares = bytearray(opened[liar].shares)
+        for place in data.draw(st.sets(st.integers(0, len(shares) - 1), max_size=20)):
+            shares[place] ^= data.draw(st.integers(1, 255))
+        opened[liar] = Opened(bytes(shares), tuple(data.draw(st.sets(st.sampled_from(here)))))
+    blamed: set[str | None]
+    try:
+        found = find_masks(plan, made.sections, opened)
+    except UnmaskFailed as error:
+        blamed = {error.client} - {None}
+    else:
+        blamed = {*found.liars(colluders)}
+        total, _ = made.sums()
+        add_masks(total, found.masks, DELTA_STREAM)
+        assert total.tolist() == [len(here) * value for value in range(VALUES)]
+    assert blamed <= {*liars}
 
 
 @quick
