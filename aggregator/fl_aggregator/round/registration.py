@@ -127,7 +127,7 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
     trains = "train" in event.roles
     if lacking := abilities.lacking(state.settings.needed_encodings(trains=trains), event.encodings):
         return Refuse("lacks-ability", f"encodings: {lacking}")
-    if trains and event.edges is not None and (reason := _cannot_sum(state, event.edges)):
+    if event.edges is not None and (reason := _cannot_sum(state, event.edges)):
         return Refuse("lacks-ability", reason)
     if trains and (lacking := abilities.lacking(state.settings.abilities, event.abilities)):
         return Refuse("lacks-ability", lacking)

@@ -93,6 +93,15 @@ def test_5_21_a_region_is_refused_where_its_sum_is_of_no_use(
     assert said in reply.body.detail
 
 
+def test_5_21_whoever_claims_to_be_a_region_is_told_no_sums_that_there_are_none_of() -> None:
+    """Also a client that does not train: of an encoding with feedback there are no sums to describe."""
+    state = step(new_run(settings(encoding="topk:0.5")), on.Started(now=0.0))[0]
+    _, effects = step(state, replace(registered("north", 2), roles=("predict",)))
+    (reply,) = (one for one in effects if isinstance(one, do.SendReply))
+    assert isinstance(reply.body, do.Refuse)
+    assert reply.body.reason == "lacks-ability"
+
+
 def test_5_21_a_sum_counts_for_its_edges() -> None:
     state = in_round_1()
     assert decide(state, a_sum(20)) is None
