@@ -60,7 +60,7 @@ def plan_with(keys: dict[str, RunKeys], values: int, bits: int) -> Plan:
     threshold = threshold_of(len(keys), colluders)
     members = tuple(Member(name, one.public.mask, one.public.agree) for name, one in sorted(keys.items()))
     return Plan(
-        run="r", round=1, task="t", base="b" * 64, manifest="a" * 64, values=values, training={}, fold={},
+        run="r", round=1, task="t", partition={}, base="b" * 64, manifest="a" * 64, values=values, training={}, fold={},
         correction=None, privacy=None, bits=bits, threshold=threshold, least=threshold, colluders=colluders,
         members=members,
     )  # fmt: skip

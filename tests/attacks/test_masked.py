@@ -26,7 +26,7 @@ from tests.support.attacks.masked_federation import (
     announced,
     credential,
 )
-from tests.support.builders import fold_settings, training_request
+from tests.support.builders import fold_settings, partition, training_request
 from tests.support.masked_edges import RUN, text_of
 from tests.support.masked_rounds import fixed
 
@@ -155,6 +155,37 @@ def test_a_victim_with_another_plan_is_in_no_sum(run: MaskedFederation, what: st
     signed = run.sign(selected, bodies)
     assert signed.reasons == {VICTIM: "wrong-plan"}
     assert run.open(selected, bodies, signed.given).reasons == {VICTIM: "wrong-plan"}
+    assert (run.adversary.sums(), run.learnt()) == (0, set())
+
+
+PARTITIONS: dict[str, dict[str, Any]] = {
+    "holdout": {"holdout": 0.0},
+    "number of examples": {"examples": 20},
+    "scheme": {"scheme": "own"},
+}
+
+
+@pytest.mark.parametrize("who", ["the victim", "all others"])
+@pytest.mark.parametrize("what", PARTITIONS)
+def test_a_victim_with_another_partition_is_in_no_sum(run: MaskedFederation, what: str, who: str) -> None:
+    """P5: if nearly all data of the others were held out, the sum would be nearly the update of the victim."""
+    told = [VICTIM] if who == "the victim" else run.honest[1:]
+    run.edges.partitions = dict.fromkeys(told, partition(**PARTITIONS[what]))
+    selected = run.selected()
+    bodies = run.train(selected)
+    signed = run.sign(selected, bodies)
+    assert signed.reasons == dict.fromkeys(told, "wrong-plan")
+    run.open(selected, bodies, signed.given)
+    assert (run.adversary.sums(), run.learnt()) == (0, set())
+
+
+def test_a_partition_that_changes_between_mask_and_signature_changes_nothing(run: MaskedFederation) -> None:
+    """P5, P12: the update has the plan of the partition that it is trained on."""
+    selected = run.selected()
+    run.edges.partitions = {VICTIM: partition(holdout=0.0)}
+    bodies = run.train(selected)
+    run.edges.partitions = {}
+    assert run.sign(selected, bodies).reasons == {VICTIM: "another-set"}
     assert (run.adversary.sums(), run.learnt()) == (0, set())
 
 

@@ -21,6 +21,7 @@ from fl_shared.tensors.manifest import Manifest
 from fl_shared.transfer.publication import model_publication
 from tests.support import programs
 from tests.support.broker import Mosquitto
+from tests.support.builders import partition
 from tests.support.edge_under_test import CHUNK, TASK
 from tests.support.masked_edges import text_of
 from tests.support.masked_rounds import keys_of
@@ -91,7 +92,7 @@ def test_an_edge_that_was_killed_masks_and_signs_nothing_else(
     manifest = Manifest(arrays=first.sections[0].arrays or ())
 
     selected = select(wire, base, keys, OTHERS)
-    plan = plan_of(selected, manifest.digest, manifest.values)
+    plan = plan_of(selected, partition(), manifest.digest, manifest.values)
     update = wire.expect(m.Update, 30, round=1)
     assert update.plan == plan.digest.hex()
     assert (update.examples, update.steps, update.metrics) == (1, 0, m.UpdateMetrics())

@@ -15,6 +15,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from tests.support import programs
 from tests.support.broker import Mosquitto
+from tests.support.builders import partition
 from tests.support.masked_rounds import keys_of
 from tests.support.programs import kill
 from tests.support.simulated_aggregator import FOLD, RUN, TRAINING, SimulatedAggregator
@@ -64,7 +65,7 @@ def test_10_9_an_edge_that_is_killed_signs_the_same_set_and_a_wiped_one_none(
         **wire.envelope(), round=1, task=TASK, cohort=("0", "1", "2"), base=BASE, masked=masked, encoding="f32",
         seconds_left=200.0, training=TRAINING, fold=FOLD, inline_limit=0,
     )  # fmt: skip
-    plan = plan_of(selected, registration.manifest, 1000)
+    plan = plan_of(selected, partition(), registration.manifest, 1000)
     closing, record = plan.closing(SET), tmp_path / "state" / FILE_NAME
 
     sending = proxy.hold("up", "agreed")

@@ -18,9 +18,10 @@ from fl_shared.masking.run_keys import MemberCredential
 from fl_shared.masking.shares import SharesSection
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import ArraySpec, Manifest
-from tests.support.builders import fold_settings, training_request
+from tests.support.builders import fold_settings, partition, training_request
 
 RUN = "R"
+PARTITION = partition()
 MANIFEST = Manifest(arrays=(ArraySpec(name="b", shape=(2,)), ArraySpec(name="w", shape=(2, 3))))
 
 
@@ -32,7 +33,7 @@ def text_of(data: bytes) -> str:
 class MaskedEdges:
     """The members of the rounds of one run, each with a directory below ``directory``.
 
-    ``credentials`` and ``trust``: of their kits.
+    ``credentials`` and ``trust``: of their kits. ``partitions``: of those edges that have not the usual one.
     """
 
     directory: Path
@@ -40,6 +41,7 @@ class MaskedEdges:
     credentials: Mapping[str, MemberCredential] = field(default_factory=dict)
     trust: Trust = Trust()  # noqa: RUF009  immutable
     manifest: Manifest = MANIFEST
+    partitions: dict[str, m.Partition] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -51,6 +53,10 @@ class MaskedEdges:
         """The edge as it is after a start of its program."""
         file = RunKeysFile(self.directory / client, client)
         return MaskedMember(client, file, self.credentials.get(client), self.trust, clock=lambda: 1000.0)
+
+    def partition(self, client: str) -> m.Partition:
+        """The partition that the edge trains on."""
+        return self.partitions.get(client, partition(self.clients.index(client)))
 
     def selected(self, number: int = 1, *, colluders: int = 0, **changes: Any) -> m.Selected:
         threshold = threshold_of(len(self.clients), colluders)
@@ -68,8 +74,10 @@ class MaskedEdges:
         }  # fmt: skip
         return m.Selected(**{**usual, **changes})
 
-    def plan(self, selected: m.Selected) -> Plan:
-        return plan_of(selected, self.manifest.digest, self.manifest.values)
+    def plan(self, selected: m.Selected, client: str | None = None) -> Plan:
+        """The plan as ``client`` sees it; by default, one with the usual partition."""
+        part = PARTITION if client is None else self.partition(client)
+        return plan_of(selected, part, self.manifest.digest, self.manifest.values)
 
     def closing(self, selected: m.Selected, bodies: Mapping[str, str], **changes: Any) -> m.Closing:
         usual: dict[str, Any] = {
@@ -104,7 +112,7 @@ class MaskedEdges:
         self, client: str, selected: m.Selected, asked: m.Closing | m.Reveal, body: str | None = None
     ) -> Answer:
         """What the edge answers, after a start of its program."""
-        return self.answer_of(self.member(client), selected, asked, body)
+        return self.answer_of(self.member(client), selected, asked, body, self.partition(client))
 
     def answer_of(
         self,
@@ -112,8 +120,9 @@ class MaskedEdges:
         selected: m.Selected,
         asked: m.Closing | m.Reveal,
         body: str | None = None,
+        part: m.Partition = PARTITION,
     ) -> Answer:
-        effect = WorkOutAnswer(asked, selected, self.manifest.digest, self.manifest.values, body)
+        effect = WorkOutAnswer(asked, selected, part, self.manifest.digest, self.manifest.values, body)
         return member.answer(effect, 0.0).answer
 
     def signatures(

@@ -71,6 +71,7 @@ class MaskedEdge:
         self.updates: dict[int, m.Update] = {}
         self.rejections: list[m.Rejected] = []
         self.refusals: list[m.Refused] = []
+        self.partition: m.Partition | None = None
         self.plan: Plan | None = None
         self.answers: list[m.Message] = []
         self.wrong_tallies: dict[int, list[float]] = {}
@@ -112,6 +113,7 @@ class MaskedEdge:
         answer = {**scope, "client": self.name, "session": self.session}
         match message:
             case m.Admitted(client=self.name, session=self.session, examples=None):
+                self.partition = message.partition
                 yield self.registration(message)
             case m.Refused(client=self.name):
                 self.refusals.append(message)
@@ -119,7 +121,8 @@ class MaskedEdge:
                 self.rejections.append(message)
             case m.Selected(round=number, cohort=(*cohort,)) if self.name in cohort:
                 if message.masked is not None:
-                    self.plan = plan_of(message, MANIFEST.digest, VALUES)
+                    assert self.partition is not None
+                    self.plan = plan_of(message, self.partition, MANIFEST.digest, VALUES)
                 if "update" not in self.lost_in.get(number, ()):
                     yield self._update(message, answer)
             case m.Closing(round=number) if topic == t.UnmaskTopic(self.name):

@@ -52,6 +52,7 @@ PLAN: Final[dict[str, Any]] = {
     "run": "r",
     "round": 1,
     "task": "digits",
+    "partition": {"count": 4, "scheme": "iid", "seed": 7, "holdout": 0.2, "examples": None},
     "base": "b" * 64,
     "manifest": "a" * 64,
     "values": 8,

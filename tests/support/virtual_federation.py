@@ -73,10 +73,10 @@ class InstantJobs:
         match work.effect:
             case effects.Load():
                 return events.PartitionLoaded(now, job, EXAMPLES, 0, MANIFEST.digest, values=VALUES)
-            case effects.Train(selected=selected):
+            case effects.Train(selected=selected, partition=partition):
                 self.trained.append((client, selected.round))
                 if work.masking is not None:
-                    return masked(client, work.masking, now, job)
+                    return masked(client, work.masking, partition, now, job)
                 made, kept = encoded(client, selected, work.own or {})
                 if selected.base and keeps_local(selected.task):
                     kept[LOCAL] = memoryview(bytes(4))
@@ -108,13 +108,14 @@ def update(client: str, number: int, base: str | None, seed: int) -> FinishedUpd
     )  # fmt: skip
 
 
-def masked(client: str, masking: Masking, now: float, job: int) -> events.Trained:
+def masked(client: str, masking: Masking, partition: m.Partition, now: float, job: int) -> events.Trained:
     """What a worker makes of the update of ``client`` in a masked round."""
     selected = masking.selected
     assert selected.base is not None
     values = delta_of(selected.training.seed, selected.round, client)
     trained = TrainedUpdate(values, EXAMPLES, 1, 0.0, m.UpdateMetrics())
-    outcome = MaskedRound(masking, client, MANIFEST).outcome(trained, "loss", MemoryPool(), lambda: False)
+    masked_round = MaskedRound(masking, client, partition, MANIFEST)
+    outcome = masked_round.outcome(trained, "loss", MemoryPool(), lambda: False)
     assert outcome.masked is not None
     made = FinishedUpdate(
         base=selected.base.digest, digest=outcome.digest, examples=outcome.examples, steps=outcome.steps,

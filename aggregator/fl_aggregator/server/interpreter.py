@@ -102,7 +102,9 @@ class Interpreter:
             post,
             executor,
         )
-        self.masked = MaskedRounds(outlet, scope, self.worker, answers, disk_pause, clock)
+        self.masked = MaskedRounds(
+            outlet, scope, self.worker, answers, disk_pause, clock, settings.partition_at(0)
+        )
         self.worker.averager.plain_weights = launch.plain_weights
         self.worker.averager.metadata = launch.record.model_metadata
         started = launch.record.started.removesuffix("+00:00") + "Z"

@@ -22,7 +22,10 @@ from fl_shared.protocol.envelope import EnvelopeSource
 
 
 class MaskedRounds:
-    """The masked round that is open or being unmasked; see `Interpreter` for the arguments."""
+    """The masked round that is open or being unmasked; see `Interpreter` for the arguments.
+
+    ``partition``: that of any edge.
+    """
 
     def __init__(
         self,
@@ -32,12 +35,14 @@ class MaskedRounds:
         answers: MaskedAnswers,
         disk_pause: DiskPause,
         clock: Callable[[], float],
+        partition: m.Partition,
     ) -> None:
         self._scope = scope
         self._worker = worker
         self._answers = answers
         self._disk_pause = disk_pause
         self._clock = clock
+        self._partition = partition
         self._publisher = UnmaskPublisher(outlet, scope)
 
     def begin(self, selected: m.Selected) -> Plan | None:
@@ -45,7 +50,7 @@ class MaskedRounds:
         self._answers.plan = None
         if selected.masked is not None:
             manifest = self._worker.averager.newest.manifest
-            self._answers.plan = plan_of(selected, manifest.digest, manifest.values)
+            self._answers.plan = plan_of(selected, self._partition, manifest.digest, manifest.values)
         return self._answers.plan
 
     def end(self) -> None:

@@ -285,10 +285,11 @@ class Runtime:
                 self._dispatcher.load(client, effect)
             case effects.Fetch(job=job):
                 self._fetch(edge, effect, now)
-            case effects.Train(job=job, selected=selected):
+            case effects.Train(job=job, selected=selected, partition=partition):
                 base, *companions = [None] if selected.base is None else self._take_models(edge, job)
+                manifest = None if base is None else base.weights.manifest
                 try:
-                    masking = edge.member.masking(selected, None if base is None else base.weights.manifest)
+                    masking = edge.member.masking(selected, partition, manifest)
                 except UnacceptablePlan as error:
                     self._add_event(edge, events.JobFailed(now, job, str(error)))
                     return

@@ -60,10 +60,13 @@ class MaskedMember:
         """See `effects.DropRunKeys`."""
         self._file.drop()
 
-    def masking(self, selected: m.Selected, manifest: Manifest | None) -> Masking | None:
+    def masking(
+        self, selected: m.Selected, partition: m.Partition, manifest: Manifest | None
+    ) -> Masking | None:
         """What a worker needs in order to mask an update of this round; null if the round is not masked.
 
-        ``manifest``: the base's; null without one. On return the plan is on the disk. Raises `UnacceptablePlan`.
+        ``partition``: the one that it trains on. ``manifest``: the base's; null without one. On return the plan is on
+        the disk. Raises `UnacceptablePlan`.
         """
         if selected.masked is None:
             return None
@@ -72,7 +75,7 @@ class MaskedMember:
                 "wrong-plan", f"round {selected.round} makes first weights, which are not masked"
             )
         keys = self._keys(selected.run)
-        plan = self._plan(selected, manifest.digest, manifest.values, keys)
+        plan = self._plan(selected, partition, manifest.digest, manifest.values, keys)
         self._commit(plan)
         mask, agree = keys.private_bytes()
         return Masking(selected, mask, agree, self._trust.enrolment)
@@ -83,8 +86,11 @@ class MaskedMember:
             raise UnacceptablePlan("no-keys", f"edge {self._client} has no keys of run {run} any more")
         return keys
 
-    def _plan(self, selected: m.Selected, manifest: str, values: int, keys: RunKeys) -> Plan:
-        return checked_plan(selected, manifest, values, self._client, keys, self._trust, self._clock())
+    def _plan(
+        self, selected: m.Selected, partition: m.Partition, manifest: str, values: int, keys: RunKeys
+    ) -> Plan:
+        now = self._clock()
+        return checked_plan(selected, partition, manifest, values, self._client, keys, self._trust, now)
 
     def answer(self, effect: effects.WorkOutAnswer, now: float) -> events.Answered:
         """See `effects.WorkOutAnswer`."""
@@ -100,7 +106,7 @@ class MaskedMember:
     def _answer(self, effect: effects.WorkOutAnswer, closing: str) -> Answer:
         asked, selected, client = effect.asked, effect.selected, self._client
         keys = self._keys(asked.run)
-        plan = self._plan(selected, effect.manifest, effect.values, keys)
+        plan = self._plan(selected, effect.partition, effect.manifest, effect.values, keys)
         body = asked.included.get(client)
         if None not in (body, effect.body) and body != effect.body:
             raise UnacceptablePlan(

@@ -159,11 +159,12 @@ class WorkOutAnswer:
     """Sign the set of updates that is ``asked`` for, or open it, or say why not; ``Answered`` follows at once.
 
     It is a set of the round of ``selected``, whose model has ``values`` numbers and the digest ``manifest`` of their
-    arrays. ``body``: that of the edge's own update; ``None`` if it is not known.
+    arrays. ``partition``: the edge's. ``body``: that of the edge's own update; ``None`` if it is not known.
     """
 
     asked: m.Closing | m.Reveal
     selected: m.Selected
+    partition: m.Partition
     manifest: str
     values: int
     body: str | None

@@ -50,19 +50,26 @@ class UnacceptablePlan(ValueError):
 
 
 def checked_plan(
-    selected: m.Selected, manifest: str, values: int, client: str, keys: RunKeys, trust: Trust, now: float
+    selected: m.Selected,
+    partition: m.Partition,
+    manifest: str,
+    values: int,
+    client: str,
+    keys: RunKeys,
+    trust: Trust,
+    now: float,
 ) -> Plan:
     """Returns the plan of a masked round for ``client``, which has these ``keys`` of the run.
 
-    ``manifest``: the digest of the model's; ``values``: how many it has. ``now``: seconds since 1970. Raises
-    `UnacceptablePlan` if a promise of masked sums does not hold for it.
+    ``partition``: the one that it trains on. ``manifest``: the digest of the model's; ``values``: how many it has.
+    ``now``: seconds since 1970. Raises `UnacceptablePlan` if a promise of masked sums does not hold for it.
     """
     if problem := policy_problem(selected, trust.required):
         raise UnacceptablePlan("policy", problem)
     if selected.masked is None:
         raise UnacceptablePlan("wrong-plan", f"round {selected.round} is not masked")
     try:
-        plan = plan_of(selected, manifest, values)
+        plan = plan_of(selected, partition, manifest, values)
         for member in selected.masked.members:
             check_keys(parse_keys(member.keys), selected.run, member.client, trust.enrolment, now)
     except BadRunKeys as error:

@@ -49,17 +49,17 @@ def _is_same(one: m.Closing | m.Reveal, other: m.Closing | m.Reveal) -> bool:
 
 def work_out(session: Session) -> Transition:
     """Asks for the answer as soon as all is there that it needs."""
-    state, kept, partition = session.unmasking, session.masked_run, session.partition_state
+    state, kept, loaded = session.unmasking, session.masked_run, session.partition_state
     recipient, messages = session.recipient(), session.own_retained_messages()
     if not isinstance(state, Answering) or state.begun or recipient is None:
         return transition(session)
     selected = messages.selected if messages else None
     if selected is None or (selected.run, selected.round) != (state.asked.run, state.asked.round):
         return transition(session)
-    if kept is None or kept.run != recipient.run or not isinstance(partition, LoadedPartition):
+    if kept is None or kept.run != recipient.run or not isinstance(loaded, LoadedPartition):
         return transition(session)
     effect = WorkOutAnswer(
-        state.asked, selected, partition.manifest, partition.values, kept.body(selected.round)
+        state.asked, selected, loaded.partition, loaded.manifest, loaded.values, kept.body(selected.round)
     )
     return transition(replace(session, unmasking=replace(state, begun=True)), effect)
 

@@ -19,7 +19,7 @@ from fl_edge.workers.jobs import Masked, Masking, TrainOutcome, Vectors, section
 from fl_shared.masking.masked_update import mask_update
 from fl_shared.masking.plan import Plan
 from fl_shared.masking.run_keys import RunKeys
-from fl_shared.protocol.messages import FoldSettings, UpdateMetrics
+from fl_shared.protocol.messages import FoldSettings, Partition, UpdateMetrics
 from fl_shared.system.shared_memory import MemoryPool
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.masked import MASKED
@@ -29,17 +29,17 @@ from fl_shared.tensors.sections import model_digest
 
 
 class MaskedRound:
-    """A masked round, as the edge of a training job takes part in it.
+    """A masked round, as the edge of a training job takes part in it. ``partition``: the one that the job trains on.
 
     Raises `UnacceptablePlan` before anything is trained, if the edge takes no part in such a round.
     """
 
-    def __init__(self, masking: Masking, client: str, manifest: Manifest) -> None:
+    def __init__(self, masking: Masking, client: str, partition: Partition, manifest: Manifest) -> None:
         self._keys = RunKeys.from_private(masking.mask, masking.agree)
         trust = Trust(masking.enrolment)
         selected = masking.selected
         self._plan: Plan = checked_plan(
-            selected, manifest.digest, manifest.values, client, self._keys, trust, time.time()
+            selected, partition, manifest.digest, manifest.values, client, self._keys, trust, time.time()
         )
         self._fold: FoldSettings = selected.fold
         self._client = client

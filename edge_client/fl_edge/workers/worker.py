@@ -209,7 +209,9 @@ class Worker:
         model = models[job.base]
         manifest, weights = model.model.manifest, model.weights()
         model.check_finite()
-        masked = None if job.masking is None else MaskedRound(job.masking, job.client, manifest)
+        masked = (
+            None if job.masking is None else MaskedRound(job.masking, job.client, job.partition, manifest)
+        )
         kept = {} if job.own is None else job.own.parts()
         vectors = {name: FLOAT32.decode(data) for name, data in kept.items()}
         local, error = vectors.pop(LOCAL, None), vectors.pop(ERROR, None)

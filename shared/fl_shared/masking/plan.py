@@ -41,6 +41,7 @@ class Member:
 class Plan:
     """The settings of one masked round. ``members`` are in ascending order of ``client``.
 
+    ``partition``: as `Admitted` has it, without its index; another holdout gives an edge another weight in the sum.
     ``base`` and ``manifest``: digests, hex; ``values``: of the model. ``training``, ``fold``, ``correction`` and
     ``privacy``: as `Selected` has them. ``threshold``: how many members open the sum; ``least``: how many updates are
     in it at least; ``colluders``: how many members may work together against the others.
@@ -51,6 +52,7 @@ class Plan:
     run: str
     round: int
     task: str
+    partition: Mapping[str, Any]
     base: str
     manifest: str
     values: int
@@ -106,6 +108,7 @@ class Plan:
             self.run,
             self.round,
             self.task,
+            self.partition,
             self.base,
             self.manifest,
             self.values,
@@ -127,10 +130,11 @@ class Plan:
         return hashlib.sha256(CLOSING + self.digest + text).digest()
 
 
-def plan_of(selected: m.Selected, manifest: str, values: int) -> Plan:
+def plan_of(selected: m.Selected, partition: m.Partition, manifest: str, values: int) -> Plan:
     """The plan of a masked round; ``manifest``: the digest of the base's, which has ``values`` values.
 
-    Raises ``ValueError`` for a round that keeps less than masked sums promise, or that is not masked.
+    ``partition``: that of any member, since those differ in their index only. Raises ``ValueError`` for a round that
+    keeps less than masked sums promise, or that is not masked.
     """
     masked, base, correction = selected.masked, selected.base, selected.correction
     if masked is None or base is None:
@@ -143,6 +147,7 @@ def plan_of(selected: m.Selected, manifest: str, values: int) -> Plan:
         run=selected.run,
         round=selected.round,
         task=selected.task,
+        partition=partition.model_dump(exclude={"index"}),
         base=base.digest,
         manifest=manifest,
         values=values,

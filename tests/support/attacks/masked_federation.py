@@ -117,21 +117,21 @@ class MaskedFederation:
             made = mask_update(plan, client, self.private(client), nothing, nothing, secrets.token_bytes)
             self.sections[made.body] = made
             return made
-        manifest = self.edges.manifest
+        manifest, partition = self.edges.manifest, self.edges.partition(client)
         try:
-            masking = self.edges.member(client).masking(selected, manifest)
+            masking = self.edges.member(client).masking(selected, partition, manifest)
         except UnacceptablePlan:
             return None
         assert masking is not None
         trained = TrainedUpdate(trained_delta(client + update), 3, 1, 0.5, m.UpdateMetrics())
-        masked = MaskedRound(masking, client, manifest)
+        masked = MaskedRound(masking, client, partition, manifest)
         outcome = masked.outcome(trained, "accuracy", MemoryPool(), lambda: False)
         assert outcome.masked is not None
         made = MaskedSections(
             outcome.delta.view, memoryview(outcome.masked.tallies), outcome.masked.shares, outcome.masked.body
         )
         self.sections[made.body] = made
-        self.adversary.sees(self.edges.plan(selected), client, made, client + update)
+        self.adversary.sees(self.edges.plan(selected, client), client, made, client + update)
         return made
 
     def sign(

@@ -47,6 +47,11 @@ ROWS: Final = (
         f"{RULES}::test_a_victim_with_another_plan_is_in_no_sum",
     ),
     _row(
+        "masked sums: another partition (holdout, number of examples, scheme) for the victim than for the others",
+        "`declined`: `wrong-plan`; no sum with its update",
+        f"{RULES}::test_a_victim_with_another_partition_is_in_no_sum",
+    ),
+    _row(
         "masked sums: two plans in a round, of which each member signs one set", "`failed`; nothing is masked twice",
         f"{RULES}::test_two_plans_in_a_round_are_not_masked_for",
     ),

@@ -94,7 +94,7 @@ class AggregatorMessages:
 
     def unmasking(self, selected: m.Selected) -> tuple[m.Closing, m.Reveal]:
         """What members are asked for the sum of the round, if the edge's own update was lost."""
-        plan = plan_of(selected, MANIFEST.digest, VALUES)
+        plan = plan_of(selected, PARTITION, MANIFEST.digest, VALUES)
         made = {
             name: mask_update(
                 plan,

@@ -257,8 +257,9 @@ class Edge:
         selected = effect.selected
         models = () if selected.base is None else self._fetched.pop(effect.job)
         seconds = self._training_seconds(selected.training.epochs) if models else 0.0
+        manifest = models[0].weights.manifest if models else None
         try:
-            masking = self._member.masking(selected, models[0].weights.manifest if models else None)
+            masking = self._member.masking(selected, effect.partition, manifest)
         except UnacceptablePlan as error:
             self._soon(events.JobFailed(self._world.now, effect.job, str(error)))
             return

@@ -21,7 +21,7 @@ from fl_shared.masking.run_keys import MemberCredential, voucher_bytes
 from fl_shared.masking.tallies import TALLIES
 from fl_shared.masking.unmasking import opened_size
 from fl_shared.protocol import messages as m
-from tests.support.builders import training_request
+from tests.support.builders import partition, training_request
 from tests.support.masked_edges import RUN, MaskedEdges, reason_of, shares_of
 
 BODIES = {"7": "7" * 64, "8": "8" * 64}
@@ -89,13 +89,13 @@ def test_an_edge_masks_for_one_plan_of_a_round(edges: MaskedEdges) -> None:
     selected = edges.selected()
     other = edges.selected(training=training_request(lr=0.5))
     member = edges.member("7")
-    assert member.masking(selected, edges.manifest) is not None
+    assert member.masking(selected, partition(), edges.manifest) is not None
     for again in (member, edges.member("7")):
         with pytest.raises(UnacceptablePlan, match="has masked or signed something else in round 1"):
-            again.masking(other, edges.manifest)
+            again.masking(other, partition(), edges.manifest)
         assert reason_of(edges.answer_of(again, other, edges.closing(other, BODIES))) == "another-set"
-        assert again.masking(selected, edges.manifest) is not None
-    assert member.masking(edges.selected(2), edges.manifest) is not None
+        assert again.masking(selected, partition(), edges.manifest) is not None
+    assert member.masking(edges.selected(2), partition(), edges.manifest) is not None
 
 
 def test_an_edge_without_its_keys_masks_nothing(edges: MaskedEdges) -> None:
@@ -103,9 +103,9 @@ def test_an_edge_without_its_keys_masks_nothing(edges: MaskedEdges) -> None:
     member = edges.member("7")
     member.drop_keys()
     with pytest.raises(UnacceptablePlan, match="no keys of run") as caught:
-        member.masking(edges.selected(), edges.manifest)
+        member.masking(edges.selected(), partition(), edges.manifest)
     assert caught.value.reason == "no-keys"
-    assert member.masking(edges.selected(masked=None), edges.manifest) is None
+    assert member.masking(edges.selected(masked=None), partition(), edges.manifest) is None
 
 
 def test_10_9_a_wiped_edge_cannot_answer_for_the_round(edges: MaskedEdges) -> None:

@@ -56,10 +56,10 @@ def test_10_4_a_masked_update_is_read_again_with_its_plan(tmp_path: Path) -> Non
     """A restarted edge sends the same one again. On the disk it is bytes, of which nothing can be read."""
     edges = MaskedEdges(tmp_path / "edges")
     selected = edges.selected()
-    masking = edges.member("7").masking(selected, edges.manifest)
+    masking = edges.member("7").masking(selected, edges.partition("7"), edges.manifest)
     assert masking is not None
     trained = TrainedUpdate(np.zeros(8, np.float32), 10, 1, 1.0, UpdateMetrics())
-    masked_round = MaskedRound(masking, "7", edges.manifest)
+    masked_round = MaskedRound(masking, "7", edges.partition("7"), edges.manifest)
     outcome = masked_round.outcome(trained, "accuracy", MemoryPool(), lambda: False)
     assert outcome.masked is not None
     made = finished_update(*outcome.update_sections(), examples=1, plan=outcome.masked.plan)

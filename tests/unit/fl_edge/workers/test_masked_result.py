@@ -61,7 +61,7 @@ def model_of(task: str, *, light: bool) -> CachedModel:
 
 
 def masking_of(edges: MaskedEdges, client: str, selected: Selected) -> Masking:
-    found = edges.member(client).masking(selected, edges.manifest)
+    found = edges.member(client).masking(selected, edges.partition(client), edges.manifest)
     assert found is not None
     return found
 
@@ -100,8 +100,8 @@ def test_10_5_the_sum_of_masked_updates_is_that_of_the_plain_ones(
     selected = edges.selected(bits=bits, fold=fold)
     expected, tallies = np.zeros(model.model.manifest.values, np.int64), np.zeros(8, np.int64)
     made: dict[str, TrainOutcome] = {}
-    for index, client in enumerate(("7", "8")):  # the third is lost
-        job = TrainJob(client, task, partition(index, count=3), BASE, SETTINGS, 1, "f32")
+    for client in ("7", "8"):  # the third is lost
+        job = TrainJob(client, task, edges.partition(client), BASE, SETTINGS, 1, "f32")
         plain = worker._perform(job, {BASE: model}, lambda: False)
         masked = worker._perform(
             replace(job, masking=masking_of(edges, client, selected)), {BASE: model}, lambda: False
@@ -142,7 +142,7 @@ def outcome_of(
     **changes: Any,
 ) -> TrainOutcome:
     update = TrainedUpdate(np.array(delta, np.float32), 10, 5, 1.5, UpdateMetrics(train={"loss": 0.5}))
-    masked = MaskedRound(masking_of(edges, "7", selected), "7", MANIFEST)
+    masked = MaskedRound(masking_of(edges, "7", selected), "7", edges.partition("7"), MANIFEST)
     return masked.outcome(replace(update, **changes), "accuracy", MemoryPool(), cancelled)
 
 
@@ -166,13 +166,13 @@ def test_masking_ends_when_the_job_is_cancelled(tmp_path: Path) -> None:
 
 def test_an_edge_trains_nothing_for_a_plan_that_it_does_not_accept(tmp_path: Path) -> None:
     edges = MaskedEdges(tmp_path)
-    masking = masking_of(edges, "7", edges.selected())
+    masking, part = masking_of(edges, "7", edges.selected()), partition()
     with pytest.raises(UnacceptablePlan, match="contradicts itself: threshold"):
-        MaskedRound(replace(masking, selected=edges.selected(threshold=1, least=1)), "7", MANIFEST)
+        MaskedRound(replace(masking, selected=edges.selected(threshold=1, least=1)), "7", part, MANIFEST)
     with pytest.raises(UnacceptablePlan, match="not certified"):
-        MaskedRound(replace(masking, enrolment=bytes(32)), "7", MANIFEST)
+        MaskedRound(replace(masking, enrolment=bytes(32)), "7", part, MANIFEST)
     with pytest.raises(UnacceptablePlan, match="are not its own"):
-        MaskedRound(masking, "8", MANIFEST)
+        MaskedRound(masking, "8", part, MANIFEST)
 
 
 def test_a_part_that_stays_on_the_edge_is_kept_as_in_other_rounds(tmp_path: Path) -> None:

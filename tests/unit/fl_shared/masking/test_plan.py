@@ -12,13 +12,15 @@ from fl_shared.masking.plan import plan_of, threshold_of
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from tests.support.masked_rounds import fixed, keys_of, member_of, plan_with
+from tests.support.builders import partition
+from tests.support.masked_rounds import keys_of, member_of, plan_with
 
 CLIENTS = ("a", "b", "c", "d", "e")
 OTHER: dict[str, Any] = {
     "run": "s",
     "round": 2,
     "task": "other",
+    "partition": {"holdout": 0.1},
     "base": "c" * 64,
     "manifest": "c" * 64,
     "values": 9,
@@ -116,27 +118,39 @@ def selected(**others: Any) -> m.Selected:
     return m.Selected(**{**fields, **others})
 
 
+def plan_digest(sent: m.Selected, **others: Any) -> bytes:
+    return plan_of(sent, partition(**others), "c" * 64, 8).digest
+
+
 def test_10_3_the_plan_is_computed_from_the_selection_on_either_side() -> None:
     sent = selected()
-    plan = plan_of(sent, "c" * 64, 650)
+    plan = plan_of(sent, partition(3), "c" * 64, 650)
     assert plan.members == tuple(member_of(name) for name in CLIENTS)
     assert (plan.bits, plan.threshold, plan.least, plan.colluders) == (48, 4, 5, 1)
     assert plan.training["lr"] == 0.1
     assert plan.correction == {"name": "prox", "settings": {"mu": 0.1}}
     read = codec.decode(t.SelectedTopic(2), codec.encode(sent))
     assert isinstance(read, m.Selected)
-    assert plan_of(read, "c" * 64, 650).digest == plan.digest
+    assert plan_of(read, partition(4), "c" * 64, 650).digest == plan.digest
 
 
 @pytest.mark.parametrize("own", [{"incarnation": 2}, {"seq": 4}, {"seconds_left": 1.0}, {"inline_limit": 5}])
 def test_10_3_a_selection_that_is_sent_again_has_the_same_plan(own: dict[str, Any]) -> None:
-    assert plan_of(selected(**own), "c" * 64, 8).digest == plan_of(selected(), "c" * 64, 8).digest
+    assert plan_digest(selected(**own)) == plan_digest(selected())
+
+
+@pytest.mark.parametrize(
+    "other", [{"scheme": "own"}, {"count": 21}, {"seed": 1}, {"holdout": 0.999}, {"examples": 100}], ids=str
+)
+def test_10_3_all_of_the_partition_but_its_index_is_in_the_plan(other: dict[str, Any]) -> None:
+    """P5 in docs/privacy.md: with other holdouts than one edge has, the others would weigh nothing beside it."""
+    assert plan_digest(selected(), **other) != plan_digest(selected())
 
 
 @pytest.mark.parametrize("missing", ["masked", "base"])
 def test_10_2_a_round_without_masks_has_no_plan(missing: str) -> None:
     with pytest.raises(ValueError, match="round 2 is not masked"):
-        plan_of(selected(**{missing: None}), "c" * 64, 8)
+        plan_digest(selected(**{missing: None}))
 
 
 def test_keys_of_a_member_that_are_none_are_refused() -> None:
@@ -145,4 +159,4 @@ def test_keys_of_a_member_that_are_none_are_refused() -> None:
     bad = masked.members[0].model_copy(update={"keys": "A" * 86})
     wrong = masked.model_copy(update={"members": (bad, *masked.members[1:])})
     with pytest.raises(ValueError, match="no canonical X25519 key"):
-        plan_of(selected(masked=wrong), fixed("m").hex(), 8)
+        plan_digest(selected(masked=wrong))
