@@ -43,13 +43,17 @@ class _Record(BaseModel):
 
 
 class RunKeysFile:
-    """The keys and the record of one edge. If the file cannot be written, both are in memory, and on no disk."""
+    """The keys and the record of one edge. If the file cannot be written, both are in memory, and on no disk.
+
+    If it cannot be removed either, the disk may say anything of what it was told, and `commit` fails until it can.
+    """
 
     def __init__(self, directory: Path, client: str) -> None:
         self._path = directory / FILE_NAME
         self._client = client
         self._record = self._read()
         self._keys = None if self._record is None else _keys_of(self._record)
+        self._is_disk_unknown = False
 
     @property
     def run(self) -> str | None:
@@ -66,7 +70,15 @@ class RunKeysFile:
             self._keys = RunKeys.generate(secrets.token_bytes)
             mask, agree = (key.hex() for key in self._keys.private_bytes())
             self._record = _Record(run=run, mask_private=mask, agree_private=agree)
-            self._write()
+            try:
+                self._write(self._record)
+            except OSError as error:
+                LOG.warning(
+                    "%s can be neither replaced nor removed: %s; until it can, this edge masks and signs nothing",
+                    self._path,
+                    error.strerror,
+                    extra={"client": self._client},
+                )
         return self._keys
 
     def drop(self) -> None:
@@ -92,15 +104,16 @@ class RunKeysFile:
             return False
         kept = record.closing if number == record.round else None
         new = record.model_copy(update={"round": number, "plan": plan, "closing": closing or kept})
-        if new != record:
+        if new != record or self._is_disk_unknown:
+            self._write(new)
             self._record = new
-            self._write()
         return True
 
-    def _write(self) -> None:
-        assert self._record is not None
+    def _write(self, record: _Record) -> None:
+        """Raises ``OSError`` if an older record may be on the disk then."""
+        self._is_disk_unknown = True
         try:
-            write_private(self._path, self._record.model_dump_json().encode() + b"\n")
+            write_private(self._path, record.model_dump_json().encode() + b"\n")
         except OSError as error:
             # An older record beside these keys would let a restarted edge sign another set.
             self._path.unlink(missing_ok=True)
@@ -111,6 +124,7 @@ class RunKeysFile:
                 error.strerror,
                 extra={"client": self._client},
             )
+        self._is_disk_unknown = False
 
     def _read(self) -> _Record | None:
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from pathlib import Path
 
 import pytest
 
+from fl_edge.storage import run_keys_file
 from fl_edge.storage.run_keys_file import FILE_NAME, RunKeysFile
 
 ONE, OTHER = "1" * 64, "2" * 64
@@ -56,6 +58,33 @@ def test_an_update_is_masked_for_one_plan_of_a_round(tmp_path: Path) -> None:
     assert not RunKeysFile(tmp_path, "7").commit(2, PLAN, OTHER)
     assert file.commit(3, ANOTHER_PLAN)
     assert file.commit(3, ANOTHER_PLAN, ONE)
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+@pytest.mark.parametrize("also", ["unlink", "sync_directory"])
+@pytest.mark.parametrize("is_made", [True, False])
+def test_nothing_is_signed_while_the_disk_may_say_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, also: str, is_made: bool
+) -> None:
+    """P12 in docs/privacy.md: also not when it is asked for a second time."""
+    file = RunKeysFile(tmp_path, "7")
+    if is_made:
+        file.make("R")
+        assert file.commit(1, PLAN, ONE)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_keys_file, "write_private", refuse)
+        patch.setattr(*((Path, "unlink", refuse) if also == "unlink" else (run_keys_file, also, refuse)))
+        keys = file.make("R")
+        for _ in range(2):
+            with pytest.raises(OSError, match="Read-only"):
+                file.commit(2, PLAN, ONE)
+    assert file.commit(2, PLAN, ONE)
+    again = RunKeysFile(tmp_path, "7")
+    assert again.make("R").private_bytes() == keys.private_bytes()
+    assert not again.commit(2, PLAN, OTHER)
 
 
 def test_another_run_begins_with_nothing_signed(tmp_path: Path) -> None:
