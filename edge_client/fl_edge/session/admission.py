@@ -5,6 +5,7 @@ from __future__ import annotations
 from fl_edge.session import own_state, unmasking
 from fl_edge.session.declining import decline, has_declined
 from fl_edge.session.effects import DropRunKeys, LogNotice, MakeRunKeys
+from fl_edge.session.policy import problem_of_update
 from fl_edge.session.registration import confirm, load_partition, told_examples, wait_to_register
 from fl_edge.session.state import (
     AwaitingPartition,
@@ -91,7 +92,7 @@ def _settle_run_keys(session: Session, reply: m.Admitted) -> Transition:
 def _resume_restored_update(session: Session, reply: m.Admitted, now: float) -> Transition:
     """Reports the update that an earlier process of this edge finished, if its run has admitted the edge.
 
-    For another run the update is useless, and is dropped.
+    It is dropped if it is of another run, or if the edge would not make it now.
     """
     pending = session.restored_update
     if pending is None:
@@ -100,8 +101,14 @@ def _resume_restored_update(session: Session, reply: m.Admitted, now: float) -> 
     if pending.selected.run != reply.run or not session.identity.trains:
         return transition(session)
     number = pending.selected.round
+    if problem := problem_of_update(session, pending.selected, pending.update):
+        text = f"round {number}: its update was finished before the restart, and is dropped: {problem}"
+        return transition(session, LogNotice(text, "warning"))
     notice = LogNotice(f"round {number}: its update was finished before the restart")
-    work = Reporting(pending.selected, pending.update, None, 0, now)
+    update = pending.update
+    if session.is_discreet:
+        update = replace(update, examples=min(1, update.examples))
+    work = Reporting(pending.selected, update, None, 0, now)
     return transition(
         replace(session, work=work, last_handled_round=max(session.last_handled_round, number - 1)), notice
     )

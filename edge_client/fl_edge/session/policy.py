@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
+    from fl_edge.session.state import Session
     from fl_shared.protocol import messages as m
+    from fl_shared.transfer.upload import FinishedUpdate
 
 MASKED_ONLY: Final = "this edge trains in masked rounds only (--require-masked)"
 
@@ -52,4 +54,29 @@ def policy_problem(selected: m.Selected, required: RequiredMasking | None) -> st
         return f"{MASKED_ONLY}: least: {masked.least} updates in a sum, expected at least {required.members}"
     if masked.colluders < required.colluders:
         return f"{MASKED_ONLY}: colluders: {masked.colluders}, expected at least {required.colluders}"
+    return None
+
+
+def problem_of_masking(session: Session, selected: m.Selected) -> str | None:
+    """Says why the edge takes no part in a round because of its masks, or since it has none; null if it does."""
+    membership, kept = session.membership, session.masked_run
+    if problem := policy_problem(selected, session.identity.requires):
+        return problem
+    if selected.masked is None:
+        is_plain = membership is not None and membership.masked and selected.base is not None
+        return "the updates of this run are masked, but not those of this round" if is_plain else None
+    if kept is None or kept.run != selected.run:
+        return "the round is masked, but this edge has no keys of the run"
+    return None
+
+
+def problem_of_update(session: Session, selected: m.Selected, update: FinishedUpdate) -> str | None:
+    """Says why the edge does not send an update that an earlier process of it has made; null if it does.
+
+    That process may have been started without ``--require-masked``, or with another.
+    """
+    if problem := problem_of_masking(session, selected):
+        return problem
+    if (update.plan is None) != (selected.masked is None):
+        return "it contradicts its selection: only one of them is masked"
     return None

@@ -6,6 +6,7 @@ from typing import Literal, assert_never
 
 from fl_edge.session import own_state
 from fl_edge.session.effects import LogNotice, Send, SendChunks
+from fl_edge.session.policy import MASKED_ONLY
 from fl_edge.session.state import Session
 from fl_edge.session.transitions import Transition, cancel_work, retry_delay, then, transition, with_next_seq
 from fl_edge.session.work import (
@@ -136,6 +137,8 @@ def _send_update(
     """
     identity, connection, update = session.identity, session.connection, work.update
     assert connection is not None
+    if identity.requires is not None and update.plan is None and update.base is not None:
+        return report_failure(session, work.selected, MASKED_ONLY, now)
     session, seq = with_next_seq(session)
     sender = _sender(session, recipient, work)
     message: m.Update | m.Offer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fl_edge.session import own_state, reporting
 from fl_edge.session.effects import Fetch, LogNotice, Train
 from fl_edge.session.events import Fetched, JobFailed, ResultSeen, SelectionCleared, SelectionSeen, Trained
-from fl_edge.session.policy import policy_problem
+from fl_edge.session.policy import problem_of_masking
 from fl_edge.session.registration import register
 from fl_edge.session.state import LoadedPartition, Registering, RetainedMessages, Session
 from fl_edge.session.transitions import Transition, cancel_work, then, transition, with_next_job
@@ -177,7 +177,7 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
             f"task: {selected.task!r} in the selection, but this edge was admitted to {membership.task!r}"
         )
         return reporting.report_failure(session, selected, detail, now)
-    if problem := _problem_of_masking(session, selected):
+    if problem := problem_of_masking(session, selected):
         return reporting.report_failure(session, selected, problem, now)
     if problem := _problem_of_encoding(session, selected.encoding):
         detail = f"encoding in the selection: {problem}"
@@ -203,19 +203,6 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
     session = replace(session, work=Fetching(job, selected))
     timeout = max(MIN_FETCH_TIMEOUT, selected.seconds_left)
     return transition(session, notice, Fetch(job, selected.base.digest, timeout, selected.companions))
-
-
-def _problem_of_masking(session: Session, selected: m.Selected) -> str | None:
-    """Says why the edge takes no part in a round because of its masks, or since it has none; null if it does."""
-    membership, kept = session.membership, session.masked_run
-    if problem := policy_problem(selected, session.identity.requires):
-        return problem
-    if selected.masked is None:
-        is_plain = membership is not None and membership.masked and selected.base is not None
-        return "the updates of this run are masked, but not those of this round" if is_plain else None
-    if kept is None or kept.run != selected.run:
-        return "the round is masked, but this edge has no keys of the run"
-    return None
 
 
 def _problem_of_encoding(session: Session, name: str) -> str | None:

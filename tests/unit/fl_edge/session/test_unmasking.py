@@ -8,7 +8,6 @@ import pytest
 
 from fl_edge.session import machine
 from fl_edge.session.effects import LogNotice, MakeRunKeys, WorkOutAnswer
-from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.state import RegistrationComplete, Stopped
 from fl_edge.session.work import Answering, Calm, ReportingFailure
 from fl_shared.protocol import messages as m
@@ -207,49 +206,3 @@ def test_a_masked_run_has_no_plain_rounds_and_another_run_no_masked_ones() -> No
     [failed] = sent(script.do("selected 1 cohort=7,8,9 masked"))
     assert isinstance(failed, m.TrainingFailed)
     assert failed.detail == "the round is masked, but this edge has no keys of the run"
-
-
-# --- --require-masked -------------------------------------------------------------------------------------
-
-ONLY = "this edge trains in masked rounds only (--require-masked)"
-
-
-@pytest.mark.parametrize(
-    ("selection", "detail"),
-    [
-        ("selected 1 cohort=7,8,9", ONLY),
-        ("selected 1 work ticket", ONLY),
-        (
-            "selected 1 cohort=7,8,9 masked least=4 colluders=1",
-            f"{ONLY}: least: 4 updates in a sum, expected at least 5",
-        ),
-        (
-            "selected 1 cohort=7,8,9 masked least=5 colluders=0",
-            f"{ONLY}: colluders: 0, expected at least 1",
-        ),
-        ("selected 1 cohort=7,8,9 masked least=5 colluders=1", None),
-        ("selected 0", None),
-    ],
-)
-def test_an_edge_that_requires_masks_trains_in_no_other_round(selection: str, detail: str | None) -> None:
-    script = SessionScript(identity(requires=RequiredMasking(5, 1)))
-    script.do(*MASKED)
-    messages = sent(script.do(selection))
-    if detail is None:
-        assert messages == []
-    else:
-        [failed] = messages
-        assert isinstance(failed, m.TrainingFailed)
-        assert failed.detail == detail
-
-
-def test_an_edge_that_requires_masks_says_nothing_of_its_data_in_a_plain_run() -> None:
-    script = SessionScript(identity(requires=RequiredMasking(5, 1)))
-    script.do("connected s1", "admitted part=7/20")
-    [second] = sent(script.do("loaded 0"))
-    assert isinstance(second, m.Registration)
-    assert second.examples == 1
-    script.do("admitted part=7/20")
-    [evaluation] = sent(script.do("model 0 evaluate=holdout"))
-    assert isinstance(evaluation, m.Evaluation)
-    assert evaluation.examples == 0
