@@ -54,5 +54,9 @@ class DivergedError(EdgeError):
     """Training, evaluation or prediction produced numbers that are not finite."""
 
 
+class UnmaskableError(EdgeError):
+    """The sum of a masked round has no room for the update."""
+
+
 class CancelledError(EdgeError):
     """The job was cancelled."""

@@ -29,6 +29,9 @@ USER_ERRORS: Final[Mapping[jobs.FailureKind, Fault]] = {
     "no-worker": "run",
 }
 """The failures whose cause the user must fix, and what is wrong."""
+DATA_OR_TASK: Final = "the data do not fit the task, or the task cannot be used here"
+TOLD: Final[Mapping[jobs.FailureKind, str]] = {"unmaskable": "the update cannot be masked"}
+"""What an edge says of failures if it must say nothing of its data. Of the others it says what the user must fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +299,9 @@ def _event(owner: JobOwner, job: int, outcome: jobs.JobOutcome, now: float) -> e
             )
             return events.ModelEvaluated(now, job, scores)
         case jobs.FailureOutcome(kind=kind, message=message):
-            return events.JobFailed(now, job, message, kind in USER_ERRORS, USER_ERRORS.get(kind, "run"))
+            fault = USER_ERRORS.get(kind)
+            told = TOLD.get(kind, DATA_OR_TASK if fault else "loading or training failed") + events.SEE_LOG
+            return events.JobFailed(now, job, message, fault is not None, fault or "run", told)
         case jobs.PredictOutcome() | jobs.ExampleOutcome():
             raise AssertionError(f"a session's job has the outcome {type(outcome).__name__}")
         case _:

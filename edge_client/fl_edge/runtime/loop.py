@@ -255,7 +255,7 @@ class Runtime:
         elif model is None:
             if user.job in edge.model_digests:  # else another of its models has failed before
                 self._release_models(edge, user.job)
-                self._add_event(edge, events.JobFailed(now, user.job, reason))
+                self._add_event(edge, events.JobFailed(now, user.job, reason, told=reason))
         elif all(self._store.get(user, one) is not None for one in edge.model_digests[user.job]):
             self._add_event(edge, events.Fetched(now, user.job))
 
@@ -291,7 +291,7 @@ class Runtime:
                 try:
                     masking = edge.member.masking(selected, partition, manifest)
                 except UnacceptablePlan as error:
-                    self._add_event(edge, events.JobFailed(now, job, str(error)))
+                    self._add_event(edge, events.JobFailed(now, job, str(error), told=str(error)))
                     return
                 own = edge.own_state.current()
                 self._dispatcher.train(client, effect, base, [one for one in companions if one], own, masking)

@@ -25,6 +25,7 @@ from fl_edge.session.transitions import (
     retry_delay,
     stop,
     then,
+    told_reason,
     transition,
     with_next_seq,
 )
@@ -71,17 +72,24 @@ def has_declined(session: Session, reply: m.Reply) -> bool:
 def decline_evaluation(session: Session, event: JobFailed) -> Transition:
     """Leaves the run, since the edge can only evaluate, and cannot do that."""
     assert session.membership is not None
-    return decline(session, session.membership, event.detail, event.now, event.fault)
+    return decline_after(session, session.membership, event)
 
 
-def decline(
-    session: Session, run: m.Reply | Membership, reason: str, now: float, fault: Fault = "run"
-) -> Transition:
-    """Leaves the run, ends all work for it, and tells its aggregator why."""
+def decline_after(session: Session, run: Membership, event: JobFailed) -> Transition:
+    """Leaves the run because of a job that has failed; see `decline`."""
     return then(
-        leave(session, run, reason, fault),
-        lambda s: transition(s) if isinstance(s.registration, Offline) else send_decline(s, now, 0),
+        leave(session, run, event.detail, event.fault, told=told_reason(session, event)),
+        lambda s: _tell(s, event.now),
     )
+
+
+def decline(session: Session, run: m.Reply | Membership, reason: str, now: float) -> Transition:
+    """Leaves the run, ends all work for it, and tells its aggregator why."""
+    return then(leave(session, run, reason), lambda s: _tell(s, now))
+
+
+def _tell(session: Session, now: float) -> Transition:
+    return transition(session) if isinstance(session.registration, Offline) else send_decline(session, now, 0)
 
 
 def leave(
@@ -90,15 +98,20 @@ def leave(
     reason: str,
     fault: Fault = "run",
     awaits: str = "another run",
+    told: str | None = None,
 ) -> Transition:
-    """Leaves the run and ends all work for it; ``awaits`` is for people."""
+    """Leaves the run and ends all work for it; ``awaits`` is for people.
+
+    ``told``: the reason as the aggregator may know it; null if it may know all of it.
+    """
     notice = f"does not take part in run {run.run}: {reason}"
     notice += "" if fault == "data" else f"; waiting for {awaits}"
     loading = session.partition_state
     effects = (Cancel(loading.job),) if isinstance(loading, LoadingPartition) else ()
     phase = session.registration
     if not isinstance(phase, Offline):
-        phase = Declined(phase.connection, run.run, run.incarnation, reason[: m.MAX_UNABLE], 0, None, fault)
+        said = (reason if told is None else told)[: m.MAX_UNABLE]
+        phase = Declined(phase.connection, run.run, run.incarnation, said, 0, None, fault)
     session = replace(session, registration=phase, membership=None, partition_state=NoPartition())
     return then(transition(session, *effects, LogNotice(notice, "error")), cancel_work, cancel_evaluation)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from fl_edge.session.state import Fault
 from fl_edge.session.work import Answer, EvaluationScores
@@ -218,12 +219,17 @@ class ModelEvaluated:
     scores: EvaluationScores
 
 
+SEE_LOG: Final = "; the edge's log has the reason"
+"""Ends what a discreet edge says of a failure."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobFailed:
     """Job ``job`` has failed.
 
     ``user_error`` says that the user must fix the cause (missing data, an unknown task), so that another
-    attempt is useless. ``fault`` says what is wrong then.
+    attempt is useless. ``fault`` says what is wrong then. ``detail`` may quote the edge's data; ``told`` does not, and
+    is what a discreet edge says instead.
     """
 
     now: float
@@ -231,6 +237,7 @@ class JobFailed:
     detail: str
     user_error: bool = False
     fault: Fault = "run"
+    told: str = f"loading or training failed{SEE_LOG}"
 
 
 Event = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fl_edge.session.declining import (
     RETRY_DELAY,
-    decline,
+    decline_after,
     send_decline,
     with_registration,
 )
@@ -202,7 +202,7 @@ def partition_load_failed(session: Session, event: JobFailed) -> Transition:
     assert isinstance(state, LoadingPartition)
     session = replace(session, partition_state=NoPartition())
     if membership is not None and (event.user_error or state.failures + 1 >= MAX_LOAD_ATTEMPTS):
-        return decline(session, membership, event.detail, event.now, event.fault)
+        return decline_after(session, membership, event)
     notice = LogNotice(f"cannot load the data, trying again: {event.detail}", "warning")
     return then(
         transition(session, notice),

@@ -36,10 +36,16 @@ MAX_DETAIL = 1000
 """The longest text that says why the edge cannot train, in characters."""
 
 
-def report_failure(session: Session, selected: m.Selected, detail: str, now: float) -> Transition:
-    """Ends the round's work, and reports that the edge cannot train in this round."""
+def report_failure(
+    session: Session, selected: m.Selected, detail: str, now: float, told: str | None = None
+) -> Transition:
+    """Ends the round's work, and reports that the edge cannot train in this round.
+
+    ``told``: the detail as the aggregator may know it; null if it may know all of it.
+    """
     notice = LogNotice(f"round {selected.round}: cannot train: {detail}", "warning")
-    session = replace(session, work=ReportingFailure(selected, detail[:MAX_DETAIL], None, 0, now))
+    said = (detail if told is None else told)[:MAX_DETAIL]
+    session = replace(session, work=ReportingFailure(selected, said, None, 0, now))
     return then(transition(session, notice), lambda s: report(s, now))
 
 

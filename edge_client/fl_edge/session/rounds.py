@@ -8,7 +8,7 @@ from fl_edge.session.events import Fetched, JobFailed, ResultSeen, SelectionClea
 from fl_edge.session.policy import problem_of_masking
 from fl_edge.session.registration import register
 from fl_edge.session.state import LoadedPartition, Registering, RetainedMessages, Session
-from fl_edge.session.transitions import Transition, cancel_work, then, transition, with_next_job
+from fl_edge.session.transitions import Transition, cancel_work, then, told_reason, transition, with_next_job
 from fl_edge.session.work import Fetching, Idle, Reporting, ReportingFailure, Training
 from fl_shared.protocol import abilities
 from fl_shared.protocol import messages as m
@@ -297,6 +297,7 @@ def work_failed(session: Session, event: JobFailed) -> Transition:
         ):
             return _fetch_or_train(session, selected, event.now)
         case Fetching(job=job, selected=selected) | Training(job=job, selected=selected) if job == event.job:
-            return reporting.report_failure(session, selected, event.detail, event.now)
+            told = told_reason(session, event)
+            return reporting.report_failure(session, selected, event.detail, event.now, told)
         case _:
             return transition(session)

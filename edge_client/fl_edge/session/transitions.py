@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 
 from fl_edge.session.effects import Cancel, Disconnect, Effect, LogNotice, Send
+from fl_edge.session.events import JobFailed
 from fl_edge.session.state import LoadingPartition, Session, SessionState, Stopped
 from fl_edge.session.work import Evaluating, Fetching, Idle, NotEvaluating, Training
 from fl_shared.errors import INTERRUPTED
@@ -32,6 +33,11 @@ def then(step: Transition, *next_steps: Callable[[Session], Transition]) -> Tran
         state, more_effects = next_step(state)
         step = state, effects + more_effects
     return step
+
+
+def told_reason(session: Session, event: JobFailed) -> str:
+    """Returns why a job has failed, as the aggregator may know it; the edge's log has all of it."""
+    return event.told if session.is_discreet else event.detail
 
 
 def with_next_seq(session: Session) -> tuple[Session, int]:

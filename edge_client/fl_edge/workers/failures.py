@@ -18,6 +18,7 @@ from fl_edge.errors import (
     PayloadError,
     TaskOptionsError,
     UnknownTaskError,
+    UnmaskableError,
     UnusableModelError,
 )
 from fl_edge.workers.jobs import FailureOutcome
@@ -59,6 +60,8 @@ def failure_of(error: BaseException) -> FailureOutcome:
             return FailureOutcome("task-options", message)
         case UnknownTaskError():
             return FailureOutcome("unknown-task", message)
+        case UnmaskableError():
+            return FailureOutcome("unmaskable", message)
         case UnusableModelError():
             return FailureOutcome("unusable-model", message)
         case EdgeError() | ValueError():

@@ -34,6 +34,7 @@ FailureKind = Literal[
     "task-options",
     "unusable-model",
     "no-worker",
+    "unmaskable",
     "failed",
 ]
 

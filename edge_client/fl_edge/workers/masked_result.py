@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fl_edge.errors import CancelledError
+from fl_edge.errors import CancelledError, UnmaskableError
 from fl_edge.session.masking import Trust, checked_plan
 from fl_edge.training.executor import TrainedUpdate
 from fl_edge.training.tallies import tallies_of
@@ -54,7 +54,7 @@ class MaskedRound:
     ) -> TrainOutcome:
         """Returns the masked update. ``primary``: the metric that is in the tallies.
 
-        Raises ``ValueError`` for what cannot be masked, and ``CancelledError``.
+        Raises `UnmaskableError` for what cannot be masked, and ``CancelledError``.
         """
         self._check(update)
         integers = np.empty(self._plan.values, np.int64)  # in no memory that other processes share
@@ -86,19 +86,18 @@ class MaskedRound:
         )  # fmt: skip
 
     def _check(self, update: TrainedUpdate) -> None:
-        """Raises ``ValueError`` for what the sum of a masked round has no room for: nobody else can see it."""
+        """Raises `UnmaskableError` for what the sum of a masked round has no room for: nobody else can see it."""
         if update.sections:
             names = ", ".join(update.sections)
-            raise ValueError(f"a masked update has no sections but its delta, and this one has {names}")
+            raise UnmaskableError(f"a masked update has no sections but its delta, and this one has {names}")
         if update.examples > self._fold.max_examples:
-            raise ValueError(
+            raise UnmaskableError(
                 f"this edge has more than {self._fold.max_examples} examples, which cannot be masked (--max-examples)"
             )
         most, start = self._fold.max_delta, 0
         for array in self._manifest.arrays:
             if magnitude(update.delta[start : start + array.values]) > most:
-                # The aggregator reads this too, so it does not say by how much.
-                raise ValueError(
+                raise UnmaskableError(
                     f"array {array.name!r}: a value has changed by more than {most:g}: it cannot be masked "
                     "(--max-delta)"
                 )

@@ -261,7 +261,7 @@ class Edge:
         try:
             masking = self._member.masking(selected, effect.partition, manifest)
         except UnacceptablePlan as error:
-            self._soon(events.JobFailed(self._world.now, effect.job, str(error)))
+            self._soon(events.JobFailed(self._world.now, effect.job, str(error), told=str(error)))
             return
         self._begin(Work(effect, models, self._own_state.current(), masking), seconds)
         self.on_training(selected.round, effect.job, seconds)

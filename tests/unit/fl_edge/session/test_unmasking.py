@@ -206,3 +206,34 @@ def test_a_masked_run_has_no_plain_rounds_and_another_run_no_masked_ones() -> No
     [failed] = sent(script.do("selected 1 cohort=7,8,9 masked"))
     assert isinstance(failed, m.TrainingFailed)
     assert failed.detail == "the round is masked, but this edge has no keys of the run"
+
+
+# --- what the aggregator is told of a failure -------------------------------------------------------------
+
+SECRET = "train.csv: row 2, column 'name': 'Mueller' is no number"
+TOLD = "loading or training failed; the edge's log has the reason"
+
+
+@pytest.mark.parametrize(("masked", "required"), [(True, False), (False, True), (False, False)])
+def test_p8_a_failure_quotes_the_data_in_the_log_alone(masked: bool, required: bool) -> None:
+    """P8, in a masked run, and in any run of an edge that requires masks."""
+    script = SessionScript(identity(requires=RequiredMasking(5, 1) if required else None))
+    told = TOLD if masked or required else SECRET
+    script.do("connected s1", "admitted part=7/20" + " masked" * masked)
+    said, unable = script.texts(f"failed 0 {SECRET} user=yes fault=either")
+    assert SECRET in said
+    assert unable.endswith(f"incarnation=1: {told}")
+    assert script.texts("time 60")[0].endswith(f"incarnation=1: {told}"), "it is repeated"
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_p8_a_failed_training_quotes_the_data_in_the_log_alone(masked: bool) -> None:
+    script = SessionScript()
+    said = " masked" * masked
+    script.do("connected s1", f"admitted part=7/20{said}", "loaded 0", "keys", f"admitted part=7/20{said}")
+    script.do(f"selected 1 cohort=7,8,9{said}", "fetched 1")
+    done = script.do(f"failed 1 {SECRET}")
+    [failed] = sent(done)
+    assert isinstance(failed, m.TrainingFailed)
+    assert failed.detail == (TOLD if masked else SECRET)
+    assert any(isinstance(effect, LogNotice) and SECRET in effect.text for effect in done)

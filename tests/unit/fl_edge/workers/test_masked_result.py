@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl_edge.errors import CancelledError
+from fl_edge.errors import CancelledError, UnmaskableError
 from fl_edge.session.masking import UnacceptablePlan
 from fl_edge.training.executor import TrainedUpdate
 from fl_edge.training.factory import executor_for
@@ -150,11 +150,11 @@ def test_10_5_what_cannot_be_masked_fails_the_round_and_the_array_is_named(tmp_p
     edges = MaskedEdges(tmp_path)
     selected = edges.selected(fold=fold_settings(max_delta=2.0))
     outcome_of(edges, selected, [0, -2, 0, 0, 0, 0, 0, 2])
-    with pytest.raises(ValueError, match=r"array 'w': a value has changed by more than 2: it cannot"):
+    with pytest.raises(UnmaskableError, match=r"array 'w': a value has changed by more than 2: it cannot"):
         outcome_of(edges, selected, [0, -2, 0, -2.5, 0, 0, 0, 2])
-    with pytest.raises(ValueError, match="more than 1000 examples, which cannot be masked"):
+    with pytest.raises(UnmaskableError, match="more than 1000 examples, which cannot be masked"):
         outcome_of(edges, selected, [0] * 8, examples=1001)
-    with pytest.raises(ValueError, match="no sections but its delta, and this one has control"):
+    with pytest.raises(UnmaskableError, match="no sections but its delta, and this one has control"):
         outcome_of(edges, selected, [0] * 8, sections={"control": np.zeros(8, np.float32)})
 
 
