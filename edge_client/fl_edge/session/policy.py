@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -43,10 +44,10 @@ class RequiredMasking:
 def policy_problem(selected: m.Selected, required: RequiredMasking | None) -> str | None:
     """Says why the edge's policy forbids a round; null if it does not.
 
-    The weights of round 0 depend on the run's seed alone, so nothing of them is masked.
+    The weights of round 0 depend on the run's seed and its task alone, so nothing of them is masked.
     """
     masked = selected.masked
-    if required is None or selected.base is None:
+    if required is None or (selected.base is None and selected.round == 0):
         return None
     if masked is None:
         return MASKED_ONLY
@@ -62,6 +63,14 @@ def problem_of_masking(session: Session, selected: m.Selected) -> str | None:
     membership, kept = session.membership, session.masked_run
     if problem := policy_problem(selected, session.identity.requires):
         return problem
+    if selected.base is None and session.identity.requires and not session.identity.names_task(selected.task):
+        from fl_shared.protocol.task_spec import format_task, own_options
+
+        named = shlex.quote(format_task(*own_options(selected.task)))
+        return (
+            "this edge requires masks (--require-masked), and makes first weights only for the task that its user has "
+            f"named: start it with --task {named}, or the run with --init"
+        )
     if selected.masked is None:
         is_plain = membership is not None and membership.masked and selected.base is not None
         return "the updates of this run are masked, but not those of this round" if is_plain else None

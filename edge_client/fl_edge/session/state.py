@@ -25,7 +25,7 @@ from fl_edge.session.work import (
     Work,
 )
 from fl_shared.protocol import messages as m
-from fl_shared.protocol.task_spec import task_name
+from fl_shared.protocol.task_spec import own_options, task_name
 from fl_shared.system.frozen import replace
 from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.manifest import Manifest
@@ -79,6 +79,10 @@ class Identity:
     def requires_other_task(self, task: str) -> bool:
         """Whether the edge's own ``task`` is another one."""
         return self.task is not None and task_name(self.task) != task_name(task)
+
+    def names_task(self, task: str) -> bool:
+        """Whether the edge's own ``task`` is this one, with the same options of the task."""
+        return self.task is not None and own_options(self.task) == own_options(task)
 
 
 # --- registration -----------------------------------------------------------------------------------------

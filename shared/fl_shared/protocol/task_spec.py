@@ -32,6 +32,12 @@ def task_name(text: str) -> str:
     return text.partition("?")[0]
 
 
+def own_options(text: str) -> tuple[str, dict[str, str]]:
+    """Returns the name and the options of the task itself, without the run's own."""
+    name, options = parse_task(text)
+    return name, {option: value for option, value in options.items() if "-" not in option}
+
+
 def keeps_local(text: str) -> bool:
     """Whether a part of the model stays on the edges."""
     return KEEP_LOCAL in parse_task(text)[1]

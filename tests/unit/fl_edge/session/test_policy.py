@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fl_edge.session.effects import DeleteUpdate, Effect, LogNotice
+from fl_edge.session.effects import DeleteUpdate, Effect, LogNotice, Train
 from fl_edge.session.events import SelectionSeen
 from fl_edge.session.masking import MaskedRun
 from fl_edge.session.policy import RequiredMasking
@@ -40,7 +40,7 @@ PLAN = "c" * 64
     ],
 )
 def test_an_edge_that_requires_masks_trains_in_no_other_round(selection: str, detail: str | None) -> None:
-    script = SessionScript(identity(requires=REQUIRED))
+    script = SessionScript(identity(requires=REQUIRED, task="digits"))
     script.do(*MASKED)
     messages = sent(script.do(selection))
     if detail is None:
@@ -49,6 +49,36 @@ def test_an_edge_that_requires_masks_trains_in_no_other_round(selection: str, de
         [failed] = messages
         assert isinstance(failed, m.TrainingFailed)
         assert failed.detail == detail
+
+
+TABLE = "tabular?kind=classification&target=age"
+
+
+@pytest.mark.parametrize(
+    ("own", "makes"),
+    [
+        (None, False),
+        ("tabular", False),
+        ("tabular?target=age", False),
+        ("tabular?target=dose&kind=classification", False),
+        ("tabular?target=age&kind=classification", True),
+    ],
+)
+def test_p19_first_weights_are_made_for_the_task_that_the_user_has_named(
+    own: str | None, makes: bool
+) -> None:
+    """P8, P19: the arrays of a model may have the names of classes, which are the values of a column."""
+    run = f"{TABLE}&keep-local=batchnorm&local-seed=7"
+    who = identity(requires=REQUIRED, task=own, tasks=("tabular",))
+    script = SessionScript(who)
+    script.do("connected s1", f"admitted part=7/20 task={run} masked", "loaded 0", "keys")
+    script.do(f"admitted part=7/20 task={run} masked")
+    done = script.do(f"selected 0 task={run}")
+    assert any(isinstance(effect, Train) for effect in done) == makes
+    advice = [
+        one.detail.partition("start it with ")[2] for one in sent(done) if isinstance(one, m.TrainingFailed)
+    ]
+    assert advice == ([] if makes else [f"--task '{TABLE}', or the run with --init"])
 
 
 def test_an_edge_that_requires_masks_says_nothing_of_its_data_in_a_plain_run() -> None:
@@ -67,7 +97,7 @@ def restarted(
     selection: str, plan: str | None, **changes: object
 ) -> tuple[SessionScript, tuple[Effect, ...]]:
     """An edge that is admitted, with an update of that round on its disk."""
-    script = SessionScript(identity(**changes))
+    script = SessionScript(identity(**{"task": "digits", **changes}))
     event = script.event(selection)
     assert isinstance(event, SelectionSeen)
     base = None if event.selected.base is None else event.selected.base.digest

@@ -8,6 +8,7 @@ import pytest
 
 from fl_edge.session import machine
 from fl_edge.session.effects import LogNotice, MakeRunKeys, WorkOutAnswer
+from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.state import RegistrationComplete, Stopped
 from fl_edge.session.work import Answering, Calm, ReportingFailure
 from fl_shared.protocol import messages as m
