@@ -270,6 +270,8 @@ def command(
             name = "--seal" if require_masked is None else "--require-masked"
             raise UserError(f"{name} needs --kit: expected the kit that fl-aggregator provision made")
         broker_access.kit.check_voucher(datetime.now(UTC))
+    if require_masked is not None:
+        roles = without_predictions(roles)
     edges = [(name, roles) for name in ids]
     if evaluator is not None:
         edges.append((evaluator, ("evaluate",)))
@@ -334,6 +336,24 @@ def _from_kit(
                 "%s: its kit does not include the role %s", consequence, role, extra={"client": kit.name}
             )
     return (kit.name,), kit_roles
+
+
+def without_predictions(roles: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the roles of an edge that requires masks, without ``predict`` if that is only in the default.
+
+    Answers to prediction requests are not masked, and a task may make them with statistics of the edge's own data.
+    Raises ``UserError`` if predictions are asked for.
+    """
+    kept = tuple(role for role in roles if role != "predict")
+    source = click.get_current_context().get_parameter_source("roles")
+    if kept != roles and (source is not ParameterSource.DEFAULT or not kept):
+        raise UserError(
+            "--role predict cannot be combined with --require-masked: answers are not masked, and may depend on this "
+            "edge's own data; expected --role train"
+        )
+    if kept != roles:
+        LOG.info("answers no prediction requests: --require-masked")
+    return kept
 
 
 def main(program: str = "fl-edge", worker: tuple[str, ...] | None = None) -> NoReturn:

@@ -101,6 +101,11 @@ def test_what_does_not_go_beside_a_kit(site: Provision, tmp_path: Path) -> None:
             ["--kit", own, "--role", "train,predict"],
             "--role predict: the kit of '0' allows only train",
         ),
+        (
+            "fl-edge",
+            ["--kit", kit(site, "1"), "--role", "train,predict", "--require-masked", "5"],
+            "--role predict cannot be combined with --require-masked",
+        ),
         ("fl-edge", ["--kit", own, "--prefix", "fl"], "rights only under 'plant7/fl'"),
         ("fl-edge", ["--kit", own, "--broker", "mqtt://h"], "a kit needs mqtts:// or wss://"),
         (

@@ -14,7 +14,7 @@ from fl_edge.prediction.predictor import Predictor
 from fl_edge.runtime.masked_member import MaskedMember
 from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.state import Identity, LoadedPartition, Session, SessionState
-from fl_edge.session.work import StateReference
+from fl_edge.session.work import OwnState, StateReference
 from fl_edge.storage.own_state_files import OwnStateFiles
 from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import NAME_PREFIX
@@ -135,8 +135,8 @@ class Edge:
                 return None
 
     def local_part(self, run: str) -> CacheModel | None:
-        """Returns the part of the model of ``run`` that the edge has kept; null if it has none."""
-        current = self.state.own_state.current if isinstance(self.state, Session) else None
+        """Returns the part of the model of ``run`` that the edge has kept; null if it has none, or must not show it."""
+        current = self._own_state_to_show().current
         if current is None or current.run != run:
             return None
         if self._local is None or self._local[0] != current:
@@ -145,8 +145,8 @@ class Edge:
         return self._local[1]
 
     def personal_model(self, run: str, model: FetchedModel) -> PersonalModel | None:
-        """Returns what the edge has made of this model of ``run`` with ``--personalize``; null if it has not."""
-        kept = self.state.own_state.personal if isinstance(self.state, Session) else None
+        """Returns what the edge has made of this model of ``run`` with ``--personalize``; null as for `local_part`."""
+        kept = self._own_state_to_show().personal
         if kept is None or (kept.run, kept.digest) != (run, model.digest):
             return None
         if self._personal is None or self._personal[0] != kept:
@@ -158,6 +158,14 @@ class Edge:
                 whole = vector_frame(weights, model.weights.manifest)
                 self._personal = kept, PersonalModel(whole, None if local is None else vector_frame(local))
         return self._personal[1]
+
+    def _own_state_to_show(self) -> OwnState:
+        """Returns what answers and scores may depend on; nothing if they would tell what is in the edge's updates."""
+        match self.state:
+            case Session(is_discreet=False, own_state=own):
+                return own
+            case _:
+                return OwnState()
 
     @property
     def is_connected(self) -> bool:

@@ -71,9 +71,12 @@ def start_evaluation(session: Session) -> Transition:
         ):
             return send_evaluation(session)
         case _ if (
-            announced.evaluate == "holdout"
+            announced.evaluate != "test"
             and isinstance(session.partition_state, LoadedPartition)
-            and (session.is_discreet or not session.partition_state.holdout)
+            and (
+                session.is_discreet
+                or (announced.evaluate == "holdout" and not session.partition_state.holdout)
+            )
         ):
             return send_evaluation(
                 replace(session, evaluation=EvaluationDone(announced, announced.evaluate, NO_SCORES, None))

@@ -307,8 +307,12 @@ class Session:
 
     @property
     def is_discreet(self) -> bool:
-        """Whether the edge says nothing of its data but within masked sums: how many examples it has, or its scores."""
-        return self.identity.requires is not None or (self.membership is not None and self.membership.masked)
+        """Whether the edge says nothing of its data but within masked sums: how many examples it has, or its scores.
+
+        A restarted edge takes the run whose keys it has for its own until it is admitted.
+        """
+        is_masked = self.masked_run is not None if self.membership is None else self.membership.masked
+        return self.identity.requires is not None or is_masked
 
     def pending_update(self) -> PendingUpdate | None:
         """Returns the update that must outlive this process because it is not answered yet, or ``None``."""

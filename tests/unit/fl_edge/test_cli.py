@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.core import ParameterSource
 
-from fl_edge.cli import parse_ids, parse_roles
+from fl_edge.cli import command, parse_ids, parse_roles, without_predictions
 from fl_edge.session.policy import RequiredMasking
 from fl_edge.storage.state_dir import StateDir
 from fl_shared.errors import UserError
@@ -73,6 +75,18 @@ def test_required_masking(text: str, expected: tuple[int, int]) -> None:
 def test_required_masking_that_promises_nothing(text: str) -> None:
     with pytest.raises(ValueError, match="at least two members more than colluders, and at most 128"):
         RequiredMasking.parse(text)
+
+
+@pytest.mark.parametrize("source", ParameterSource)
+def test_p19_an_edge_that_requires_masks_answers_no_predictions(source: ParameterSource) -> None:
+    with click.Context(command) as context:
+        context.set_parameter_source("roles", source)
+        assert without_predictions(("train", "evaluate")) == ("train", "evaluate")
+        if source is ParameterSource.DEFAULT:
+            assert without_predictions(("train", "predict")) == ("train",)
+        for roles in (("predict",), *([] if source is ParameterSource.DEFAULT else [("train", "predict")])):
+            with pytest.raises(UserError, match="--role predict cannot be combined with --require-masked"):
+                without_predictions(roles)
 
 
 @pytest.mark.parametrize("argument", ["--help", "--version"])

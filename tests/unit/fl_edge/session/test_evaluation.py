@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from fl_edge.session.effects import Fetch
 from fl_edge.session.work import OwnState, StateReference
 from fl_shared.protocol import messages as m
@@ -89,6 +91,15 @@ def test_5_18_a_model_of_its_own_is_kept_before_its_scores_are_sent() -> None:
     )
     assert script.session.own_state.personal == StateReference(RUN, 1, version_digest(1))
     assert sent(script.do("model 1 evaluate=personal")) == [], "once"
+
+
+@pytest.mark.parametrize("split", ["holdout", "personal"])
+def test_p8_an_edge_with_masks_makes_no_model_of_its_own_and_scores_none_on_its_data(split: str) -> None:
+    script = SessionScript()
+    script.do("connected s1", "admitted part=7/20 masked", "loaded 0", "keys")
+    effects = script.do(f"model 1 evaluate={split}")
+    assert [(report.split, report.examples) for report in evaluations(effects)] == [(split, 0)]
+    assert not any(isinstance(effect, Fetch) for effect in effects)
 
 
 def test_5_18_an_edge_without_a_holdout_makes_one_as_well() -> None:
