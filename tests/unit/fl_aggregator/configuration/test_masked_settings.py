@@ -35,6 +35,7 @@ def masked(**changes: Any) -> Settings:
 def test_as_many_sign_and_are_summed_as_the_bounds_say(
     given: dict[str, Any], colluders: int, threshold: int, least: int
 ) -> None:
+    """P16 in docs/privacy.md: a set of at least max(least, quorum)."""
     tested = masked(**given)
     members = tested.per_round + tested.over_select
     found = masking.masking_of(tested, {f"{n:03}": "A" * 86 for n in range(members)})
@@ -125,6 +126,7 @@ def test_every_cohort_that_may_be_selected_can_be_unmasked(data: st.DataObject) 
     ],
 )
 def test_what_does_not_go_with_masks_is_refused_naming_both_options(given: dict[str, Any], said: str) -> None:
+    """P20 in docs/privacy.md."""
     with pytest.raises(UserError) as refused:
         registry.resolved(masked(**given))
     assert said in str(refused.value)

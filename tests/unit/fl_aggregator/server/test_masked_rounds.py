@@ -32,6 +32,7 @@ def federation(
 
 @pytest.mark.parametrize(("lost", "bits"), [(False, "40"), (True, "64")])
 def test_a_masked_run_makes_the_models_of_a_plain_one(tmp_path: Path, lost: bool, bits: str) -> None:
+    """P18 in docs/privacy.md."""
     plain, masked = (
         federation(tmp_path / str(kind), masked=kind, lost=lost, deadline=30.0, fold_bits=bits)
         for kind in (False, True)
@@ -77,6 +78,8 @@ def test_the_means_are_those_of_the_plain_run(tmp_path: Path) -> None:
 
 
 def test_killed_before_any_kind_of_effect_it_makes_the_same_models(tmp_path: Path) -> None:
+    """P17 in docs/privacy.md."""
+
     def again(name: str) -> MaskedFederation:
         return federation(tmp_path / name, lost=True, rounds=2, deadline=30.0)
 

@@ -303,7 +303,7 @@ def test_other_errors_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_only_the_owner_may_read_an_update(tmp_path: Path) -> None:
-    """Sealed updates are here without their seal."""
+    """P16 in docs/privacy.md; sealed updates are here without their seal."""
     (tmp_path / "spool").mkdir(mode=0o755)  # as an earlier version made it
     spool = Spool(tmp_path)
     spool.put(3, "whole", content(DATA))

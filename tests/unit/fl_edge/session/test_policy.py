@@ -40,6 +40,7 @@ PLAN = "c" * 64
     ],
 )
 def test_an_edge_that_requires_masks_trains_in_no_other_round(selection: str, detail: str | None) -> None:
+    """P19 in docs/privacy.md."""
     script = SessionScript(identity(requires=REQUIRED, task="digits"))
     script.do(*MASKED)
     messages = sent(script.do(selection))

@@ -185,6 +185,7 @@ def test_what_it_has_signed_while_offline_is_sent_when_it_is_back() -> None:
 
 
 def test_10_11_no_numbers_of_the_edge_leave_it() -> None:
+    """P8 in docs/privacy.md."""
     script = SessionScript()
     script.do(*MASKED, "selected 0")
     [first] = sent(script.do("trained 1 base=none"))

@@ -16,6 +16,7 @@ PLAN, ANOTHER_PLAN = "a" * 64, "b" * 64
 
 
 def test_keys_are_made_once_for_a_run(tmp_path: Path) -> None:
+    """P3 in docs/privacy.md."""
     keys = RunKeysFile(tmp_path, "7").make("R")
     again = RunKeysFile(tmp_path, "7")
     assert again.run == "R"
@@ -26,6 +27,7 @@ def test_keys_are_made_once_for_a_run(tmp_path: Path) -> None:
 
 
 def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    """P3 in docs/privacy.md."""
     RunKeysFile(tmp_path, "7").make("R")
     assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
 
@@ -96,6 +98,7 @@ def test_another_run_begins_with_nothing_signed(tmp_path: Path) -> None:
 
 
 def test_keys_that_are_dropped_are_on_no_disk(tmp_path: Path) -> None:
+    """P3 in docs/privacy.md."""
     file = RunKeysFile(tmp_path, "7")
     file.make("R")
     file.drop()

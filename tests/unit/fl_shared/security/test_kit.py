@@ -174,6 +174,7 @@ def test_private_keys_that_do_not_fit_the_public_ones_are_refused(of_aggregator:
 def test_the_member_key_of_another_account_or_authority_is_refused(
     kit: Kit, authority: Authority, tmp_path: Path
 ) -> None:
+    """P2 in docs/privacy.md."""
     path = tmp_path / "kit.zip"
     other = Authority.create(tmp_path / "other", NOW)
     until = authority.expiry(NOW, 30)

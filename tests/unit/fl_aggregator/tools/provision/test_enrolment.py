@@ -66,6 +66,7 @@ def is_invented(key: bytes, enrolment: bytes) -> bool:
 def test_nothing_that_leaves_the_authority_makes_a_members_voucher(
     tmp_path: Path, place: BrokerLocation
 ) -> None:
+    """P1 in docs/privacy.md."""
     made = begin(tmp_path, place)
     enrolment = Kit.read(tmp_path / "aggregator.zip").enrolment_public
     delivered = [*tmp_path.glob("*.zip"), *made.broker_directory.iterdir()]
@@ -85,6 +86,7 @@ def test_nothing_that_leaves_the_authority_makes_a_members_voucher(
 def test_who_trains_gets_a_key_and_a_voucher_and_rotate_renews_them(
     tmp_path: Path, place: BrokerLocation
 ) -> None:
+    """P2 in docs/privacy.md."""
     begin(tmp_path, place)
     before = {name: Kit.read(tmp_path / name) for name in KITS}
     assert {name for name, kit in before.items() if kit.member_private is not None} == MEMBERS
