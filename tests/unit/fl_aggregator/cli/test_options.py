@@ -101,6 +101,8 @@ def test_resume_refuses_a_setting(name: str) -> None:
     option = f"--{name.replace('_', '-')}"
     value = {
         "require_sealed": [],
+        "masked": [],
+        "fold_bits": ["64"],
         "strategy": ["fedavg"],
         "durability": ["power"],
         "mode": ["async"],
