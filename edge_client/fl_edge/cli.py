@@ -232,7 +232,7 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     callback=_parsed(RequiredMasking.parse),
     show_default="any round",
     help="Train only in masked rounds whose sums have at least MEMBERS (5) updates, of which COLLUDERS (1) may work "
-    "together with the aggregator. Implies --seal.",
+    "together with the aggregator. Implies --seal, and needs --task.",
 )
 @options.logging_options
 @options.config_option
@@ -271,6 +271,11 @@ def command(
             raise UserError(f"{name} needs --kit: expected the kit that fl-aggregator provision made")
         broker_access.kit.check_voucher(datetime.now(UTC))
     if require_masked is not None:
+        if values["task"] is None:
+            raise UserError(
+                "--require-masked needs --task: expected the task of the run with its options, so that no aggregator "
+                "chooses what of the data it is about"
+            )
         roles = without_predictions(roles)
     edges = [(name, roles) for name in ids]
     if evaluator is not None:

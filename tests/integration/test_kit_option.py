@@ -103,9 +103,10 @@ def test_what_does_not_go_beside_a_kit(site: Provision, tmp_path: Path) -> None:
         ),
         (
             "fl-edge",
-            ["--kit", kit(site, "1"), "--role", "train,predict", "--require-masked", "5"],
+            ["--kit", kit(site, "1"), "--task", "digits", "--role", "train,predict", "--require-masked", "5"],
             "--role predict cannot be combined with --require-masked",
         ),
+        ("fl-edge", ["--kit", own, "--require-masked", "5"], "--require-masked needs --task"),
         ("fl-edge", ["--kit", own, "--prefix", "fl"], "rights only under 'plant7/fl'"),
         ("fl-edge", ["--kit", own, "--broker", "mqtt://h"], "a kit needs mqtts:// or wss://"),
         (

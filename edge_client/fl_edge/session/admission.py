@@ -5,7 +5,7 @@ from __future__ import annotations
 from fl_edge.session import own_state, unmasking
 from fl_edge.session.declining import decline, has_declined
 from fl_edge.session.effects import DropRunKeys, LogNotice, MakeRunKeys
-from fl_edge.session.policy import problem_of_update
+from fl_edge.session.policy import problem_of_task, problem_of_update
 from fl_edge.session.registration import confirm, load_partition, told_examples, wait_to_register
 from fl_edge.session.state import (
     AwaitingPartition,
@@ -51,6 +51,8 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
         return decline(session, reply, f"no task {reply.task!r} here; {why}", now)
     if identity.requires_other_task(reply.task):
         return decline(session, reply, f"its --task is {identity.task!r}, not {reply.task!r}", now)
+    if problem := problem_of_task(identity, reply.task):
+        return decline(session, reply, problem, now)
     step = transition(session)
     if membership is None or reply.run != membership.run:
         step = then(

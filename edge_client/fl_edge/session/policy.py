@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
-    from fl_edge.session.state import Session
+    from fl_edge.session.state import Identity, Session
     from fl_shared.protocol import messages as m
     from fl_shared.transfer.upload import FinishedUpdate
 
@@ -58,19 +58,26 @@ def policy_problem(selected: m.Selected, required: RequiredMasking | None) -> st
     return None
 
 
+def problem_of_task(identity: Identity, task: str) -> str | None:
+    """Says why an edge that requires masks takes no part in a run of ``task``; null if it does.
+
+    With the options of a task, an aggregator could choose what of the data the names of a model's arrays tell.
+    """
+    from fl_shared.protocol.task_spec import format_task, own_options
+
+    if identity.requires is None or identity.names_task(task):
+        return None
+    named = shlex.quote(format_task(*own_options(task)))
+    return (
+        f"an edge with --require-masked takes part in the task only that its user has named: --task {named}"
+    )
+
+
 def problem_of_masking(session: Session, selected: m.Selected) -> str | None:
     """Says why the edge takes no part in a round because of its masks, or since it has none; null if it does."""
     membership, kept = session.membership, session.masked_run
     if problem := policy_problem(selected, session.identity.requires):
         return problem
-    if selected.base is None and session.identity.requires and not session.identity.names_task(selected.task):
-        from fl_shared.protocol.task_spec import format_task, own_options
-
-        named = shlex.quote(format_task(*own_options(selected.task)))
-        return (
-            "this edge requires masks (--require-masked), and makes first weights only for the task that its user has "
-            f"named: start it with --task {named}, or the run with --init"
-        )
     if selected.masked is None:
         is_plain = membership is not None and membership.masked and selected.base is not None
         return "the updates of this run are masked, but not those of this round" if is_plain else None

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fl_edge.session.effects import DeleteUpdate, Effect, LogNotice, Train
+from fl_edge.session.effects import DeleteUpdate, Effect, LogNotice
 from fl_edge.session.events import SelectionSeen
 from fl_edge.session.masking import MaskedRun
 from fl_edge.session.policy import RequiredMasking
@@ -56,34 +56,30 @@ TABLE = "tabular?kind=classification&target=age"
 
 
 @pytest.mark.parametrize(
-    ("own", "makes"),
+    ("own", "declines"),
     [
-        (None, False),
-        ("tabular", False),
-        ("tabular?target=age", False),
-        ("tabular?target=dose&kind=classification", False),
-        ("tabular?target=age&kind=classification", True),
+        (None, True),
+        ("tabular", True),
+        ("tabular?target=age", True),
+        ("tabular?target=dose&kind=classification", True),
+        ("tabular?target=age&kind=classification", False),
     ],
 )
-def test_p19_first_weights_are_made_for_the_task_that_the_user_has_named(
-    own: str | None, makes: bool
+def test_p19_an_edge_that_requires_masks_takes_part_in_the_task_that_its_user_has_named(
+    own: str | None, declines: bool
 ) -> None:
-    """P8, P19: the arrays of a model may have the names of classes, which are the values of a column."""
+    """P19: the arrays of a model may have the names of classes, which are the values of a column."""
     run = f"{TABLE}&keep-local=batchnorm&local-seed=7"
-    who = identity(requires=REQUIRED, task=own, tasks=("tabular",))
-    script = SessionScript(who)
-    script.do("connected s1", f"admitted part=7/20 task={run} masked", "loaded 0", "keys")
-    script.do(f"admitted part=7/20 task={run} masked")
-    done = script.do(f"selected 0 task={run}")
-    assert any(isinstance(effect, Train) for effect in done) == makes
-    advice = [
-        one.detail.partition("start it with ")[2] for one in sent(done) if isinstance(one, m.TrainingFailed)
-    ]
-    assert advice == ([] if makes else [f"--task '{TABLE}', or the run with --init"])
+    script = SessionScript(identity(requires=REQUIRED, task=own, tasks=("tabular",)))
+    script.do("connected s1")
+    messages = sent(script.do(f"admitted part=7/20 task={run} masked"))
+    unable = [one.unable for one in messages if isinstance(one, m.Registration) and one.unable]
+    said = "an edge with --require-masked takes part in the task only that its user has named: "
+    assert unable == ([f"{said}--task '{TABLE}'"] if declines else [])
 
 
 def test_an_edge_that_requires_masks_says_nothing_of_its_data_in_a_plain_run() -> None:
-    script = SessionScript(identity(requires=REQUIRED))
+    script = SessionScript(identity(requires=REQUIRED, task="digits"))
     script.do("connected s1", "admitted part=7/20")
     [second] = sent(script.do("loaded 0"))
     assert isinstance(second, m.Registration)
@@ -150,7 +146,7 @@ def test_a_plain_update_of_a_masked_run_is_not_sent_after_a_restart() -> None:
 
 def test_an_edge_that_requires_masks_sends_no_update_without_a_plan() -> None:
     """P19: whatever has come to make it."""
-    script = SessionScript(identity(requires=REQUIRED))
+    script = SessionScript(identity(requires=REQUIRED, task="digits"))
     script.do(*MASKED, ROUND, "fetched 1")
     [failed] = sent(script.do("trained 1"))
     assert isinstance(failed, m.TrainingFailed)

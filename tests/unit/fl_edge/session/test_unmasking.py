@@ -219,7 +219,9 @@ TOLD = "loading or training failed; the edge's log has the reason"
 @pytest.mark.parametrize(("masked", "required"), [(True, False), (False, True), (False, False)])
 def test_p8_a_failure_quotes_the_data_in_the_log_alone(masked: bool, required: bool) -> None:
     """P8, in a masked run, and in any run of an edge that requires masks."""
-    script = SessionScript(identity(requires=RequiredMasking(5, 1) if required else None))
+    script = SessionScript(
+        identity(requires=RequiredMasking(5, 1), task="digits") if required else identity()
+    )
     told = TOLD if masked or required else SECRET
     script.do("connected s1", "admitted part=7/20" + " masked" * masked)
     said, unable = script.texts(f"failed 0 {SECRET} user=yes fault=either")
