@@ -129,7 +129,7 @@ def test_packages_that_cannot_be_opened_are_zeros() -> None:
     assert found.shares[32:64] != bytes(32)
 
 
-def test_a_package_belongs_to_its_plan_its_update_and_its_holder() -> None:
+def test_10_7_a_package_belongs_to_its_plan_its_update_and_its_holder() -> None:
     """P10, P11 in docs/privacy.md."""
     made, other = closed(), closed(training={"lr": 1e-9})
     signatures = made.signatures(HERE)

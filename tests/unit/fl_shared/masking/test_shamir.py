@@ -32,7 +32,7 @@ def test_the_table_has_the_products_of_the_field() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data(), holders=st.integers(2, 24))
-def test_any_threshold_of_shares_join(data: st.DataObject, holders: int) -> None:
+def test_10_7_any_threshold_of_shares_join(data: st.DataObject, holders: int) -> None:
     threshold = data.draw(st.integers(2, holders))
     secrets = np.frombuffer(data.draw(st.binary(min_size=32, max_size=32)), np.uint8).reshape(2, 16)
     shares = split(secrets, threshold, holders, np.random.default_rng(1).bytes)

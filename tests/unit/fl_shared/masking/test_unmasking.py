@@ -140,7 +140,7 @@ def test_shares_of_a_wrong_length_name_their_holder() -> None:
     assert failed.value.client == "e"
 
 
-def test_both_members_of_a_pair_commit_to_the_same_seed() -> None:
+def test_10_7_both_members_of_a_pair_commit_to_the_same_seed() -> None:
     made = closed()
     sections = made.sections
     assert disagreements(made.plan, "a", sections["a"], sections) == ()
