@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import asdict
 from typing import Any, Final, TypeVar, assert_never, cast
@@ -30,8 +30,8 @@ from fl_aggregator.server.compaction import JournalCompactor
 from fl_aggregator.server.disk_pause import DiskPause
 from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.masked_rounds import MaskedRounds
+from fl_aggregator.server.model_publication import ModelPublication
 from fl_aggregator.server.resume import RecoveredRun
-from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.disk_space import raising_disk_full
 from fl_aggregator.storage.run_directory import RunRecord, utc_now
 from fl_shared.protocol import messages as m
@@ -78,7 +78,6 @@ class Interpreter:
         self._correction = (
             None if correct is None else m.Correction(name=correct.name, settings=asdict(cast(Any, correct)))
         )
-        self._companions: tuple[m.Companion, ...] = ()
         self._buffering = False
         self._above = launch.above
         self._directory = launch.directory
@@ -111,6 +110,7 @@ class Interpreter:
         self.observer_feed = ObserverFeed(outlet, scope, started, self.worker.in_progress)
         self.status_publisher = StatusPublisher(outlet, scope, self.observer_feed, launch.record)
         self._model_publisher = ModelPublisher(outlet, scope, settings.task_spec, settings.chunk)
+        self._models = ModelPublication(self._model_publisher, self.worker.averager, settings)
         self.compactor = JournalCompactor(launch.directory, launch.snapshot)
         self._stale_notices = notices.StaleNotices()
 
@@ -224,7 +224,7 @@ class Interpreter:
                 if self._above is not None:
                     self._above.declined(number, detail)
             case do.PublishModel():
-                self._publish_model(effect)
+                self._models.publish(effect)
             case do.Personalize(model=model):
                 self._model_publisher.ask_for_personal(self._settings.personal_training(model.version))
             case do.PublishResult(summary=summary):
@@ -272,7 +272,7 @@ class Interpreter:
             effect,
             self._settings,
             self._correction,
-            self._companions,
+            self._models.companions,
             self._scope,
             self._clock(),
             self._outlet.maximum_packet_size,
@@ -351,43 +351,6 @@ class Interpreter:
         if message is not None:
             self._outlet.bytes_up += effect.update.size
         self.worker.store(effect.update, message)
-
-    def _publish_model(self, effect: do.PublishModel) -> None:
-        newest, previous = self.worker.averager.newest, self.worker.averager.previous
-        companions = {}
-        if effect.model.digest == newest.digest:
-            companions = self.worker.averager.companions()
-            self._companions = tuple(
-                m.Companion(section=name, digest=vector.digest) for name, vector in companions.items()
-            )
-        if effect.served is not None:
-            self._publish_mean(effect, effect.served, companions)
-        elif effect.model.digest == newest.digest:
-            self._model_publisher.publish(
-                effect.round, effect.model, newest, effect.evaluate, previous, companions=companions
-            )
-        elif previous is not None:  # only when a run is resumed
-            self._model_publisher.publish(effect.round, effect.model, previous, effect.evaluate)
-
-    def _publish_mean(
-        self, effect: do.PublishModel, mean: m.ModelReference, companions: Mapping[str, Model]
-    ) -> None:
-        averager = self.worker.averager
-        newest, previous, served = averager.newest, averager.previous, averager.served
-        is_newest = effect.model.digest == newest.digest
-        base = newest if is_newest else previous
-        if base is None or mean.version not in served:  # only when a run is resumed
-            return
-        self._model_publisher.publish(
-            effect.round,
-            mean,
-            served[mean.version],
-            effect.evaluate,
-            previous if is_newest else None,
-            base=base,
-            first_version=self._settings.first_served(mean.version),
-            companions=companions,
-        )
 
     def _write_history(self, effect: do.WriteHistory) -> None:
         number = effect.summary.round
