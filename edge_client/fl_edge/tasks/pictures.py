@@ -104,9 +104,8 @@ def _decode_file(payload: bytes) -> Picture:
             width, height = image.size
             if kind == "JPEG" and width * height <= MAX_HEADER_PIXELS:
                 scale = WORKING_SIDE / max(width, height)
-                image.draft(
-                    None, (round(scale * width), round(scale * height))
-                )  # lets the decoder skip detail
+                wanted = max(1, round(scale * width)), max(1, round(scale * height))
+                image.draft(None, wanted)  # lets the decoder skip detail
             if math.prod(image.size) > MAX_PIXELS or max(image.size) > MAX_SIDE:
                 raise PayloadError(
                     f"the {kind} has {width} × {height} pixels, expected at most {MAX_PIXELS}, and {MAX_SIDE} on a side"

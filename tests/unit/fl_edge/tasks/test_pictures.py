@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("PIL")
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -244,6 +244,7 @@ def test_no_bytes_make_it_raise_anything_else(noise: bytes, start: bytes) -> Non
 
 
 @given(st.integers(0, 2**32), st.integers(1, 40), st.sampled_from(["PNG", "JPEG"]))
+@example(552, 19, "JPEG")  # 53,820 × 7 pixels: it was to be read with no row
 def test_a_damaged_file_is_read_or_refused(seed: int, damages: int, kind: str) -> None:
     rng = np.random.default_rng(seed)
     file = bytearray(encoded(Image.fromarray(ring()), kind))
