@@ -15,15 +15,13 @@ from fl_aggregator.aggregation.validation import (
 )
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.masking.plan import Plan
-from fl_shared.masking.shares import SharesSection, body_of, shares_manifest
+from fl_shared.masking.shares import SharesSection, body_of, shares_manifest, shares_size
 from fl_shared.masking.tallies import TALLIES_MANIFEST, TALLY_BITS
 from fl_shared.masking.unmasking import disagreements
 from fl_shared.tensors.encodings.masked import MASKED, RAW
 from fl_shared.tensors.encodings.section import SectionFormat
 from fl_shared.tensors.manifest import Manifest
-from fl_shared.tensors.sections import DELTA
-
-SHARES, TALLIES = "shares", "tallies"
+from fl_shared.tensors.sections import DELTA, SHARES, TALLIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class ExpectedMaskedUpdate:
     def _expected(self) -> dict[str, tuple[str, Manifest]]:
         return {
             DELTA: (self.encoding, self.manifest),
-            SHARES: (RAW.name, shares_manifest(len(self.plan.members))),
+            SHARES: (RAW.name, shares_manifest(shares_size(len(self.plan.members)))),
             TALLIES: (MASKED[TALLY_BITS].name, TALLIES_MANIFEST),
         }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
@@ -14,6 +13,7 @@ from fl_shared.cli.headings import SECURITY
 from fl_shared.masking.plan import threshold_of
 from fl_shared.masking.tallies import MOST_EXAMPLES
 from fl_shared.protocol import messages as m
+from fl_shared.system import base64url
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.masked import Bits
 
@@ -119,8 +119,7 @@ def with_keys_of_their_own(keys: Mapping[str, str]) -> list[str]:
     used: set[bytes] = set()
     found = []
     for name in sorted(keys):
-        text = keys[name]
-        data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        data = base64url.decoded(keys[name])
         own = {data[:32], data[32:64]}
         if len(own) == 2 and used.isdisjoint(own):
             used |= own

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from base64 import urlsafe_b64encode
 
 from fl_aggregator.messaging.translate import MessageRejected
 from fl_aggregator.round import effects as do
@@ -16,6 +15,7 @@ from fl_shared.masking.plan import Plan
 from fl_shared.masking.run_keys import BadRunKeys, check_keys, parse_keys
 from fl_shared.masking.unmasking import opened_size
 from fl_shared.protocol import messages as m
+from fl_shared.system import base64url
 
 
 class MaskedAnswers:
@@ -67,13 +67,12 @@ class MaskedAnswers:
                 return None  # there are enough signatures
             if not signers(plan, closing, {message.client: message.signature}):
                 raise _rejected(message, "wrong-signature", "signature: not that of the member's key")
-            signature = urlsafe_b64encode(message.signature).decode().rstrip("=")
             return on.Agreed(
                 now=now,
                 client=message.client,
                 round=message.round,
                 closing=message.closing,
-                signature=signature,
+                signature=base64url.encoded(message.signature),
             )
         self._check_shares(message, plan, included)
         return on.SharesArrived(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
 from collections.abc import Callable
 
 from fl_aggregator.aggregation.worker import AggregationWorker
@@ -19,6 +18,7 @@ from fl_shared.masking.plan import Plan, plan_of
 from fl_shared.masking.unmasking import Opened
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import EnvelopeSource
+from fl_shared.system import base64url
 
 
 class MaskedRounds:
@@ -89,8 +89,7 @@ class MaskedRounds:
                 included=dict(effect.included),
                 signatures=dict(effect.signatures),
                 packages={
-                    client: urlsafe_b64encode(sections[client].package(index)).decode().rstrip("=")
-                    for client in effect.included
+                    client: base64url.encoded(sections[client].package(index)) for client in effect.included
                 },
                 seconds_left=max(0.0, effect.deadline - now),
             )

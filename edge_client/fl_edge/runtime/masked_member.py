@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping
 
 from fl_edge.session import effects, events
@@ -14,9 +12,10 @@ from fl_edge.session.work import Answer, Refusal, Shares, Signature
 from fl_edge.storage.run_keys_file import RunKeysFile
 from fl_edge.workers.jobs import Masking
 from fl_shared.masking.answers import Declined, open_shares, sign_closing
-from fl_shared.masking.plan import CLOSING, Plan
+from fl_shared.masking.plan import Plan, closing_digest
 from fl_shared.masking.run_keys import MemberCredential, RunKeys
 from fl_shared.protocol import messages as m
+from fl_shared.system import base64url
 from fl_shared.tensors.manifest import Manifest
 
 MAX_DETAIL = 1000
@@ -140,14 +139,9 @@ class MaskedMember:
 
 def closing_of(asked: m.Closing | m.Reveal) -> str:
     """The digest (hex) of the set of updates that is asked for, of whatever plan it is (protocol, 10.8)."""
-    included = json.dumps(sorted(map(list, asked.included.items())), separators=(",", ":"))
-    return hashlib.sha256(CLOSING + bytes.fromhex(asked.plan) + included.encode()).hexdigest()
+    return closing_digest(bytes.fromhex(asked.plan), asked.included).hex()
 
 
 def _decoded(texts: Mapping[str, str]) -> dict[str, bytes]:
     """Bytes from base64url without padding. What has a length that no bytes have is left out."""
-    return {
-        name: urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        for name, text in texts.items()
-        if len(text) % 4 != 1
-    }
+    return {name: base64url.decoded(text) for name, text in texts.items() if len(text) % 4 != 1}

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from fl_shared.masking.tallies import TALLIES, TALLY_BITS
+from fl_shared.masking.shares import shares_manifest
+from fl_shared.masking.tallies import TALLIES_MANIFEST, TALLY_BITS
 from fl_shared.protocol.messages import (
     Confusion,
     Correction,
@@ -20,8 +21,8 @@ from fl_shared.protocol.messages import (
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.masked import MASKED, RAW
-from fl_shared.tensors.manifest import ArraySpec, Manifest
-from fl_shared.tensors.sections import DELTA, ModelSection, parts_of
+from fl_shared.tensors.manifest import Manifest
+from fl_shared.tensors.sections import DELTA, SHARES, TALLIES, ModelSection, parts_of
 
 FailureKind = Literal[
     "cancelled",
@@ -172,13 +173,9 @@ class Masked:
     def sections(self) -> tuple[ModelSection, ModelSection]:
         """Returns its sections, in the order of their names."""
         return (
-            ModelSection("shares", _one_array("shares", len(self.shares)), self.shares, RAW.name),
-            ModelSection("tallies", _one_array("tallies", TALLIES), self.tallies, MASKED[TALLY_BITS].name),
+            ModelSection(SHARES, shares_manifest(len(self.shares)), self.shares, RAW.name),
+            ModelSection(TALLIES, TALLIES_MANIFEST, self.tallies, MASKED[TALLY_BITS].name),
         )
-
-
-def _one_array(name: str, values: int) -> Manifest:
-    return Manifest(arrays=(ArraySpec(name=name, shape=(values,)),))
 
 
 @dataclass(frozen=True, slots=True)

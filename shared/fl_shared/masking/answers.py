@@ -11,7 +11,8 @@ from typing import Literal, Protocol
 
 from fl_shared.masking.plan import CLOSING, Member, Plan
 from fl_shared.masking.run_keys import RunKeys, is_signature
-from fl_shared.masking.shares import SALT, SEED, open_package, package_size, pair_secret, share_key
+from fl_shared.masking.shares import SALT, open_package, package_size, pair_secret, share_key
+from fl_shared.protocol.kinds.masked import SEED
 
 Reason = Literal["too-small", "not-a-member", "wrong-plan", "wrong-signatures"]
 """Those of `Declined` in messages that are found here."""

@@ -13,7 +13,6 @@ from fl_shared.masking.run_keys import RunKeys
 from fl_shared.masking.shamir import split
 from fl_shared.masking.shares import (
     SALT,
-    SEED,
     body_of,
     commitment,
     mask_seed,
@@ -23,8 +22,11 @@ from fl_shared.masking.shares import (
 )
 from fl_shared.masking.streams import DELTA_STREAM, TALLIES_STREAM, Mask, add_masks
 from fl_shared.masking.tallies import TALLIES, TALLY_BITS
+from fl_shared.protocol.kinds.masked import SEED
+from fl_shared.tensors import sections
 from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.encodings.masked import MASKED, Words
+from fl_shared.tensors.sections import DELTA
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,9 @@ def mask_update(
     commitments = b"".join(
         commitment(plan.digest, client, other, seed) for other, seed in zip(plan.clients, seeds, strict=True)
     )
-    digests = {name: hashlib.sha256(data).digest() for name, data in (("delta", delta), ("tallies", totals))}
+    digests = {
+        name: hashlib.sha256(data).digest() for name, data in ((DELTA, delta), (sections.TALLIES, totals))
+    }
     body = body_of(plan.digest, salt, commitments, digests)
     secrets = np.frombuffer(b"".join(seeds), np.uint8).reshape(len(seeds), SEED)
     shares = split(secrets, plan.threshold, len(seeds), random)

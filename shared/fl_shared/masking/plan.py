@@ -125,9 +125,17 @@ class Plan:
         return hashlib.sha256(_PLAN + _canonical(content)).digest()
 
     def closing(self, included: Mapping[str, str]) -> bytes:
-        """The digest, 32 bytes, of the set of updates that is to be summed; ``included``: client → body, hex."""
-        text = _canonical([[client, body] for client, body in sorted(included.items())])
-        return hashlib.sha256(CLOSING + self.digest + text).digest()
+        """See `closing_digest`."""
+        return closing_digest(self.digest, included)
+
+
+def closing_digest(plan: bytes, included: Mapping[str, str]) -> bytes:
+    """The digest, 32 bytes, of the set of updates that is to be summed; ``included``: client → body, hex.
+
+    ``plan``: the digest of the round's plan.
+    """
+    text = _canonical([[client, body] for client, body in sorted(included.items())])
+    return hashlib.sha256(CLOSING + plan + text).digest()
 
 
 def plan_of(selected: m.Selected, partition: m.Partition, manifest: str, values: int) -> Plan:

@@ -8,8 +8,6 @@ On the wire they are one string, base64url without padding (RFC 4648, section 5)
 
 from __future__ import annotations
 
-import binascii
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -18,12 +16,14 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+from fl_shared.security.vouchers import member_bytes
+from fl_shared.system.base64url import decoded, encoded
+
 _KEY: Final = 32
 _UNTIL: Final = 8
 _SIGNATURE: Final = 64
 _PLAIN: Final = 2 * _KEY
 _CERTIFIED: Final = _PLAIN + _KEY + _UNTIL + 2 * _SIGNATURE
-_VOUCHER: Final = b"fl-mqtt member 1\0"
 _PROOF: Final = b"fl-mqtt run keys 1\0"
 _PRIME: Final = 2**255 - 19
 _ANY_SCALAR: Final = X25519PrivateKey.from_private_bytes(bytes(range(_KEY)))
@@ -102,16 +102,16 @@ class RunKeys:
             member = key.public_key().public_bytes_raw()
             terms = member + credential.until.to_bytes(_UNTIL, "big") + credential.voucher
             data += terms + key.sign(_proof_bytes(run, client, own.mask, own.agree))
-        return urlsafe_b64encode(data).rstrip(b"=").decode()
+        return encoded(data)
 
 
 def parse_keys(text: str) -> PublicKeys:
     """The keys in the string of a registration. Raises ``ValueError`` that says what was expected."""
     try:
-        data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (binascii.Error, ValueError):
+        data = decoded(text)
+    except ValueError:
         data = b""
-    if len(data) not in (_PLAIN, _CERTIFIED) or urlsafe_b64encode(data).rstrip(b"=").decode() != text:
+    if len(data) not in (_PLAIN, _CERTIFIED) or encoded(data) != text:
         raise ValueError(
             f"keys: {len(text)} characters, expected 86 or 310 of canonical base64url without padding"
         )
@@ -136,7 +136,7 @@ def check_keys(keys: PublicKeys, run: str, client: str, enrolment: bytes | None,
     certificate = keys.certificate
     if certificate is None:
         raise BadRunKeys("keys: not certified, expected a certificate from a kit")
-    signed = voucher_bytes(client, certificate.member, certificate.until)
+    signed = member_bytes(client, certificate.member, certificate.until)
     if not is_signature(enrolment, certificate.voucher, signed):
         raise BadRunKeys(f"keys: the enrolment key has not certified this member key for {client}")
     if not is_signature(
@@ -145,11 +145,6 @@ def check_keys(keys: PublicKeys, run: str, client: str, enrolment: bytes | None,
         raise BadRunKeys(f"keys: the member key of {client} has not signed these keys for run {run}")
     if now > certificate.until:
         raise BadRunKeys(f"keys: the certificate of {client} has expired, expected that of a newer kit")
-
-
-def voucher_bytes(client: str, member: bytes, until: int) -> bytes:
-    """What the enrolment key signs: ``member`` is the Ed25519 key of ``client`` until then, seconds since 1970."""
-    return b"".join((_VOUCHER, client.encode(), b"\0", member, until.to_bytes(_UNTIL, "big")))
 
 
 def _proof_bytes(run: str, client: str, mask: bytes, agree: bytes) -> bytes:

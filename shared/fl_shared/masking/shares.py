@@ -21,9 +21,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fl_shared.masking.plan import Member, Plan
+from fl_shared.protocol.kinds.masked import SEED
 from fl_shared.tensors.manifest import ArraySpec, Manifest
+from fl_shared.tensors.sections import DELTA, SHARES, TALLIES
 
-SEED: Final = 16
 SALT: Final = 16
 _TAG: Final = 16
 _DIGEST: Final = 32
@@ -44,9 +45,9 @@ def shares_size(members: int) -> int:
     return SALT + members * (_DIGEST + package_size(members))
 
 
-def shares_manifest(members: int) -> Manifest:
-    """The manifest of the section, whose values are its bytes."""
-    return Manifest(arrays=(ArraySpec(name="shares", shape=(shares_size(members),)),))
+def shares_manifest(size: int) -> Manifest:
+    """The manifest of the section, whose values are its ``size`` bytes."""
+    return Manifest(arrays=(ArraySpec(name=SHARES, shape=(size,)),))
 
 
 def pair_secret(plan_digest: bytes, client: str, private: X25519PrivateKey, other: Member) -> bytes:
@@ -85,7 +86,7 @@ def _names(client: str, other: str) -> bytes:
 
 def body_of(plan_digest: bytes, salt: bytes, commitments: bytes, sections: Mapping[str, bytes]) -> bytes:
     """The digest of a masked update, 32 bytes. ``sections``: SHA-256 of ``delta`` and ``tallies``, by name."""
-    content = (_BODY, plan_digest, salt, commitments, sections["delta"], sections["tallies"])
+    content = (_BODY, plan_digest, salt, commitments, sections[DELTA], sections[TALLIES])
     return hashlib.sha256(b"".join(content)).digest()
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from fl_shared.masking.plan import Plan
 from fl_shared.masking.shamir import Bytes, join
-from fl_shared.masking.shares import SEED, SharesSection, commitment
+from fl_shared.masking.shares import SharesSection, commitment
 from fl_shared.masking.streams import Mask
+from fl_shared.protocol.kinds.masked import SEED
 
 _MOST_TRIES: Final = 2_000
 """Sets of holders that are tried for one client, before its shares are given up."""

@@ -80,14 +80,16 @@ class Member:
 
     def sign(self, signer: Signer) -> bytes:
         """The voucher (64 bytes), signed with the enrolment key."""
-        return signer.sign_bytes(self._signed_bytes())
+        return signer.sign_bytes(member_bytes(self.account, self.public, self.until))
 
     def is_voucher(self, voucher: bytes, verifier: Verifier) -> bool:
         """Whether ``voucher`` is one of this member; it may have expired."""
-        return verifier.is_signature_valid(self._signed_bytes(), voucher)
+        return verifier.is_signature_valid(member_bytes(self.account, self.public, self.until), voucher)
 
-    def _signed_bytes(self) -> bytes:
-        return _signed_bytes(_MEMBER_MARK, self.account, self.public, _UNTIL.pack(self.until))
+
+def member_bytes(account: str, public: bytes, until: int) -> bytes:
+    """What the enrolment key signs: ``public`` is the Ed25519 key of ``account`` until then, seconds since 1970."""
+    return _signed_bytes(_MEMBER_MARK, account, public, _UNTIL.pack(until))
 
 
 _LATEST: Final = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())

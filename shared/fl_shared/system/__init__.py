@@ -10,6 +10,6 @@
 ``file_limit``     the limit of open files;  ``bounded_server``: bounded connections;  ``entry_points``: plugins
 ``token_bucket``   limits the rate of events;  ``backoff``: growing pauses
 ``text``           sizes, durations and names for people; untrusted text on one line
-``varint``         numbers in a variable number of bytes;  ``invocation``: commands that people can paste
+``varint``         numbers in few bytes;  ``base64url``: bytes as text;  ``invocation``: commands to paste
 =================  ===========================================================
 """

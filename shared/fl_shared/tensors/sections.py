@@ -20,6 +20,11 @@ LARGE: Final = "large"
 """The section of a sum that counts large values of buffers (protocol, 5.21); it is left out if there are none."""
 
 
+SHARES: Final = "shares"
+TALLIES: Final = "tallies"
+"""The sections of a masked update besides its delta (protocol, 10.4)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSection:
     """One section with its content: ``data`` holds ``manifest.values`` values in the encoding."""

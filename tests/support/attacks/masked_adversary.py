@@ -20,7 +20,6 @@ from fl_shared.masking.run_keys import RunKeys
 from fl_shared.masking.shamir import join
 from fl_shared.masking.shares import (
     SALT,
-    SEED,
     SharesSection,
     commitment,
     mask_seed,
@@ -29,6 +28,7 @@ from fl_shared.masking.shares import (
     share_key,
 )
 from fl_shared.masking.streams import DELTA_STREAM, add_masks
+from fl_shared.protocol.kinds.masked import SEED
 from fl_shared.tensors.encodings.masked import MASKED, Words
 
 Mask = tuple[bytes | str, str, str]

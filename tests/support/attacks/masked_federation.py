@@ -23,8 +23,9 @@ from fl_edge.training.executor import TrainedUpdate
 from fl_edge.workers.masked_result import MaskedRound
 from fl_shared.masking.masked_update import MaskedSections, mask_update
 from fl_shared.masking.plan import CLOSING, threshold_of
-from fl_shared.masking.run_keys import MemberCredential, RunKeys, voucher_bytes
+from fl_shared.masking.run_keys import MemberCredential, RunKeys
 from fl_shared.protocol import messages as m
+from fl_shared.security.vouchers import member_bytes
 from fl_shared.system.shared_memory import MemoryPool
 from fl_shared.tensors.encodings.masked import Words
 from fl_shared.tensors.fixed_point import quantized
@@ -48,7 +49,7 @@ def credential(client: str, until: int = UNTIL, by: Ed25519PrivateKey = ENROLMEN
     """What the kit of a client has; ``by``: the key that vouches."""
     private = fixed(f"member {client}")
     member = Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
-    return MemberCredential(private, until, by.sign(voucher_bytes(client, member, until)))
+    return MemberCredential(private, until, by.sign(member_bytes(client, member, until)))
 
 
 @dataclass

@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fl_aggregator.messaging.masked_answers import MaskedAnswers
 from fl_aggregator.round import effects as do
-from fl_shared.masking.run_keys import MemberCredential, RunKeys, voucher_bytes
+from fl_shared.masking.run_keys import MemberCredential, RunKeys
+from fl_shared.security.vouchers import member_bytes
 from tests.support.builders import registration
 
 LATER = 2**40
@@ -19,7 +20,7 @@ ENROLMENT = Ed25519PrivateKey.generate()
 def credential(client: str, until: int = LATER) -> MemberCredential:
     member = Ed25519PrivateKey.generate()
     public = member.public_key().public_bytes_raw()
-    voucher = ENROLMENT.sign(voucher_bytes(client, public, until))
+    voucher = ENROLMENT.sign(member_bytes(client, public, until))
     return MemberCredential(member.private_bytes_raw(), until, voucher)
 
 

@@ -17,10 +17,11 @@ from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.work import Signature
 from fl_edge.storage.run_keys_file import FILE_NAME, RunKeysFile
 from fl_shared.masking.masked_update import MaskedSections, mask_update
-from fl_shared.masking.run_keys import MemberCredential, voucher_bytes
+from fl_shared.masking.run_keys import MemberCredential
 from fl_shared.masking.tallies import TALLIES
 from fl_shared.masking.unmasking import opened_size
 from fl_shared.protocol import messages as m
+from fl_shared.security.vouchers import member_bytes
 from tests.support.builders import partition, training_request
 from tests.support.masked_edges import RUN, MaskedEdges, reason_of, shares_of
 
@@ -165,7 +166,7 @@ def test_10_10_members_open_what_enough_of_them_have_signed(edges: MaskedEdges) 
 
 def credential(enrolment: Ed25519PrivateKey, client: str, until: int = 2000) -> MemberCredential:
     member = Ed25519PrivateKey.generate()
-    voucher = enrolment.sign(voucher_bytes(client, member.public_key().public_bytes_raw(), until))
+    voucher = enrolment.sign(member_bytes(client, member.public_key().public_bytes_raw(), until))
     return MemberCredential(member.private_bytes_raw(), until, voucher)
 
 

@@ -15,8 +15,8 @@ from fl_shared.masking.run_keys import (
     RunKeys,
     check_keys,
     parse_keys,
-    voucher_bytes,
 )
+from fl_shared.security.vouchers import member_bytes
 
 NOW, UNTIL = 1_800_000_000, 1_900_000_000
 P = 2**255 - 19
@@ -35,7 +35,7 @@ class Site:
     def credential(self, client: str, until: int = UNTIL) -> MemberCredential:
         member = Ed25519PrivateKey.generate()
         public = member.public_key().public_bytes_raw()
-        voucher = self.enrolment.sign(voucher_bytes(client, public, until))
+        voucher = self.enrolment.sign(member_bytes(client, public, until))
         return MemberCredential(member.private_bytes_raw(), until, voucher)
 
 
