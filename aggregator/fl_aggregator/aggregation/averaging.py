@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from fl_aggregator.aggregation.combining import Combiner, State, first_state
 from fl_aggregator.aggregation.masked_round import MaskedRound
+from fl_aggregator.aggregation.masked_sum import MaskedSum
 from fl_aggregator.aggregation.masked_validation import ExpectedMaskedUpdate
 from fl_aggregator.aggregation.regional_sum import SumCaps
 from fl_aggregator.aggregation.serving import make_mean
@@ -74,6 +75,8 @@ class Averager:
         """That of a round that is over, for the next one."""
         self._first_weights: tuple[Manifest, Vector] | None = None
         self._masked: MaskedRound | None = None
+        self._masked_sum: MaskedSum | None = None
+        """That of all masked rounds, one after the other: its memory is used again."""
         self.tallies: Tallies | None = None
         """Of the newest average, null if its updates were not masked."""
         self.liars: tuple[str, ...] = ()
@@ -166,7 +169,10 @@ class Averager:
         if isinstance(expected, ExpectedMaskedUpdate):
             caps = SumCaps.of(self._strategy, self._settings)
             assert caps is not None, "a masked run has the combination mean"
-            self._masked = MaskedRound(expected, self._settings.max_examples, caps)
+            if self._masked_sum is None:
+                self._masked_sum = MaskedSum(expected.manifest.values, expected.plan.bits)
+            self._masked_sum.clear()
+            self._masked = MaskedRound(expected, self._settings.max_examples, caps, self._masked_sum)
         self._unwritten = None
         self._first_weights = None
         self._combiners.clear()
@@ -209,16 +215,18 @@ class Averager:
                 decoded(checked.delta.values) if given is None else given.fit(manifest),
             )
         else:
-            if number not in self._combiners:
-                spare, self._spare = self._spare, None
-                self._combiners[number] = spare or Combiner(
-                    self._strategy, self.newest.manifest, self._settings
-                )
-            combiner = self._combiners[number]
+            combiner = self._combiner_of(number)
             if checked.total is not None:
                 combiner.add_sum(update, checked.total)
                 return
             combiner.add(update, checked.delta.values, checked.delta.magnitude, checked.sections)
+
+    def _combiner_of(self, number: int) -> Combiner:
+        """Returns what combines the updates of a round; that of a round before, emptied, if there is one."""
+        if number not in self._combiners:
+            spare, self._spare = self._spare, None
+            self._combiners[number] = spare or Combiner(self._strategy, self.newest.manifest, self._settings)
+        return self._combiners[number]
 
     def average(self, effect: do.Average) -> tuple[Model, str | None]:
         """Makes the next version and writes it to disk; returns it with the digest of the strategy's state.
@@ -248,12 +256,10 @@ class Averager:
         """Combines the sum of masked updates, as if one edge had all their examples. Raises ``UnmaskFailed``."""
         assert self._masked is not None, "a masked round"
         unmasked = self._masked.unmask(effect.holders)
-        of, self.liars = unmasked.tallies, tuple(sorted(unmasked.liars))
-        self.tallies = Tallies(of.examples, of.holdout, of.train_loss, *of.before, *of.after)
-        combiner = Combiner(self._strategy, self.newest.manifest, self._settings)
-        part = Part("", of.examples, 0)
-        combiner.add_sum(replace(effect.contributors[0], client="", parts=(part,)), unmasked.total)
-        self._combiners[effect.round] = combiner
+        self.tallies, self.liars = unmasked.tallies, tuple(sorted(unmasked.liars))
+        part = Part("", unmasked.tallies.examples, 0)
+        as_one = replace(effect.contributors[0], client="", parts=(part,))
+        self._combiner_of(effect.round).add_sum(as_one, unmasked.total)
 
     def _next_version(self, effect: do.Average) -> Version:
         self.tallies, self.liars = None, ()

@@ -15,14 +15,17 @@ from fl_shared.masking.unmasking import Opened
 class MaskedRound:
     """What is held of one masked round. ``sections``: the shares of the accepted updates, by client.
 
-    ``opened``: what members have opened of them, by member. Both are changed on the loop's thread only.
+    ``opened``: what members have opened of them, by member. Both are changed on the loop's thread only. ``total``: an
+    empty sum.
     """
 
-    def __init__(self, expected: ExpectedMaskedUpdate, max_examples: int, caps: SumCaps) -> None:
+    def __init__(
+        self, expected: ExpectedMaskedUpdate, max_examples: int, caps: SumCaps, total: MaskedSum
+    ) -> None:
         self.sections: dict[str, SharesSection] = {}
         self.opened: dict[str, Opened] = {}
         self._plan = expected.plan
-        self._sum = MaskedSum(expected.manifest.values, expected.plan.bits)
+        self._sum = total
         self._limits = Limits(caps, expected.manifest, max_examples)
 
     def add(self, update: CheckedMasked) -> None:

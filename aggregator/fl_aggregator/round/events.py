@@ -16,8 +16,8 @@ from fl_aggregator.round.masked_events import Agreed as Agreed
 from fl_aggregator.round.masked_events import Declined as Declined
 from fl_aggregator.round.masked_events import SharesArrived as SharesArrived
 from fl_aggregator.round.masked_events import SharesKept as SharesKept
-from fl_aggregator.round.masked_events import Tallies as Tallies
 from fl_aggregator.round.masked_events import UnmaskFailed as UnmaskFailed
+from fl_shared.masking.tallies import Tallies as Tallies
 from fl_shared.protocol.messages import (
     ClientRole,
     Correction,

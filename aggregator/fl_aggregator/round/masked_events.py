@@ -7,23 +7,6 @@ from dataclasses import dataclass, field
 from fl_shared.protocol.messages import DeclineReason
 
 
-@dataclass(frozen=True, slots=True)
-class Tallies:
-    """What a masked round has summed besides the changes of weights.
-
-    ``examples`` and ``holdout``: how many all edges trained and measured on. The others are means over these:
-    ``train_loss`` in training, loss and primary metric on the holdouts, before training (of the base) and after it.
-    """
-
-    examples: int
-    holdout: int
-    train_loss: float
-    before_loss: float
-    before_primary: float
-    after_loss: float
-    after_primary: float
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreed:
     """A member has signed the set of updates that is to be summed; ``signature``: base64url."""

@@ -15,5 +15,5 @@ def tallies_of(update: TrainedUpdate, primary: str) -> Tallies:
     train, before, after = (
         found or {} for found in (update.metrics.train, update.metrics.before, update.metrics.after)
     )
-    scores = [(found.get(LOSS.name, 0.0), found.get(primary, 0.0)) for found in (before, after)]
+    scores = [found.get(name, 0.0) for found in (before, after) for name in (LOSS.name, primary)]
     return Tallies(update.examples, int(after.get("examples", 0)), train.get(LOSS.name, 0.0), *scores)

@@ -32,21 +32,23 @@ class Implausible(ValueError):
 class Tallies:
     """What one edge measured, or several on average: ``train_loss`` in training, the others on the holdout.
 
-    ``before`` and ``after``: the loss and the primary metric of the base, and of the trained model. They are 0 where an
-    edge does not have them.
+    ``before`` training, of the base, and ``after`` it: the loss and the primary metric. They are 0 where an edge does
+    not have them.
     """
 
     examples: int
     holdout: int
     train_loss: float
-    before: tuple[float, float]
-    after: tuple[float, float]
+    before_loss: float
+    before_primary: float
+    after_loss: float
+    after_primary: float
 
     def integers(self) -> Int64s:
         """What an edge adds to the sums, shape (8,)."""
-        losses, holdout = (self.train_loss, self.before[0], self.after[0]), self.holdout
+        losses, holdout = (self.train_loss, self.before_loss, self.after_loss), self.holdout
         train, before, after = (_bounded(loss, 0.0) for loss in losses)
-        primary = [_bounded(one[1], -MAX_METRIC) for one in (self.before, self.after)]
+        primary = [_bounded(one, -MAX_METRIC) for one in (self.before_primary, self.after_primary)]
         products = [
             self.examples * train,
             holdout * before,
@@ -73,8 +75,10 @@ class Tallies:
             examples,
             holdout,
             _mean(train, examples),
-            (_mean(before, holdout), _mean(primary_before, holdout)),
-            (_mean(after, holdout), _mean(primary_after, holdout)),
+            _mean(before, holdout),
+            _mean(primary_before, holdout),
+            _mean(after, holdout),
+            _mean(primary_after, holdout),
         )
 
 

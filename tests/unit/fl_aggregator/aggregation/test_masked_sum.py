@@ -54,7 +54,7 @@ class Masked:
         integers = np.empty(VALUES, np.int64)
         quantized(delta, examples * 2.0**self.settings.scale_bits, integers)
         self.plain.add(delta, examples)
-        self.send(client, integers, Tallies(examples, 2, 0.5, (0.5, 0.25), (0.25, 0.5)))
+        self.send(client, integers, Tallies(examples, 2, 0.5, 0.5, 0.25, 0.25, 0.5))
 
     def send(self, client: str, integers: np.ndarray, tallies: Tallies) -> None:
         made = self.round.upload(client, integers, tallies.integers())
@@ -83,7 +83,7 @@ def test_it_is_the_exact_sum_of_the_same_updates_bit_for_bit(bits: int, lost: in
     assert not found.total.multiples
     count = 10 - lost
     examples = count * (count + 1) // 2
-    assert found.tallies == Tallies(examples, 2 * count, 0.5, (0.5, 0.25), (0.25, 0.5))
+    assert found.tallies == Tallies(examples, 2 * count, 0.5, 0.5, 0.25, 0.25, 0.5)
     assert not found.liars
 
 
@@ -96,7 +96,7 @@ def test_all_edges_may_be_at_their_caps() -> None:
     masked.round.uploads.clear()
     for client in CLIENTS:
         masked.send(
-            client, np.full(VALUES, EXAMPLES << masked.settings.scale_bits), Tallies(1, 0, 0, (0, 0), (0, 0))
+            client, np.full(VALUES, EXAMPLES << masked.settings.scale_bits), Tallies(1, 0, 0, 0, 0, 0, 0)
         )
     assert set(masked.unmask().total.integers.tolist()) == {10 * EXAMPLES << masked.settings.scale_bits}
 
@@ -106,7 +106,7 @@ def test_a_sum_that_no_edges_can_have_is_implausible() -> None:
     for client in CLIENTS[:9]:
         masked.add(client, deltas(1)[0], 1)
     random = np.random.default_rng(1).integers(-(2**63), 2**63 - 1, VALUES)
-    masked.send(CLIENTS[9], random, Tallies(1, 0, 0, (0, 0), (0, 0)))
+    masked.send(CLIENTS[9], random, Tallies(1, 0, 0, 0, 0, 0, 0))
     with pytest.raises(
         UnmaskFailed, match=r"the sum is implausible: delta: 'a': .* but 10 edges add up to"
     ) as failed:
@@ -117,7 +117,7 @@ def test_a_sum_that_no_edges_can_have_is_implausible() -> None:
 def test_tallies_that_no_edges_can_have_are_implausible() -> None:
     masked = Masked.of(64)
     for client in CLIENTS:
-        masked.send(client, np.zeros(VALUES, np.int64), Tallies(EXAMPLES + 1, 0, 0, (0, 0), (0, 0)))
+        masked.send(client, np.zeros(VALUES, np.int64), Tallies(EXAMPLES + 1, 0, 0, 0, 0, 0, 0))
     with pytest.raises(UnmaskFailed, match="implausible: examples: the sum is 410, expected 10 to 400"):
         masked.unmask()
 
