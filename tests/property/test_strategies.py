@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fl_aggregator.aggregation import inner_products
 from fl_aggregator.aggregation.combining import Combiner, first_state
 from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.aggregation.strategies.presets import PRESETS
 from fl_aggregator.aggregation.validation import CheckedSection
 from fl_aggregator.configuration.settings import Settings
+from fl_shared.tensors import spans
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 from tests.support.builders import update_metadata
 
@@ -283,7 +283,7 @@ def test_no_size_of_blocks_changes_a_bit_of_what_is_by_coordinate(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     versions, _ = run(settings_of(name), range(len(CLIENTS)))
-    monkeypatch.setattr(inner_products, "BLOCK", 64)
+    monkeypatch.setattr(spans, "BLOCK", 64)
     others, _ = run(settings_of(name), range(len(CLIENTS)))
     # Norms are added in lanes of a block, so that only their last bits may differ.
     assert np.abs(versions[-1] - others[-1]).max() <= (1e-6 if name == "fedexp" else 0.0)

@@ -8,7 +8,7 @@
 ``combining``       combines the updates of a round as its strategy says
 ``regional_sum``    the sum of a region;  ``masked_round``, ``masked_sum``: that of masked updates
 ``exact_sum``       a sum of float32 vectors that does not depend on their order
-``inner_products``  norms and inner products that do not, either
+``inner_products``  inner products that do not, either
 ``similarity``      who is unlike the others
 ``strategies``      the parts of strategies
 ==================  =================================================================

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fl_aggregator.aggregation.exact_sum import ExactSum
-from fl_aggregator.aggregation.inner_products import blocks, gram, norm
+from fl_aggregator.aggregation.inner_products import gram
 from fl_aggregator.aggregation.regional_sum import RegionalSum
 from fl_aggregator.aggregation.strategies.parts import (
     LAST_CHANGE,
@@ -35,7 +35,8 @@ from fl_aggregator.round.events import Part, UpdateMetadata
 from fl_shared.tensors.encodings.section import Values
 from fl_shared.tensors.fixed_point import scale_bits_of
 from fl_shared.tensors.manifest import Manifest, Vector, magnitude
-from fl_shared.tensors.spans import Span, spans
+from fl_shared.tensors.norms import norm
+from fl_shared.tensors.spans import Span, blocks, spans
 
 State = Mapping[str, Vector]
 """A strategy's vectors by name, each as long as the model. The places of buffers in them are not used."""

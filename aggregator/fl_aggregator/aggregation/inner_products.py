@@ -1,44 +1,22 @@
-"""Norms and inner products of updates, the same to the last bit in any order and on any machine.
+"""Inner products of updates, the same to the last bit in any order and on any machine.
 
-A sum of floats depends on its order, which is a library's choice. So norms are added in lanes of a fixed order, and
-inner products are sums of integers, which are exact.
+A sum of floats depends on its order, which is a library's choice. So these are sums of integers, which are exact.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fl_shared.tensors.encodings.section import Values
-from fl_shared.tensors.spans import Span
+from fl_shared.tensors.spans import Span, blocks
 
-BLOCK: Final = 16_384
-"""Values of each update that are read at a time."""
-_LANES: Final = 64
 _MAX_BITS: Final = 19
-"""Of the integers: a product has 38 bits, and a sum of `BLOCK` products 52, which float64 holds exactly."""
-
-
-def blocks(where: Sequence[Span]) -> Iterator[Span]:
-    """Yields the spans in pieces of at most `BLOCK` values."""
-    for start, stop in where:
-        for first in range(start, stop, BLOCK):
-            yield first, min(first + BLOCK, stop)
-
-
-def norm(vector: Values | NDArray[np.floating], where: Sequence[Span]) -> float:
-    """Returns the L2 norm of the values in ``where``: lanes are added front to back, and then exactly."""
-    parts: list[float] = []
-    for start, stop in blocks(where):
-        squares = np.square(vector[start:stop], dtype=np.float64)
-        whole = len(squares) // _LANES * _LANES
-        parts += np.add.reduce(squares[:whole].reshape(-1, _LANES), axis=0).tolist()
-        parts += squares[whole:].tolist()
-    return math.sqrt(math.fsum(parts))
+"""Of the integers: a product has 38 bits, and a sum of a block of products 52, which float64 holds exactly."""
 
 
 def gram(rows: Sequence[Values], where: Sequence[Span]) -> NDArray[np.float64]:

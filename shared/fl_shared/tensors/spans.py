@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Final
+
 from fl_shared.tensors.manifest import Manifest
 
 Span = tuple[int, int]
 """The first of some consecutive values of a vector, and the one after the last."""
+
+BLOCK: Final = 16_384
+"""Values of each update that are read at a time."""
 
 
 def spans(manifest: Manifest, *, buffers: bool) -> list[Span]:
@@ -20,3 +26,10 @@ def spans(manifest: Manifest, *, buffers: bool) -> list[Span]:
             found.append((start, stop))
         start = stop
     return found
+
+
+def blocks(where: Sequence[Span]) -> Iterator[Span]:
+    """Yields the spans in pieces of at most `BLOCK` values."""
+    for start, stop in where:
+        for first in range(start, stop, BLOCK):
+            yield first, min(first + BLOCK, stop)
