@@ -55,13 +55,14 @@ def rounded(values: Vector, factor: float, scratch: NDArray[np.float64], *, shif
     return np.rint(products, out=products).astype(np.int64)
 
 
-def quantized(delta: Vector, factor: float, out: Int64s) -> None:
+def quantized(delta: Vector, factor: float, out: Int64s, max_magnitude: float | None = None) -> None:
     """Writes the integers nearest to ``delta`` × ``factor`` to ``out``, of the same shape.
 
-    ``factor``: weight × 2^places. All products must be below 2^63 in magnitude.
+    ``factor``: weight × 2^places. All products must be below 2^63 in magnitude. ``max_magnitude`` bounds the magnitudes
+    in ``delta``, if that is already known.
     """
     scratch = np.empty(min(len(delta), BLOCK), np.float64)
-    shift = can_shift(magnitude(delta), factor)
+    shift = can_shift(magnitude(delta) if max_magnitude is None else max_magnitude, factor)
     for start in range(0, len(delta), BLOCK):
         stop = start + BLOCK
         integers = rounded(delta[start:stop], factor, scratch, shift=shift)

@@ -1,0 +1,85 @@
+"""Updates of bounded length, on the grid of the exact sum: whole multiples of 2^−scale_bits.
+
+The bound holds for the integers, with their rounding. So the sensitivity of a sum of integers is exactly the clip: no
+float is left that could break it (Mironov 2012; Casacuberta and others 2022, arXiv:2207.10635).
+
+The L2 norm of the integers q of an update δ of d values is at most S × 2^scale_bits. With f the factor,
+‖q‖ ≤ (1 + e) f ‖δ‖ 2^scale_bits + √d / 2: each value is rounded by at most ½, and e is what float64 adds, less than
+2^-43 with the norm's 2^-44 (`norms`). f ‖δ‖ ≤ S − √d 2^(−scale_bits − 1) − 1e-9 S, and the last term is more than e S.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+
+from fl_shared.tensors.encodings.integers import Int64s
+from fl_shared.tensors.fixed_point import quantized
+from fl_shared.tensors.manifest import Vector
+from fl_shared.tensors.norms import norm
+
+_SLACK: Final = 1e-9
+_MAX_BITS: Final = 62
+"""Of a clip on the grid: integers of 64 bits hold it."""
+_NOISE_BITS: Final = 36
+"""Of the noise's standard deviation on the grid at most: float64 has 17 bits more, which are rounded away."""
+MIN_DEVIATION: Final = 2.0**8
+"""Units of the grid that the noise's standard deviation has at least, so that it is finer than what it hides."""
+_FARTHEST: Final = 12
+"""Standard deviations that noise keeps within, but for 1 of 10^32 values."""
+
+
+def clip_factor(length: float, values: int, clip: float, scale_bits: int) -> float:
+    """The factor, at most 1, that makes an update of L2 norm ``length`` no longer than ``clip`` on the grid.
+
+    min(1, (clip − √values × 2^(−scale_bits − 1) − 1e-9 clip) / length). As its weight in `ExactSum.add`, it makes the
+    integers of `clip_to_grid`. ``length``: as `norm` gives it. Raises ``ValueError`` for a length that is not finite,
+    or a grid that is too coarse for so many values.
+    """
+    if not 0 <= length < math.inf:
+        raise ValueError(f"length: {length}, expected a finite number")
+    if not (clip > 0 and math.log2(clip) + scale_bits <= _MAX_BITS):
+        raise ValueError(
+            f"clip: {clip} with {scale_bits} binary places, expected 0 to 2^{_MAX_BITS} units of the grid"
+        )
+    longest = clip - math.sqrt(values) * 2.0 ** (-scale_bits - 1) - _SLACK * clip
+    if longest <= 0:
+        raise ValueError(
+            f"clip: {clip} is less than the rounding of {values} values to {scale_bits} binary places; "
+            "expected more of either"
+        )
+    return min(1.0, longest / length) if length else 1.0
+
+
+def clip_to_grid(delta: Vector, clip: float, scale_bits: int) -> Int64s:
+    """The integers of ``delta``, shape (values,), clipped: their L2 norm is at most ``clip`` × 2^``scale_bits``.
+
+    Raises ``ValueError`` as `clip_factor` does, so also if a value is not finite.
+    """
+    length = norm(delta, [(0, len(delta))])
+    factor = clip_factor(length, len(delta), clip, scale_bits)
+    integers = np.empty(len(delta), np.int64)
+    quantized(delta, factor * 2.0**scale_bits, integers, max_magnitude=length)
+    return integers
+
+
+def private_scale_bits(clip: float, noise: float, slots: int, bits: int = 64) -> int:
+    """The binary places of a private sum: of ``slots`` clipped updates and noise of deviation ``noise`` × ``clip``.
+
+    min(bits − 2 − ⌈log2(clip × (slots + 12 noise))⌉, 36 − ⌈log2(noise × clip)⌉): the sum is below 2^(bits − 1) in
+    magnitude, and the noise is below float64's own grain. Raises ``ValueError`` if the deviation of the noise would be
+    less than 2^8 units of the grid.
+    """
+    if not (0 < clip < math.inf and 0 < noise < math.inf and slots > 0):
+        raise ValueError(f"clip {clip}, noise {noise}, slots {slots}: expected numbers above 0")
+    of_sum = bits - 2 - math.ceil(math.log2(clip * (slots + _FARTHEST * noise)))
+    places = min(of_sum, _NOISE_BITS - math.ceil(math.log2(noise * clip)))
+    if (deviation := noise * clip * 2.0**places) < MIN_DEVIATION:
+        raise ValueError(
+            f"bits: {bits} leave the noise a standard deviation of {deviation:.2g} units of the grid "
+            f"with noise {noise} and {slots} slots, expected at least {MIN_DEVIATION:.0f}: "
+            "more bits, more noise, or fewer slots"
+        )
+    return places
