@@ -1,13 +1,15 @@
 """Compares what can be done about slow and lost edges, in virtual time and without training: one JSON line.
 
-    python benchmarks/stragglers.py [--clients 100] [--per-round 10] [--rounds 100] [--seeds 0,1,2] [--markdown]
+    python benchmarks/stragglers.py [--clients 100] [--per-round 10] [--rounds 100] [--seeds 0,1,2]
+    python benchmarks/stragglers.py --table benchmarks/results/stragglers.jsonl
 
 Each edge has 100 examples and trains 10 epochs. ``seconds``: virtual time of a round in the mean, of the run from its
 first to its last round; of an asynchronous run, of ``--per-round`` updates. ``p90``: of the slowest tenth of the rounds
 at least so much. ``wasted``: trainings begun for each that is in a version, minus one. ``short``: rounds that were
 closed with less than ``--per-round`` updates, of 100. ``abandoned``: rounds below the quorum, of 100. ``slow``: the
 share of the updates that came from the slowest third of the edges, and ``weight``: their share of the weights, which
-are smaller the staler an update is. ``--markdown`` prints the table of ``docs/simulation.md`` instead.
+are smaller the staler an update is. Each figure is a list with one value a seed. ``--table`` runs nothing: it prints
+the last line of a file as the table of ``docs/simulation.md``.
 """
 
 from __future__ import annotations
@@ -152,10 +154,14 @@ def figures(
     }
 
 
-def measured(options: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
-    """Returns the means over the seeds, by preset and policy."""
+Figures = dict[str, dict[str, dict[str, list[float]]]]
+"""By preset, policy and column: one value a seed."""
+
+
+def measured(options: argparse.Namespace) -> Figures:
+    """Runs all policies with all presets and seeds."""
     scratch = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: Figures = {}
     for preset in PRESETS:
         for name, policy in POLICIES.items():
             print(f"{preset}, {name} …", file=sys.stderr, flush=True)
@@ -164,20 +170,21 @@ def measured(options: argparse.Namespace) -> dict[str, dict[str, dict[str, float
                     run(preset, policy, options, seed, Path(directory) / str(seed)) for seed in options.seeds
                 ]
             found.setdefault(preset, {})[name] = {
-                key: round(fmean(one[key] for one in runs), 3) for key in COLUMNS
+                key: [round(one[key], 3) for one in runs] for key in COLUMNS
             }
     return found
 
 
-def markdown(found: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The figures as a table."""
+def markdown(found: Figures) -> str:
+    """The means over the seeds as a table, and the range of the seconds."""
     lines = [f"| | | {' | '.join(COLUMNS.values())} |", "| --- " * (len(COLUMNS) + 2) + "|"]
     for preset, policies in found.items():
-        for name, one in policies.items():
+        for name, figures in policies.items():
+            mean, seconds = {key: fmean(values) for key, values in figures.items()}, figures["seconds"]
             cells = [
-                f"{one['seconds']:.1f}", f"{one['p90']:.1f}", f"{100 * one['wasted']:.0f} %", f"{one['short']:.0f} %",
-                f"{one['abandoned']:.0f} %", f"{100 * one['slow']:.0f} %",
-                f"{100 * one['weight']:.0f} %",
+                f"{mean['seconds']:.1f} ({min(seconds):.1f}–{max(seconds):.1f})", f"{mean['p90']:.1f}",
+                f"{100 * mean['wasted']:.0f} %", f"{mean['short']:.0f} %", f"{mean['abandoned']:.0f} %",
+                f"{100 * mean['slow']:.0f} %", f"{100 * mean['weight']:.0f} %",
             ]  # fmt: skip
             lines.append(f"| `{preset}` | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -192,14 +199,14 @@ def main() -> None:
     parser.add_argument("--per-round", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0, 1, 2])
-    parser.add_argument("--markdown", action="store_true", help="print a table instead")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="print its last line as a table instead")
     options = parser.parse_args()
+    if options.table is not None:
+        print(markdown(json.loads(options.table.read_text().splitlines()[-1])["runs"]))
+        return
     began = time.process_time()
     found = measured(options)
-    if options.markdown:
-        print(markdown(found))
-        return
-    line = {name: value for name, value in vars(options).items() if name != "markdown"}
+    line = {name: value for name, value in vars(options).items() if name != "table"}
     print(json.dumps({**line, "cpu_seconds": round(time.process_time() - began, 1), "runs": found}))
 
 
