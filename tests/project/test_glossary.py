@@ -18,6 +18,7 @@ TERMS = {
     "sealed": "seal",
     "confusion": "confusion matrix",
     "abilities": "ability",
+    "against": "adversary",
     "clip_gradients": "training settings",
     "combine": "combination",
     "evaluate": "evaluation",
@@ -26,8 +27,13 @@ TERMS = {
     "lr_factor": "learning rate",
     "personal": "personal model",
     "primary": "primary metric",
+    "privacy": "differential privacy",
+    "private": "private run",
     "register": "registration",
+    "relation": "zero-out",
+    "releases": "release",
     "seq": "sequence number",
+    "spent_by": "budget",
     "sum_of": "sum",
     "training": "training settings",
 }
@@ -44,7 +50,7 @@ NO_TERM = {
     "plain English, with its usual meaning": {
         "after", "awaited", "awaits", "before", "better", "delayed", "detail", "down", "finished", "first", "have",
         "higher", "is", "left", "need", "newest", "out", "outcome", "reason", "seconds", "started", "state",
-        "unopened", "up", "via", "worst", "written",
+        "trusted", "unopened", "up", "via", "worst", "written",
     },
     "the format of all messages: which version, which kind": {"kind", "v"},
 }  # fmt: skip

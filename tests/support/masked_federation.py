@@ -48,6 +48,8 @@ MANIFEST: Final = Manifest(
         ArraySpec(name="w", shape=(30,)),
     )
 )
+PARAMETERS_ONLY: Final = Manifest(arrays=(ArraySpec(name="w", shape=(VALUES,)),))
+"""That of a model without buffers."""
 MAX_DELTA: Final = 4.0
 
 
@@ -61,8 +63,9 @@ class MaskedEdge:
     ``masked``: whether it masks its updates. It signs one set a round, and keeps which.
     """
 
-    def __init__(self, name: str, *, masked: bool) -> None:
+    def __init__(self, name: str, *, masked: bool, manifest: Manifest = MANIFEST) -> None:
         self.name = name
+        self.manifest = manifest
         self.masked = masked
         self.keys = keys_of(name)
         self.starts = 1
@@ -103,7 +106,8 @@ class MaskedEdge:
             assert admitted.masked == self.masked
             usual |= {
                 "run": admitted.run, "incarnation": admitted.incarnation, "task": admitted.task,
-                "manifest": MANIFEST.digest, "examples": 1 if self.masked else 20, "metrics": (ACCURACY,),
+                "manifest": self.manifest.digest, "metrics": (ACCURACY,),
+                "examples": 1 if self.masked or admitted.private else 20,
                 "keys": self.keys.announce(admitted.run, self.name, None) if self.masked else None,
             }  # fmt: skip
         return m.Registration(**usual)
@@ -122,7 +126,7 @@ class MaskedEdge:
             case m.Selected(round=number, cohort=(*cohort,)) if self.name in cohort:
                 if message.masked is not None:
                     assert self.partition is not None
-                    self.plan = plan_of(message, self.partition, MANIFEST.digest, VALUES)
+                    self.plan = plan_of(message, self.partition, self.manifest.digest, VALUES)
                 if "update" not in self.lost_in.get(number, ()):
                     yield self._update(message, answer)
             case m.Closing(round=number) if topic == t.UnmaskTopic(self.name):
@@ -149,10 +153,10 @@ class MaskedEdge:
                 after={"loss": counts[5], "accuracy": counts[6]},
                 train={"loss": counts[2]},
             )
-            arrays = MANIFEST.arrays if selected.base is None else None
+            arrays = self.manifest.arrays if selected.base is None else None
             data = self.delta(number).tobytes()
             section = m.Section(
-                name="delta", encoding="f32", manifest=MANIFEST.digest, arrays=arrays, data=data
+                name="delta", encoding="f32", manifest=self.manifest.digest, arrays=arrays, data=data
             )
             return self._made(number, (section,), {**usual, "metrics": metrics})
         assert self.plan is not None
@@ -166,7 +170,7 @@ class MaskedEdge:
             self.plan, self.name, self.keys, integers, tallies, fixed_random(f"{self.name} {number}")
         )
         contents = {
-            "delta": (MASKED[self.plan.bits].name, MANIFEST.digest, bytes(made.delta)),
+            "delta": (MASKED[self.plan.bits].name, self.manifest.digest, bytes(made.delta)),
             "shares": (RAW.name, _bytes_manifest("shares", len(made.shares)), made.shares),
             "tallies": (MASKED[64].name, _bytes_manifest("tallies", 8), bytes(made.tallies)),
         }
@@ -225,7 +229,15 @@ def _decoded(texts: dict[str, str]) -> dict[str, bytes]:
 class MaskedFederation:
     """An aggregator with its edges, whose names are ``0`` … . ``settings``: those of the run."""
 
-    def __init__(self, directory: Path, *, masked: bool = True, clients: int = 5, **settings: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        masked: bool = True,
+        clients: int = 5,
+        manifest: Manifest = MANIFEST,
+        **settings: Any,
+    ) -> None:
         self.directory = directory
         usual: dict[str, Any] = {
             "clients": clients,
@@ -240,7 +252,7 @@ class MaskedFederation:
             "masked": masked,
         }
         self.settings = Settings.model_validate(usual)
-        self.edges = {str(n): MaskedEdge(str(n), masked=masked) for n in range(clients)}
+        self.edges = {str(n): MaskedEdge(str(n), masked=masked, manifest=manifest) for n in range(clients)}
         self.now = 0.0
         self.lives = 0
         self.kill_at: int | None = None

@@ -11,15 +11,18 @@ from fl_aggregator.aggregation.masked_round import MaskedRound
 from fl_aggregator.aggregation.masked_sum import MaskedSum
 from fl_aggregator.aggregation.masked_validation import ExpectedMaskedUpdate
 from fl_aggregator.aggregation.regional_sum import SumCaps
+from fl_aggregator.aggregation.release_noise import ReleaseNoise
 from fl_aggregator.aggregation.serving import make_mean
 from fl_aggregator.aggregation.similarity import compare
 from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate
+from fl_aggregator.configuration.privacy import check_manifest
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.events import Part, Similarity, Tallies, UpdateMetadata
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.initial_weights import PlainWeights
+from fl_aggregator.storage.noise_keys import NoiseKeys
 from fl_aggregator.storage.run_directory import RunDirectory
 from fl_aggregator.storage.spool_format import SpoolFileDamaged
 from fl_aggregator.storage.update_content import UpdateContent
@@ -85,6 +88,10 @@ class Averager:
         """What the user gave in place of the values of the initial weights that an edge makes."""
         self._unwritten: Version | None = None
         """The average that is not on disk yet."""
+        self._noise: ReleaseNoise | None = None
+        if (plan := settings.privacy) is not None and plan.mechanism == "central":
+            keys = NoiseKeys(directory.path)
+            self._noise = ReleaseNoise(plan, keys, settings.dp_insecure_seed)
         self.similarity: Similarity | None = None
         """Of the updates of the newest average, null if they were not compared."""
 
@@ -132,6 +139,11 @@ class Averager:
             self.previous = self._checkpoints.memory_mapped(number, before.model)
         self._newest = (version, Version(model, state or {}))
         return digest
+
+    def released(self, version: int) -> None:
+        """Forgets the noise that no version after ``version``, which is published now, needs. Raises ``OSError``."""
+        if self._noise is not None:
+            self._noise.released(version)
 
     def restore(
         self,
@@ -203,13 +215,15 @@ class Averager:
     def fold(self, update: UpdateMetadata, checked: CheckedUpdate, number: int) -> None:
         """Takes a stored update into the average of round ``number``; in round 0, copies the initial weights.
 
-        Raises ``UserError`` if the weights that the user gave do not fit the edge's model.
+        Raises ``UserError`` if the weights that the user gave do not fit the edge's model, or if the model has values
+        that a private run cannot clip.
         """
         if checked.masked is not None:
             assert self._masked is not None, "a masked round"
             self._masked.add(checked.masked)
         elif update.base is None:
             given, manifest = self.plain_weights, checked.manifest
+            check_manifest(self._settings, manifest)
             self._first_weights = (
                 manifest,
                 decoded(checked.delta.values) if given is None else given.fit(manifest),
@@ -293,6 +307,8 @@ class Averager:
             self.similarity = compare(effect.contributors, read, base.manifest) if due else None
             state = self._newest[1].state or first_state(self._strategy, base.manifest.values)
             combiner = self._combiners.pop(effect.round)
+            if self._noise is not None:
+                combiner.add_noise(self._noise.of(effect, self._settings.scale_bits))
             weights, state = combiner.next_model(effect.version, base.weights, state, read, effect.heard)
             combiner.clear()
             self._spare = combiner

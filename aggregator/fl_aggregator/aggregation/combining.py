@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fl_aggregator.aggregation.exact_sum import ExactSum
 from fl_aggregator.aggregation.inner_products import gram
@@ -32,6 +33,7 @@ from fl_aggregator.aggregation.validation import CheckedSection
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.configuration.staleness import parse_staleness
 from fl_aggregator.round.events import Part, UpdateMetadata
+from fl_shared.privacy.clipping import clip_factor
 from fl_shared.tensors.encodings.section import Values
 from fl_shared.tensors.fixed_point import scale_bits_of
 from fl_shared.tensors.manifest import Manifest, Vector, magnitude
@@ -42,6 +44,8 @@ State = Mapping[str, Vector]
 """A strategy's vectors by name, each as long as the model. The places of buffers in them are not used."""
 ReadUpdate = Callable[[str], Values]
 """Returns the values of a client's accepted update."""
+Noise = Callable[[int, int], NDArray[np.int64]]
+"""Returns the noise of so many values from an index on, in units of the fold."""
 Change = Callable[[int, int], Doubles]
 """Returns the combined change of the values from the first index to before the second."""
 
@@ -70,6 +74,8 @@ class Combiner:
         self._max_delta = settings.max_delta
         self._slots = settings.slots
         self._fold_width = settings.fold_width
+        self._privacy = settings.privacy
+        self._private_scale_bits = settings.scale_bits
         self._staleness = parse_staleness(settings.staleness or "constant")
         self._factors: dict[str, float] = {}
         self._contributions: dict[tuple[str, str], Contribution] = {}
@@ -89,7 +95,11 @@ class Combiner:
             ]
 
     def _span_sum(self, span: Span, max_weight: float, *, buffers: bool) -> _SpanSum:
-        bits = scale_bits_of(max_weight, self._max_delta, self._slots, self._fold_width)
+        bits = (
+            scale_bits_of(max_weight, self._max_delta, self._slots, self._fold_width)
+            if self._privacy is None
+            else self._private_scale_bits
+        )
         cap = self._max_delta if buffers else math.inf  # that of parameters has been checked
         return _SpanSum(*span, buffers, ExactSum(span[1] - span[0], bits, self._slots, cap))
 
@@ -123,6 +133,9 @@ class Combiner:
         )
         factor, contribution = strategy.transformed(contribution)
         factor *= self._staleness(update.staleness)
+        if self._privacy is not None:
+            length = norm(values, self._parameters)
+            factor *= clip_factor(length, self._values, self._privacy.clip, self._private_scale_bits)
         self._factors[update.client] = factor
         self._contributions[update.client, update.client] = contribution
         if isinstance(strategy.combine, WeightedSum):
@@ -143,6 +156,15 @@ class Combiner:
         for part in update.parts:
             contribution = Contribution(part.client, part.examples, part.steps, part.loss, part.norm)
             self._contributions[part.client, update.client] = contribution
+
+    def add_noise(self, noise: Noise) -> None:
+        """Adds the noise of a private run to the sum of the parameters; it has no buffers."""
+        for some in self._sums:
+
+            def of_span(start: int, stop: int, first: int = some.start) -> NDArray[np.int64]:
+                return noise(first + start, stop - start)
+
+            some.sum.add_noise(of_span)
 
     def summed(self) -> tuple[RegionalSum, tuple[Part, ...]]:
         """Returns the sum of the updates, and what they are, in ascending order of their edges.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +97,15 @@ class ExactSum:
         for index, multiple in multiples.items():
             self._multiples[index // BLOCK][index] += multiple
         self.update_count += update_count
+
+    def add_noise(self, noise: Callable[[int, int], NDArray[np.int64]]) -> None:
+        """Adds noise, which counts as no update.
+
+        ``noise`` returns the integers of the values from an index to before another.
+        """
+        for start in range(0, len(self._shifted), BLOCK):
+            block = self._shifted[start : start + BLOCK]
+            block += noise(start, start + len(block))
 
     def multiples(self) -> dict[int, int]:
         """Returns Σ weight × (large value ÷ step, rounded), by index, of the values that were split."""

@@ -68,7 +68,10 @@ def _type_of(annotation: Any) -> click.ParamType[Any]:
     }
     if get_origin(annotation) is tuple:
         return _type_of(get_args(annotation)[0])
-    return next(kinds[kind] for kind in (annotation, *map(_plain, get_args(annotation))) if kind in kinds)
+    parts = (annotation, *map(_plain, get_args(annotation)))
+    if choice := next((part for part in parts if get_origin(part) is Literal), None):
+        return _type_of(choice)
+    return next(kinds[kind] for kind in parts if kind in kinds)
 
 
 def _plain(annotation: Any) -> Any:

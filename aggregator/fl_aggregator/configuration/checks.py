@@ -64,17 +64,8 @@ def check_bounds(settings: Settings) -> None:
         raise ValueError(
             f"max_clients: {settings.max_clients} must not be less than --clients ({settings.clients})"
         )
-    if settings.scale_bits < LEAST_PLACES:
-        wider = "" if settings.fold_width == 64 else ", or say --fold-bits 64"
-        raise ValueError(
-            f"max_delta: max_examples × max_delta × (per_round + over_select) leaves {settings.scale_bits} "
-            f"binary places for the exact fold, expected at least {LEAST_PLACES}: lower one of them{wider}"
-        )
-    if settings.scale_bits > 62:
-        raise ValueError(
-            f"max_delta: {settings.max_delta:g} × max_examples × (per_round + over_select) is at most 0.5, "
-            "expected more: raise one of them"
-        )
+    if settings.dp is None:  # otherwise they follow from the plan
+        check_places(settings)
     if settings.similarity and settings.durability == "memory":
         raise ValueError(
             f"similarity: {settings.similarity} needs updates on the disk until a round closes, "
@@ -93,6 +84,24 @@ def check_bounds(settings: Settings) -> None:
         raise ValueError(
             f"lr_decay: {settings.lr_decay:g} makes the learning rate 0 before version {settings.rounds}, "
             "expected a larger factor"
+        )
+
+
+def check_places(settings: Settings) -> None:
+    """Raises ``ValueError`` if the exact fold has too few binary places, or too many."""
+    if settings.privacy is not None:
+        _ = settings.scale_bits  # raises ValueError
+        return
+    if settings.scale_bits < LEAST_PLACES:
+        wider = "" if settings.fold_width == 64 else ", or say --fold-bits 64"
+        raise ValueError(
+            f"max_delta: max_examples × max_delta × (per_round + over_select) leaves {settings.scale_bits} "
+            f"binary places for the exact fold, expected at least {LEAST_PLACES}: lower one of them{wider}"
+        )
+    if settings.scale_bits > 62:
+        raise ValueError(
+            f"max_delta: {settings.max_delta:g} × max_examples × (per_round + over_select) is at most 0.5, "
+            "expected more: raise one of them"
         )
 
 

@@ -25,11 +25,14 @@ from fl_aggregator.configuration.fold_width import FoldBits, width_of
 from fl_aggregator.configuration.masking import MaskedOptions, check_masked
 from fl_aggregator.configuration.option import Option
 from fl_aggregator.configuration.pace import FIXED, PACE_METAVAR, Pace, parse_pace
+from fl_aggregator.configuration.privacy import PrivacyOptions, check_private
 from fl_aggregator.configuration.regions import Region, Sums
 from fl_aggregator.configuration.staleness import STALENESS_METAVAR, parse_staleness
 from fl_aggregator.configuration.values import Target, parse_serve, parse_target, readable_by
-from fl_shared.cli.headings import BROKER, DATA, EVALUATION, OUTPUT, ROUNDS, RUN, SECURITY, TRAINING
+from fl_aggregator.privacy.plan import PrivacyPlan
+from fl_shared.cli.headings import BROKER, DATA, EVALUATION, OUTPUT, PRIVACY, ROUNDS, RUN, SECURITY, TRAINING
 from fl_shared.errors import UserError
+from fl_shared.privacy.clipping import private_scale_bits
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import partition_scheme, topics
 from fl_shared.protocol.abilities import needed
@@ -76,7 +79,7 @@ def _usable_prefix(text: str) -> str:
     return text
 
 
-class Settings(MaskedOptions):
+class Settings(MaskedOptions, PrivacyOptions):
     """A run's settings. Times are in seconds; ``holdout`` is a fraction."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -194,9 +197,11 @@ class Settings(MaskedOptions):
         Option(SECURITY, "Maximum number of known edges, in all roles; idle ones are forgotten to make room.",
                default=f"{EXTRA_CLIENTS:,} beyond --clients")] = None
     # fmt: on
-    # Not options: what is known of regional aggregators once the run begins.
+    # Not options: what is known once the run begins.
     sums: Sums = Sums()
     region: Region | None = None
+    privacy: PrivacyPlan | None = None
+    """Of a private run; null before it is resolved."""
 
     @model_validator(mode="before")
     @classmethod
@@ -224,6 +229,7 @@ class Settings(MaskedOptions):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         check_mode(self)
+        check_private(self)
         check_bounds(self)
         check_masked(self)
         return self
@@ -309,13 +315,24 @@ class Settings(MaskedOptions):
 
     @property
     def scale_bits(self) -> int:
-        """The binary places of the exact fold: bits − 2 − ⌈log2(max_examples × max_delta × slots)⌉."""
+        """The binary places of the exact fold: bits − 2 − ⌈log2(max_examples × max_delta × slots)⌉.
+
+        In a private run they follow from the clip and its noise.
+        """
+        if self.privacy is not None:
+            plan = self.privacy
+            return private_scale_bits(plan.clip, plan.noise, self.slots, self.fold_width)
         return scale_bits_of(self.max_examples, self.max_delta, self.slots, self.fold_width)
 
     @property
     def fold_width(self) -> Bits:
         """The bits of the exact fold."""
         return width_of(self)
+
+    @property
+    def hides_edges(self) -> bool:
+        """Whether edges say nothing of their own data: only sums of it, masked or with noise, are seen."""
+        return self.masked or self.dp is not None
 
     @property
     def fold_settings(self) -> m.FoldSettings:
@@ -330,9 +347,13 @@ class Settings(MaskedOptions):
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the settings that decide what is learnt: all but those of broker, output and security."""
-        others = {name for name, o in options_of_run().items() if o.heading in (BROKER, OUTPUT, SECURITY)}
-        values = self.model_dump(mode="json", exclude={"prefix", "sums", "region", *others})
+        """SHA-256 (hex) of the settings that decide what is learnt: all but those of broker, output and security.
+
+        Those of privacy count in private runs only.
+        """
+        headings = (BROKER, OUTPUT, SECURITY, *(() if self.dp else (PRIVACY,)))
+        others = {name for name, o in options_of_run().items() if o.heading in headings}
+        values = self.model_dump(mode="json", exclude={"prefix", "sums", "region", "privacy", *others})
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def training_request(self, version: int) -> m.TrainingRequest:

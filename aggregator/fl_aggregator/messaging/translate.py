@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fl_aggregator.configuration.privacy import round_privacy
 from fl_aggregator.configuration.regions import regional_sums
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
@@ -214,6 +215,7 @@ def reply_message(
                 else m.CountedUpdate(round=body.counted.round, digest=body.counted.digest),
                 sums=regional_sums(settings) if body.sums else None,
                 masked=settings.masked,
+                private=settings.dp is not None,
             )
         case do.Refuse(reason=reason, detail=detail):
             explains = (
@@ -261,6 +263,7 @@ def selected_message(
         correction=None if effect.base is None else correction,
         companions=companions,
         masked=None if effect.masking is None else effect.masking.message(),
+        privacy=None if effect.base is None else round_privacy(settings),
     )
 
 

@@ -225,6 +225,9 @@ def committed(state: Run, phase: Aggregating, event: on.ModelCreated) -> Transit
     """Returns the run with the version that was made of a closed round; the phase stays as it is."""
     collected = phase.collected
     model = ModelReference(version=collected.version, digest=event.digest)
+    if state.settings.privacy is not None and collected.base is not None:
+        released = state.releases.with_release(model.version, tuple(sorted(collected.updates)))
+        state = replace(state, releases=released)
     summary = summary_of(
         state,
         collected,
@@ -265,9 +268,12 @@ def blame(state: Run, clients: Iterable[str]) -> Run:
     return state
 
 
-def finish(state: Run, now: float) -> Transition:
-    """Ends the run as finished: all versions were made, or the target was reached."""
-    reason: Literal["rounds", "target"] = "rounds" if state.version >= state.settings.rounds else "target"
+def finish(state: Run, now: float, *, budget_spent: bool = False) -> Transition:
+    """Ends the run as finished: all versions were made, the target was reached, or the privacy budget is spent."""
+    reason: Literal["rounds", "target", "privacy-budget"]
+    reason = "rounds" if state.version >= state.settings.rounds else "target"
+    if budget_spent:
+        reason = "privacy-budget"
     return end_run(state, Finished(at=now, reason=reason), now)
 
 

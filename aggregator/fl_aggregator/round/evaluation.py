@@ -40,15 +40,15 @@ def request_evaluation(
     Every version whose number is a multiple of ``evaluate_every`` is evaluated, and always the last one. The
     split is ``test`` if an edge with the role ``evaluate`` is there, otherwise ``holdout``; null if no edge
     can evaluate. If a part of the model stays on the edges, only they have a whole one: ``holdout``. An
-    edge that is asked to evaluate a newer version may skip this one. In a masked run no edge is asked for its holdout:
-    the tallies of the next round measure the version on all of them (`take_tallies`).
+    edge that is asked to evaluate a newer version may skip this one. If edges say nothing of their own data, none is
+    asked for its holdout; the tallies of the next masked round measure the version on all of them (`take_tallies`).
     """
     settings = state.settings
     if model.version == 0 or (model.version % settings.evaluate_every and model.version != settings.rounds):
         return state, None
     split: Split = "test"
     evaluators = PersistentMap[None]() if settings.keep_local else _available_evaluators(state, split, now)
-    if not evaluators and not settings.masked:
+    if not evaluators and not settings.hides_edges:
         split = "holdout"
         evaluators = _available_evaluators(state, split, now) if settings.holdout > 0 else evaluators
     if not evaluators:
@@ -80,7 +80,7 @@ def _request_holdouts(state: Run, ended: PendingEvaluation, now: float) -> Trans
         or not is_last
         or settings.holdout == 0
         or state.model is None
-        or settings.masked
+        or settings.hides_edges
     ):
         return state, ()
     awaited = _available_evaluators(state, "holdout", now)

@@ -46,7 +46,7 @@ from fl_aggregator.round.state import Run
 from fl_shared.system.frozen import replace
 from fl_shared.system.text import names_text
 
-MACHINE_VERSION: Final = 11
+MACHINE_VERSION: Final = 12
 """Increased whenever the same state and event give another result, or the state has another form: a journal can only
 be replayed by the version that wrote it."""
 

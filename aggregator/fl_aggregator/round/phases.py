@@ -229,11 +229,11 @@ class Evaluating:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """All versions were made, or the target was reached."""
+    """All versions were made, the target was reached, or the privacy budget of the edges is spent."""
 
     name: ClassVar[PhaseName] = "finished"
     at: float
-    reason: Literal["rounds", "target"]
+    reason: Literal["rounds", "target", "privacy-budget"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,8 @@ def select(state: Run, phase: Selecting | Evaluating, now: float) -> Transition:
         return state, ()
     if not state.begun:
         return _begin_run(state, phase, now)
+    if _is_budget_spent(state):
+        return finish(state, now, budget_spent=True)
     if now < _decides_at(state, phase):
         return state, ()
     eligible = _eligible(state)
@@ -102,12 +104,39 @@ def _some_unassigned(state: Run) -> bool:
 
 def _count_eligible(state: Run) -> int:
     manifest = state.manifest if state.begun else registration.common_manifest(state)
-    return state.roster.count_eligible(manifest) if manifest is not None else 0
+    if manifest is None:
+        return 0
+    excluded = [name for name in _excluded(state) if _is_eligible(state, name, manifest)]
+    return state.roster.count_eligible(manifest) - len(excluded)
+
+
+def _is_eligible(state: Run, name: str, manifest: str | None) -> bool:
+    client = state.roster.get(name)
+    return client is not None and client.present and client.ready(manifest)
+
+
+def _excluded(state: Run) -> frozenset[str]:
+    """Returns the edges that a private run keeps out of the next release."""
+    plan = state.settings.privacy
+    return frozenset() if plan is None or state.model is None else state.releases.excluded(plan)
+
+
+def _is_budget_spent(state: Run) -> bool:
+    """Whether a private run makes no further release: only edges that have contributed often enough are missing."""
+    plan = state.settings.privacy
+    if plan is None or state.model is None:
+        return False
+    used_up = state.releases.used_up(plan)
+    present = sum(_is_eligible(state, name, state.manifest) for name in used_up)
+    others = sum(client.trains and name not in used_up for name, client in state.roster.clients.items())
+    return others < _minimum(state) <= others + present
 
 
 def _eligible(state: Run) -> tuple[str, ...]:
     manifest = state.manifest if state.begun else registration.common_manifest(state)
     eligible = state.roster.eligible(manifest) if manifest is not None else ()
+    if excluded := _excluded(state):
+        eligible = tuple([name for name in eligible if name not in excluded])
     if not state.settings.masked:
         return eligible
     return tuple(with_keys_of_their_own({name: state.roster[name].keys or "" for name in eligible}))

@@ -21,12 +21,14 @@ from fl_aggregator.round.phases import (
     Phase,
     Selecting,
 )
+from fl_aggregator.round.privacy import Releases
 from fl_aggregator.round.roster import Roster
 from fl_shared.protocol.messages import (
     LOSS,
     Environment,
     MetricDeclaration,
     ModelReference,
+    PrivacySpent,
     RejectionReason,
     Split,
     primary_of,
@@ -58,7 +60,7 @@ class Summary:
     primary metric of version ``edges_version`` on the edge's own holdout: of the round's version if edges were asked
     for their holdouts, else of its base, as the participants measured it before they trained. ``personal``: by client,
     of the last version with ``--personalize``. ``encoding``: of the updates' deltas. ``masked``: only their sum is
-    known.
+    known. ``privacy``: what the versions up to this one have told about an edge; null without differential privacy.
     """
 
     round: int
@@ -81,6 +83,7 @@ class Summary:
     personal: Mapping[str, PersonalScore] = field(default_factory=dict)
     encoding: str = FLOAT32.name
     masked: bool = False
+    privacy: PrivacySpent | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +151,7 @@ class Run:
     ``response_times``: of the last rounds with ``--pace auto``, from which the next one follows; empty with others.
     ``environments``: the distinct ones of the edges, at most 256, in the order in which they registered.
     ``order``: of a region, the round that it is asked for and has not opened yet. ``misled``: by client, in how
-    many masked rounds its shares were wrong.
+    many masked rounds its shares were wrong. ``releases``: of a run with differential privacy, who was in which.
     """
 
     settings: Settings
@@ -176,6 +179,7 @@ class Run:
     environments: tuple[Environment, ...] = ()
     order: Order | None = None
     misled: Mapping[str, int] = field(default_factory=dict)
+    releases: Releases = field(default_factory=Releases)
 
     def misled_text(self, client: str) -> str | None:
         """Says why an edge is left out of a run whose updates are masked; null if it is not."""

@@ -16,6 +16,7 @@ from fl_aggregator.round.phases import (
     agreeing_of,
     unmasking_of,
 )
+from fl_aggregator.round.privacy import spent_by
 from fl_aggregator.round.state import Run, Summary
 from fl_shared.protocol.messages import (
     EDGES_METRICS,
@@ -84,8 +85,7 @@ def summary_of(
     is_buffer = state.settings.mode == "async" and phase.base is not None
     ages = [update.staleness for update in updates] if is_buffer and model is not None else []
     examples = sum(update.examples for update in updates)
-    masked = state.settings.masked  # also of the first weights, one edge's: no numbers are shown
-    if masked:
+    if state.settings.hides_edges:  # also of the first weights, one edge's: no numbers are shown
         edges, examples = {}, 0 if tallies is None else tallies.examples
     in_masks = _masked_seconds(state.phase, now)
     return Summary(
@@ -98,7 +98,7 @@ def summary_of(
         missing=missing_reasons(state, phase, now) if missing is None else missing,
         examples=examples if model is not None else 0,
         metrics={
-            **(_tally_means(state, tallies) if masked else _mean_metrics(updates)),
+            **(_tally_means(state, tallies) if state.settings.hides_edges else _mean_metrics(updates)),
             **staleness_metrics(ages),
             **pace_metrics(state, phase),
             **edges_metrics(state, edges),
@@ -113,6 +113,7 @@ def summary_of(
         },
         edges=edges,
         masked=phase.masking is not None,
+        privacy=spent_by(plan, state.releases) if (plan := state.settings.privacy) is not None else None,
         encoding=phase.encoding,
         edges_version=phase.base.version if edges and phase.base is not None else None,
     )

@@ -130,7 +130,7 @@ class Interpreter:
             )
         self.observer_feed.restore(
             read_records(self._directory.history()),
-            () if self._settings.masked else recovered.snapshot.updates.values(),
+            () if self._settings.hides_edges else recovered.snapshot.updates.values(),
         )
         stored, open_rounds = recovered.stored, recovered.open_rounds
         accepted = {(update.round, update.client) for updates in stored.values() for update in updates}
@@ -207,7 +207,7 @@ class Interpreter:
             case do.StoreUpdate():
                 self._store_update(effect)
             case do.Fold(update=update):
-                if not self._settings.masked:  # no numbers of one edge are shown
+                if not self._settings.hides_edges:  # no numbers of one edge are shown
                     self.observer_feed.update_accepted(update)
                 self.worker.fold(effect)
             case do.PublishClosing():

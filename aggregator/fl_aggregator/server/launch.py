@@ -8,6 +8,7 @@ from pathlib import Path
 from fl_aggregator.aggregation.regional_sum import strategy_of
 from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.strategies.registry import describe, load, resolved
+from fl_aggregator.configuration.privacy import check_manifest
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.server.above import Above
@@ -65,8 +66,12 @@ def new(
     elif weights is not None:
         weights = weights.published_in(settings.model_encoding)
         first = FirstWeights(digest=weights.digest, manifest=weights.manifest.digest)
+    if weights is not None:
+        check_manifest(settings, weights.manifest)
     path = run_dir if run_dir is not None else run_directory.new_run_path(settings.task)
     directory = RunDirectory(path, settings.durability, checkpoints=_checkpoints(settings))
+    if settings.dp is not None:
+        directory.make_private()
     record = run_directory.new_record(settings, first, fleet)
     record.strategy_parts = describe(strategy)
     if plain is not None:

@@ -25,6 +25,7 @@ class ModelPublication:
         """Publishes a version with its companions, or the mean that is served in its place."""
         newest, previous = self._averager.newest, self._averager.previous
         companions = {}
+        self._averager.released(effect.model.version)
         if effect.model.digest == newest.digest:
             companions = self._averager.companions()
             self.companions = tuple(

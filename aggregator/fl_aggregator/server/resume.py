@@ -154,6 +154,11 @@ def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
     try:
         recovered = _with_checkpoints(directory, recovered)
     except RunFailed as damage:
+        if record.settings.dp is not None:
+            raise RunFailed(
+                f"{damage}; a private run does not go back to an earlier version, since the edges have been charged "
+                "for this one: restore the file from a copy, or begin a new run with the newest model"
+            ) from None
         recovered = _before_damage(directory, recovered, damage)
     try:
         make_files_agree(directory, recovered)

@@ -251,6 +251,10 @@ class RunDirectory:
         self._history = AppendLog(self.path / HISTORY_FILE)
         self._writes = True
 
+    def make_private(self) -> None:
+        """Lets only its owner into the directory: what is in it is not what a private run tells the world."""
+        self.path.chmod(0o700)
+
     def write_run(self, record: RunRecord) -> None:
         """Writes ``run.json``. From then on the run can be resumed. Raises ``OSError``."""
         write_atomically(

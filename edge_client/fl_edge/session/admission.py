@@ -17,7 +17,7 @@ from fl_edge.session.state import (
     RegistrationComplete,
     Session,
 )
-from fl_edge.session.transitions import Transition, cancel_evaluation, cancel_work, then, transition
+from fl_edge.session.transitions import Transition, cancel_evaluation, cancel_work, discreet, then, transition
 from fl_edge.session.work import Answering, Idle, Reporting
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.task_spec import task_name
@@ -74,7 +74,7 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
 
 
 def _membership_of(reply: m.Admitted) -> Membership:
-    return Membership(reply.run, reply.incarnation, reply.task, reply.partition, reply.masked)
+    return Membership(reply.run, reply.incarnation, reply.task, reply.partition, reply.masked, reply.private)
 
 
 def _settle_run_keys(session: Session, reply: m.Admitted) -> Transition:
@@ -109,7 +109,7 @@ def _resume_restored_update(session: Session, reply: m.Admitted, now: float) -> 
     notice = LogNotice(f"round {number}: its update was finished before the restart")
     update = pending.update
     if session.is_discreet:
-        update = replace(update, examples=min(1, update.examples))
+        update = discreet(update)
     work = Reporting(pending.selected, update, None, 0, now)
     return transition(
         replace(session, work=work, last_handled_round=max(session.last_handled_round, number - 1)), notice

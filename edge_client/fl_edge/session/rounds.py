@@ -8,7 +8,15 @@ from fl_edge.session.events import Fetched, JobFailed, ResultSeen, SelectionClea
 from fl_edge.session.policy import problem_of_masking
 from fl_edge.session.registration import register
 from fl_edge.session.state import LoadedPartition, Registering, RetainedMessages, Session
-from fl_edge.session.transitions import Transition, cancel_work, then, told_reason, transition, with_next_job
+from fl_edge.session.transitions import (
+    Transition,
+    cancel_work,
+    discreet,
+    then,
+    told_reason,
+    transition,
+    with_next_job,
+)
 from fl_edge.session.work import Fetching, Idle, Reporting, ReportingFailure, Training
 from fl_shared.protocol import abilities
 from fl_shared.protocol import messages as m
@@ -271,7 +279,7 @@ def trained(session: Session, event: Trained) -> Transition:
                 notice = LogNotice(f"round {selected.round}: trained, and masked the update")
                 session = _with_body(session, selected, event.body)
             if session.is_discreet:
-                update = replace(update, examples=min(1, update.examples))
+                update = discreet(update)
             session = replace(session, work=Reporting(selected, update, None, 0, event.now))
             return then(
                 transition(session, notice),

@@ -191,7 +191,8 @@ RegistrationPhase = Offline | Registering | Declined | AwaitingPlace | AdmittedP
 class Membership:
     """The run and the incarnation that admitted the edge, with the task and partition that they assigned.
 
-    It outlives the connection. ``masked``: updates of the run are masked.
+    It outlives the connection. ``masked``: updates of the run are masked. ``private``: it has differential
+    privacy.
     """
 
     run: str
@@ -199,6 +200,7 @@ class Membership:
     task: str
     partition: m.Partition | None
     masked: bool = False
+    private: bool = False
 
 
 # --- the partition ----------------------------------------------------------------------------------------
@@ -307,12 +309,14 @@ class Session:
 
     @property
     def is_discreet(self) -> bool:
-        """Whether the edge says nothing of its data but within masked sums: how many examples it has, or its scores.
+        """Whether the edge says nothing of its data but its update: how many examples it has, or its scores.
 
+        In masked rounds, and in runs with differential privacy.
         A restarted edge takes the run whose keys it has for its own until it is admitted.
         """
         is_masked = self.masked_run is not None if self.membership is None else self.membership.masked
-        return self.identity.requires is not None or is_masked
+        is_private = self.membership is not None and self.membership.private
+        return self.identity.requires is not None or is_masked or is_private
 
     def pending_update(self) -> PendingUpdate | None:
         """Returns the update that must outlive this process because it is not answered yet, or ``None``."""

@@ -14,6 +14,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.system.backoff import backoff
 from fl_shared.system.frozen import replace
+from fl_shared.transfer.upload import FinishedUpdate
 
 Transition = tuple[SessionState, tuple[Effect, ...]]
 """The new state, and the effects to perform, in this order."""
@@ -33,6 +34,11 @@ def then(step: Transition, *next_steps: Callable[[Session], Transition]) -> Tran
         state, more_effects = next_step(state)
         step = state, effects + more_effects
     return step
+
+
+def discreet(update: FinishedUpdate) -> FinishedUpdate:
+    """Returns an update without what it says of the edge's data besides its values."""
+    return replace(update, examples=min(1, update.examples), steps=0, seconds=0.0, metrics=m.UpdateMetrics())
 
 
 def told_reason(session: Session, event: JobFailed) -> str:

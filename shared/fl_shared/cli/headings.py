@@ -18,10 +18,24 @@ EVALUATION: Final = "Evaluation"
 BROKER: Final = "The broker"
 OUTPUT: Final = "What is written"
 SECURITY: Final = "Security"
+PRIVACY: Final = "Privacy"
 OTHER: Final = "Other"
 """For options that end the command or are read first: ``--help``, ``--version``, ``--config``."""
 
-HEADINGS: Final = (OPTIONS, RUN, EDGE, DATA, TRAINING, ROUNDS, EVALUATION, BROKER, OUTPUT, SECURITY, OTHER)
+HEADINGS: Final = (
+    OPTIONS,
+    RUN,
+    EDGE,
+    DATA,
+    TRAINING,
+    ROUNDS,
+    EVALUATION,
+    BROKER,
+    OUTPUT,
+    SECURITY,
+    PRIVACY,
+    OTHER,
+)
 """All headings, in the order of a command's help."""
 
 EMPTY: Final = "'' is empty; expected a value"

@@ -68,6 +68,7 @@ from fl_shared.protocol.kinds.observation import (
     MASKED_PHASES,
     MAX_HISTORY,
     MAX_REFUSED_NAMED,
+    PRIVACY_COLUMNS,
     Edges,
     EdgeStateName,
     EdgeView,
@@ -81,6 +82,7 @@ from fl_shared.protocol.kinds.observation import (
     Status,
 )
 from fl_shared.protocol.kinds.prediction import ImageRequest, Prediction
+from fl_shared.protocol.kinds.privacy import PrivacySpent, PrivacyStatus, RoundPrivacy
 from fl_shared.protocol.kinds.round import (
     MAX_CLIENTS_NAMED,
     MAX_OUTLIERS,
@@ -153,6 +155,7 @@ __all__ = [
     "MAX_WEIGHTS_JSON",
     "MAX_WORST_EDGES",
     "PACE_METRICS",
+    "PRIVACY_COLUMNS",
     "PROTOCOL_VERSION",
     "Accepted",
     "Admitted",
@@ -208,6 +211,8 @@ __all__ = [
     "Precision",
     "Prediction",
     "PresenceState",
+    "PrivacySpent",
+    "PrivacyStatus",
     "RefusalReason",
     "Refused",
     "RegionalSums",
@@ -217,6 +222,7 @@ __all__ = [
     "Reply",
     "Result",
     "Reveal",
+    "RoundPrivacy",
     "RunId",
     "RunKeysText",
     "Scoped",

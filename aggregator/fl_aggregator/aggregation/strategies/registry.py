@@ -20,8 +20,11 @@ from fl_aggregator.aggregation.strategies.parts import (
 )
 from fl_aggregator.aggregation.strategies.presets import PRESETS, Preset
 from fl_aggregator.aggregation.strategies.sums import Mean, Normalized
+from fl_aggregator.configuration.checks import check_places
+from fl_aggregator.configuration.privacy import plan_of
 from fl_aggregator.configuration.regions import Sums
 from fl_aggregator.configuration.settings import Settings
+from fl_aggregator.privacy.plan import PrivacyPlan
 from fl_shared.cli.specification import make, split
 from fl_shared.errors import UserError
 from fl_shared.system.entry_points import entry_points
@@ -108,18 +111,31 @@ def load(settings: Settings) -> Strategy:
         correct = named_part("correct", settings.correct[0])
     strategy = Strategy(combine, optimize, transforms, correct)
     _check(strategy, settings)
+    if (
+        settings.dp is not None and combine == Mean()
+    ):  # by examples, what an edge contributes would not be bounded
+        return Strategy(Mean(equal=True), optimize, transforms, correct)
     return strategy
 
 
 def resolved(settings: Settings) -> Settings:
     """Returns the settings with the correction of their strategy in ``correct``, which edges must be able to do.
 
-    They say as well how regional aggregators add up, or what needs each update (``sums``). Raises ``UserError`` if
-    updates are masked, and the strategy needs more than their sum.
+    They say as well how regional aggregators add up, or what needs each update (``sums``), and how much noise a private
+    run adds (``privacy``). Raises ``UserError`` if updates are masked or get noise, and the strategy needs more than
+    their sum, and if not even one version is within the budget.
     """
     strategy = load(settings)
     if settings.masked:
-        _check_masked(strategy, settings)
+        apart = "and masked ones cannot be told apart"
+        _check_takes_sum(
+            strategy, settings, "--masked", apart, "weighs updates otherwise than by their examples"
+        )
+    if settings.dp is not None:
+        _check_takes_sum(
+            strategy, settings, "--dp", "and only their sum gets noise", "does not weigh edges equally"
+        )
+        settings = settings.model_copy(update={"privacy": _plan(settings)})
     sums = Sums(
         combine=_specification("combine", strategy.combine),
         transforms=tuple([_specification("transform", one) for one in strategy.transforms]),
@@ -135,15 +151,29 @@ def resolved(settings: Settings) -> Settings:
     return settings.model_copy(update={"correct": (preset.correct + (own and f":{own}"),)})
 
 
-def _check_masked(strategy: Strategy, settings: Settings) -> None:
-    """Raises ``UserError`` unless the strategy takes the sum of the changes of weights, weighted by examples."""
+def _plan(settings: Settings) -> PrivacyPlan | None:
+    try:
+        plan = plan_of(settings)
+        private = settings.model_copy(update={"privacy": plan})
+        check_places(private)
+    except ValueError as error:
+        name, _, rest = str(error).partition(": ")
+        raise UserError(f"--{name.replace('_', '-')}: {rest}") from None
+    return plan
+
+
+def _check_takes_sum(strategy: Strategy, settings: Settings, option: str, apart: str, weighs: str) -> None:
+    """Raises ``UserError`` unless the strategy takes the mean of the changes of weights, and nothing else.
+
+    ``apart`` says why no single update can be had, ``weighs`` how a combination differs from the mean.
+    """
     combine, correct = _options_of(settings)
     optimize = settings.server_optimizer
-    apart = "and masked ones cannot be told apart"
+    mean = Mean(equal=settings.dp is not None)
     causes = (
         (combine, strategy.needs_all_updates, f"needs each update, {apart}"),
         (correct, strategy.correct is not None and bool(strategy.correct.sections), "sends a second vector"),
-        (combine, strategy.combine != Mean(), "weighs updates otherwise than by their examples, as masks do"),
+        (combine, strategy.combine != mean, weighs),
         (
             f"--transform {', '.join(settings.transform)}",
             bool(strategy.transforms),
@@ -155,9 +185,9 @@ def _check_masked(strategy: Strategy, settings: Settings) -> None:
             f"needs the norm of each update, {apart}",
         ),
     )
-    for option, applies, why in causes:
+    for other, applies, why in causes:
         if applies:
-            raise UserError(f"--masked: does not go with {option}: it {why}")
+            raise UserError(f"{option}: does not go with {other}: it {why}")
 
 
 def _options_of(settings: Settings) -> tuple[str, str]:
@@ -185,6 +215,7 @@ def _needs_each(strategy: Strategy, settings: Settings) -> str:
         (f"--encoding {settings.encoding}", encodings.get(settings.encoding).feedback),
         ("--personalize", settings.personalize > 0),
         ("--masked", settings.masked),
+        ("--dp", settings.dp is not None),
     )
     return next((option for option, applies in causes if applies), "")
 

@@ -97,6 +97,7 @@ class RoundRecord(_Lenient):
     a result only the worst. ``personal``: of the last version with ``--personalize``. ``encoding``: of the
     updates' deltas. ``virtual_seconds``, ``real_seconds``: of a run in virtual time, its time at the end of the round,
     and the real time until then; null in real time. ``masked``: only the sum of the updates was seen.
+    ``privacy``: what the versions up to this one have told about an edge.
     """
 
     round: m.Count
@@ -125,6 +126,7 @@ class RoundRecord(_Lenient):
     virtual_seconds: m.Seconds | None = None
     real_seconds: m.Seconds | None = None
     masked: bool = False
+    privacy: m.PrivacySpent | None = None
 
     @field_validator("similarity")
     @classmethod
@@ -183,6 +185,7 @@ class RoundRecord(_Lenient):
             virtual_seconds=None if times is None else round(times[0], 6),
             real_seconds=None if times is None else round(times[1], 3),
             masked=summary.masked,
+            privacy=summary.privacy,
         )
 
     @classmethod
@@ -211,6 +214,7 @@ class RoundRecord(_Lenient):
             seconds={"total": result.seconds},
             edges=dict(result.worst_edges),
             masked=result.masked,
+            privacy=result.privacy,
             bytes=Traffic.model_construct(up=result.bytes_up, down=result.bytes_down),
         )
 
@@ -232,6 +236,7 @@ class RoundRecord(_Lenient):
             outliers={} if self.similarity is None else _first(self.similarity.outliers),
             worst_edges=self.worst_edges,
             masked=self.masked,
+            privacy=self.privacy,
             bytes_up=self.bytes.up,
             bytes_down=self.bytes.down,
             seconds=self.duration,
@@ -320,7 +325,7 @@ def read_records(lines: Iterable[Mapping[str, Any]]) -> Iterator[RoundRecord]:
 
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
-    """One round of `messages.HistoryColumns`. ``seconds`` does not include the evaluation."""
+    """One round of `messages.HistoryColumns`, which says what is null. ``seconds`` does not include the evaluation."""
 
     round: int
     version: int | None
@@ -331,10 +336,14 @@ class HistoryRow:
     cohort: int
     bytes_up: int
     bytes_down: int
+    epsilon: float | None = None
+    clip: float | None = None
+    noise: float | None = None
 
     @classmethod
     def of(cls, record: RoundRecord) -> Self:
         """Makes the row of a record. Metrics are rounded to ``METRIC_DIGITS`` digits, without counts of examples."""
+        spent = record.privacy
         return cls(
             round=record.round,
             version=record.version,
@@ -349,6 +358,7 @@ class HistoryRow:
             cohort=len(record.cohort),
             bytes_up=record.bytes.up,
             bytes_down=record.bytes.down,
+            **({} if spent is None else {"epsilon": spent.epsilon, "clip": spent.clip, "noise": spent.noise}),
         )
 
 
@@ -364,16 +374,22 @@ def columns_of(rows: Sequence[HistoryRow]) -> m.HistoryColumns:
     if len(rows) > most:
         rows = [rows[index * (len(rows) - 1) // (most - 1)] for index in range(most)]
     return m.HistoryColumns(
-        **{name: tuple(getattr(row, name) for row in rows) for name in _COLUMNS},
+        **{name: _column([getattr(row, name) for row in rows], name) for name in _COLUMNS},
         metrics={name: tuple(row.metrics.get(name) for row in rows) for name in names},
     )
+
+
+def _column(values: list[Any], name: str) -> tuple[Any, ...]:
+    """Returns a column; an empty one for what a run without differential privacy does not have."""
+    is_empty = name in m.PRIVACY_COLUMNS and all(value is None for value in values)
+    return () if is_empty else tuple(values)
 
 
 def rows_of(columns: m.HistoryColumns) -> tuple[HistoryRow, ...]:
     """The rows of ``columns``; inverse of `columns_of`."""
     return tuple(
         HistoryRow(
-            **{name: getattr(columns, name)[index] for name in _COLUMNS},
+            **{name: column[index] for name in _COLUMNS if (column := getattr(columns, name))},
             metrics={
                 name: value
                 for name, values in columns.metrics.items()

@@ -8,7 +8,7 @@
 ``model``        a model's announcement, manifest and chunks
 ``update``       updates, offers, chunks, failed training, and the answers
 ``evaluation``   results of evaluations
-``observation``  what watchers read
+``observation``  what watchers read;  ``privacy``: what is said of differential privacy
 ``prediction``   prediction requests and answers
 ===============  ===========================================================
 """

@@ -25,6 +25,7 @@ from fl_shared.protocol.kinds.base import (
 from fl_shared.protocol.kinds.environment import MAX_ENVIRONMENTS, Environment
 from fl_shared.protocol.kinds.masked import Members
 from fl_shared.protocol.kinds.metric import DeclaredMetrics, MetricDeclaration
+from fl_shared.protocol.kinds.privacy import PrivacyStatus
 
 MAX_REFUSED_NAMED: Final = 3
 """The most clients that a status names in ``refused``."""
@@ -102,6 +103,8 @@ class Edges(Scoped):
     personal: dict[ClientId, PersonalScore] = Field(default={})
 
 
+PRIVACY_COLUMNS: Final = ("epsilon", "clip", "noise")
+"""The arrays of `HistoryColumns` that are empty without differential privacy."""
 MAX_HISTORY: Final = 500
 """The most rows of `History`."""
 
@@ -111,7 +114,9 @@ class HistoryColumns(Fragment):
 
     ``version`` is null if the round was abandoned. ``metrics``: an array for each metric, with null where it was not
     measured. ``split``: on which a version was evaluated, null if it was not. ``seconds`` does not include the
-    evaluation, which continues during the next round.
+    evaluation, which continues during the next round. ``epsilon``: what the versions so far have told about an edge, at
+    most; ``clip``, ``noise``: see `RoundPrivacy`; empty without differential privacy, and null in a round
+    without a version.
     """
 
     round: tuple[Count, ...] = ()
@@ -126,11 +131,17 @@ class HistoryColumns(Fragment):
     cohort: tuple[Count, ...] = ()
     bytes_up: tuple[Count, ...] = ()
     bytes_down: tuple[Count, ...] = ()
+    epsilon: tuple[Number | None, ...] = ()
+    clip: tuple[Number | None, ...] = ()
+    noise: tuple[Number | None, ...] = ()
 
     @model_validator(mode="after")
     def _equally_long(self) -> Self:
         lengths = {name: len(getattr(self, name)) for name in type(self).model_fields if name != "metrics"}
         lengths |= {f"metrics.{name}": len(values) for name, values in self.metrics.items()}
+        for name in PRIVACY_COLUMNS:
+            if not lengths[name]:
+                del lengths[name]
         if len(set(lengths.values())) > 1:
             raise ValueError(f"expected equally long arrays, got {lengths}")
         if lengths["round"] > MAX_HISTORY:
@@ -195,6 +206,8 @@ class Status(Scoped):
     itself is."""
     attack: Annotated[str, StringConstraints(max_length=120)] | None = None
     """Who attacks the run and how; null unless it is a simulation with attackers."""
+    privacy: PrivacyStatus | None = None
+    """What the versions have told about an edge, at most; null without differential privacy, and before the first."""
     masked: MaskedSums | None = None
     """What the aggregator can see of updates; null if it sees each one."""
     refused: Annotated[

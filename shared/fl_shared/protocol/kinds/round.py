@@ -24,6 +24,7 @@ from fl_shared.protocol.kinds.base import (
 )
 from fl_shared.protocol.kinds.masked import Masking
 from fl_shared.protocol.kinds.metric import MetricDeclaration
+from fl_shared.protocol.kinds.privacy import PrivacySpent, RoundPrivacy
 from fl_shared.tensors.encodings.masked import Bits
 
 Precision = Literal["float32", "bf16"]
@@ -118,7 +119,8 @@ class Selected(Scoped):
     ``inline_limit`` bytes may be sent whole, without an offer. ``correction``: null in round 0, and without one.
     ``companions``: the vectors that it needs besides the base, if there are any yet. ``ticket``: it is for one edge of
     an asynchronous run, and outlives the round (protocol, 5.19); ``cohort`` is null. ``masked``: how updates are
-    masked; null if they are not.
+    masked; null if they are not. ``privacy``: how they are clipped, and the noise of their sum; null in round 0, and
+    without differential privacy.
     """
 
     kind: Literal["selected"] = "selected"
@@ -135,6 +137,7 @@ class Selected(Scoped):
     companions: Annotated[tuple[Companion, ...], Field(max_length=4, fail_fast=True)] = ()
     ticket: bool = False
     masked: Masking | None = None
+    privacy: RoundPrivacy | None = None
 
 
 MAX_OUTLIERS: Final = 20
@@ -152,7 +155,8 @@ class Result(Scoped):
     ``primary`` is the one by which versions are compared. ``outliers``: the edges whose updates are unlike the others,
     with the reason; empty if they were not compared. ``worst_edges``: the edges with the worst values of ``primary`` on
     their own holdouts, the worst first; ``metrics`` has `EDGES_METRICS` of all edges that measured it. ``masked``: the
-    aggregator has seen the sum of the updates only.
+    aggregator has seen the sum of the updates only. ``privacy``: what the versions up to this one have told about an
+    edge; null without differential privacy.
     """
 
     kind: Literal["result"] = "result"
@@ -170,6 +174,7 @@ class Result(Scoped):
     outliers: Annotated[dict[ClientId, Text], Field(max_length=MAX_OUTLIERS)] = Field(default={})
     worst_edges: Annotated[dict[ClientId, Number], Field(max_length=MAX_WORST_EDGES)] = Field(default={})
     masked: bool = False
+    privacy: PrivacySpent | None = None
     bytes_up: Count
     bytes_down: Count
     seconds: Seconds

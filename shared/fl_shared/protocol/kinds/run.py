@@ -158,7 +158,8 @@ class Admitted(Reply):
     without it. ``newest_round``: the newest round that has been opened (null: none); ``awaited``: whether it is open
     and waits for an update of this client. ``counted``: the newest update of this client that is in a version; known
     if the run has a correction. ``sums``: for a regional aggregator. ``masked``: updates of this run are masked, so the
-    next registration has keys.
+    next registration has keys. ``private``: the run has differential privacy, so the client says nothing of its data
+    but its update.
     """
 
     kind: Literal["admitted"] = "admitted"
@@ -171,6 +172,7 @@ class Admitted(Reply):
     counted: CountedUpdate | None = None
     sums: RegionalSums | None = None
     masked: bool = False
+    private: bool = False
 
 
 class Refused(Reply):

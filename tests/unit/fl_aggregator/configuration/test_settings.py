@@ -75,6 +75,17 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "masked_min": None,
         "masked_colluders": None,
         "unmask_wait": None,
+        "privacy": None,
+        "dp": None,
+        "dp_epsilon": None,
+        "dp_noise": None,
+        "dp_delta": None,
+        "dp_clip": None,
+        "dp_against": "wire",
+        "dp_apart": None,
+        "dp_times": None,
+        "dp_bands": None,
+        "dp_insecure_seed": None,
     }
 
 

@@ -1,0 +1,198 @@
+"""Runs with differential privacy: their options, what these must keep, and the plan that follows from them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, Field
+
+from fl_aggregator.configuration.option import Option
+from fl_aggregator.configuration.values import readable_by
+from fl_aggregator.privacy.plan import MAX_BANDS, Mechanism, PrivacyPlan, make_plan
+from fl_shared.cli.headings import PRIVACY
+from fl_shared.errors import UserError
+from fl_shared.protocol import messages as m
+from fl_shared.system.text import names_text
+from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.manifest import Manifest
+
+if TYPE_CHECKING:
+    from fl_aggregator.configuration.settings import Settings
+
+ADAPTIVE: Final = "adaptive"
+FIRST_CLIP: Final = 1.0
+"""The clip with which an adaptive one begins, by default."""
+DP_ONLY: Final = (
+    "dp_epsilon", "dp_noise", "dp_delta", "dp_clip", "dp_apart", "dp_times", "dp_bands", "dp_insecure_seed",
+)  # fmt: skip
+"""The settings that have a meaning with ``--dp`` only; null in others."""
+MOST_DELTA: Final = 1e-5
+
+
+def parse_clip(text: str) -> tuple[float, bool]:
+    """Returns the clip, or the first one, and whether it is adaptive. Raises ``ValueError``."""
+    kind, separator, number = text.partition(":")
+    adaptive = kind == ADAPTIVE
+    expected = "expected a number above 0 such as 0.5, or adaptive, or adaptive:FIRST"
+    if adaptive and not separator:
+        return FIRST_CLIP, True
+    try:
+        clip = float(number if adaptive else text)
+    except ValueError:
+        raise ValueError(expected) from None
+    if not 1e-6 <= clip <= 1e6:
+        raise ValueError(f"{expected}, from 1e-6 to 1e6")
+    return clip, adaptive
+
+
+def parse_whole(text: str) -> int | None:
+    """Returns the number, or null for ``auto``. Raises ``ValueError``."""
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 1_000_000):
+        raise ValueError("expected auto, or a number from 1 to 1000000")
+    return int(text)
+
+
+class PrivacyOptions(BaseModel):
+    """The options of runs with differential privacy."""
+
+    # fmt: off
+    dp: Annotated[Mechanism | None, Option(PRIVACY, "Add noise to each version, so that it says little about any one "
+        "edge: central, by the aggregator.", default="no noise")] = None
+    dp_epsilon: Annotated[float | None, Field(gt=0, le=100), Option(PRIVACY, "Budget: ε of the whole run for "
+        "each edge. Without --dp-noise, the noise that --rounds need.", default="none")] = None
+    dp_noise: Annotated[float | None, Field(gt=0, le=1e4), Option(PRIVACY, "Noise multiplier: standard deviation of "
+        "the noise of one version, in units of --dp-clip.", default="that of --dp-epsilon")] = None
+    dp_delta: Annotated[float | None, Field(gt=0, lt=1), Option(PRIVACY, "Probability with which ε may not hold.",
+        default="10^-5, or --clients^-1.1 if that is less")] = None
+    dp_clip: Annotated[Annotated[str, readable_by(parse_clip)] | None, Option(PRIVACY, "Greatest L2 norm of an update; "
+        "longer ones are shortened. A run without --dp shows the norms of its updates with --similarity.",
+        default="none: required with --dp", metavar="NORM")] = None
+    dp_against: Annotated[Literal["wire"], Option(PRIVACY, "Who must not learn about an edge: who sees "
+        "all models and who took part (wire).")] = "wire"
+    dp_apart: Annotated[Annotated[str, readable_by(parse_whole)] | None, Option(PRIVACY, "An edge contributes to at "
+        "most one of N versions in a row.", default="0.8 × --clients ÷ edges of a round", metavar="N|auto")] = None
+    dp_times: Annotated[int | None, Field(ge=1, le=1_000_000), Option(PRIVACY, "Versions that an edge contributes to, "
+        "at most.", default="as many as --dp-apart and the budget allow", metavar="N")] = None
+    dp_bands: Annotated[Annotated[str, readable_by(parse_whole)] | None, Option(PRIVACY, "Versions whose noise is "
+        "correlated, so that part of it cancels; 1: none.", default=f"{MAX_BANDS}, or 1 where it is of no use",
+        metavar="N|auto")] = None
+    dp_insecure_seed: Annotated[int | None, Field(ge=0, lt=2**53), Option(PRIVACY, "Noise from a known seed, for "
+        "tests: such a run is not private.", default="none", metavar="N")] = None
+    # fmt: on
+
+
+def apart_of(settings: Settings) -> int:
+    """Returns the releases in a row to at most one of which an edge contributes."""
+    given = None if settings.dp_apart is None else parse_whole(settings.dp_apart)
+    selected = settings.per_round + settings.over_select
+    return max(1, math.floor(0.8 * settings.clients / selected)) if given is None else given
+
+
+def bands_of(settings: Settings) -> int:
+    """Returns the releases whose noise is correlated: 1 where that would not help, or cannot be."""
+    given = None if settings.dp_bands is None else parse_whole(settings.dp_bands)
+    if given is not None:
+        return given
+    independent = settings.dp != "central" or apart_of(settings) == 1 or _clip(settings)[1]
+    return 1 if independent else min(MAX_BANDS, settings.rounds)
+
+
+def delta_of(settings: Settings) -> float:
+    """Returns δ."""
+    given: float | None = settings.dp_delta
+    return min(MOST_DELTA, settings.clients**-1.1) if given is None else given
+
+
+def _clip(settings: Settings) -> tuple[float, bool]:
+    assert settings.dp_clip is not None, "it is required with --dp"
+    return parse_clip(settings.dp_clip)
+
+
+def plan_of(settings: Settings) -> PrivacyPlan | None:
+    """Returns the plan that follows from the settings; null without ``--dp``. Raises ``ValueError``."""
+    if settings.dp is None:
+        return None
+    clip, adaptive = _clip(settings)
+    return make_plan(
+        mechanism=settings.dp,
+        against=settings.dp_against,
+        clip=clip,
+        adaptive=adaptive,
+        noise=settings.dp_noise,
+        delta=delta_of(settings),
+        epsilon=settings.dp_epsilon,
+        apart=apart_of(settings),
+        times=settings.dp_times,
+        bands=bands_of(settings),
+        releases=settings.rounds,
+        insecure=settings.dp_insecure_seed is not None,
+    )
+
+
+def round_privacy(settings: Settings) -> m.RoundPrivacy | None:
+    """Returns what the edges of a round are told of its clip and noise; null without differential privacy."""
+    plan = settings.privacy
+    if plan is None:
+        return None
+    return m.RoundPrivacy(mechanism=plan.mechanism, clip=plan.clip, noise=plan.noise)
+
+
+def check_private(settings: Settings) -> None:
+    """Raises ``ValueError`` for settings that no private run can keep, and for those that only private runs have."""
+    if settings.dp is None:
+        for name in DP_ONLY:
+            if getattr(settings, name) is not None:
+                raise ValueError(f"{name}: has a meaning with --dp only")
+        return
+    if settings.dp_clip is None:
+        raise ValueError(
+            "dp: needs --dp-clip NORM, the greatest L2 norm of an update; a run without --dp and with --similarity 1 "
+            "shows the norms of its updates in its report, and their median is a good choice"
+        )
+    if settings.dp_epsilon is None and settings.dp_noise is None:
+        raise ValueError("dp: needs --dp-epsilon, the budget of an edge, or --dp-noise, the noise multiplier")
+    _check_together(settings)
+
+
+def check_manifest(settings: Settings, manifest: Manifest) -> None:
+    """Raises ``UserError`` if the model of a private run has buffers: they are averaged, and cannot be clipped."""
+    buffers = [array.name for array in manifest.arrays if array.role == "buffer"]
+    if settings.dp is not None and buffers:
+        raise UserError(
+            f"--dp: the task {settings.task!r} shares {len(buffers)} buffers ({names_text(buffers, 3)}), which cannot "
+            "be clipped: keep them on the edges (--keep-local batchnorm), or use a model without them, such as one "
+            "with GroupNorm"
+        )
+
+
+def _check_together(settings: Settings) -> None:
+    adaptive, bands = _clip(settings)[1], bands_of(settings)
+    refused: dict[str, Any] = {
+        "--mode async": settings.mode == "async"
+        and "an edge's contributions to a version are not bounded yet",
+        "--masked": settings.masked
+        and settings.dp == "central"
+        and "the aggregator cannot clip what it cannot see",
+        f"--encoding {settings.encoding}": settings.encoding != FLOAT32.name
+        and "noise hides more than an encoding saves",
+        f"--similarity {settings.similarity}": settings.similarity
+        and "inner products of updates would be published without noise",
+        f"--personalize {settings.personalize}": settings.personalize
+        and "each edge would say how good its own model is",
+        f"--transform {', '.join(settings.transform)}": settings.transform
+        and "--dp-clip is what scales updates",
+        f"--target {settings.target}": settings.target
+        and settings.holdout
+        and "edges would measure it on their holdouts, without noise; with --holdout 0, those with --role evaluate do",
+        f"--dp-bands {bands}": bands > 1
+        and adaptive
+        and "correlated noise has one scale, and --dp-clip is adaptive",
+    }
+    for option, why in refused.items():
+        if why:
+            raise ValueError(f"dp: does not go with {option}: {why}")
+    if bands > settings.rounds:
+        raise ValueError(f"dp_bands: {bands} must not exceed --rounds ({settings.rounds})")

@@ -1,0 +1,8 @@
+"""PURE: what the versions of a run tell about one edge: differential privacy of Gaussian noise in the exact sum.
+
+====================  ===========================================================
+``plan``              how much noise a run adds, and who may contribute when
+``accounting``        what has been spent, and by whom
+``correlated_noise``  noise whose parts of later versions cancel earlier ones
+====================  ===========================================================
+"""

@@ -1,0 +1,135 @@
+"""How much noise a run adds to its versions, and how often an edge may contribute: fixed before the run begins.
+
+The unit of privacy is an edge, with all of its data. Neighbouring runs differ in what one edge contributes, which is
+replaced by nothing (zero-out: Kairouz et al. 2021, "Practical and Private (Deep) Learning without Sampling or
+Shuffling", arXiv:2103.00039, definition 1.1). A *release* is a version that is made from updates; they are numbered
+as versions, from 1.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from fl_aggregator.privacy.correlated_noise import (
+    Column,
+    best_gamma,
+    coefficients,
+    strategy_column,
+    worst_sensitivity,
+)
+from fl_shared.privacy.gaussian_mechanism import epsilon_of, mu_of
+
+Mechanism = Literal["central", "distributed"]
+Adversary = Literal["wire", "models"]
+MAX_BANDS: Final = 4
+"""Releases whose noise is correlated, at most, by default: more gain nothing (see `correlated_noise`)."""
+
+
+class PrivacyPlan(BaseModel):
+    """What is promised, and how.
+
+    ``against``: ``wire`` sees the models and who took part, ``models`` sees the models only. ``clip``: the greatest L2
+    norm of an update, that of the first release if it is ``adaptive``. ``noise``: the standard deviation of a release's
+    noise before it is correlated, in units of ``clip``. ``epsilon``: the budget, null without one. ``apart``,
+    ``times``: an edge contributes to at most one of ``apart`` releases in a row, and to at most ``times`` in all.
+    ``bands``: the releases whose noise is correlated; 1: none. ``gamma``: how (see `correlated_noise.coefficients`).
+    ``releases``: how many the run makes. ``insecure``: the noise follows from a known seed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    mechanism: Mechanism
+    against: Adversary = "wire"
+    clip: float
+    adaptive: bool = False
+    noise: float
+    delta: float
+    epsilon: float | None = None
+    apart: int
+    times: int
+    bands: int = 1
+    gamma: float = 0.0
+    releases: int
+    insecure: bool = False
+
+    @cached_property
+    def coefficients(self) -> tuple[float, ...]:
+        """By how much the noise of the last ``bands`` releases counts in a release, the newest first."""
+        return coefficients(self.gamma, self.bands)
+
+    @cached_property
+    def column(self) -> Column:
+        """How much an update counts in its own release and in those after it, shape (releases,)."""
+        return strategy_column(self.coefficients, self.releases)
+
+    @property
+    def deviations(self) -> tuple[float, ...]:
+        """The standard deviations of the parts of a release's noise, in units of the clip, the newest first."""
+        return tuple(self.noise * one for one in self.coefficients)
+
+    @property
+    def planned_epsilon(self) -> float:
+        """ε of an edge that contributes as often as it may, at the worst times, once all releases are made."""
+        worst = worst_sensitivity(self.column, self.apart, self.times, self.releases)
+        return epsilon_of(worst / self.noise, self.delta)
+
+
+def make_plan(
+    *,
+    mechanism: Mechanism,
+    against: Adversary,
+    clip: float,
+    adaptive: bool,
+    noise: float | None,
+    delta: float,
+    epsilon: float | None,
+    apart: int,
+    times: int | None,
+    bands: int,
+    releases: int,
+    insecure: bool,
+) -> PrivacyPlan:
+    """Returns the plan with the noise that the budget asks for, or with as many contributions as both allow.
+
+    Raises ``ValueError`` that begins with the name of a setting if not even one release is within the budget.
+    """
+    most = math.ceil(releases / apart)
+    times = most if times is None else min(times, most)
+    gamma = best_gamma(releases, apart, times, bands) if bands > 1 else 0.0
+    column = strategy_column(coefficients(gamma, bands), releases)
+
+    def sensitivity(count: int) -> float:
+        return worst_sensitivity(column, apart, count, releases)
+
+    if noise is None:
+        assert epsilon is not None, "a budget or a noise multiplier"
+        noise = sensitivity(times) / mu_of(epsilon, delta)
+    elif epsilon is not None:
+        most_mu = mu_of(epsilon, delta)
+        if sensitivity(1) > most_mu * noise:
+            one = epsilon_of(sensitivity(1) / noise, delta)
+            raise ValueError(
+                f"dp_noise: {noise:g}: ε of one release is {one:.3g}, more than --dp-epsilon {epsilon:g}: "
+                f"expected --dp-noise of at least {sensitivity(1) / most_mu:.3g}, or a larger --dp-epsilon"
+            )
+        while sensitivity(times) > most_mu * noise:
+            times -= 1
+    return PrivacyPlan(
+        mechanism=mechanism,
+        against=against,
+        clip=clip,
+        adaptive=adaptive,
+        noise=noise,
+        delta=delta,
+        epsilon=epsilon,
+        apart=apart,
+        times=times,
+        bands=bands,
+        gamma=gamma,
+        releases=releases,
+        insecure=insecure,
+    )

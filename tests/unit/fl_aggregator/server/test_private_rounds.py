@@ -1,0 +1,278 @@
+"""A run with differential privacy: its noise, who is charged for it, and an aggregator that is killed anywhere."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fl_aggregator.configuration.settings import Settings
+from fl_aggregator.round import effects as do
+from fl_aggregator.round.phases import Finished
+from fl_aggregator.server.launch import new
+from fl_aggregator.storage.checkpoint import Checkpoints
+from fl_aggregator.storage.noise_keys import FILE_NAME
+from fl_shared.errors import RunFailed, UserError
+from fl_shared.privacy.clipping import clip_to_grid
+from fl_shared.privacy.gaussian_noise import noise
+from fl_shared.protocol import messages as m
+from fl_shared.tensors.encodings.integers import Int64s
+from fl_shared.tensors.manifest import Vector
+from tests.support.masked_federation import PARAMETERS_ONLY, VALUES, MaskedFederation, digests_of
+
+CLIP = 0.5
+PRIVATE: dict[str, Any] = {"dp": "central", "dp_clip": str(CLIP), "dp_noise": 2.0, "dp_apart": "1"}
+
+
+class Watched(MaskedFederation):
+    """One that calls ``before_start`` before each start of the aggregator, and ``before_effect`` before each effect."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        usual = {**PRIVATE, "holdout": 0.0, **settings}
+        super().__init__(directory, masked=False, manifest=PARAMETERS_ONLY, **usual)
+        self.before_start: Callable[[], None] = lambda: None
+        self.before_effect: Callable[[do.Effect], None] = lambda _: None
+
+    def start(self) -> None:
+        self.before_start()
+        super().start()
+        perform = self.runner.interpreter.perform
+
+        def watched(effect: do.Effect, state: Any) -> None:
+            self.before_effect(effect)
+            perform(effect, state)
+
+        self.runner.interpreter.perform = watched  # type: ignore[method-assign]
+
+    def keys(self) -> dict[str, str]:
+        """The keys that are on the disk, by version."""
+        file = self.directory / FILE_NAME
+        found = json.loads(file.read_text())["keys"] if file.exists() else {}
+        return {version: one["key"] for version, one in found.items()}
+
+
+federation = Watched
+
+
+def exact_sum(run: Watched, number: int, names: list[str]) -> Int64s:
+    """The sum of the clipped updates of a round, in units of the fold."""
+    places = run.state.settings.scale_bits
+    total = np.zeros(VALUES, np.int64)
+    for name in names:
+        total += clip_to_grid(run.edges[name].delta(number), CLIP, places)
+    return total
+
+
+def weights(run: Watched, version: int) -> Vector:
+    digest = digests_of(run.state, run)[version]
+    assert digest is not None
+    return Checkpoints(run.directory).read(version, digest).weights
+
+
+@pytest.mark.parametrize("bands", ["1", "2"])
+def test_killed_before_any_kind_of_effect_it_makes_the_same_models(tmp_path: Path, bands: str) -> None:
+    def again(name: str) -> Watched:
+        return federation(tmp_path / name, dp_bands=bands, dp_insecure_seed=3, rounds=3)
+
+    undisturbed = again("undisturbed")
+    expected = digests_of(undisturbed.run(), undisturbed)
+    kinds = {type(effect): place for place, effect in enumerate(undisturbed.effects)}
+    for place in sorted({kinds[kind] - before for kind in kinds for before in (0, 1)} - {-1}):
+        killed = again(f"killed-{place}")
+        killed.kill_at = place
+        state = killed.run()
+        assert killed.kills == 1
+        assert state.model.digest == expected[-1], undisturbed.effects[place]
+        assert state.releases == undisturbed.state.releases
+
+
+def test_one_sum_has_one_noise_also_if_the_average_is_made_twice(tmp_path: Path) -> None:
+    """Killed before it is recorded that a version is on the disk, the run adds the noise whose key it had written."""
+    other = federation(tmp_path / "other", rounds=1)
+    other.run()
+    run = federation(tmp_path / "run", rounds=1)
+    run.kill_at = [place for place, one in enumerate(other.effects) if isinstance(one, do.PublishModel)][
+        1
+    ] - 1
+    assert isinstance(other.effects[run.kill_at], do.Record)
+    written: list[dict[str, str]] = []
+    run.before_start = lambda: written.append(run.keys())
+    settings = run.run().settings
+    assert run.kills == 1
+    plan, places = settings.privacy, settings.scale_bits
+    key = bytes.fromhex(written[-1]["1"])
+    added = noise([(key, plan.noise * plan.clip * 2.0**places)], 0, VALUES)
+    change = (exact_sum(run, 1, sorted(run.edges)) + added) / (len(run.edges) * 2.0**places)
+    np.testing.assert_array_equal(weights(run, 1), (weights(run, 0) + change).astype(np.float32))
+
+
+def test_another_sum_of_the_same_version_has_another_key(tmp_path: Path) -> None:
+    """With the same noise, the difference of the two models would be that of the updates."""
+    other = federation(tmp_path / "other", rounds=1)
+    other.run()
+    run = federation(tmp_path / "run", rounds=1)
+    run.kill_at = [place for place, one in enumerate(other.effects) if isinstance(one, do.PublishModel)][
+        1
+    ] - 1
+    used: list[str] = []
+
+    def lose_updates() -> None:
+        if keys := run.keys():
+            used.append(keys["1"])
+            shutil.rmtree(run.directory / "spool" / "1")
+
+    def watch(effect: do.Effect) -> None:
+        if isinstance(effect, do.PublishModel) and effect.model.version == 1:
+            used.append(run.keys()["1"])
+
+    run.before_start, run.before_effect = lose_updates, watch
+    run.run()
+    assert len(used) == len(set(used)) == 2
+
+
+def test_no_two_versions_and_no_two_runs_share_a_key(tmp_path: Path) -> None:
+    used: list[str] = []
+    for name in ("a", "b"):
+        run = federation(tmp_path / name, dp_bands="3", rounds=3)
+
+        def watch(effect: do.Effect, run: Watched = run) -> None:
+            if isinstance(effect, do.PublishModel) and effect.model.version:
+                used.append(run.keys()[str(effect.model.version)])
+
+        run.before_effect = watch
+        run.run()
+        assert sorted(run.keys()) == ["2", "3"], "those with which the next noise would be correlated"
+    assert len(used) == len(set(used)) == 6
+
+
+def test_nothing_but_its_file_has_a_key(tmp_path: Path) -> None:
+    run = federation(tmp_path / "run", dp_bands="2", rounds=2)
+    run.run()
+    directory = tmp_path / "run"
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert (directory / FILE_NAME).stat().st_mode & 0o777 == 0o600
+    keys = [one["key"] for one in json.loads((directory / FILE_NAME).read_text())["keys"].values()]
+    assert keys
+    others = [file for file in directory.rglob("*") if file.is_file() and file.name != FILE_NAME]
+    assert others
+    for key in keys:
+        assert not any(key.encode() in file.read_bytes() for file in others)
+        assert not any(bytes.fromhex(key) in file.read_bytes() for file in others)
+        assert not any(key in str(message) for _, message in run.published)
+
+
+def test_the_messages_have_no_number_of_one_edge(tmp_path: Path) -> None:
+    run = federation(tmp_path / "run", rounds=2, holdout=0.2)
+
+    def publish_status(effect: do.Effect) -> None:
+        if isinstance(effect, do.PublishResult):
+            publisher = run.runner.interpreter.status_publisher
+            publisher.publish_status(run.state, run.now, None, run.rejections, force=True)
+
+    run.before_effect = publish_status
+    run.run()
+    states = [message for _, message in run.published if isinstance(message, m.Edges)]
+    assert states
+    assert {edge.examples for one in states for edge in one.edges.values()} == {None}
+    results = [message for _, message in run.published if isinstance(message, m.Result)]
+    assert not any(one.worst_edges or one.metrics or one.examples for one in results)
+    admitted = [message for _, message in run.published if isinstance(message, m.Admitted)]
+    assert all(one.private for one in admitted)
+    asked = [message for _, message in run.published if isinstance(message, m.ModelAnnouncement)]
+    assert asked
+    assert not any(one.evaluate for one in asked), "edges would evaluate on their holdouts"
+
+
+def test_what_is_said_of_it_is_the_same_everywhere_and_never_falls(tmp_path: Path) -> None:
+    run = federation(tmp_path / "run", rounds=3, dp_epsilon=50.0)
+    state = run.run()
+    results = {one.round: one.privacy for _, one in run.published if isinstance(one, m.Result)}
+    results.pop(0)
+    said = [one.epsilon for _, one in sorted(results.items()) if one is not None]
+    assert said == sorted(said)
+    assert len(said) == 3
+    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert [one["privacy"]["epsilon"] for one in history] == said
+    written = [e.summary.privacy for e in run.effects if isinstance(e, do.WriteHistory)]
+    assert [one.epsilon for one in written if one is not None] == said
+    selected = [one for _, one in run.published if isinstance(one, m.Selected)]
+    assert {one.privacy is None for one in selected if one.base is None} == {True}
+    assert {one.privacy for one in selected if one.base is not None} == {
+        m.RoundPrivacy(mechanism="central", clip=CLIP, noise=2.0)
+    }
+    assert state.releases.made == 3
+
+
+def test_a_run_ends_well_when_the_budget_is_spent(tmp_path: Path) -> None:
+    run = federation(tmp_path / "run", rounds=10, dp_noise=2.0, dp_epsilon=3.0)
+    state = run.run()
+    assert isinstance(state.phase, Finished)
+    assert state.phase.reason == "privacy-budget"
+    assert 1 <= state.version < 10
+    last = json.loads((tmp_path / "run" / "history.jsonl").read_text().splitlines()[-1])["privacy"]
+    assert last["epsilon"] <= 3.0
+    assert all(len(versions) == state.settings.privacy.times for versions in state.releases.taken.values())
+
+
+def test_an_edge_rests_between_its_contributions(tmp_path: Path) -> None:
+    run = federation(tmp_path / "run", clients=6, per_round=2, quorum=2, rounds=6, dp_apart="3")
+    state = run.run()
+    assert state.version == 6
+    for versions in state.releases.taken.values():
+        assert all(later - earlier >= 3 for earlier, later in itertools.pairwise(versions))
+
+
+def test_a_private_run_does_not_go_back_to_an_earlier_version(tmp_path: Path) -> None:
+    """Else its noise would be added to two sums, and its edges would be charged for one."""
+    other, run = (federation(tmp_path / name, rounds=3) for name in ("other", "run"))
+    other.run()
+    run.kill_at = max(place for place, one in enumerate(other.effects) if isinstance(one, do.PublishModel))
+
+    def damage() -> None:
+        if (file := Checkpoints(run.directory).version_path(3)).exists():
+            content = bytearray(file.read_bytes())
+            content[-1] ^= 1
+            file.write_bytes(content)
+
+    run.before_start = damage
+    with pytest.raises(RunFailed, match="does not go back to an earlier version"):
+        run.run()
+
+
+def test_a_model_with_buffers_is_refused(tmp_path: Path) -> None:
+    run = MaskedFederation(tmp_path / "run", masked=False, **PRIVATE)
+    with pytest.raises(UserError, match=r"--dp: the task 'digits' shares 1 buffers \(mean\)"):
+        run.run()
+    run.end()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dp_clip": None}, "needs --dp-clip"),
+        ({"dp_noise": None}, "needs --dp-epsilon"),
+        (
+            {"dp_noise": 0.5, "dp_epsilon": 0.1},
+            r"--dp-noise: 0.5: ε of one release is .*expected --dp-noise of at ",
+        ),
+        ({"strategy": "median"}, "--dp: does not go with --strategy median"),
+        ({"strategy": "scaffold"}, "--dp: does not go with --strategy scaffold"),
+        ({"strategy": "fedexp"}, "--dp: does not go with --strategy fedexp"),
+        ({"strategy": "fednova", "momentum": 0.9}, "--dp: does not go with --strategy fednova"),
+        ({"transform": ("clip:norm=1",)}, "--transform"),
+        ({"encoding": "q8"}, "--encoding q8"),
+        ({"similarity": 1}, "--similarity 1"),
+        ({"mode": "async"}, "--mode async"),
+        ({"target": "accuracy=0.9"}, "--target accuracy=0.9"),
+        ({"dp": None}, "has a meaning with --dp only"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises((UserError, ValueError), match=message):
+        new(Settings.model_validate({**PRIVATE, "clients": 5, **changes}), tmp_path / "run").close()
