@@ -9,11 +9,10 @@ arXiv:1905.02383), from which ε follows in closed form.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fl_aggregator.privacy.correlated_noise import sensitivity_of
+from fl_aggregator.privacy.correlated_noise import sensitivities
 from fl_aggregator.privacy.plan import PrivacyPlan
 from fl_shared.privacy.gaussian_mechanism import advantage_of, epsilon_of
 
@@ -30,26 +29,16 @@ class Spent:
 
 
 def spent(plan: PrivacyPlan, taken: Mapping[str, Sequence[int]], releases: int) -> Spent:
-    """Returns what has been spent after ``releases``. ``taken``: by client, the releases that it is in, ascending."""
-    client, sensitivity = _most(plan, taken.items(), releases)
+    """Returns what has been spent after ``releases``. ``taken``: by client, the releases that it is in, ascending.
+
+    Of several clients that have spent the same, it names the first.
+    """
+    if not taken:
+        return Spent(None, 0.0, 0.0, 0.0, 0.0)
+    names = sorted(taken)
+    patterns = [[number - 1 for number in taken[name]] for name in names]
+    found = sensitivities(plan.coefficients, patterns, releases)
+    most = int(found.argmax())
+    sensitivity = float(found[most])
     mu = sensitivity / plan.noise
-    return Spent(client, sensitivity, mu, epsilon_of(mu, plan.delta), advantage_of(mu))
-
-
-def _most(
-    plan: PrivacyPlan, patterns: Iterable[tuple[str, Sequence[int]]], releases: int
-) -> tuple[str | None, float]:
-    """Returns who is charged most, the first by name, and its sensitivity."""
-    client, most = None, 0.0
-    known: dict[tuple[int, ...], float] = {}
-    for name, taken in sorted(patterns):
-        pattern = tuple([number - 1 for number in taken])
-        if plan.bands == 1:
-            found = math.sqrt(len(pattern))
-        else:
-            found = known.get(pattern, -1.0)
-            if found < 0:
-                found = known[pattern] = sensitivity_of(plan.column, pattern, releases)
-        if found > most:
-            client, most = name, found
-    return client, most
+    return Spent(names[most], sensitivity, mu, epsilon_of(mu, plan.delta), advantage_of(mu))

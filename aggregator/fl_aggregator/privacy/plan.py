@@ -12,10 +12,11 @@ import math
 from functools import cached_property
 from typing import Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from fl_aggregator.privacy.correlated_noise import (
-    Column,
     best_gamma,
     coefficients,
     strategy_column,
@@ -62,7 +63,7 @@ class PrivacyPlan(BaseModel):
         return coefficients(self.gamma, self.bands)
 
     @cached_property
-    def column(self) -> Column:
+    def column(self) -> NDArray[np.float64]:
         """How much an update counts in its own release and in those after it, shape (releases,)."""
         return strategy_column(self.coefficients, self.releases)
 
