@@ -28,6 +28,8 @@ DP_ONLY: Final = (
 )  # fmt: skip
 """The settings that have a meaning with ``--dp`` only; null in others."""
 MOST_DELTA: Final = 1e-5
+MOST_CORRELATED: Final = 10_000
+"""The most versions of a run whose noise is correlated: its coefficients are looked for at the start."""
 
 
 def parse_clip(text: str) -> tuple[float, bool]:
@@ -96,7 +98,7 @@ def bands_of(settings: Settings) -> int:
     given = None if settings.dp_bands is None else parse_whole(settings.dp_bands)
     if given is not None:
         return given
-    independent = settings.dp != "central" or apart_of(settings) == 1 or _clip(settings)[1]
+    independent = settings.dp != "central" or settings.rounds > MOST_CORRELATED or _clip(settings)[1]
     return 1 if independent else min(MAX_BANDS, settings.rounds)
 
 
@@ -196,3 +198,8 @@ def _check_together(settings: Settings) -> None:
             raise ValueError(f"dp: does not go with {option}: {why}")
     if bands > settings.rounds:
         raise ValueError(f"dp_bands: {bands} must not exceed --rounds ({settings.rounds})")
+    if bands > 1 and settings.rounds > MOST_CORRELATED:
+        raise ValueError(
+            f"dp_bands: {bands} versions are correlated in runs of at most {MOST_CORRELATED} versions, "
+            f"but --rounds is {settings.rounds}"
+        )

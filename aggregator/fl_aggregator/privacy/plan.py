@@ -100,7 +100,8 @@ def make_plan(
     """
     most = math.ceil(releases / apart)
     times = most if times is None else min(times, most)
-    gamma = best_gamma(releases, apart, times, bands) if bands > 1 else 0.0
+    gamma = best_gamma(releases, apart, times, bands)
+    bands = bands if gamma else 1
     column = strategy_column(coefficients(gamma, bands), releases)
 
     def sensitivity(count: int) -> float:
