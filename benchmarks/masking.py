@@ -2,8 +2,8 @@
 
     python benchmarks/masking.py --edges 20 --params 10000000 --bits 64 --lost 0.3
 
-``lost``: which part of the edges sends no update. Of an edge: ``quantize`` makes integers of its values, ``mask`` masks
-them and shares the seeds, ``open`` checks the signatures and opens its shares. Of the aggregator: ``add`` adds up one
+``lost``: which part of the edges sends no update. Of an edge: ``mask`` makes integers of its values, masks and hashes
+them, and shares the seeds, ``open`` checks the signatures and opens its shares. Of the aggregator: ``add`` adds up one
 update, ``seeds`` joins the shares, ``unmask`` subtracts the ``streams`` of all masks. Seconds are of the processor.
 ``bytes_ratio``: a masked update to a plain one, in bytes. Prints one JSON line.
 """
@@ -16,13 +16,13 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from fl_aggregator.aggregation.masked_sum import MaskedSum
 from fl_shared.masking.answers import OpenedShares, open_shares, sign_closing
-from fl_shared.masking.masked_update import MaskedSections, mask_update
+from fl_shared.masking.masked_update import Integers, MaskedSections, mask_update
 from fl_shared.masking.plan import Member, Plan, threshold_of
 from fl_shared.masking.run_keys import RunKeys
 from fl_shared.masking.shares import SharesSection
@@ -31,7 +31,8 @@ from fl_shared.masking.tallies import TALLIES
 from fl_shared.masking.unmasking import Opened, find_masks, opened_size
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.masked import MASKED, WIDTHS
-from fl_shared.tensors.fixed_point import quantized
+from fl_shared.tensors.fixed_point import Quantizer
+from fl_shared.tensors.manifest import magnitude
 
 T = TypeVar("T")
 SMALL = 8
@@ -66,7 +67,7 @@ def plan_with(keys: dict[str, RunKeys], values: int, bits: int) -> Plan:
     )  # fmt: skip
 
 
-def masked(plan: Plan, name: str, keys: dict[str, RunKeys], integers: Any) -> MaskedSections:
+def masked(plan: Plan, name: str, keys: dict[str, RunKeys], integers: Integers) -> MaskedSections:
     """The masked update of an edge."""
     return mask_update(plan, name, keys[name], integers, np.zeros(TALLIES, np.int64), os.urandom)
 
@@ -86,13 +87,12 @@ def main() -> None:
     here = plan.clients[int(arguments.lost * count) :]
 
     delta = np.random.default_rng(1).normal(0, 0.01, values).astype(np.float32)
-    integers = np.zeros(values, np.int64)
-    of_quantize, _ = measured(lambda: quantized(delta, 100 * 2.0**20, integers))
-    of_mask, update = measured(lambda: masked(plan, here[0], keys, integers))
+    quantizer = Quantizer(delta, 100 * 2.0**20, magnitude(delta))
+    of_mask, update = measured(lambda: masked(plan, here[0], keys, quantizer))
     total = MaskedSum(values, bits)
     of_add, _ = measured(lambda: total.add(update.delta, update.tallies))
 
-    updates = {name: masked(small, name, keys, np.zeros(SMALL, np.int64)) for name in here}
+    updates = {name: masked(small, name, keys, quantizer) for name in here}
     sections = {name: SharesSection.of(small, one.shares) for name, one in updates.items()}
     closing = Closing(1, small.digest.hex(), {name: one.body for name, one in updates.items()})
     signatures = {name: sign_closing(small, name, keys[name], closing) for name in here[: small.threshold]}
@@ -109,7 +109,7 @@ def main() -> None:
     size = len(update.delta) + len(update.tallies) + len(update.shares)
     line = {
         "benchmark": "masking", "edges": count, "params": values, "bits": bits, "lost": arguments.lost,
-        "threshold": plan.threshold, "quantize": of_quantize, "mask": of_mask, "open": of_open, "add": of_add,
+        "threshold": plan.threshold, "mask": of_mask, "open": of_open, "add": of_add,
         "seeds": of_seeds, "unmask": of_unmask, "streams": len(found.masks), "bytes": size,
         "bytes_shares": len(update.shares), "bytes_ratio": round(size / FLOAT32.size(values), 4),
         "bytes_opened": opened_size(plan, here),

@@ -24,7 +24,7 @@ from tests.support.broker import Mosquitto
 from tests.support.builders import partition
 from tests.support.edge_under_test import CHUNK, TASK
 from tests.support.masked_edges import text_of
-from tests.support.masked_rounds import keys_of
+from tests.support.masked_rounds import keys_of, of_array
 from tests.support.simulated_aggregator import FOLD, RUN, TRAINING, SimulatedAggregator, first_model
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
@@ -59,7 +59,7 @@ def select(
 
 
 def updates(plan: Plan) -> dict[str, MaskedSections]:
-    zeros = np.zeros(plan.values, np.int64), np.zeros(8, np.int64)
+    zeros = of_array(np.zeros(plan.values, np.int64)), np.zeros(8, np.int64)
     return {name: mask_update(plan, name, keys_of(name), *zeros, secrets.token_bytes) for name in OTHERS}
 
 

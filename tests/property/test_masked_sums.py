@@ -9,9 +9,11 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_shared.masking.shares import mask_seed, pair_secret
+from fl_shared.masking.shares import mask_seed, pair_secret, shares_manifest
 from fl_shared.masking.streams import DELTA_STREAM, TALLIES_STREAM, add_masks
+from fl_shared.masking.tallies import TALLIES_MANIFEST
 from fl_shared.masking.unmasking import Opened, UnmaskFailed, find_masks
+from fl_shared.tensors.digest import content_digest
 from fl_shared.tensors.encodings.masked import MASKED, WIDTHS
 from tests.support.masked_rounds import MaskedRound, fixed_random, keys_of, plan_with
 
@@ -94,5 +96,11 @@ def test_a_masked_update_is_what_the_protocol_says(bits: int, own: int, seed: in
     packed = b"".join((one % 2**bits).to_bytes(bits // 8, "little") for one in expected)
     assert bytes(made.delta) == packed
     body = b"fl-mqtt masked 1\0" + plan.digest + made.shares[: 16 + 5 * 32]
-    body += hashlib.sha256(packed).digest() + hashlib.sha256(made.tallies).digest()
+    sections: list[tuple[str, str, str, bytes | memoryview]] = [
+        ("delta", f"masked{bits}", plan.manifest, packed),
+        ("shares", "raw", shares_manifest(len(made.shares)).digest, made.shares),
+        ("tallies", "masked64", TALLIES_MANIFEST.digest, made.tallies),
+    ]
+    body += bytes.fromhex(content_digest(sections[:1])) + bytes.fromhex(content_digest(sections[2:]))
     assert made.body == hashlib.sha256(body).hexdigest()
+    assert made.digest == content_digest(sections)

@@ -22,6 +22,7 @@ from fl_shared.masking.run_keys import RunKeys
 from fl_shared.masking.tallies import TALLIES
 from fl_shared.protocol import messages as m
 from tests.support.masked_edges import RUN, MaskedEdges
+from tests.support.masked_rounds import of_array
 from tests.support.session_script import CLIENT, EDGE, SessionScript
 
 OTHERS = ("8", "9")
@@ -71,7 +72,7 @@ class Member(RuleBasedStateMachine):
         """The body and the shares of a member's update; that of the edge itself is nobody's, once it is wiped."""
         if (number, client) not in self.made:
             plan = self.edges.plan(self.edges.selected(number))
-            integers, tallies = np.zeros(plan.values, np.int64), np.zeros(TALLIES, np.int64)
+            integers, tallies = of_array(np.zeros(plan.values, np.int64)), np.zeros(TALLIES, np.int64)
             made = mask_update(plan, client, self.keys(client), integers, tallies, secrets.token_bytes)
             self.made[number, client] = made.body, made.shares
         return self.made[number, client]

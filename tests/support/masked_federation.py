@@ -39,7 +39,7 @@ from fl_shared.tensors.digest import content_digest
 from fl_shared.tensors.encodings.masked import MASKED, RAW
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests.support.builders import ACCURACY
-from tests.support.masked_rounds import fixed_random, keys_of
+from tests.support.masked_rounds import fixed_random, keys_of, of_array
 
 VALUES: Final = 40
 MANIFEST: Final = Manifest(
@@ -167,7 +167,12 @@ class MaskedEdge:
             [count, holdout, *(2.0**20 * one for one in (count * train, *(holdout * x for x in of_holdout)))]
         ).astype(np.int64)
         made = mask_update(
-            self.plan, self.name, self.keys, integers, tallies, fixed_random(f"{self.name} {number}")
+            self.plan,
+            self.name,
+            self.keys,
+            of_array(integers),
+            tallies,
+            fixed_random(f"{self.name} {number}"),
         )
         contents = {
             "delta": (MASKED[self.plan.bits].name, self.manifest.digest, bytes(made.delta)),

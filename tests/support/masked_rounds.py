@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from fl_shared.masking.answers import open_shares, sign_closing
-from fl_shared.masking.masked_update import MaskedSections, mask_update
+from fl_shared.masking.masked_update import Integers, MaskedSections, mask_update
 from fl_shared.masking.plan import Member, Plan, threshold_of
 from fl_shared.masking.run_keys import RunKeys
 from fl_shared.masking.shares import SharesSection
@@ -18,6 +18,8 @@ from fl_shared.masking.tallies import TALLIES
 from fl_shared.masking.unmasking import Opened
 from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.encodings.masked import MASKED, Words
+from fl_shared.tensors.fixed_point import Quantizer
+from fl_shared.tensors.manifest import Vector, magnitude
 
 
 def fixed(label: str) -> bytes:
@@ -40,6 +42,20 @@ def fixed_random(label: str) -> Callable[[int], bytes]:
 
 def keys_of(client: str) -> RunKeys:
     return RunKeys.from_private(fixed(f"mask {client}"), fixed(f"sign {client}"))
+
+
+def of_array(integers: Int64s) -> Integers:
+    """The integers of an update that are there already."""
+
+    def write(start: int, out: Int64s) -> None:
+        out[:] = integers[start : start + len(out)]
+
+    return write
+
+
+def quantized(delta: Vector, factor: float, out: Int64s) -> None:
+    """Writes the integers of all of ``delta``, of the same shape."""
+    Quantizer(delta, factor, magnitude(delta))(0, out)
 
 
 def member_of(client: str, keys: str | None = None) -> Member:
@@ -99,7 +115,7 @@ class MaskedRound:
 
     def upload(self, client: str, integers: Int64s, tallies: Int64s | None = None) -> MaskedSections:
         tallies = np.zeros(TALLIES, np.int64) if tallies is None else tallies
-        made = mask_update(self.plan, client, keys_of(client), integers.copy(), tallies, self.random)
+        made = mask_update(self.plan, client, keys_of(client), of_array(integers), tallies, self.random)
         self.uploads[client] = made
         return made
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -80,7 +79,7 @@ class ExpectedMaskedUpdate:
         who contradicts more of them than may lie is wrong.
         """
         manifest = self.check_description(update.sections)
-        check_digest(update)
+        digests = check_digest(update)
         data = {section.name: section.data for section in update.sections}
         shares = SharesSection.of(self.plan, bytes(data[SHARES]))
         against = disagreements(self.plan, client, shares, others)
@@ -89,8 +88,7 @@ class ExpectedMaskedUpdate:
                 "bad-commitments",
                 f"shares: other seeds than {len(against)} others have committed to ({', '.join(against[:5])})",
             )
-        hashes = {name: hashlib.sha256(data[name]).digest() for name in (DELTA, TALLIES)}
-        body = body_of(self.plan.digest, shares.salt, shares.commitments, hashes)
+        body = body_of(self.plan.digest, shares.salt, shares.commitments, digests.first, data[TALLIES])
         return CheckedUpdate(
             manifest, {}, masked=CheckedMasked(data[DELTA], data[TALLIES], shares, body.hex())
         )

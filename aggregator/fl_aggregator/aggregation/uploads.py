@@ -16,7 +16,7 @@ from fl_shared.mqtt.diagnosis import MESSAGES_MISSING
 from fl_shared.protocol import messages as m
 from fl_shared.system.flood_control import is_worth_logging
 from fl_shared.system.text import names_text, natural_order
-from fl_shared.tensors.digest import ContentHash
+from fl_shared.tensors.digest import ContentDigests, ContentHash
 from fl_shared.transfer.upload_scheduler import (
     GRANT_TIMEOUT,
     ChunkGrant,
@@ -70,8 +70,8 @@ class _IncrementalDigest:
             self._hash.update(data[start : start + self._chunk_size])
             self._next_chunk += 1
 
-    def digest(self) -> str:
-        return self._hash.hexdigest()
+    def digests(self) -> ContentDigests:
+        return self._hash.digests()
 
 
 @dataclass(slots=True)
@@ -94,13 +94,13 @@ class ReceivedUpdate:
     offer: UploadOffer
     description: UpdateDescription
     partial: PartialUpdate
-    digest: str
-    """The digest of the content, computed as it arrived."""
+    digests: ContentDigests
+    """Of the content, computed as it arrived."""
     again: bool
 
     def content(self) -> UpdateContent:
         """Returns a view of the content, valid until `Uploads.release` or `Uploads.restart`."""
-        return replace(self.description.content(self.partial.data), known_digest=self.digest)
+        return replace(self.description.content(self.partial.data), known=self.digests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,9 +259,9 @@ class Uploads:
         self._ended[client] = upload.metadata.digest
         assert upload.partial is not None, "complete"
         assert upload.incremental_digest is not None, "made with it"
-        digest = upload.incremental_digest.digest()
+        digests = upload.incremental_digest.digests()
         return ReceivedUpdate(
-            upload.metadata, upload.offer, upload.description, upload.partial, digest, again=upload.again
+            upload.metadata, upload.offer, upload.description, upload.partial, digests, again=upload.again
         )
 
     def release(self, update: ReceivedUpdate, now: float, *, drop: bool) -> None:

@@ -13,7 +13,7 @@ from fl_aggregator.aggregation.regional_sum import RegionalSum, SumCaps, SumTooL
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.masking.shares import SharesSection
 from fl_shared.protocol.messages import RejectionReason
-from fl_shared.tensors.digest import content_digest
+from fl_shared.tensors.digest import ContentDigests, hashed
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.integers import SUM
 from fl_shared.tensors.encodings.interface import BLOCK, MalformedError, NotFiniteError, TooLargeError
@@ -194,15 +194,16 @@ class ExpectedUpdate:
                 raise InvalidUpdate("too-large", detail)
 
 
-def check_digest(update: UpdateContent) -> None:
-    """Raises `InvalidUpdate` unless the content of an update has the digest that it states."""
-    digest = update.known_digest or content_digest(
+def check_digest(update: UpdateContent) -> ContentDigests:
+    """Returns the digests of an update's content. Raises `InvalidUpdate` unless it has the one that it states."""
+    digests = update.known or hashed(
         (section.name, section.encoding, section.manifest, section.data) for section in update.sections
     )
-    if digest != update.digest:
+    if digests.content != update.digest:
         raise InvalidUpdate(
-            "wrong-digest", f"digest: {update.digest[:12]}, but the content has {digest[:12]}"
+            "wrong-digest", f"digest: {update.digest[:12]}, but the content has {digests.content[:12]}"
         )
+    return digests
 
 
 def _largest(values: Values, start: int, stop: int) -> tuple[int, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fl_shared.protocol.messages import Update
+from fl_shared.tensors.digest import ContentDigests
 from fl_shared.tensors.manifest import ArraySpec
 
 
@@ -30,8 +31,8 @@ class UpdateContent:
 
     digest: str
     sections: tuple[SectionContent, ...]
-    known_digest: str | None = None
-    """The digest of the sections' data, if it has been computed already."""
+    known: ContentDigests | None = None
+    """The digests of the sections' data, if they have been computed already."""
 
     @classmethod
     def of(cls, update: Update) -> UpdateContent:

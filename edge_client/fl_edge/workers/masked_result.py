@@ -9,13 +9,11 @@ import secrets
 import time
 from collections.abc import Callable
 
-import numpy as np
-
 from fl_edge.errors import CancelledError, UnmaskableError
 from fl_edge.session.masking import Trust, checked_plan
 from fl_edge.training.executor import TrainedUpdate
 from fl_edge.training.tallies import tallies_of
-from fl_edge.workers.jobs import Masked, Masking, TrainOutcome, Vectors, sections_of
+from fl_edge.workers.jobs import Masked, Masking, TrainOutcome, Vectors
 from fl_shared.masking.masked_update import mask_update
 from fl_shared.masking.plan import Plan
 from fl_shared.masking.run_keys import RunKeys
@@ -23,9 +21,8 @@ from fl_shared.protocol.messages import FoldSettings, Partition, UpdateMetrics
 from fl_shared.system.shared_memory import MemoryPool
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.masked import MASKED
-from fl_shared.tensors.fixed_point import quantized
+from fl_shared.tensors.fixed_point import Quantizer
 from fl_shared.tensors.manifest import Manifest, magnitude
-from fl_shared.tensors.sections import model_digest
 
 
 class MaskedRound:
@@ -56,10 +53,9 @@ class MaskedRound:
 
         Raises `UnmaskableError` for what cannot be masked, and ``CancelledError``.
         """
-        self._check(update)
-        integers = np.empty(self._plan.values, np.int64)  # in no memory that other processes share
-        factor = update.examples * 2.0**self._fold.scale_bits
-        quantized(update.delta, factor, integers)
+        largest = self._check(update)
+        encoding = MASKED[self._plan.bits]
+        delta = pool.lend(encoding.sizes(self._plan.values)[0])
 
         def check() -> None:
             if cancelled():
@@ -69,24 +65,24 @@ class MaskedRound:
             self._plan,
             self._client,
             self._keys,
-            integers,
+            Quantizer(update.delta, update.examples * 2.0**self._fold.scale_bits, largest),
             tallies_of(update, primary).integers(),
             secrets.token_bytes,
+            delta.view,
             check,
         )
-        delta = pool.lend(len(made.delta))
-        delta.view[:] = made.delta
-        masked = Masked(self._plan.digest.hex(), made.body, bytes(made.tallies), bytes(made.shares))
-        encoding = MASKED[self._plan.bits].name
-        sections = (*sections_of(self._manifest, encoding, delta, None), *masked.sections())
+        masked = Masked(self._plan.digest.hex(), made.body, bytes(made.tallies), made.shares)
         own = {name: FLOAT32.encode(one, 0) for name, one in update.own.items()}
         return TrainOutcome(
-            self._manifest, delta, model_digest(sections), min(1, update.examples), 0, 0.0, UpdateMetrics(),
-            encoding, own=Vectors.of(own) if own else None, masked=masked,
+            self._manifest, delta, made.digest, min(1, update.examples), 0, 0.0, UpdateMetrics(), encoding.name,
+            own=Vectors.of(own) if own else None, masked=masked,
         )  # fmt: skip
 
-    def _check(self, update: TrainedUpdate) -> None:
-        """Raises `UnmaskableError` for what the sum of a masked round has no room for: nobody else can see it."""
+    def _check(self, update: TrainedUpdate) -> float:
+        """Returns the largest magnitude of a value.
+
+        Raises `UnmaskableError` for what the sum of a masked round has no room for: nobody else can see it.
+        """
         if update.sections:
             names = ", ".join(update.sections)
             raise UnmaskableError(f"a masked update has no sections but its delta, and this one has {names}")
@@ -94,11 +90,13 @@ class MaskedRound:
             raise UnmaskableError(
                 f"this edge has more than {self._fold.max_examples} examples, which cannot be masked (--max-examples)"
             )
-        most, start = self._fold.max_delta, 0
+        most, largest, start = self._fold.max_delta, 0.0, 0
         for array in self._manifest.arrays:
-            if magnitude(update.delta[start : start + array.values]) > most:
+            largest = max(largest, magnitude(update.delta[start : start + array.values]))
+            if largest > most:
                 raise UnmaskableError(
                     f"array {array.name!r}: a value has changed by more than {most:g}: it cannot be masked "
                     "(--max-delta)"
                 )
             start += array.values
+        return largest

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -21,9 +20,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fl_shared.masking.plan import Member, Plan
+from fl_shared.masking.tallies import TALLIES_MANIFEST, TALLY_BITS
 from fl_shared.protocol.kinds.masked import SEED
+from fl_shared.tensors.digest import content_digest
+from fl_shared.tensors.encodings.interface import Buffer
+from fl_shared.tensors.encodings.masked import MASKED
 from fl_shared.tensors.manifest import ArraySpec, Manifest
-from fl_shared.tensors.sections import DELTA, SHARES, TALLIES
+from fl_shared.tensors.sections import SHARES, TALLIES
 
 SALT: Final = 16
 _TAG: Final = 16
@@ -84,9 +87,15 @@ def _names(client: str, other: str) -> bytes:
     return f"{first}\0{second}\0".encode()
 
 
-def body_of(plan_digest: bytes, salt: bytes, commitments: bytes, sections: Mapping[str, bytes]) -> bytes:
-    """The digest of a masked update, 32 bytes. ``sections``: SHA-256 of ``delta`` and ``tallies``, by name."""
-    content = (_BODY, plan_digest, salt, commitments, sections[DELTA], sections[TALLIES])
+def body_of(plan_digest: bytes, salt: bytes, commitments: bytes, delta: str, tallies: Buffer) -> bytes:
+    """The digest of a masked update, 32 bytes. ``delta``: the digest of this section alone (protocol, 3.4), hex.
+
+    So one pass over the data of an update gives its digest and its body.
+    """
+    counted = content_digest(
+        [(TALLIES, MASKED[TALLY_BITS].name, TALLIES_MANIFEST.digest, memoryview(tallies))]
+    )
+    content = (_BODY, plan_digest, salt, commitments, bytes.fromhex(delta), bytes.fromhex(counted))
     return hashlib.sha256(b"".join(content)).digest()
 
 

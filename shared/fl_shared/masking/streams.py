@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -22,25 +22,36 @@ _ZEROS: Final = bytes(_BLOCK)
 _CIPHER_BLOCK: Final = 16
 
 
+class MaskStreams:
+    """The streams of some masks, which are added to one block of words after the other, modulo 2^32 or 2^64.
+
+    ``stream``: which stream of each seed, the index of a section. ``dtype``: of the words.
+    """
+
+    def __init__(self, masks: Sequence[Mask], stream: int, dtype: np.dtype[Any]) -> None:
+        counter = modes.CTR(stream.to_bytes(8, "big") + bytes(8))
+        self._ciphers = [(Cipher(algorithms.AES128(seed), counter).encryptor(), sign) for seed, sign in masks]
+        self._out = bytearray(_BLOCK + _CIPHER_BLOCK - 1)  # as `update_into` wants it
+        self._mask = np.frombuffer(memoryview(self._out)[:_BLOCK], dtype)
+        self.block = len(self._mask)
+        """The words of each block but the last, which may be shorter."""
+
+    def add_to(self, block: Words) -> None:
+        """Adds the next words of each stream to ``block``, in place."""
+        mask = self._mask[: len(block)]
+        for cipher, sign in self._ciphers:
+            cipher.update_into(_ZEROS, self._out)
+            if sign > 0:
+                block += mask
+            else:
+                block -= mask
+
+
 def add_masks(
     words: Words, masks: Sequence[Mask], stream: int, check: Callable[[], None] = lambda: None
 ) -> None:
-    """Adds the masks to ``words``, in place, modulo 2^32 or 2^64.
-
-    ``stream``: which stream of each seed, the index of a section. ``check`` is called for each block of 128 KiB, and
-    may raise, in order to end it.
-    """
-    counter = modes.CTR(stream.to_bytes(8, "big") + bytes(8))
-    ciphers = [(Cipher(algorithms.AES128(seed), counter).encryptor(), sign) for seed, sign in masks]
-    out = bytearray(_BLOCK + _CIPHER_BLOCK - 1)  # as `update_into` wants it
-    mask = np.frombuffer(memoryview(out)[:_BLOCK], words.dtype)
-    step = len(mask)
-    for start in range(0, len(words), step):
+    """Adds the masks to ``words``, in place. ``check`` is called for each block, and may raise, in order to end it."""
+    streams = MaskStreams(masks, stream, words.dtype)
+    for start in range(0, len(words), streams.block):
         check()
-        block = words[start : start + step]
-        for cipher, sign in ciphers:
-            cipher.update_into(_ZEROS, out)
-            if sign > 0:
-                block += mask[: len(block)]
-            else:
-                block -= mask[: len(block)]
+        streams.add_to(words[start : start + streams.block])

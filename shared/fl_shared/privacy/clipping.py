@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from fl_shared.tensors.encodings.integers import Int64s
-from fl_shared.tensors.fixed_point import quantized
+from fl_shared.tensors.fixed_point import BLOCK, Quantizer
 from fl_shared.tensors.manifest import Vector
 from fl_shared.tensors.norms import norm
 
@@ -61,7 +61,9 @@ def clip_to_grid(delta: Vector, clip: float, scale_bits: int) -> Int64s:
     length = norm(delta, [(0, len(delta))])
     factor = clip_factor(length, len(delta), clip, scale_bits)
     integers = np.empty(len(delta), np.int64)
-    quantized(delta, factor * 2.0**scale_bits, integers, max_magnitude=length)
+    quantize = Quantizer(delta, factor * 2.0**scale_bits, length)
+    for start in range(0, len(delta), BLOCK):
+        quantize(start, integers[start : start + BLOCK])
     return integers
 
 

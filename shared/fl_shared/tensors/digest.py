@@ -7,6 +7,7 @@ instructions, and more so without them.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from fl_shared.errors import UserError
 
@@ -38,6 +39,9 @@ class ContentHash:
         self._sections = iter(sections)
         self._left = 0
         """Bytes of the current section that are still to come."""
+        self.first = ""
+        """The digest of the first section, as if it were the only one; empty until all of it has been added."""
+        self._begin_section()
 
     def update(self, data: bytes | memoryview) -> None:
         """Adds the next bytes of all sections' data, in order. Raises ``ValueError`` if they are too many."""
@@ -47,6 +51,7 @@ class ContentHash:
                 self._hash.update(view[: self._left])
                 taken = min(self._left, len(view))
                 view, self._left = view[taken:], self._left - taken
+                self._end_section()
             elif not self._begin_section():
                 raise ValueError(f"{len(view)} bytes more than the sections have")
 
@@ -56,13 +61,22 @@ class ContentHash:
             pass  # empty sections at the end
         return self._hash.hexdigest()
 
+    def digests(self) -> ContentDigests:
+        """Both digests, once all data has been added."""
+        return ContentDigests(self.hexdigest(), self.first)
+
     def _begin_section(self) -> bool:
         section = next(self._sections, None)
         if section is None:
             return False
         name, encoding, manifest_digest, self._left = section
         self._hash.update(f"{name}\0{encoding}\0{manifest_digest}\0{self._left}\0".encode())
+        self._end_section()
         return True
+
+    def _end_section(self) -> None:
+        if not self._left and not self.first:
+            self.first = self._hash.hexdigest()
 
 
 def content_digest(sections: Iterable[tuple[str, str, str, bytes | memoryview]]) -> str:
@@ -71,8 +85,21 @@ def content_digest(sections: Iterable[tuple[str, str, str, bytes | memoryview]])
     ``sections`` are (name, encoding, manifest digest, data) in the order of their names; each contributes
     ``name NUL encoding NUL manifest-digest NUL length-as-decimal NUL data``.
     """
+    return hashed(sections).content
+
+
+@dataclass(frozen=True, slots=True)
+class ContentDigests:
+    """The digest of a ``content``, and that of its ``first`` section, as if it were the only one."""
+
+    content: str
+    first: str
+
+
+def hashed(sections: Iterable[tuple[str, str, str, bytes | memoryview]]) -> ContentDigests:
+    """Both digests of a content, in one pass over its data. ``sections``: see `content_digest`."""
     given = tuple(sections)
     content = ContentHash((name, encoding, manifest, len(data)) for name, encoding, manifest, data in given)
     for *_, data in given:
         content.update(data)
-    return content.hexdigest()
+    return content.digests()

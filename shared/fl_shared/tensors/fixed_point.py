@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_shared.tensors.encodings.integers import Int64s
-from fl_shared.tensors.manifest import Vector, magnitude
+from fl_shared.tensors.manifest import Vector
 
 LEAST_PLACES: Final = 20
 """The fewest binary places with which a run begins."""
@@ -55,15 +55,20 @@ def rounded(values: Vector, factor: float, scratch: NDArray[np.float64], *, shif
     return np.rint(products, out=products).astype(np.int64)
 
 
-def quantized(delta: Vector, factor: float, out: Int64s, max_magnitude: float | None = None) -> None:
-    """Writes the integers nearest to ``delta`` × ``factor`` to ``out``, of the same shape.
+class Quantizer:
+    """Rounds ``delta`` × ``factor`` to integers, as many at a time as are asked for.
 
-    ``factor``: weight × 2^places. All products must be below 2^63 in magnitude. ``max_magnitude`` bounds the magnitudes
-    in ``delta``, if that is already known.
+    ``factor``: weight × 2^places. ``largest``: the largest magnitude in ``delta``. All products must be below 2^63 in
+    magnitude.
     """
-    scratch = np.empty(min(len(delta), BLOCK), np.float64)
-    shift = can_shift(magnitude(delta) if max_magnitude is None else max_magnitude, factor)
-    for start in range(0, len(delta), BLOCK):
-        stop = start + BLOCK
-        integers = rounded(delta[start:stop], factor, scratch, shift=shift)
-        np.subtract(integers, SHIFT_BITS if shift else 0, out=out[start:stop])
+
+    def __init__(self, delta: Vector, factor: float, largest: float) -> None:
+        self._delta = delta
+        self._factor = factor
+        self._shift = can_shift(largest, factor)
+
+    def __call__(self, start: int, out: Int64s) -> None:
+        """Writes the integers from ``start`` on to ``out``, which says how many."""
+        values = self._delta[start : start + len(out)]
+        integers = rounded(values, self._factor, out.view(np.float64), shift=self._shift)
+        np.subtract(integers, SHIFT_BITS if self._shift else 0, out=out)

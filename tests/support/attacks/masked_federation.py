@@ -28,10 +28,9 @@ from fl_shared.protocol import messages as m
 from fl_shared.security.vouchers import member_bytes
 from fl_shared.system.shared_memory import MemoryPool
 from fl_shared.tensors.encodings.masked import Words
-from fl_shared.tensors.fixed_point import quantized
 from tests.support.attacks.masked_adversary import Adversary
 from tests.support.masked_edges import RUN, MaskedEdges, reason_of, text_of
-from tests.support.masked_rounds import fixed
+from tests.support.masked_rounds import fixed, of_array, quantized
 
 CLIENTS: Final = tuple("abcdefghi")
 """The usual cohort; its last ones collude."""
@@ -115,7 +114,9 @@ class MaskedFederation:
         self.shown[client] = selected
         if client in self.colluders:  # who mask for any plan
             plan, nothing = self.edges.plan(selected), np.zeros(8, np.int64)
-            made = mask_update(plan, client, self.private(client), nothing, nothing, secrets.token_bytes)
+            made = mask_update(
+                plan, client, self.private(client), of_array(nothing), nothing, secrets.token_bytes
+            )
             self.sections[made.body] = made
             return made
         manifest, partition = self.edges.manifest, self.edges.partition(client)
@@ -129,8 +130,9 @@ class MaskedFederation:
         outcome = masked.outcome(trained, "accuracy", MemoryPool(), lambda: False)
         assert outcome.masked is not None
         made = MaskedSections(
-            outcome.delta.view, memoryview(outcome.masked.tallies), outcome.masked.shares, outcome.masked.body
-        )
+            outcome.delta.view, memoryview(outcome.masked.tallies), outcome.masked.shares, outcome.masked.body,
+            outcome.digest,
+        )  # fmt: skip
         self.sections[made.body] = made
         self.adversary.sees(self.edges.plan(selected, client), client, made, client + update)
         return made

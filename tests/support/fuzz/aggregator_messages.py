@@ -17,7 +17,7 @@ from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.publication import ModelPublication, model_publication
 from tests.support.builders import fold_settings, partition, training_request
 from tests.support.masked_edges import text_of
-from tests.support.masked_rounds import keys_of
+from tests.support.masked_rounds import keys_of, of_array
 
 VALUES: Final = 2_000
 CHUNK: Final = 3_000
@@ -100,7 +100,7 @@ class AggregatorMessages:
                 plan,
                 name,
                 keys_of(name),
-                np.zeros(VALUES, np.int64),
+                of_array(np.zeros(VALUES, np.int64)),
                 np.zeros(8, np.int64),
                 self.rng.randbytes,
             )

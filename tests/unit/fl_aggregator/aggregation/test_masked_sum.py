@@ -16,9 +16,8 @@ from fl_shared.masking.tallies import Tallies
 from fl_shared.masking.unmasking import UnmaskFailed
 from fl_shared.tensors.encodings.interface import BLOCK
 from fl_shared.tensors.encodings.masked import WIDTHS
-from fl_shared.tensors.fixed_point import quantized
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
-from tests.support.masked_rounds import MaskedRound, plan_with
+from tests.support.masked_rounds import MaskedRound, plan_with, quantized
 
 VALUES = BLOCK + 5
 MANIFEST = Manifest(
@@ -92,8 +91,7 @@ def test_all_edges_may_be_at_their_caps() -> None:
     for number, client in enumerate(CLIENTS):
         masked.add(client, np.full(VALUES, -1.0 if number % 2 else 1.0, np.float32), EXAMPLES)
     assert not masked.unmask().total.integers.any()
-    masked.sum.clear()
-    masked.round.uploads.clear()
+    masked = Masked.of(32)
     for client in CLIENTS:
         masked.send(
             client, np.full(VALUES, EXAMPLES << masked.settings.scale_bits), Tallies(1, 0, 0, 0, 0, 0, 0)

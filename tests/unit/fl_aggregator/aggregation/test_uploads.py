@@ -16,6 +16,7 @@ from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.spool import Spool
 from fl_shared.protocol import messages as m
+from fl_shared.tensors.digest import ContentDigests
 from fl_shared.transfer.upload_scheduler import ChunkGrant
 from tests.support import builders
 
@@ -23,6 +24,7 @@ CHUNK = 1024
 DATA = np.random.default_rng(1).bytes(5 * CHUNK + 100)
 MANIFEST = "ab" * 32
 DIGEST = builders.digest_of(MANIFEST, DATA)
+KNOWN = ContentDigests(DIGEST, DIGEST)
 UPDATE = builders.update(builders.section(DATA, MANIFEST), base=DIGEST, examples=5)
 
 
@@ -58,7 +60,7 @@ def test_in_any_order_it_is_the_update_and_its_digest(
     complete = [uploads.receive_chunk(chunk(index), 0.0) for index in order]
     assert complete == [None] * (len(order) - 1) + [facts()]
     taken = uploads.pop_complete("7")
-    assert taken.content().known_digest == DIGEST
+    assert taken.content().known == KNOWN
     assert bytes(taken.content().sections[0].data) == DATA
     taken.partial.finalize()
     uploads.release(taken, 0.0, drop=False)
@@ -112,7 +114,7 @@ def test_the_same_digest_with_another_size_is_another_upload(uploads: Uploads) -
     for index in range(9):
         complete = uploads.receive_chunk(chunk(index, data=bytes(CHUNK)), 1.0)
     assert complete == facts(9 * CHUNK)
-    assert uploads.pop_complete("7").content().known_digest != DIGEST
+    assert uploads.pop_complete("7").content().known != KNOWN
 
 
 # --- what an earlier life of the aggregator took in ---------------------------------------------------------
@@ -137,7 +139,7 @@ def test_only_what_had_not_come_is_granted_after_a_restart(
     assert uploads.receive_chunk(chunk(0), 0.0) is None, "a duplicate"
     assert [uploads.receive_chunk(chunk(index), 0.0) for index in (5, 3, 2)] == [None, None, facts()]
     taken = uploads.pop_complete("7")
-    assert taken.content().known_digest == DIGEST
+    assert taken.content().known == KNOWN
     assert bytes(taken.content().sections[0].data) == DATA
     taken.partial.finalize()
     uploads.release(taken, 0.0, drop=False)
@@ -151,7 +153,7 @@ def test_an_upload_of_which_all_had_come_is_complete_when_it_is_offered(
     uploads.restore(3)
     assert uploads.begin(offer(), facts(), 0.0) == facts()
     assert granted == []
-    assert uploads.pop_complete("7").content().known_digest == DIGEST
+    assert uploads.pop_complete("7").content().known == KNOWN
 
 
 @pytest.mark.parametrize("other", ["digest", "chunk_size", "manifest"])

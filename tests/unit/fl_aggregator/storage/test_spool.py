@@ -66,7 +66,7 @@ def test_an_update_in_chunks_is_there_when_it_is_kept(tmp_path: Path, durability
     partial.close()
     assert names(tmp_path) == ["7.update"]
     read = spool.read(3, "7")
-    assert (read.digest, read.known_digest) == (DIGEST, None)
+    assert (read.digest, read.known) == (DIGEST, None)
     assert [(s.name, s.encoding, s.manifest, s.arrays, bytes(s.data)) for s in read.sections] == [
         ("delta", "f32", MANIFEST, None, DATA)
     ]

@@ -24,6 +24,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.security.vouchers import member_bytes
 from tests.support.builders import partition, training_request
 from tests.support.masked_edges import RUN, MaskedEdges, reason_of, shares_of
+from tests.support.masked_rounds import of_array
 
 BODIES = {"7": "7" * 64, "8": "8" * 64}
 OTHERS = {"7": "7" * 64, "9": "9" * 64}
@@ -40,7 +41,7 @@ def updates(edges: MaskedEdges, selected: m.Selected, clients: tuple[str, ...]) 
     for client in clients:
         keys = RunKeysFile(edges.directory / client, client).keys(RUN)
         assert keys is not None
-        integers, tallies = np.arange(plan.values), np.zeros(TALLIES, np.int64)
+        integers, tallies = of_array(np.arange(plan.values)), np.zeros(TALLIES, np.int64)
         found[client] = mask_update(plan, client, keys, integers, tallies, secrets.token_bytes)
     return found
 

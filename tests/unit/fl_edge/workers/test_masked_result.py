@@ -29,11 +29,11 @@ from fl_shared.system.shared_memory import MemoryPool, SharedBytes
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.encodings.masked import MASKED
-from fl_shared.tensors.fixed_point import quantized
 from fl_shared.tensors.manifest import Vector
 from fl_shared.tensors.sections import model_digest
 from tests.support.builders import fold_settings, partition, training_request
 from tests.support.masked_edges import MANIFEST, MaskedEdges, shares_of
+from tests.support.masked_rounds import quantized
 
 SETTINGS = training_request(epochs=1, batch_size=64, lr=0.05, momentum=0.9, seed=7)
 BASE = "b" * 64

@@ -45,6 +45,8 @@ def test_3_4_the_digest_of_content_in_any_pieces(sizes: list[int], step: int) ->
     for start in range(0, len(whole), step):
         pieces.update(whole[start : start + step])
     assert pieces.hexdigest() == expected
+    assert pieces.first == content_digest(sections[:1])
+    assert pieces.hexdigest() == expected
 
 
 def test_without_the_package_one_line_says_what_to_do() -> None:

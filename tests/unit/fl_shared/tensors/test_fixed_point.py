@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from fl_aggregator.aggregation.exact_sum import ExactSum
 from fl_shared.tensors.encodings.masked import WIDTHS
-from fl_shared.tensors.fixed_point import BLOCK, quantized, scale_bits_of
+from fl_shared.tensors.fixed_point import BLOCK, scale_bits_of
 from fl_shared.tensors.manifest import Vector
+from tests.support.masked_rounds import quantized
 
 floats = st.floats(-100.0, 100.0, width=32)
 
