@@ -4,5 +4,6 @@
 ``plan``              how much noise a run adds, and who may contribute when
 ``accounting``        what has been spent, and by whom
 ``correlated_noise``  noise whose parts of later versions cancel earlier ones
+``subsampled``        what releases of secret cohorts spend
 ====================  ===========================================================
 """

@@ -1,0 +1,95 @@
+"""The ε of releases whose cohorts are secret: each edge is in each of them with the same probability, independently.
+
+That is the Poisson-sampled Gaussian mechanism. Its privacy losses are composed numerically by dp-accounting (Koskela
+and others 2020, arXiv:1906.03049; Doroshenko and others 2022, arXiv:2207.04380), whose errors all make ε larger. It is
+the extra ``fl-mqtt[dp]``, imported when it is first needed, which takes 2 s.
+
+Neighbours differ by zero-out, as everywhere: `NeighboringRelation.REPLACE_SPECIAL`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from fl_shared.errors import UserError
+from fl_shared.privacy.gaussian_mechanism import mu_of
+from fl_shared.system.invocation import install_command
+
+_INTERVAL: Final = 1e-3
+"""Of privacy losses, which are rounded to its multiples."""
+_PRECISION: Final = 1e-4
+"""Of the noise that is found, relatively."""
+
+
+class Releases(NamedTuple):
+    """``number`` releases with the noise multiplier ``noise``, each with an edge with probability ``rate``."""
+
+    noise: float
+    rate: float
+    number: int
+
+
+def library() -> Any:
+    """The package ``dp_accounting``. Raises ``UserError`` if it is not installed."""
+    try:
+        import dp_accounting
+        import dp_accounting.pld
+    except ImportError:
+        raise UserError(f"--dp-against models needs dp-accounting: {install_command('dp')}") from None
+    return dp_accounting
+
+
+def epsilon_of(noise: float, rate: float, releases: int, delta: float) -> float:
+    """The ε at ``delta`` of ``releases`` with noise multiplier ``noise``, each with an edge with probability ``rate``.
+
+    0.1 to 0.5 s. Raises ``ValueError`` for numbers out of their ranges, and ``UserError`` as `library` does.
+    """
+    return composed_epsilon([Releases(noise, rate, releases)], delta)
+
+
+def composed_epsilon(spent: Iterable[Releases], delta: float) -> float:
+    """The ε at ``delta`` of all these releases, of several runs. Raises as `epsilon_of` does."""
+    dp = library()
+    if not 0 < delta < 1:
+        raise ValueError(f"delta: {delta}, expected a number between 0 and 1")
+    relation = dp.NeighboringRelation.REPLACE_SPECIAL
+    accountant = dp.pld.PLDAccountant(relation, value_discretization_interval=_INTERVAL)
+    for noise, rate, count in spent:
+        if not (noise > 0 and 0 < rate <= 1 and count >= 0):
+            raise ValueError(
+                f"noise {noise}, rate {rate}, releases {count}: expected more than 0, 0 to 1, at least 0"
+            )
+        if count:
+            event = dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(noise))
+            accountant.compose(event, count)
+    return float(accountant.get_epsilon(delta))
+
+
+def noise_for(epsilon: float, delta: float, rate: float, releases: int) -> float:
+    """The least noise multiplier, to 1 in 10,000, with which `epsilon_of` ``releases`` is at most ``epsilon`` > 0.
+
+    About 1 s. Raises as `epsilon_of` does.
+    """
+    library()
+    from scipy.optimize import brentq  # which dp-accounting brings
+
+    if not (epsilon > 0 and 0 < rate <= 1 and releases >= 1):
+        raise ValueError(
+            f"epsilon {epsilon}, rate {rate}, releases {releases}: expected more than 0, 0 to 1, at least 1"
+        )
+
+    @cache
+    def excess(log_noise: float) -> float:
+        return epsilon_of(math.exp(log_noise), rate, releases, delta) - epsilon
+
+    # Bu and others 2019, arXiv:1911.11607: of many releases μ is about rate √(releases (e^(1/z²) − 1)).
+    guess = -math.log(math.log1p((mu_of(epsilon, delta) / rate) ** 2 / releases)) / 2
+    low = high = guess
+    while excess(low) <= 0:
+        low -= 0.3
+    while excess(high) > 0:
+        high += 0.3
+    return math.exp(brentq(excess, low, high, xtol=_PRECISION / 4) + _PRECISION / 2)
