@@ -296,7 +296,9 @@ class UploadScheduler:
 
     def _overdue_at(self, upload: _ScheduledUpload) -> float:
         """When chunks that were granted are granted again; ∞ if all have come."""
-        granted_at = min(upload.granted.values(), default=math.inf)
+        if not upload.granted:  # of thousands of small uploads, most
+            return math.inf
+        granted_at = min(upload.granted.values())
         delay = backoff(upload.timeouts, self._grant_timeout, MAX_GRANT_TIMEOUT)
         return max(granted_at, upload.pace.last_at) + max(delay, min(upload.pace.wait, MAX_GRANT_TIMEOUT))
 
