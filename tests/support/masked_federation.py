@@ -7,6 +7,7 @@ decoded on its way.
 from __future__ import annotations
 
 import hashlib
+import math
 from base64 import urlsafe_b64decode
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -31,11 +32,15 @@ from fl_shared.masking.answers import Declined, open_shares, sign_closing
 from fl_shared.masking.masked_update import mask_update
 from fl_shared.masking.plan import Plan, plan_of
 from fl_shared.masking.run_keys import RunKeys
+from fl_shared.masking.tallies import NO_NUMBERS
+from fl_shared.privacy.clipping import clip_to_grid
+from fl_shared.privacy.gaussian_noise import noise
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.tensors.digest import content_digest
+from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.encodings.masked import MASKED, RAW
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests.support.builders import ACCURACY
@@ -77,6 +82,9 @@ class MaskedEdge:
         self.partition: m.Partition | None = None
         self.plan: Plan | None = None
         self.answers: list[m.Message] = []
+        self.integers: dict[int, Int64s] = {}
+        """By round, what it has masked."""
+        self.adds_noise = True
         self.wrong_tallies: dict[int, list[float]] = {}
         """By round, what it says in place of `tallies`."""
         self.tamper: Callable[[m.Message], m.Message] = lambda message: message
@@ -162,10 +170,15 @@ class MaskedEdge:
         assert self.plan is not None
         factor = examples * 2.0**selected.fold.scale_bits
         integers = np.rint(self.delta(number).astype(np.float64) * factor).astype(np.int64)
+        if selected.privacy is not None:
+            integers = self._with_noise(selected, selected.privacy)
+        self.integers[number] = integers.copy()
         count, holdout, train, *of_holdout = self.wrong_tallies.get(number, self.tallies(number))
         tallies = np.rint(
             [count, holdout, *(2.0**20 * one for one in (count * train, *(holdout * x for x in of_holdout)))]
         ).astype(np.int64)
+        if selected.privacy is not None and number not in self.wrong_tallies:
+            tallies = NO_NUMBERS.integers()
         made = mask_update(
             self.plan,
             self.name,
@@ -185,6 +198,16 @@ class MaskedEdge:
         )
         usual |= {"examples": 1, "steps": 0, "seconds": 0.0, "plan": self.plan.digest.hex()}
         return self._made(number, sections, {**usual, "metrics": m.UpdateMetrics()})
+
+    def _with_noise(self, selected: m.Selected, privacy: m.RoundPrivacy) -> Int64s:
+        assert selected.masked is not None
+        places, masked = selected.fold.scale_bits, selected.masked
+        integers = clip_to_grid(self.delta(selected.round), privacy.clip, places)
+        if self.adds_noise:
+            key = hashlib.sha256(f"noise {self.name} {selected.round}".encode()).digest()
+            part = privacy.noise * privacy.clip / math.sqrt(masked.least - masked.colluders)
+            integers += noise([(key, part * 2.0**places)], 0, VALUES)
+        return integers
 
     def _made(self, number: int, sections: tuple[m.Section, ...], usual: dict[str, Any]) -> m.Update:
         digest = content_digest([(s.name, s.encoding, s.manifest, s.data) for s in sections])

@@ -81,7 +81,7 @@ class Averager:
         self._masked_sum: MaskedSum | None = None
         """That of all masked rounds, one after the other: its memory is used again."""
         self.tallies: Tallies | None = None
-        """Of the newest average, null if its updates were not masked."""
+        """Of the newest average, null if its updates were not masked, or in a private run."""
         self.liars: tuple[str, ...] = ()
         """Who has given wrong shares of its masks for certain, sorted."""
         self.plain_weights: PlainWeights | None = None
@@ -179,15 +179,22 @@ class Averager:
         self._expected = expected
         self._masked = None
         if isinstance(expected, ExpectedMaskedUpdate):
-            caps = SumCaps.of(self._strategy, self._settings)
-            assert caps is not None, "a masked run has the combination mean"
+            caps, max_examples = self._masked_limits(expected.plan)
             if self._masked_sum is None:
                 self._masked_sum = MaskedSum(expected.manifest.values, expected.plan.bits)
             self._masked_sum.clear()
-            self._masked = MaskedRound(expected, self._settings.max_examples, caps, self._masked_sum)
+            self._masked = MaskedRound(expected, max_examples, caps, self._masked_sum)
         self._unwritten = None
         self._first_weights = None
         self._combiners.clear()
+
+    def _masked_limits(self, plan: Plan) -> tuple[SumCaps, int | None]:
+        """Returns what no honest sum of a masked round exceeds."""
+        if self._settings.privacy is not None:
+            return SumCaps.of_private(self._settings, plan), None
+        caps = SumCaps.of(self._strategy, self._settings)
+        assert caps is not None, "a masked run has the combination mean"
+        return caps, self._settings.max_examples
 
     def check(self, content: UpdateContent, update: UpdateMetadata) -> CheckedUpdate:
         """Checks the content of an update, so that it can be folded. Raises ``InvalidUpdate``."""
@@ -267,12 +274,20 @@ class Averager:
         return SummedRound(effect, total.sections(self.newest.manifest), parts)
 
     def _unmask(self, effect: do.Average) -> None:
-        """Combines the sum of masked updates, as if one edge had all their examples. Raises ``UnmaskFailed``."""
+        """Combines the sum of masked updates, as if one edge had all their examples. Raises ``UnmaskFailed``.
+
+        In a private run the edges weigh the same, and say nothing that could be shown.
+        """
         assert self._masked is not None, "a masked round"
         unmasked = self._masked.unmask(effect.holders)
-        self.tallies, self.liars = unmasked.tallies, tuple(sorted(unmasked.liars))
-        part = Part("", unmasked.tallies.examples, 0)
-        as_one = replace(effect.contributors[0], client="", parts=(part,))
+        self.liars = tuple(sorted(unmasked.liars))
+        parts: tuple[Part, ...]
+        if self._settings.privacy is None:
+            self.tallies = unmasked.tallies
+            parts = (Part("", unmasked.tallies.examples, 0),)
+        else:
+            parts = tuple([Part(update.client, 1, 0) for update in effect.contributors])
+        as_one = replace(effect.contributors[0], client="", parts=parts)
         self._combiner_of(effect.round).add_sum(as_one, unmasked.total)
 
     def _next_version(self, effect: do.Average) -> Version:

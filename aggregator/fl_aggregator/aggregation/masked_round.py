@@ -16,11 +16,11 @@ class MaskedRound:
     """What is held of one masked round. ``sections``: the shares of the accepted updates, by client.
 
     ``opened``: what members have opened of them, by member. Both are changed on the loop's thread only. ``total``: an
-    empty sum.
+    empty sum. ``max_examples``, ``caps``: see `Limits`.
     """
 
     def __init__(
-        self, expected: ExpectedMaskedUpdate, max_examples: int, caps: SumCaps, total: MaskedSum
+        self, expected: ExpectedMaskedUpdate, max_examples: int | None, caps: SumCaps, total: MaskedSum
     ) -> None:
         self.sections: dict[str, SharesSection] = {}
         self.opened: dict[str, Opened] = {}

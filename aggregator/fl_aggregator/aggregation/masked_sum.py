@@ -13,6 +13,7 @@ from fl_shared.masking.shares import SharesSection
 from fl_shared.masking.streams import DELTA_STREAM, TALLIES_STREAM, add_masks
 from fl_shared.masking.tallies import TALLIES, TALLY_BITS, Implausible, Tallies
 from fl_shared.masking.unmasking import Opened, UnmaskFailed, find_masks
+from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.encodings.interface import BLOCK, Buffer
 from fl_shared.tensors.encodings.masked import MASKED, Words
 from fl_shared.tensors.manifest import Manifest
@@ -55,7 +56,7 @@ class MaskedSum:
         edges = len(sections)
         try:
             limits.caps.check(total, limits.manifest, edges)
-            tallies = Tallies.of(MASKED[TALLY_BITS].signed(self._tallies), edges, limits.max_examples)
+            tallies = limits.tallies_of(MASKED[TALLY_BITS].signed(self._tallies), edges)
         except (SumTooLarge, Implausible) as error:
             raise ImplausibleSum(None, f"the sum is implausible: {error}") from None
         return UnmaskedSum(total, tallies, found.liars(plan.colluders))
@@ -63,11 +64,20 @@ class MaskedSum:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What no honest sum exceeds: ``caps`` of each edge's values, by the model's ``manifest``, and its examples."""
+    """What no honest sum exceeds: ``caps`` of each edge's values, by the model's ``manifest``, and its examples.
+
+    ``max_examples``: null in a private round, where no edge says how many it has.
+    """
 
     caps: SumCaps
     manifest: Manifest
-    max_examples: int
+    max_examples: int | None
+
+    def tallies_of(self, sums: Int64s, edges: int) -> Tallies:
+        """Returns what the sums of the tallies say. Raises `Implausible`."""
+        if self.max_examples is None:
+            return Tallies.of_private(sums, edges)
+        return Tallies.of(sums, edges, self.max_examples)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
@@ -11,6 +12,9 @@ import numpy as np
 from fl_aggregator.aggregation.strategies.parts import Block, ClosedRound, Strategy, WeightedSum
 from fl_aggregator.aggregation.strategies.registry import named_part
 from fl_aggregator.configuration.settings import Settings
+from fl_shared.masking.plan import Plan
+from fl_shared.privacy.clipping import FARTHEST
+from fl_shared.privacy.distributed_noise import noise_of_edge
 from fl_shared.tensors.encodings.integers import SUM, Int64s
 from fl_shared.tensors.fixed_point import scale_bits_of
 from fl_shared.tensors.manifest import Manifest
@@ -90,11 +94,15 @@ class RegionalSum:
 
 @dataclass(frozen=True, slots=True)
 class SumCaps:
-    """The largest magnitudes that one edge's update can add to a sum: of a parameter, a buffer, and a multiple."""
+    """The largest magnitudes that one edge's update can add to a sum: of a parameter, a buffer, and a multiple.
+
+    ``deviation``: of the noise that it adds to each parameter, in units of the sum.
+    """
 
     parameter: int
     buffer: int
     multiple: int
+    deviation: float = 0.0
 
     @classmethod
     def of(cls, strategy: Strategy, settings: Settings) -> SumCaps | None:
@@ -111,12 +119,21 @@ class SumCaps:
         multiple = int(settings.max_examples * settings.max_buffer / step) + settings.max_examples
         return cls(cap(combine.max_weight(settings.max_examples)), cap(settings.max_examples), multiple)
 
+    @classmethod
+    def of_private(cls, settings: Settings, plan: Plan) -> SumCaps:
+        """Returns the caps of a masked round whose edges clip their updates and add noise."""
+        privacy = settings.privacy
+        assert privacy is not None, "a private run"
+        clip = privacy.clip * 2.0**settings.scale_bits
+        return cls(int(clip), 0, 0, noise_of_edge(privacy.noise, plan.least, plan.colluders) * clip)
+
     def check(self, total: RegionalSum, manifest: Manifest, edges: int) -> None:
         """Raises ``SumTooLarge``, which names the value, if ``edges`` updates cannot have this sum."""
         start = 0
         for array in manifest.arrays:
             part = total.integers[start : start + array.values]
-            cap = edges * (self.buffer if array.role == "buffer" else self.parameter)
+            noise = math.ceil(FARTHEST * self.deviation * math.sqrt(edges))
+            cap = edges * (self.buffer if array.role == "buffer" else self.parameter) + noise
             largest = max(int(part.max(initial=0)), -int(part.min(initial=0)))
             if largest > cap:
                 raise SumTooLarge(

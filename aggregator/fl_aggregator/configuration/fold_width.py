@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
+from fl_aggregator.configuration.privacy import has_room_for_noise
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.masked import MASKED, WIDTHS, Bits
 from fl_shared.tensors.fixed_point import LEAST_PLACES, scale_bits_of
@@ -23,10 +24,12 @@ def width_of(settings: Settings) -> Bits:
     """Returns the bits that the settings ask for.
 
     ``auto`` is 64 in plain runs, which fold in int64 in any case; in masked ones it is the smallest width that leaves
-    `LEAST_PLACES` places, or 64.
+    `LEAST_PLACES` places, or 64. In a private one it is the smallest that has room for the noise.
     """
     if settings.fold_bits != "auto":
         return next(bits for bits in WIDTHS if str(bits) == settings.fold_bits)
+    if settings.privacy is not None and settings.masked:
+        return next((bits for bits in WIDTHS if has_room_for_noise(settings, bits)), _WIDEST)
     caps = settings.max_examples, settings.max_delta, settings.slots
     fit = (bits for bits in WIDTHS if scale_bits_of(*caps, bits) >= LEAST_PLACES)
     return next(fit, _WIDEST) if settings.masked else _WIDEST
@@ -43,6 +46,8 @@ def shorter_text(settings: Settings) -> str | None:
     They are the loosest of some round numbers, none above the caps that are set, for the next smaller width that can
     be reached.
     """
+    if settings.dp is not None:  # no cap decides it
+        return None
     width = width_of(settings)
     for bits in reversed([bits for bits in WIDTHS if bits < width]):
         fit = [

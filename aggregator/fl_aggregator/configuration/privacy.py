@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field
 
+from fl_aggregator.configuration.masking import colluders_of, fewest_members, least_of
 from fl_aggregator.configuration.option import Option
 from fl_aggregator.configuration.values import readable_by
 from fl_aggregator.privacy.plan import MAX_BANDS, Mechanism, PrivacyPlan, make_plan
 from fl_shared.cli.headings import PRIVACY
 from fl_shared.errors import UserError
+from fl_shared.privacy.clipping import private_scale_bits
+from fl_shared.privacy.distributed_noise import noise_of_edge
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import names_text
 from fl_shared.tensors.encodings.float32 import FLOAT32
@@ -62,7 +65,7 @@ class PrivacyOptions(BaseModel):
 
     # fmt: off
     dp: Annotated[Mechanism | None, Option(PRIVACY, "Add noise to each version, so that it says little about any one "
-        "edge: central, by the aggregator.", default="no noise")] = None
+        "edge: central, by the aggregator; distributed, by the edges, in masked rounds.", default="no noise")] = None
     dp_epsilon: Annotated[float | None, Field(gt=0, le=100), Option(PRIVACY, "Budget: ε of the whole run for "
         "each edge. Without --dp-noise, the noise that --rounds need.", default="none")] = None
     dp_noise: Annotated[float | None, Field(gt=0, le=1e4), Option(PRIVACY, "Noise multiplier: standard deviation of "
@@ -102,6 +105,33 @@ def bands_of(settings: Settings) -> int:
     return 1 if independent else min(MAX_BANDS, settings.rounds)
 
 
+def noise_places(settings: Settings, bits: int) -> int:
+    """Returns the binary places of the sum of a private run in so many bits.
+
+    Raises ``ValueError`` if they leave the noise, or the part of it that one edge adds, too little room.
+    """
+    plan = settings.privacy
+    assert plan is not None, "it is resolved"
+    noise, part = plan.noise, 1.0
+    if plan.mechanism == "distributed":
+        # Cohorts differ in size: their sums have at least plan.least updates, and the least is per_round at most.
+        noise = noise_of_edge(plan.noise, plan.least, plan.colluders) * math.sqrt(settings.slots)
+        part = noise_of_edge(plan.noise, settings.per_round, plan.colluders) / noise
+    try:
+        return private_scale_bits(plan.clip, noise, settings.slots, bits, part)
+    except ValueError as error:
+        raise ValueError(f"fold_{error} (--fold-bits, --dp-noise, --per-round)") from None
+
+
+def has_room_for_noise(settings: Settings, bits: int) -> bool:
+    """Whether the sum of a private run fits into so many bits."""
+    try:
+        noise_places(settings, bits)
+    except ValueError:
+        return False
+    return True
+
+
 def delta_of(settings: Settings) -> float:
     """Returns δ."""
     given: float | None = settings.dp_delta
@@ -118,6 +148,7 @@ def plan_of(settings: Settings) -> PrivacyPlan | None:
     if settings.dp is None:
         return None
     clip, adaptive = _clip(settings)
+    is_distributed = settings.dp == "distributed"
     return make_plan(
         mechanism=settings.dp,
         against=settings.dp_against,
@@ -131,6 +162,8 @@ def plan_of(settings: Settings) -> PrivacyPlan | None:
         bands=bands_of(settings),
         releases=settings.rounds,
         insecure=settings.dp_insecure_seed is not None,
+        least=least_of(settings, fewest_members(settings)) if is_distributed else 0,
+        colluders=colluders_of(settings) if is_distributed else 0,
     )
 
 
@@ -156,6 +189,10 @@ def check_private(settings: Settings) -> None:
         )
     if settings.dp_epsilon is None and settings.dp_noise is None:
         raise ValueError("dp: needs --dp-epsilon, the budget of an edge, or --dp-noise, the noise multiplier")
+    if settings.dp == "distributed" and not settings.masked:
+        raise ValueError(
+            "dp: distributed needs --masked: the noise of one edge hides its sum with others only"
+        )
     _check_together(settings)
 
 
@@ -172,6 +209,7 @@ def check_manifest(settings: Settings, manifest: Manifest) -> None:
 
 def _check_together(settings: Settings) -> None:
     adaptive, bands = _clip(settings)[1], bands_of(settings)
+    is_distributed = settings.dp == "distributed"
     refused: dict[str, Any] = {
         "--mode async": settings.mode == "async"
         and "an edge's contributions to a version are not bounded yet",
@@ -190,8 +228,19 @@ def _check_together(settings: Settings) -> None:
         and settings.holdout
         and "edges would measure it on their holdouts, without noise; with --holdout 0, those with --role evaluate do",
         f"--dp-bands {bands}": bands > 1
+        and (
+            (adaptive and "correlated noise has one scale, and --dp-clip is adaptive")
+            or (
+                is_distributed
+                and "edges keep no noise, with which that of later versions could be correlated"
+            )
+        ),
+        f"--dp-clip {settings.dp_clip}": is_distributed
         and adaptive
-        and "correlated noise has one scale, and --dp-clip is adaptive",
+        and "each edge's part of the noise has one scale",
+        f"--dp-insecure-seed {settings.dp_insecure_seed}": is_distributed
+        and settings.dp_insecure_seed is not None
+        and "each edge makes its noise from random numbers of its own",
     }
     for option, why in refused.items():
         if why:

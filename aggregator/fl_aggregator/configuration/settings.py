@@ -25,14 +25,13 @@ from fl_aggregator.configuration.fold_width import FoldBits, width_of
 from fl_aggregator.configuration.masking import MaskedOptions, check_masked
 from fl_aggregator.configuration.option import Option
 from fl_aggregator.configuration.pace import FIXED, PACE_METAVAR, Pace, parse_pace
-from fl_aggregator.configuration.privacy import PrivacyOptions, check_private
+from fl_aggregator.configuration.privacy import PrivacyOptions, check_private, noise_places
 from fl_aggregator.configuration.regions import Region, Sums
 from fl_aggregator.configuration.staleness import STALENESS_METAVAR, parse_staleness
 from fl_aggregator.configuration.values import Target, parse_serve, parse_target, readable_by
 from fl_aggregator.privacy.plan import PrivacyPlan
 from fl_shared.cli.headings import BROKER, DATA, EVALUATION, OUTPUT, PRIVACY, ROUNDS, RUN, SECURITY, TRAINING
 from fl_shared.errors import UserError
-from fl_shared.privacy.clipping import private_scale_bits
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import partition_scheme, topics
 from fl_shared.protocol.abilities import needed
@@ -147,7 +146,8 @@ class Settings(MaskedOptions, PrivacyOptions):
     quorum: Annotated[int | None, Field(ge=1),
         Option(ROUNDS, "Minimum number of updates in a round.", default="half of --per-round")] = None
     fold_bits: Annotated[FoldBits, Option(ROUNDS, "Bits of each integer in the exact sum of a round; fewer leave it "
-        "fewer binary places. auto: 64, or with --masked the fewest that leave it 20.")] = "auto"
+        "fewer binary places. auto: 64, or with --masked the fewest that leave it 20, or with --dp as many as the "
+        "noise needs.")] = "auto"
     mode: Annotated[Mode, Option(ROUNDS, "Whether edges train together, in rounds, or each at its own pace "
         "(async: FedBuff).")] = "sync"
     buffer: Annotated[Count | None, Option(ROUNDS, "Updates in each version of an asynchronous run.",
@@ -320,8 +320,7 @@ class Settings(MaskedOptions, PrivacyOptions):
         In a private run they follow from the clip and its noise.
         """
         if self.privacy is not None:
-            plan = self.privacy
-            return private_scale_bits(plan.clip, plan.noise, self.slots, self.fold_width)
+            return noise_places(self, self.fold_width)
         return scale_bits_of(self.max_examples, self.max_delta, self.slots, self.fold_width)
 
     @property

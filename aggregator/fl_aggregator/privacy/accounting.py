@@ -4,11 +4,13 @@ The noise of all releases is one Gaussian mechanism: an edge that was in the rel
 ‖Σ C[:, t], t ∈ π‖ clips, C the inverse of what correlates the noise (Denisov et al. 2022, arXiv:2202.08312, section 3).
 Who is in which release follows from presence and the seed, never from data, so that the pattern that came about may be
 charged. That divided by the noise multiplier is μ of Gaussian differential privacy (Dong, Roth, Su 2019,
-arXiv:1905.02383), from which ε follows in closed form.
+arXiv:1905.02383), from which ε follows in closed form. Distributed noise is independent, and differs from release to
+release: μ² is the sum of 1 / z² then, z the multiplier of each release.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,17 +30,23 @@ class Spent:
     advantage: float
 
 
-def spent(plan: PrivacyPlan, taken: Mapping[str, Sequence[int]], releases: int) -> Spent:
-    """Returns what has been spent after ``releases``. ``taken``: by client, the releases that it is in, ascending.
+def spent(plan: PrivacyPlan, taken: Mapping[str, Sequence[int]], noises: Sequence[float]) -> Spent:
+    """Returns what has been spent. ``taken``: by client, the releases that it is in, ascending.
 
-    Of several clients that have spent the same, it names the first.
+    ``noises``: the noise multiplier of each release so far. Of several clients that have spent the same, it names the
+    first.
     """
     if not taken:
         return Spent(None, 0.0, 0.0, 0.0, 0.0)
     names = sorted(taken)
     patterns = [[number - 1 for number in taken[name]] for name in names]
-    found = sensitivities(plan.coefficients, patterns, releases)
-    most = int(found.argmax())
-    sensitivity = float(found[most])
-    mu = sensitivity / plan.noise
+    if plan.mechanism == "distributed":
+        squares = [math.fsum([noises[number] ** -2 for number in pattern]) for pattern in patterns]
+        most = squares.index(max(squares))
+        sensitivity, mu = math.sqrt(len(patterns[most])), math.sqrt(squares[most])
+    else:
+        found = sensitivities(plan.coefficients, patterns, len(noises))
+        most = int(found.argmax())
+        sensitivity = float(found[most])
+        mu = sensitivity / plan.noise
     return Spent(names[most], sensitivity, mu, epsilon_of(mu, plan.delta), advantage_of(mu))

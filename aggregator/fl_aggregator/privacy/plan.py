@@ -39,6 +39,9 @@ class PrivacyPlan(BaseModel):
     ``times``: an edge contributes to at most one of ``apart`` releases in a row, and to at most ``times`` in all.
     ``bands``: the releases whose noise is correlated; 1: none. ``gamma``: how (see `correlated_noise.coefficients`).
     ``releases``: how many the run makes. ``insecure``: the noise follows from a known seed.
+
+    ``least``, ``colluders``: of a ``distributed`` plan, the updates of the smallest sum, and how many edges of a sum
+    may leave out their noise. ``noise`` is what the others have together in such a sum; larger ones have more.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -56,6 +59,8 @@ class PrivacyPlan(BaseModel):
     gamma: float = 0.0
     releases: int
     insecure: bool = False
+    least: int = 0
+    colluders: int = 0
 
     @cached_property
     def coefficients(self) -> tuple[float, ...]:
@@ -93,6 +98,8 @@ def make_plan(
     bands: int,
     releases: int,
     insecure: bool,
+    least: int = 0,
+    colluders: int = 0,
 ) -> PrivacyPlan:
     """Returns the plan with the noise that the budget asks for, or with as many contributions as both allow.
 
@@ -134,4 +141,6 @@ def make_plan(
         gamma=gamma,
         releases=releases,
         insecure=insecure,
+        least=least,
+        colluders=colluders,
     )

@@ -26,7 +26,9 @@ from fl_aggregator.round.phases import (
     Stopped,
     Unmasking,
     agreeing_of,
+    unmasking_of,
 )
+from fl_aggregator.round.privacy import noise_of_release
 from fl_aggregator.round.roster import Roster
 from fl_aggregator.round.state import Counted, Run
 from fl_aggregator.round.summary import deadline_reason, missing_reasons, summary_of
@@ -173,6 +175,8 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transitio
     row. Round 0 is opened again under its own number, also after a resume of the failed run. Its result is not
     published: edges that saw it would not take part again.
     """
+    if unmasking_of(state.phase) is not None:  # the aggregator may have seen the sum
+        state = _with_release(state, phase)
     agreeing = agreeing_of(state.phase)
     closed, missing = (now, None) if agreeing is None else (agreeing.closed, agreeing.missing)
     summary = summary_of(state, phase, closed, now, reason=reason, missing=missing)
@@ -225,9 +229,7 @@ def committed(state: Run, phase: Aggregating, event: on.ModelCreated) -> Transit
     """Returns the run with the version that was made of a closed round; the phase stays as it is."""
     collected = phase.collected
     model = ModelReference(version=collected.version, digest=event.digest)
-    if state.settings.privacy is not None and collected.base is not None:
-        released = state.releases.with_release(model.version, tuple(sorted(collected.updates)))
-        state = replace(state, releases=released)
+    state = _with_release(state, collected)
     summary = summary_of(
         state,
         collected,
@@ -256,6 +258,16 @@ def committed(state: Run, phase: Aggregating, event: on.ModelCreated) -> Transit
         do.PublishModel(phase.round, model, split, event.strategy_state, served),
         do.PublishResult(summary),
     )
+
+
+def _with_release(state: Run, collected: Collecting) -> Run:
+    """Charges the edges of a private run whose updates are in a sum."""
+    plan = state.settings.privacy
+    if plan is None or collected.base is None:
+        return state
+    noise = noise_of_release(plan, collected.masking, len(collected.updates))
+    released = state.releases.with_release(tuple(sorted(collected.updates)), noise)
+    return replace(state, releases=released)
 
 
 def blame(state: Run, clients: Iterable[str]) -> Run:

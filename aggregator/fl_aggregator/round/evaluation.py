@@ -168,6 +168,7 @@ def _awaits_tallies(state: Run, summary: Summary) -> bool:
     settings = state.settings
     return (
         settings.masked
+        and settings.dp is None
         and settings.holdout > 0
         and summary.split is None
         and summary.model is not None

@@ -6,23 +6,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from fl_aggregator.configuration.masking import Masking
 from fl_aggregator.privacy.accounting import spent
 from fl_aggregator.privacy.plan import PrivacyPlan
+from fl_shared.privacy.distributed_noise import noise_of_sum
 from fl_shared.protocol.messages import PrivacySpent
 
 
 @dataclass(frozen=True, kw_only=True)
 class Releases:
-    """The releases of a run. ``taken``: by client, the versions that it has contributed to, ascending."""
+    """The releases of a run, numbered from 1. ``noises``: the noise multiplier of each.
 
-    made: int = 0
+    ``taken``: by client, the releases that it has contributed to, ascending.
+    """
+
+    noises: tuple[float, ...] = ()
     taken: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def with_release(self, version: int, clients: tuple[str, ...]) -> Releases:
+    @property
+    def made(self) -> int:
+        """How many there are."""
+        return len(self.noises)
+
+    def with_release(self, clients: tuple[str, ...], noise: float) -> Releases:
         """Returns them with one more, made from the updates of ``clients``."""
-        charged = {name: (*self.taken.get(name, ()), version) for name in clients}
+        charged = {name: (*self.taken.get(name, ()), self.made + 1) for name in clients}
         return Releases(
-            made=version, taken={**self.taken, **charged}
+            noises=(*self.noises, noise), taken={**self.taken, **charged}
         )  # not `replace`: what is known has changed
 
     def used_up(self, plan: PrivacyPlan) -> frozenset[str]:
@@ -42,19 +52,29 @@ class Releases:
         return []
 
 
-TRUSTED = {"central": "aggregator", "distributed": "edges"}
-"""Who must add the noise."""
+def noise_of_release(plan: PrivacyPlan, masking: Masking | None, updates: int) -> float:
+    """Returns the noise multiplier of the sum of so many updates; ``masking``: of the round, null without masks."""
+    if plan.mechanism == "central" or masking is None:
+        return plan.noise
+    return noise_of_sum(plan.noise, masking.least, masking.colluders, updates)
+
+
+def trusted_by(plan: PrivacyPlan) -> str:
+    """Says who must add noise for the promise to hold."""
+    if plan.mechanism == "central":
+        return "aggregator"
+    return f"all edges of a sum but {plan.colluders} (at least {plan.least - plan.colluders})"
 
 
 def spent_by(plan: PrivacyPlan, releases: Releases) -> PrivacySpent:
     """Returns what the releases have told about an edge, at most."""
-    most = spent(plan, releases.taken, releases.made)
+    most = spent(plan, releases.taken, releases.noises)
     return PrivacySpent(
         mechanism=plan.mechanism,
         against=plan.against,
-        trusted=TRUSTED[plan.mechanism],
+        trusted=trusted_by(plan),
         clip=plan.clip,
-        noise=plan.noise,
+        noise=releases.noises[-1] if releases.noises else plan.noise,
         sensitivity=most.sensitivity,
         mu=most.mu,
         epsilon=most.epsilon,

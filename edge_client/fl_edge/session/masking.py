@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fl_edge.session.policy import RequiredMasking, policy_problem
 from fl_shared.masking.plan import Member, Plan, plan_of
 from fl_shared.masking.run_keys import BadRunKeys, RunKeys, check_keys, parse_keys
+from fl_shared.privacy.distributed_noise import check_deviation, noise_of_edge
 from fl_shared.protocol import messages as m
 
 
@@ -70,6 +71,8 @@ def checked_plan(
         raise UnacceptablePlan("wrong-plan", f"round {selected.round} is not masked")
     try:
         plan = plan_of(selected, partition, manifest, values)
+        if selected.privacy is not None:
+            check_deviation(noise_deviation(selected.privacy, plan, selected.fold.scale_bits))
         for member in selected.masked.members:
             check_keys(parse_keys(member.keys), selected.run, member.client, trust.enrolment, now)
     except BadRunKeys as error:
@@ -82,3 +85,15 @@ def checked_plan(
             "not-a-member", f"the keys of edge {client} in round {selected.round} are not its own"
         )
     return plan
+
+
+def noise_deviation(privacy: m.RoundPrivacy, plan: Plan, scale_bits: int) -> float:
+    """Returns the standard deviation of the noise that each edge of a masked round adds, in units of the grid.
+
+    Raises ``ValueError`` if the edges are not the ones to add it.
+    """
+    if privacy.mechanism != "distributed":
+        raise ValueError(
+            f"privacy: {privacy.mechanism!r}, but nobody can clip a masked update except its edge"
+        )
+    return noise_of_edge(privacy.noise, plan.least, plan.colluders) * privacy.clip * 2.0**scale_bits

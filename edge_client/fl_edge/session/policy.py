@@ -78,11 +78,26 @@ def problem_of_masking(session: Session, selected: m.Selected) -> str | None:
     membership, kept = session.membership, session.masked_run
     if problem := policy_problem(selected, session.identity.requires):
         return problem
+    if problem := _problem_of_privacy(membership is not None and membership.private, selected):
+        return problem
     if selected.masked is None:
         is_plain = membership is not None and membership.masked and selected.base is not None
         return "the updates of this run are masked, but not those of this round" if is_plain else None
     if kept is None or kept.run != selected.run:
         return "the round is masked, but this edge has no keys of the run"
+    return None
+
+
+def _problem_of_privacy(private: bool, selected: m.Selected) -> str | None:
+    """Says why a round has not the noise that its run, or its selection, speaks of; null if it has."""
+    if selected.base is None:
+        return None
+    if selected.privacy is None:
+        return "the run has differential privacy, but not this round" if private else None
+    if selected.privacy.mechanism == "distributed" and selected.masked is None:
+        return (
+            "each edge adds a part of the noise, which hides masked updates only, and this round has no masks"
+        )
     return None
 
 

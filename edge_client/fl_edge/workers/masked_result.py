@@ -10,14 +10,17 @@ import time
 from collections.abc import Callable
 
 from fl_edge.errors import CancelledError, UnmaskableError
-from fl_edge.session.masking import Trust, checked_plan
+from fl_edge.session.masking import Trust, checked_plan, noise_deviation
 from fl_edge.training.executor import TrainedUpdate
 from fl_edge.training.tallies import tallies_of
 from fl_edge.workers.jobs import Masked, Masking, TrainOutcome, Vectors
-from fl_shared.masking.masked_update import mask_update
+from fl_shared.masking.masked_update import Integers, mask_update
 from fl_shared.masking.plan import Plan
 from fl_shared.masking.run_keys import RunKeys
-from fl_shared.protocol.messages import FoldSettings, Partition, UpdateMetrics
+from fl_shared.masking.tallies import NO_NUMBERS
+from fl_shared.privacy.distributed_noise import NoisyIntegers
+from fl_shared.privacy.gaussian_noise import KEY
+from fl_shared.protocol.messages import FoldSettings, Partition, RoundPrivacy, UpdateMetrics
 from fl_shared.system.shared_memory import MemoryPool
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.masked import MASKED
@@ -39,6 +42,7 @@ class MaskedRound:
             selected, partition, manifest.digest, manifest.values, client, self._keys, trust, time.time()
         )
         self._fold: FoldSettings = selected.fold
+        self._privacy: RoundPrivacy | None = selected.privacy
         self._client = client
         self._manifest = manifest
 
@@ -56,6 +60,7 @@ class MaskedRound:
         largest = self._check(update)
         encoding = MASKED[self._plan.bits]
         delta = pool.lend(encoding.sizes(self._plan.values)[0])
+        tallies = NO_NUMBERS if self._privacy is not None else tallies_of(update, primary)
 
         def check() -> None:
             if cancelled():
@@ -65,8 +70,8 @@ class MaskedRound:
             self._plan,
             self._client,
             self._keys,
-            Quantizer(update.delta, update.examples * 2.0**self._fold.scale_bits, largest),
-            tallies_of(update, primary).integers(),
+            self._integers(update, largest),
+            tallies.integers(),
             secrets.token_bytes,
             delta.view,
             check,
@@ -78,6 +83,14 @@ class MaskedRound:
             own=Vectors.of(own) if own else None, masked=masked,
         )  # fmt: skip
 
+    def _integers(self, update: TrainedUpdate, largest: float) -> Integers:
+        """Returns what is masked: the weighted values, or, in a private round, clipped ones with noise."""
+        places, privacy = self._fold.scale_bits, self._privacy
+        if privacy is None:
+            return Quantizer(update.delta, update.examples * 2.0**places, largest)
+        deviation = noise_deviation(privacy, self._plan, places)
+        return NoisyIntegers(update.delta, privacy.clip, places, deviation, secrets.token_bytes(KEY))
+
     def _check(self, update: TrainedUpdate) -> float:
         """Returns the largest magnitude of a value.
 
@@ -86,6 +99,8 @@ class MaskedRound:
         if update.sections:
             names = ", ".join(update.sections)
             raise UnmaskableError(f"a masked update has no sections but its delta, and this one has {names}")
+        if self._privacy is not None:  # it is clipped, and its examples do not count
+            return None
         if update.examples > self._fold.max_examples:
             raise UnmaskableError(
                 f"this edge has more than {self._fold.max_examples} examples, which cannot be masked (--max-examples)"

@@ -162,7 +162,7 @@ def plan_of(selected: m.Selected, partition: m.Partition, manifest: str, values:
         training=selected.training.model_dump(),
         correction=None if correction is None else correction.model_dump(),
         fold=selected.fold.model_dump(),
-        privacy=None,
+        privacy=None if selected.privacy is None else selected.privacy.model_dump(),
         bits=masked.bits,
         threshold=masked.threshold,
         least=masked.least,

@@ -6,7 +6,7 @@ They are masked, too, so that the aggregator learns means and no edge's numbers.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
@@ -59,6 +59,15 @@ class Tallies:
         scaled = [round(product * _SCALE) for product in products]
         return np.array([self.examples, holdout, *scaled, 0], np.int64)
 
+    @staticmethod
+    def of_private(sums: Int64s, edges: int) -> Tallies:
+        """Those of ``edges`` in a private round, each of which is `NO_NUMBERS`. Raises `Implausible`."""
+        examples, *others = sums.tolist()
+        _check("examples", examples, edges, edges)
+        for other in others:
+            _check("a tally that is not examples", other, 0, 0)
+        return replace(NO_NUMBERS, examples=edges)
+
     @classmethod
     def of(cls, sums: Int64s, edges: int, max_examples: int) -> Self:
         """The means over all examples of ``edges``, from the sums. Raises `Implausible`, which names the tally."""
@@ -80,6 +89,10 @@ class Tallies:
             _mean(after, holdout),
             _mean(primary_after, holdout),
         )
+
+
+NO_NUMBERS: Final = Tallies(1, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
+"""What an edge says of itself where even sums would need noise: that it is there."""
 
 
 def _bounded(metric: float, least: float) -> float:

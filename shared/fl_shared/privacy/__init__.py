@@ -4,5 +4,6 @@
 ``gaussian_mechanism``  ε and δ of Gaussian noise, and how well an attacker can do
 ``clipping``            updates of bounded length, on the grid of the exact sum
 ``gaussian_noise``      Gaussian noise from keys, on the same grid
+``distributed_noise``   noise of which each edge of a masked sum adds a part
 ======================  ======================================================
 """

@@ -27,7 +27,7 @@ _NOISE_BITS: Final = 36
 """Of the noise's standard deviation on the grid at most: float64 has 17 bits more, which are rounded away."""
 MIN_DEVIATION: Final = 2.0**8
 """Units of the grid that the noise's standard deviation has at least, so that it is finer than what it hides."""
-_FARTHEST: Final = 12
+FARTHEST: Final = 12
 """Standard deviations that noise keeps within, but for 1 of 10^32 values."""
 
 
@@ -53,32 +53,37 @@ def clip_factor(length: float, values: int, clip: float, scale_bits: int) -> flo
     return min(1.0, longest / length) if length else 1.0
 
 
+def clipped(delta: Vector, clip: float, scale_bits: int) -> Quantizer:
+    """What makes the integers of `clip_to_grid` a block at a time; it raises as that does."""
+    length = norm(delta, [(0, len(delta))])
+    factor = clip_factor(length, len(delta), clip, scale_bits)
+    return Quantizer(delta, factor * 2.0**scale_bits, length)
+
+
 def clip_to_grid(delta: Vector, clip: float, scale_bits: int) -> Int64s:
     """The integers of ``delta``, shape (values,), clipped: their L2 norm is at most ``clip`` × 2^``scale_bits``.
 
     Raises ``ValueError`` as `clip_factor` does, so also if a value is not finite.
     """
-    length = norm(delta, [(0, len(delta))])
-    factor = clip_factor(length, len(delta), clip, scale_bits)
+    quantize = clipped(delta, clip, scale_bits)
     integers = np.empty(len(delta), np.int64)
-    quantize = Quantizer(delta, factor * 2.0**scale_bits, length)
     for start in range(0, len(delta), BLOCK):
         quantize(start, integers[start : start + BLOCK])
     return integers
 
 
-def private_scale_bits(clip: float, noise: float, slots: int, bits: int = 64) -> int:
+def private_scale_bits(clip: float, noise: float, slots: int, bits: int = 64, part: float = 1.0) -> int:
     """The binary places of a private sum: of ``slots`` clipped updates and noise of deviation ``noise`` × ``clip``.
 
     min(bits − 2 − ⌈log2(clip × (slots + 12 noise))⌉, 36 − ⌈log2(noise × clip)⌉): the sum is below 2^(bits − 1) in
-    magnitude, and the noise is below float64's own grain. Raises ``ValueError`` if the deviation of the noise would be
-    less than 2^8 units of the grid.
+    magnitude, and the noise is below float64's own grain. ``part``: the smallest deviation that is added at once,
+    relative to that of all noise together. Raises ``ValueError`` if that would be less than 2^8 units of the grid.
     """
     if not (0 < clip < math.inf and 0 < noise < math.inf and slots > 0):
         raise ValueError(f"clip {clip}, noise {noise}, slots {slots}: expected numbers above 0")
-    of_sum = bits - 2 - math.ceil(math.log2(clip * (slots + _FARTHEST * noise)))
+    of_sum = bits - 2 - math.ceil(math.log2(clip * (slots + FARTHEST * noise)))
     places = min(of_sum, _NOISE_BITS - math.ceil(math.log2(noise * clip)))
-    if (deviation := noise * clip * 2.0**places) < MIN_DEVIATION:
+    if (deviation := part * noise * clip * 2.0**places) < MIN_DEVIATION:
         raise ValueError(
             f"bits: {bits} leave the noise a standard deviation of {deviation:.2g} units of the grid "
             f"with noise {noise} and {slots} slots, expected at least {MIN_DEVIATION:.0f}: "
