@@ -92,7 +92,7 @@ class MaskedRound:
         return NoisyIntegers(update.delta, privacy.clip, places, deviation, secrets.token_bytes(KEY))
 
     def _check(self, update: TrainedUpdate) -> float:
-        """Returns the largest magnitude of a value.
+        """Returns the largest magnitude of a value; 0 in a private round, where it does not matter.
 
         Raises `UnmaskableError` for what the sum of a masked round has no room for: nobody else can see it.
         """
@@ -100,7 +100,7 @@ class MaskedRound:
             names = ", ".join(update.sections)
             raise UnmaskableError(f"a masked update has no sections but its delta, and this one has {names}")
         if self._privacy is not None:  # it is clipped, and its examples do not count
-            return None
+            return 0.0
         if update.examples > self._fold.max_examples:
             raise UnmaskableError(
                 f"this edge has more than {self._fold.max_examples} examples, which cannot be masked (--max-examples)"
