@@ -140,8 +140,8 @@ def two_sided(score: float) -> float:
     [
         ([(bytes(16), 1000.0)], 0, "a key of 16 bytes, expected 32"),
         ([(bytes(32), 1000.0)], 4096, "start: 4096, expected a multiple of"),
-        ([(bytes(32), 255.0)], 0, "a deviation of 255 units of the grid, expected 2.8 to 2.44"),
-        ([(bytes(32), 2.0**44), (bytes(32), -(2.0**44))], 0, "a deviation of 2.488e.13 units"),
+        ([(bytes(32), 255.0)], 0, "a deviation of 255 units of the grid, expected 2.8 to 2.40"),
+        ([(bytes(32), 2.0**40), (bytes(32), -(2.0**40))], 0, "a deviation of 1.555e.12 units"),
         ([(bytes(32), math.nan)], 0, "a deviation of nan units"),
         ([], 0, "a deviation of 0 units"),
     ],
