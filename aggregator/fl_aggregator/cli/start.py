@@ -102,9 +102,7 @@ def start(
 
 
 def _unsealer(access: BrokerAccess, settings: Settings) -> Unsealer:
-    """Returns what opens sealed messages; in a masked run with kits, unsealed ones are rejected."""
+    """Returns what opens sealed messages."""
     from fl_aggregator.messaging.unsealing import Unsealer
 
-    return Unsealer(
-        access.kit, required=settings.require_sealed or (settings.masked and access.kit is not None)
-    )
+    return Unsealer(access.kit, required=settings.sealing_required(certified=access.kit is not None))

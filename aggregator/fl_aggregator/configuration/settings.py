@@ -333,6 +333,13 @@ class Settings(MaskedOptions, PrivacyOptions):
         """Whether edges say nothing of their own data: only sums of it, masked or with noise, are seen."""
         return self.masked or self.dp is not None
 
+    def sealing_required(self, *, certified: bool) -> bool:
+        """Whether unsealed messages from edges are rejected; ``certified``: the aggregator has a kit.
+
+        What masks or noise are to hide must not be read on its way.
+        """
+        return self.require_sealed or (certified and self.hides_edges)
+
     @property
     def fold_settings(self) -> m.FoldSettings:
         """The caps and the scale bits, as ``selected`` announces them."""

@@ -148,6 +148,11 @@ class Aggregator:
                 LOG.log(
                     logging.INFO if record.masked.certified else logging.WARNING, masked_line(record.masked)
                 )
+            if self.settings.dp == "central" and not record.certified:
+                LOG.warning(
+                    "updates are not sealed: who runs the broker, or listens to it, reads them without noise "
+                    "(kits and --seal are against that)"
+                )
             self._connections.connect_updates()
             self._connections.begin_session()
             self._started = time.monotonic()
