@@ -40,7 +40,7 @@ def spent(plan: PrivacyPlan, taken: Mapping[str, Sequence[int]], noises: Sequenc
         return Spent(None, 0.0, 0.0, 0.0, 0.0)
     names = sorted(taken)
     patterns = [[number - 1 for number in taken[name]] for name in names]
-    if plan.mechanism == "distributed":
+    if plan.bands == 1:  # then releases are independent, and may have noise of different scales
         squares = [math.fsum([noises[number] ** -2 for number in pattern]) for pattern in patterns]
         most = squares.index(max(squares))
         sensitivity, mu = math.sqrt(len(patterns[most])), math.sqrt(squares[most])

@@ -9,11 +9,10 @@ as versions, from 1.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from functools import cached_property
 from typing import Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from fl_aggregator.privacy.correlated_noise import (
@@ -67,11 +66,6 @@ class PrivacyPlan(BaseModel):
         """By how much the noise of the last ``bands`` releases counts in a release, the newest first."""
         return coefficients(self.gamma, self.bands)
 
-    @cached_property
-    def column(self) -> NDArray[np.float64]:
-        """How much an update counts in its own release and in those after it, shape (releases,)."""
-        return strategy_column(self.coefficients, self.releases)
-
     @property
     def deviations(self) -> tuple[float, ...]:
         """The standard deviations of the parts of a release's noise, in units of the clip, the newest first."""
@@ -80,8 +74,15 @@ class PrivacyPlan(BaseModel):
     @property
     def planned_epsilon(self) -> float:
         """ε of an edge that contributes as often as it may, at the worst times, once all releases are made."""
-        worst = worst_sensitivity(self.column, self.apart, self.times, self.releases)
+        worst = _sensitivity(self.gamma, self.bands, self.apart, self.times, self.releases)
         return epsilon_of(worst / self.noise, self.delta)
+
+
+def _sensitivity(gamma: float, bands: int, apart: int, times: int, releases: int) -> float:
+    """Returns by how much ``times`` contributions at the worst times shift all releases, in clips."""
+    if bands == 1:
+        return math.sqrt(times)
+    return worst_sensitivity(strategy_column(coefficients(gamma, bands), releases), apart, times, releases)
 
 
 def make_plan(
@@ -107,12 +108,11 @@ def make_plan(
     """
     most = math.ceil(releases / apart)
     times = most if times is None else min(times, most)
-    gamma = best_gamma(releases, apart, times, bands)
+    gamma = best_gamma(releases, apart, times, bands) if bands > 1 else 0.0
     bands = bands if gamma else 1
-    column = strategy_column(coefficients(gamma, bands), releases)
 
     def sensitivity(count: int) -> float:
-        return worst_sensitivity(column, apart, count, releases)
+        return _sensitivity(gamma, bands, apart, count, releases)
 
     if noise is None:
         assert epsilon is not None, "a budget or a noise multiplier"
@@ -125,8 +125,9 @@ def make_plan(
                 f"dp_noise: {noise:g}: ε of one release is {one:.3g}, more than --dp-epsilon {epsilon:g}: "
                 f"expected --dp-noise of at least {sensitivity(1) / most_mu:.3g}, or a larger --dp-epsilon"
             )
-        while sensitivity(times) > most_mu * noise:
-            times -= 1
+        times = bisect_right(
+            range(1, times + 1), most_mu * noise, key=sensitivity
+        )  # it grows with their number
     return PrivacyPlan(
         mechanism=mechanism,
         against=against,
