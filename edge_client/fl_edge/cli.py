@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 from click.core import ParameterSource
 
+from fl_edge.runtime.privacy_options import privacy_options
 from fl_edge.session.policy import RequiredMasking
+from fl_edge.session.privacy import OwnPrivacy
 from fl_shared.cli import options
 from fl_shared.cli.headings import BROKER, DATA, EDGE, OUTPUT, SECURITY, TRAINING, option_under
 from fl_shared.cli.logging import start_logging
@@ -234,6 +236,7 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     help="Train only in masked rounds whose sums have at least MEMBERS (5) updates, of which COLLUDERS (1) may work "
     "together with the aggregator. Implies --seal, and needs --task.",
 )
+@privacy_options
 @options.logging_options
 @options.config_option
 @options.version_option
@@ -246,6 +249,7 @@ def command(
     state_dir: Path | None,
     seal: bool,
     require_masked: RequiredMasking | None,
+    privacy: OwnPrivacy,
     verbose: int,
     log_format: str,
     **values: Any,
@@ -276,7 +280,9 @@ def command(
                 "--require-masked needs --task: expected the task of the run with its options, so that no aggregator "
                 "chooses what of the data it is about"
             )
-        roles = without_predictions(roles)
+        roles = without_predictions(roles, "--require-masked")
+    if privacy.is_asked:
+        roles = without_predictions(roles, privacy.option)
     edges = [(name, roles) for name in ids]
     if evaluator is not None:
         edges.append((evaluator, ("evaluate",)))
@@ -310,6 +316,7 @@ def command(
             heartbeat=values["heartbeat"],
             seal=seal,
             requires=require_masked,
+            privacy=privacy,
             via=values["via"],
             worker=click.get_current_context().obj or WORKER,
         )
@@ -343,21 +350,21 @@ def _from_kit(
     return (kit.name,), kit_roles
 
 
-def without_predictions(roles: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the roles of an edge that requires masks, without ``predict`` if that is only in the default.
+def without_predictions(roles: tuple[str, ...], option: str) -> tuple[str, ...]:
+    """Returns the roles of an edge with a policy, without ``predict`` if that is only in the default.
 
-    Answers to prediction requests are not masked, and a task may make them with statistics of the edge's own data.
-    Raises ``UserError`` if predictions are asked for.
+    ``option``: the policy's. Answers to prediction requests are neither masked nor have they noise, and a task may make
+    them with statistics of the edge's own data. Raises ``UserError`` if predictions are asked for.
     """
     kept = tuple(role for role in roles if role != "predict")
     source = click.get_current_context().get_parameter_source("roles")
     if kept != roles and (source is not ParameterSource.DEFAULT or not kept):
         raise UserError(
-            "--role predict cannot be combined with --require-masked: answers are not masked, and may depend on this "
-            "edge's own data; expected --role train"
+            f"--role predict cannot be combined with {option}: answers are not masked, have no noise, and may depend "
+            "on this edge's own data; expected --role train"
         )
     if kept != roles:
-        LOG.info("answers no prediction requests: --require-masked")
+        LOG.info("answers no prediction requests: %s", option)
     return kept
 
 

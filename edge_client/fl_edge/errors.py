@@ -58,5 +58,9 @@ class UnmaskableError(EdgeError):
     """The sum of a masked round has no room for the update."""
 
 
+class BudgetSpentError(EdgeError):
+    """The training would cost more than what is left of the edge's privacy budget."""
+
+
 class CancelledError(EdgeError):
     """The job was cancelled."""

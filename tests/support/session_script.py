@@ -14,6 +14,7 @@ from fl_edge.session import effects, events
 from fl_edge.session.effects import Effect
 from fl_edge.session.events import Event
 from fl_edge.session.machine import step
+from fl_edge.session.privacy import Charge
 from fl_edge.session.registration import told_examples
 from fl_edge.session.state import Confirming, Identity, LoadedPartition, Session, SessionState
 from fl_edge.session.work import Answering, EvaluationScores, PendingUpdate, Refusal, Shares, Signature
@@ -30,6 +31,8 @@ TRAINING = training_request(epochs=1)
 KEYS = "k" * 86
 """Public keys of a masked run."""
 FOLD = fold_settings()
+CHARGES = (Charge("example", 1.1, 0.1, 20),)
+"""What an update costs that ``trained 1 costs`` has made."""
 
 
 def version_digest(version: int) -> str:
@@ -125,6 +128,9 @@ class SessionScript:
             return events.BridgeSeen(self.now, connected=rest == ["1"])
         if what == "overdue":
             return events.ModelOverdue(self.now)
+        if what == "charged":
+            digest = named.get("digest", update(data=self.data).digest)
+            return events.Charged(self.now, digest, " ".join(rest) or None)
         if what in ("keys", "signed", "opened", "declined"):
             return self._of_masks(what, rest, named)
         if what in ("loaded", "fetched", "trained", "evaluated", "failed"):
@@ -162,7 +168,9 @@ class SessionScript:
                 )
                 made = replace(made, metrics=m.UpdateMetrics(before=before, after=after))
             own = {"control": memoryview(DATA)} if text.startswith("own") else {}
-            return events.Trained(self.now, job, made, own, "b" * 64 if "masked" in text else None)
+            body = "b" * 64 if "masked" in text else None
+            costs = CHARGES if "costs" in text else ()
+            return events.Trained(self.now, job, made, own, body, costs, 0.25 if costs else None)
         if what == "evaluated":
             return events.ModelEvaluated(
                 self.now, job, EvaluationScores(10, 0.5, {"accuracy": 0.75}, declared=(ACCURACY,))
@@ -327,6 +335,8 @@ def shown(effect: Effect) -> str:
         case effects.SendChunks(sender=sender, chunks=chunks, chunk_size=size):
             listed = ",".join(map(str, chunks))
             return f"send chunks {listed} of {size} bytes session={sender.session} round={sender.round}"
+        case effects.Charge(round=number, charges=charges):
+            return f"charge round={number}: {', '.join(one.unit for one in charges)}"
         case effects.SaveUpdate(pending=kept):
             return f"keep the update of round {kept.selected.round}"
         case effects.DeleteUpdate():

@@ -159,6 +159,7 @@ class Dispatcher:
             {companion.name: _cache_frame(companion) for companion in companions},
             jobs.Vectors.of(own) if own else None,
             masking=masking,
+            spent=effect.spent,
         )
         self._track(JobOwner(client, effect.job, None if base is None else base.digest), pool_id)
 
@@ -292,7 +293,8 @@ def _event(owner: JobOwner, job: int, outcome: jobs.JobOutcome, now: float) -> e
                 plan=None if masked is None else masked.plan,
             )
             own = {} if outcome.own is None else outcome.own.parts()
-            return events.Trained(now, job, update, own, None if masked is None else masked.body)
+            body = None if masked is None else masked.body
+            return events.Trained(now, job, update, own, body, outcome.charges, outcome.epsilon)
         case jobs.EvaluateOutcome():
             scores = EvaluationScores(
                 outcome.examples, outcome.loss, outcome.task_metrics, outcome.confusion, outcome.declared

@@ -12,10 +12,13 @@ from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.messaging.model_store import FetchedModel
 from fl_edge.prediction.predictor import Predictor
 from fl_edge.runtime.masked_member import MaskedMember
+from fl_edge.session import effects, events
 from fl_edge.session.policy import RequiredMasking
+from fl_edge.session.privacy import NO_PRIVACY, NOT_WITH_DP_SGD, OwnPrivacy
 from fl_edge.session.state import Identity, LoadedPartition, Session, SessionState
 from fl_edge.session.work import OwnState, StateReference
 from fl_edge.storage.own_state_files import OwnStateFiles
+from fl_edge.storage.privacy_ledger import PrivacyLedger
 from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import NAME_PREFIX
 from fl_edge.training.corrections import registry as corrections
@@ -66,6 +69,7 @@ def identity_of(
     via: str | None = None,
     environment: Environment | None = None,
     requires: RequiredMasking | None = None,
+    privacy: OwnPrivacy = NO_PRIVACY,
 ) -> Identity:
     """Returns who an edge is, with the tasks and abilities of this installation. ``light``: without those of torch."""
     return Identity(
@@ -81,9 +85,14 @@ def identity_of(
         chunk_size=chunk_size,
         seals=seals,
         environment=environment,
-        abilities=(*corrections.names(), CLIP_GRADIENTS, LOGIT_ADJUSTMENT),
+        abilities=tuple(
+            name
+            for name in (*corrections.names(), CLIP_GRADIENTS, LOGIT_ADJUSTMENT)
+            if privacy.examples is None or name not in NOT_WITH_DP_SGD
+        ),
         via=via,
         requires=requires,
+        privacy=privacy,
     )
 
 
@@ -95,6 +104,7 @@ class Edge:
     `Runtime.run`. ``server`` is ``None`` if announced models are of no use to the edge; ``predictor`` is
     the same object, if that answers predictions. ``update_file`` keeps its finished update across restarts
     (see `update_store`). ``member``: how it takes part in masked rounds. ``authenticator`` is ``None`` without a kit.
+    ``ledger`` is ``None`` if the edge counts nothing.
     """
 
     state: SessionState
@@ -103,6 +113,7 @@ class Edge:
     connect: Callable[[Callable[[EdgeConnectionEvent], None]], EdgeConnection]
     connect_predictor: Callable[[Callable[[mqtt.ConnectionEvent], None]], Connection]
     authenticator: MessageAuthenticator | None = None
+    ledger: PrivacyLedger | None = None
     connection: EdgeConnection | None = None
     server: ModelServer | None = None
     predictor: Predictor | None = None
@@ -125,6 +136,16 @@ class Edge:
     def client(self) -> str:
         """The edge's id."""
         return self.state.identity.client
+
+    def charge(self, effect: effects.Charge, now: float) -> events.Charged:
+        """See `effects.Charge`."""
+        assert self.ledger is not None  # only an edge that counts has what costs
+        problem = None
+        try:
+            self.ledger.charge(effect.run, effect.round, effect.digest, effect.charges)
+        except OSError as error:
+            problem = f"this edge cannot write down what the update costs of its privacy: {error.strerror}"
+        return events.Charged(now, effect.digest, problem)
 
     def partition_of(self, task: str) -> Partition | None:
         """Returns the partition of the data of ``task`` that the edge has loaded, or ``None``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.util
 import logging
 import signal
 import threading
@@ -17,7 +18,7 @@ from fl_edge.errors import UnknownTaskError
 from fl_edge.messaging.authenticity import MessageAuthenticator
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.prediction.predictor import MAX_REQUEST_PACKET
-from fl_edge.runtime.device import training_device
+from fl_edge.runtime.device import never_needs_torch, training_device
 from fl_edge.runtime.dispatcher import Dispatcher
 from fl_edge.runtime.edge import Edge, identity_of
 from fl_edge.runtime.environment import environment_of
@@ -27,11 +28,15 @@ from fl_edge.runtime.masked_member import MaskedMember
 from fl_edge.runtime.worker_setup import EdgeSettings, edges_with_data, start_pool
 from fl_edge.session.masking import Trust
 from fl_edge.session.policy import RequiredMasking
+from fl_edge.session.privacy import NO_PRIVACY, OwnPrivacy
 from fl_edge.session.state import Session
+from fl_edge.session.work import PendingUpdate
 from fl_edge.storage import update_store
 from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.storage.own_state_files import OwnStateFiles
+from fl_edge.storage.privacy_ledger import PrivacyLedger
 from fl_edge.storage.run_keys_file import RunKeysFile
+from fl_edge.storage.saved_file import delete
 from fl_edge.storage.state_dir import StateDir
 from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import NAME_PREFIX as SYNTHETIC
@@ -48,6 +53,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.task_spec import task_name
 from fl_shared.system.file_limit import raise_file_limit
+from fl_shared.system.invocation import install_command
 
 if TYPE_CHECKING:
     from fl_shared.security.kit import Kit
@@ -78,7 +84,7 @@ class FleetSettings:
     update's chunks, in bytes. ``broker_timeout``: seconds that the edges may be without a broker; ``None``
     for no limit. ``heartbeat``: the file to touch, see `Heartbeat`. ``seal``: encrypt what is sent, for the
     aggregator alone; that requires a kit. ``label_counts_file``: see `LabelCountsFile`. ``light``:
-    never use torch. ``requires`` and ``via``: see `Identity`. ``worker``: what a worker process runs, see
+    never use torch. ``requires``, ``privacy`` and ``via``: see `Identity`. ``worker``: what a worker process runs, see
     `process.WORKER`.
     """
 
@@ -93,6 +99,7 @@ class FleetSettings:
     heartbeat: Path | None
     seal: bool = False
     requires: RequiredMasking | None = None
+    privacy: OwnPrivacy = NO_PRIVACY
     label_counts_file: Path | None = None
     light: bool = False
     via: str | None = None
@@ -128,7 +135,7 @@ def run(settings: FleetSettings) -> int:
             settings.workers,
             inbox.put,
             light=settings.light,
-            program=settings.worker,
+            program=(*settings.worker, *settings.privacy.worker_options()),
         )
         stack.callback(pool.close)
         if settings.task is not None:
@@ -184,6 +191,7 @@ def _edge(
         via=settings.via,
         environment=environment,
         requires=settings.requires,
+        privacy=settings.privacy,
     )
     mqtt_client_id = connection.mqtt_client_id
     for_predictions = replace(
@@ -214,15 +222,36 @@ def _edge(
     file = state.path / update_store.FILE_NAME
     trust = Trust(None if kit is None else kit.enrolment_public, settings.requires)
     member = MaskedMember(edge.client, RunKeysFile(state.path, edge.client), _credential(kit), trust)
+    ledger = PrivacyLedger(state.path, edge.client) if settings.privacy.is_asked else None
     session = Session(
         identity,
         seq=int(time.time() * 1000),
-        restored_update=update_store.read(file, edge.client),
+        restored_update=_restored(file, edge.client, settings.privacy, ledger),
         own_state=OwnStateFiles(state.path, edge.client).read(),
         masked_run=member.restored(),
+        charged=() if ledger is None else ledger.charges,
     )
     authenticator = None if kit is None else MessageAuthenticator(kit.verifier())
-    return Edge(session, file, member, connect, connect_predictor, authenticator)
+    return Edge(session, file, member, connect, connect_predictor, authenticator, ledger)
+
+
+def _restored(
+    file: Path, client: str, privacy: OwnPrivacy, ledger: PrivacyLedger | None
+) -> PendingUpdate | None:
+    """Returns the update that an earlier process has finished; null if it has none, or none with the noise of now."""
+    pending = update_store.read(file, client)
+    if pending is None or pending.update.base is None or ledger is None:
+        return pending
+    if privacy.covers(charges := ledger.of(pending.update.digest)) and charges:
+        return pending
+    LOG.warning(
+        "round %d: its update was finished before the restart, and is dropped: it was not charged, or does not have "
+        "the noise that this edge adds now",
+        pending.selected.round,
+        extra={"client": client},
+    )
+    delete(file)
+    return None
 
 
 def _credential(kit: Kit | None) -> MemberCredential | None:
@@ -241,8 +270,19 @@ def _check(settings: FleetSettings) -> None:
     if not is_known:
         names = ", ".join((*registry.names(), f"{SYNTHETIC}N"))
         raise UserError(f"--task: {settings.task!r} is unknown here; expected one of: {names}")
+    if settings.privacy.examples is not None:
+        _check_dp_sgd(settings)
     if settings.light:
         LOG.info("training without torch, which these tasks allow: %s", ", ".join(registry.light_names()))
+
+
+def _check_dp_sgd(settings: FleetSettings) -> None:
+    if settings.light and has_torch():
+        raise UserError("--dp-sgd cannot be combined with --light: it needs torch")
+    if missing := [name for name in ("torch", "opacus") if importlib.util.find_spec(name) is None]:
+        raise UserError(f"--dp-sgd needs {' and '.join(missing)}: {install_command('dp-sgd')}")
+    if never_needs_torch(settings.task):
+        raise UserError(f"--dp-sgd: a synthetic task, {settings.task}, has no examples to hide")
 
 
 def _check_file_limit(files: int) -> None:

@@ -273,6 +273,8 @@ class Runtime:
                 self._update_writer.save(edge.update_file, client, pending)
             case effects.DeleteUpdate():
                 self._update_writer.delete(edge.update_file)
+            case effects.Charge():
+                self._add_event(edge, edge.charge(effect, now))
             case effects.StageState(reference=reference, vectors=vectors):
                 edge.own_state.stage(reference, vectors)
             case effects.PromoteState():

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fl_edge.session import privacy
 from fl_edge.session.work import PendingUpdate, StateReference
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -51,6 +52,19 @@ class SaveUpdate:
 @dataclass(frozen=True, slots=True)
 class DeleteUpdate:
     """Delete the saved update."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Write down what an update costs, before anything of it is sent; ``Charged`` follows at once.
+
+    An update with this ``digest`` that has been written down is not charged again.
+    """
+
+    run: str
+    round: int
+    digest: str
+    charges: tuple[privacy.Charge, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +122,15 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Train from the base that the same job has fetched; without a base, create the initial weights."""
+    """Train from the base that the same job has fetched; without a base, create the initial weights.
+
+    ``spent``: what the edge has been charged so far.
+    """
 
     job: int
     selected: m.Selected
     partition: m.Partition
+    spent: tuple[privacy.Charge, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +220,7 @@ Effect = (
     | SendChunks
     | SaveUpdate
     | DeleteUpdate
+    | Charge
     | StageState
     | PromoteState
     | DropState

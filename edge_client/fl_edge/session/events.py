@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from fl_edge.session.privacy import Charge
 from fl_edge.session.state import Fault
 from fl_edge.session.work import Answer, EvaluationScores
 from fl_shared.protocol import messages as m
@@ -201,6 +202,8 @@ class Trained:
     """Job ``job`` has trained, or has created the initial weights.
 
     ``own``: the vectors that the edge keeps if the update counts. ``body``: of a masked update, hex; null of another.
+    ``charges``: what the edge must count before it sends the update. ``epsilon``: of single examples, with these; null
+    if nothing hides them.
     """
 
     now: float
@@ -208,6 +211,17 @@ class Trained:
     update: FinishedUpdate
     own: Mapping[str, memoryview] = field(default_factory=dict)
     body: str | None = None
+    charges: tuple[Charge, ...] = ()
+    epsilon: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """What the update ``digest`` costs is on the disk; ``problem`` says why not, else it is null."""
+
+    now: float
+    digest: str
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +276,7 @@ Event = (
     | PartitionLoaded
     | Fetched
     | Trained
+    | Charged
     | ModelEvaluated
     | JobFailed
 )

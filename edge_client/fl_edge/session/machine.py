@@ -2,7 +2,8 @@
 
 It knows no broker, torch, clock, thread or randomness, and takes any event in any phase: it ignores an event
 that does not fit. ``state`` has the phases, ``events`` what can happen, and ``effects`` what the machine asks
-for. How it reacts is in ``registration``, ``admission``, ``rounds``, ``reporting``, ``unmasking`` and ``evaluation``;
+for. How it reacts is in ``registration``, ``admission``, ``rounds``, ``charging``, ``reporting``, ``unmasking`` and
+``evaluation``;
 ``transitions`` joins their results.
 
 >>> edge = Session(Identity("7", device="d1", roles=("train",), tasks=("digits",)))
@@ -17,6 +18,7 @@ from typing import assert_never
 
 from fl_edge.session import (
     admission,
+    charging,
     declining,
     evaluation,
     presence,
@@ -31,6 +33,7 @@ from fl_edge.session.events import (
     AggregatorSeen,
     Answered,
     BridgeSeen,
+    Charged,
     ConnectionEstablished,
     ConnectionLost,
     ConnectionRefused,
@@ -193,6 +196,8 @@ def _react(session: Session, event: Event) -> Transition:
                 lambda s: rounds.start_round(s, now),
                 lambda s: evaluation.personalized(s, event),
             )
+        case Charged():
+            return charging.charged(session, event)
         case ModelEvaluated():
             return evaluation.evaluated(session, event)
         case JobFailed():

@@ -52,6 +52,8 @@ def report_failure(
 def report(session: Session, now: float) -> Transition:
     """Sends the update or the failure, unless it was last sent to the same recipient."""
     match session.work:
+        case Reporting(uncharged=charges) if charges:
+            return transition(session)
         case Reporting(sent_to=recipient) | ReportingFailure(sent_to=recipient) if (
             recipient != session.recipient()
         ):
@@ -67,6 +69,8 @@ def due(session: Session) -> float | None:
     """
     is_aggregator_offline = session.aggregator is not None and session.aggregator.state == "offline"
     if session.recipient() is None or is_aggregator_offline:
+        return None
+    if isinstance(session.work, Reporting) and session.work.uncharged:
         return None
     return session.work.due if isinstance(session.work, Reporting | ReportingFailure) else None
 

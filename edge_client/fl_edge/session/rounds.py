@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fl_edge.session import own_state, reporting
+from fl_edge.session import charging, own_state, reporting
 from fl_edge.session.effects import Fetch, LogNotice, Train
 from fl_edge.session.events import Fetched, JobFailed, ResultSeen, SelectionCleared, SelectionSeen, Trained
 from fl_edge.session.policy import problem_of_masking
@@ -11,7 +11,6 @@ from fl_edge.session.state import LoadedPartition, Registering, RetainedMessages
 from fl_edge.session.transitions import (
     Transition,
     cancel_work,
-    discreet,
     then,
     told_reason,
     transition,
@@ -262,7 +261,7 @@ def fetched(session: Session, event: Fetched) -> Transition:
     match session.work, session.partition_state:
         case Fetching(job=job, selected=selected), LoadedPartition(partition=partition) if job == event.job:
             session = replace(session, work=Training(job, selected))
-            return transition(session, Train(job, selected, partition))
+            return transition(session, Train(job, selected, partition, session.charged))
         case _:
             return transition(session)
 
@@ -278,13 +277,14 @@ def trained(session: Session, event: Trained) -> Transition:
             if event.body is not None:
                 notice = LogNotice(f"round {selected.round}: trained, and masked the update")
                 session = _with_body(session, selected, event.body)
-            if session.is_discreet:
-                update = discreet(update)
-            session = replace(session, work=Reporting(selected, update, None, 0, event.now))
+            if problem := charging.problem_of_noise(session, update, event):
+                return reporting.report_failure(session, selected, problem, event.now)
+            update = charging.told(session, event)
+            work = Reporting(selected, update, None, 0, event.now, uncharged=event.charges)
             return then(
-                transition(session, notice),
+                transition(replace(session, work=work), notice, *charging.notices(session, event)),
                 lambda s: own_state.stage(s, selected, event),
-                lambda s: reporting.report(s, event.now),
+                lambda s: charging.charge(s, event.now),
             )
         case _:
             return transition(session)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from fl_edge.session.masking import MaskedRun
 from fl_edge.session.policy import RequiredMasking
+from fl_edge.session.privacy import NO_PRIVACY, Charge, OwnPrivacy
 from fl_edge.session.work import (
     Calm,
     EvaluationState,
@@ -42,6 +43,7 @@ class Identity:
     whether it encrypts what it sends to the aggregator. ``edges``: it is a regional aggregator, which stands for so
     many edges; ``None`` for an edge. ``via``: the name of its broker, if that is bridged to the aggregator's.
     ``environment``: where it runs. ``requires``: the masked rounds that it takes part in; ``None`` for any round.
+    ``privacy``: what it does for that of its own data.
     """
 
     client: str
@@ -58,6 +60,7 @@ class Identity:
     via: str | None = None
     environment: m.Environment | None = None
     requires: RequiredMasking | None = None
+    privacy: OwnPrivacy = NO_PRIVACY
 
     @property
     def trains(self) -> bool:
@@ -273,7 +276,8 @@ class Session:
     ``last_answered_round`` or an earlier one: tickets outlive rounds. ``aggregator`` is the newest presence seen on
     this connection. ``restored_update`` is what an earlier process of this edge had finished; it waits until an
     admission shows whether its run still exists. ``own_state``: what it keeps of a run. ``masked_run``: what it has
-    of a run whose updates are masked. ``bridge_lost``: whether the bridge of its broker was lost, and is not back.
+    of a run whose updates are masked. ``charged``: what its updates have cost, over all runs. ``bridge_lost``: whether
+    the bridge of its broker was lost, and is not back.
     """
 
     identity: Identity
@@ -292,6 +296,7 @@ class Session:
     restored_update: PendingUpdate | None = None
     own_state: OwnState = field(default_factory=OwnState)
     masked_run: MaskedRun | None = None
+    charged: tuple[Charge, ...] = ()
     bridge_lost: bool = False
 
     @property
@@ -311,12 +316,13 @@ class Session:
     def is_discreet(self) -> bool:
         """Whether the edge says nothing of its data but its update: how many examples it has, or its scores.
 
-        In masked rounds, and in runs with differential privacy.
+        In masked rounds, in runs with differential privacy, and if its user has asked for it.
         A restarted edge takes the run whose keys it has for its own until it is admitted.
         """
         is_masked = self.masked_run is not None if self.membership is None else self.membership.masked
         is_private = self.membership is not None and self.membership.private
-        return self.identity.requires is not None or is_masked or is_private
+        own = self.identity.requires is not None or self.identity.privacy.is_asked
+        return own or is_masked or is_private
 
     def pending_update(self) -> PendingUpdate | None:
         """Returns the update that must outlive this process because it is not answered yet, or ``None``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fl_edge.session.privacy import Charge
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import quantity_text
 from fl_shared.transfer.upload import FinishedUpdate
@@ -104,7 +105,7 @@ class Reporting:
 
     ``sent_to`` is the recipient to which it was last sent or offered; ``None`` before. It is sent or offered
     again at ``due``; ``attempt`` counts the repetitions, and begins at 0 again with each grant. The machine
-    does not read the update's data.
+    does not read the update's data. ``uncharged``: what is to be counted before anything is sent.
     """
 
     selected: m.Selected
@@ -113,6 +114,7 @@ class Reporting:
     attempt: int
     due: float
     upload_phase: UploadPhase = InlineUpload()
+    uncharged: tuple[Charge, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

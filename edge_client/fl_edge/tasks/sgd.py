@@ -34,10 +34,14 @@ def sgd(
 
     ``loss_of`` maps the model's output and the labels to a scalar, the mean over the minibatch. ``orders``: the order
     of the examples in each epoch; None: torch draws it from ``seed``. The same seed, number of threads and version of
-    torch give the same bits. With cross-entropy, the logits are adjusted if the settings say so.
+    torch give the same bits. With cross-entropy, the logits are adjusted if the settings say so. With ``--dp-sgd``,
+    single examples are hidden, and neither ``seed`` nor ``orders`` count (`fl_edge.training.example_level`).
 
     Raises ``CancelledError``, and ``DivergedError`` if the loss of an epoch is not finite.
     """
+    if (private := observed.private_sgd()) is not None:
+        report: TrainReport = private(model, examples, settings, cancelled, loss_of)
+        return report
     model.train()
     device = next(model.parameters()).device
     all_inputs, all_labels = examples.tensors(device)
@@ -45,7 +49,7 @@ def sgd(
     if settings.logit_adjustment and loss_of is functional.cross_entropy:
         loss_of = _AdjustedCrossEntropy(all_labels, settings.logit_adjustment)
         observed.logits_adjusted()
-    optimizer = _SgdOptimizer(model, settings.lr, settings.momentum)
+    optimizer = SgdOptimizer(model, settings.lr, settings.momentum)
     minibatches = _minibatches(model, len(examples), settings.batch_size)
     steps, loss = 0, math.nan
     for epoch in range(settings.epochs):
@@ -111,7 +115,7 @@ class _AdjustedCrossEntropy:
         return functional.cross_entropy(logits + self._shift, labels)
 
 
-class _SgdOptimizer:
+class SgdOptimizer:
     """Computes the same bits as ``torch.optim.SGD``, whose first use takes a second and imports 900 modules."""
 
     def __init__(self, model: nn.Module, lr: float, momentum: float) -> None:

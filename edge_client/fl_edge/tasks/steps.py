@@ -6,7 +6,7 @@ Own optimisers call `before_step`, those of ``torch.optim`` have a hook (`fl_edg
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -20,6 +20,10 @@ class StepObserver(Protocol):
 
     def logits_adjusted(self) -> None:
         """Called if the loss is adjusted as the settings ask for."""
+        ...
+
+    def private_sgd(self) -> Callable[..., Any] | None:
+        """Returns what must take the steps in place of `fl_edge.tasks.sgd`; null if nothing must."""
         ...
 
 
@@ -51,3 +55,9 @@ def logits_adjusted() -> None:
     """Must be called by a training whose loss is adjusted (see `StepObserver`)."""
     if (seen_by := observer()) is not None:
         seen_by.logits_adjusted()
+
+
+def private_sgd() -> Callable[..., Any] | None:
+    """Returns what must take the steps of `fl_edge.tasks.sgd` in its place (see `StepObserver`)."""
+    seen_by = observer()
+    return None if seen_by is None else seen_by.private_sgd()

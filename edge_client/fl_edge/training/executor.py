@@ -22,6 +22,7 @@ from fl_shared.tensors.manifest import Manifest, Vector
 if TYPE_CHECKING:
     from fl_edge.tasks.task import Scores, TrainingDefaults
     from fl_edge.training.corrections.correction import CorrectionRequest
+    from fl_edge.training.example_level import PrivateSgd
 
 VectorAllocator = Callable[[int], Vector]
 """Allocates the vector, of the given number of values, for a result. Called once; the caller fills it."""
@@ -86,10 +87,12 @@ class Executor(Protocol):
         allocate: VectorAllocator,
         correction: CorrectionRequest | None = None,
         local: Vector | None = None,
+        private: PrivateSgd | None = None,
     ) -> TrainedUpdate:
         """Trains from ``base``; local − base is written into a vector of ``allocate``. ``base`` may be overwritten.
 
-        ``local``: the arrays that stay on the edge (`local_part`); null if it has none yet.
+        ``local``: the arrays that stay on the edge (`local_part`); null if it has none yet. ``private`` takes the steps
+        and hides single examples; null: nothing does.
         """
 
     def evaluate(

@@ -17,27 +17,34 @@ def has_torch() -> bool:
 
 
 @lru_cache(maxsize=64)
-def executor_for(task: str, data_dir: Path | None, device: str, *, light: bool = False) -> Executor:
+def executor_for(
+    task: str, data_dir: Path | None, device: str, *, light: bool = False, hides_examples: bool = False
+) -> Executor:
     """Returns the executor of the task, which is cached. ``light``: one without torch.
 
-    Raises ``UnknownTaskError``, also for a task that needs torch where there is none.
+    ``hides_examples``: it trains with ``private`` only. Raises ``UnknownTaskError``, also for a task that needs torch
+    where there is none.
     """
     from fl_edge.tasks.registry import load_task, needs_package
     from fl_edge.tasks.synthetic import parameter_count
     from fl_edge.training.local_part import LocalPart
     from fl_edge.training.synthetic_executor import SyntheticExecutor
 
+    if hides_examples and (light or not has_torch()):
+        raise UnknownTaskError("--dp-sgd needs torch: expected an edge without --light")
     part = LocalPart.of(task)
     values = parameter_count(task_name(task))
     if values is not None and part.patterns:
         raise TaskOptionsError(f"--keep-local: a synthetic task, {task_name(task)}, has nothing to keep")
+    if values is not None and hides_examples:
+        raise UnknownTaskError(f"--dp-sgd: a synthetic task, {task_name(task)}, has no examples to hide")
     if values is not None:
         return SyntheticExecutor(values)
     loaded = load_task(task)
     if not light and has_torch():
         from fl_edge.training.torch_executor import TorchExecutor
 
-        return TorchExecutor(loaded, data_dir, device, part)
+        return TorchExecutor(loaded, data_dir, device, part, hides_examples=hides_examples)
     from fl_edge.tasks.dense import DenseTask
     from fl_edge.training.light_executor import LightExecutor
 

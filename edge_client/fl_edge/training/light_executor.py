@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from fl_edge.errors import UnknownTaskError
 from fl_edge.tasks.dense import DenseLayers, DenseTask
 from fl_edge.tasks.dense_network import DenseNetwork
 from fl_edge.tasks.steps import observed
@@ -17,6 +19,9 @@ from fl_edge.training.task_executor import TaskExecutor
 from fl_edge.training.update import check_manifests_match, make_update
 from fl_shared.protocol.messages import Partition, TrainingRequest
 from fl_shared.tensors.manifest import Manifest, Vector, flatten, unflatten
+
+if TYPE_CHECKING:
+    from fl_edge.training.example_level import PrivateSgd
 
 
 class LightExecutor(TaskExecutor):
@@ -69,7 +74,12 @@ class LightExecutor(TaskExecutor):
         allocate: VectorAllocator,
         correction: CorrectionRequest | None = None,
         local: Vector | None = None,
+        private: PrivateSgd | None = None,
     ) -> TrainedUpdate:
+        if private is not None:
+            raise UnknownTaskError(
+                f"task {self.task.name!r}: --dp-sgd needs torch: expected an edge without --light"
+            )
         data, network = self.load(client, partition), self.model_from(base, manifest, local)
         _, own = self._split(network.layers)
         chosen = training_settings(settings, self.task.defaults)

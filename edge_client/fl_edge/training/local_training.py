@@ -12,6 +12,7 @@ from torch import nn
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
 from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.corrections.observation import Layout, observation_of, observing_torch
+from fl_edge.training.example_level import PrivateSgd
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator, edge_seed
 from fl_edge.training.generator import GENERATOR
 from fl_edge.training.local_part import ALL_SHARED, LocalPart
@@ -124,12 +125,14 @@ def train_update(
     precision: Precision = "float32",
     part: LocalPart = ALL_SHARED,
     local: Vector | None = None,
+    private: PrivateSgd | None = None,
 ) -> TrainedUpdate:
     """Trains from ``base`` on ``data``. The result is a pure function of the arguments, except for ``seconds``.
 
     ``allocate`` allocates the delta; None: a new array. ``correction`` and ``clip_gradients``: what is done to the
-    gradients. ``precision``: of the products. ``part`` and ``local``: see `model_from`. Metrics: see
-    `make_update`. Raises ``CancelledError``, ``DivergedError``, ``ManifestMismatchError``, ``TaskError``.
+    gradients. ``precision``: of the products. ``part`` and ``local``: see `model_from`. ``private`` takes the steps,
+    with chance of its own; null: the task does. Metrics: see `make_update`. Raises ``CancelledError``,
+    ``DivergedError``, ``ManifestMismatchError``, ``TaskError``.
     """
     rng_seed = edge_seed(settings.seed, round_number, client)
     model = model_from(task, base, manifest, device, settings.seed, part, local)
@@ -146,7 +149,14 @@ def train_update(
         if parameter.requires_grad and name in shared
     }
     layout = Layout(manifest, tuple(parameters))
-    observation = observation_of(correction, clip_gradients, settings.logit_adjustment, layout, device)
+    steps = None if private is None else private.train
+    observation = observation_of(correction, clip_gradients, settings.logit_adjustment, layout, device, steps)
+    if private is not None:
+        private.begin(manifest, lambda: _vector(model, manifest))
+
+    def shared_of(trained: nn.Module) -> Vector:
+        vector = _vector(trained, manifest)
+        return vector if private is None else private.checked(vector)
 
     def train() -> TrainReport:
         with (
@@ -163,7 +173,7 @@ def train_update(
         data,
         base,
         train,
-        lambda trained: _vector(trained, manifest),
+        shared_of,
         allocate or (lambda values: np.empty(values, np.float32)),
         observation,
         None if own is None else (lambda trained: _vector(trained, own)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.executor import DataSummary, TrainedUpdate, VectorAllocator, edge_seed
 from fl_shared.protocol.messages import MetricDeclaration, Partition, Split, TrainingRequest, UpdateMetrics
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
+
+if TYPE_CHECKING:
+    from fl_edge.training.example_level import PrivateSgd
 
 MAX_MAGNITUDE: Final = 1e-3
 """Of each value of a delta, and of the first weights."""
@@ -63,9 +66,12 @@ class SyntheticExecutor:
         allocate: VectorAllocator,
         correction: CorrectionRequest | None = None,
         local: Vector | None = None,  # noqa: ARG002  nothing stays on the edge
+        private: PrivateSgd | None = None,
     ) -> TrainedUpdate:
         if correction is not None:
             raise ValueError(f"a synthetic task takes no steps that {correction.name} could correct")
+        if private is not None:
+            raise ValueError("a synthetic task takes no steps in which --dp-sgd could hide examples")
         started = time.perf_counter()
         self._check(base, manifest)
         delta = allocate(len(base))

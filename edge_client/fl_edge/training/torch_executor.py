@@ -7,9 +7,11 @@ from pathlib import Path
 
 from torch import nn
 
+from fl_edge.session.privacy import NOT_WITH_DP_SGD
 from fl_edge.tasks.task import Task
 from fl_edge.training import local_training
 from fl_edge.training.corrections.correction import CorrectionRequest
+from fl_edge.training.example_level import PrivateSgd, check_model
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator, training_settings
 from fl_edge.training.local_part import ALL_SHARED, LocalPart
 from fl_edge.training.model_check import examine_model
@@ -23,16 +25,30 @@ from fl_shared.tensors.manifest import Manifest, Vector
 class TorchExecutor(TaskExecutor):
     """The executor of a task in torch, on ``device``."""
 
-    def __init__(self, task: Task, data_dir: Path | None, device: str, part: LocalPart = ALL_SHARED) -> None:
+    def __init__(
+        self,
+        task: Task,
+        data_dir: Path | None,
+        device: str,
+        part: LocalPart = ALL_SHARED,
+        *,
+        hides_examples: bool = False,
+    ) -> None:
+        """``hides_examples``: every training is one with ``private``."""
         super().__init__(task, data_dir, part)
         local_training.configure_torch()
         self._device = device
+        self._hides_examples = hides_examples
 
     def abilities(self) -> tuple[str, ...]:
+        if self._hides_examples:
+            return tuple(one for one in super().abilities() if one not in NOT_WITH_DP_SGD)
         return (*super().abilities(), *([BF16] if has_bf16(self._device) else []))
 
     def own_manifest(self) -> Manifest:
         examine_model(self.task)
+        if self._hides_examples:
+            check_model(self.task, local_training.build_model(self.task, 0))
         return local_training.shared_manifest(self.task, local_training.build_model(self.task, 0), self.part)
 
     def model_from(self, vector: Vector, manifest: Manifest, local: Vector | None = None) -> nn.Module:
@@ -57,6 +73,7 @@ class TorchExecutor(TaskExecutor):
         allocate: VectorAllocator,
         correction: CorrectionRequest | None = None,
         local: Vector | None = None,
+        private: PrivateSgd | None = None,
     ) -> TrainedUpdate:
         return local_training.train_update(
             self.task,
@@ -74,4 +91,5 @@ class TorchExecutor(TaskExecutor):
             settings.precision,
             self.part,
             local,
+            private,
         )

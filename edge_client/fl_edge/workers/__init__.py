@@ -10,6 +10,6 @@
 ``protocol``         the frames that carry jobs
 ``worker``           the program in the process;  ``torch_import``: before its work
 ``cached_model``     a model that a worker keeps
-``training_result``  the memory that a training writes to;  ``masked_result``: masks it
+``training_result``  the memory that a training writes to;  ``masked_result``: masks it;  ``private_result``: adds noise
 ===================  ============================================================
 """

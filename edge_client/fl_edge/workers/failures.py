@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from fl_edge.errors import (
+    BudgetSpentError,
     CancelledError,
     DataCorruptError,
     DataMismatchError,
@@ -62,6 +63,8 @@ def failure_of(error: BaseException) -> FailureOutcome:
             return FailureOutcome("unknown-task", message)
         case UnmaskableError():
             return FailureOutcome("unmaskable", message)
+        case BudgetSpentError():
+            return FailureOutcome("budget-spent", message)
         case UnusableModelError():
             return FailureOutcome("unusable-model", message)
         case EdgeError() | ValueError():

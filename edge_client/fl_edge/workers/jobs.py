@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from fl_edge.session.privacy import Charge
 from fl_shared.masking.shares import shares_manifest
 from fl_shared.masking.tallies import TALLIES_MANIFEST, TALLY_BITS
 from fl_shared.protocol.messages import (
@@ -36,6 +37,7 @@ FailureKind = Literal[
     "unusable-model",
     "no-worker",
     "unmaskable",
+    "budget-spent",
     "failed",
 ]
 
@@ -94,6 +96,7 @@ class TrainJob:
     ``encoding``: of the delta. ``companions``: the digests of the vectors that the aggregator publishes for the
     ``correction``, by name; ``own``: the vectors that the edge has kept, for it and as its local part, as float32.
     ``personal``: what the edge keeps of it is a model of its own. ``masking``: null if the update is not masked.
+    ``spent``: what the edge has been charged before (`fl_edge.session.privacy`).
     """
 
     client: str
@@ -108,6 +111,7 @@ class TrainJob:
     own: Vectors | None = None
     personal: bool = False
     masking: Masking | None = None
+    spent: tuple[Charge, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +188,9 @@ class TrainOutcome:
 
     ``sections``: what the correction adds to the update; ``own``: what the edge keeps; both as float32. ``digest``: of
     the update (protocol, 3.4). ``steps``: of the optimiser, 0 without a base. ``seconds``: of training and evaluation.
-    ``masked``: null if the update is not masked; else all numbers of it are in there.
+    ``masked``: null if the update is not masked; else all numbers of it are in there. ``charges``: what the edge must
+    count before it sends the update. ``epsilon``: of single examples, with all that was ``spent``; null if they are not
+    hidden.
     """
 
     manifest: Manifest
@@ -198,6 +204,8 @@ class TrainOutcome:
     sections: Vectors | None = None
     own: Vectors | None = None
     masked: Masked | None = None
+    charges: tuple[Charge, ...] = ()
+    epsilon: float | None = None
 
     def update_sections(self) -> tuple[ModelSection, ...]:
         """Returns the sections of the update, in the order of their names."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, assert_never
 
+from fl_edge.session.privacy import Charge
 from fl_edge.workers.deadlines import Deadlines
 from fl_edge.workers.failures import log_trace
 from fl_edge.workers.jobs import (
@@ -125,10 +126,11 @@ class Pool:
         *,
         personal: bool = False,
         masking: Masking | None = None,
+        spent: tuple[Charge, ...] = (),
     ) -> int:
         """Submits a training job from ``base``; None in round 0. The result is a `TrainOutcome` in ``encoding``.
 
-        For the vectors of a ``correction``, ``personal`` and ``masking``, see `TrainJob`.
+        For the vectors of a ``correction``, ``personal``, ``masking`` and ``spent``, see `TrainJob`.
         """
         digest, vectors = None if base is None else base.digest, companions or {}
         digests = {name: vector.digest for name, vector in vectors.items()}
@@ -145,6 +147,7 @@ class Pool:
             own,
             personal,
             masking,
+            spent,
         )
         return self._submit(PendingJob(job, (*([] if base is None else [base]), *vectors.values())))
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields
 from typing import Any, Final, cast
 
 import msgpack
 from pydantic import BaseModel
 
+from fl_edge.session.privacy import Charge
 from fl_edge.workers.jobs import (
     EvaluateJob,
     EvaluateOutcome,
@@ -144,6 +145,7 @@ _PYDANTIC_FIELDS: Final[dict[str, type[BaseModel]]] = {
 }
 _SHARED_MEMORY_FIELDS: Final = frozenset({"weights", "delta", "memory"})
 _NESTED_FIELDS: Final = frozenset({"job", "outcome", "sections", "own", "masking", "masked"})
+_CHARGES_FIELDS: Final = frozenset({"charges", "spent"})
 _MAX_FDS: Final = 3
 _CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
@@ -200,6 +202,8 @@ def _to_map(frame: Any, shared: list[SharedBytes]) -> dict[str, Any]:
             value = _to_map(value, shared)
         elif item.name == "declared":
             value = [metric.model_dump() for metric in value]
+        elif item.name in _CHARGES_FIELDS:
+            value = [astuple(one) for one in value]
         encoded[item.name] = value
     return encoded
 
@@ -219,6 +223,8 @@ def _from_map(encoded: dict[str, Any], fds: list[int]) -> Any:
             values[name] = _from_map(value, fds)
         elif name == "declared":
             values[name] = tuple(MetricDeclaration.model_validate(metric) for metric in value)
+        elif name in _CHARGES_FIELDS:
+            values[name] = tuple(Charge(*one) for one in value)
         elif name != "is":
             values[name] = value
     return _CLASSES[encoded["is"]](**values)

@@ -27,6 +27,7 @@ from typing import NoReturn, assert_never, cast
 import numpy as np
 
 from fl_edge.errors import CancelledError
+from fl_edge.session.privacy import NO_PRIVACY, OwnPrivacy
 from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.executor import Executor, TrainedUpdate
 from fl_edge.training.factory import executor_for
@@ -47,6 +48,7 @@ from fl_edge.workers.jobs import (
     TrainOutcome,
 )
 from fl_edge.workers.masked_result import MaskedRound
+from fl_edge.workers.private_result import PrivateResult
 from fl_edge.workers.protocol import (
     CacheModel,
     CancelJob,
@@ -74,8 +76,8 @@ _Models = Mapping[str, CachedModel]
 class Worker:
     """Does the jobs that come through ``stream``.
 
-    ``cold``: torch is imported with the first job, and not before; ``light``: never. ``wrap`` returns the executor that
-    is used instead of a task's.
+    ``cold``: torch is imported with the first job, and not before; ``light``: never. ``privacy``: of the edges'
+    data. ``wrap`` returns the executor that is used instead of a task's.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Worker:
         *,
         cold: bool,
         light: bool,
+        privacy: OwnPrivacy = NO_PRIVACY,
         wrap: Callable[[Executor], Executor] = lambda executor: executor,
     ) -> None:
         self._stream = stream
@@ -94,6 +97,7 @@ class Worker:
         self._device = device
         self._cold = cold or light
         self._light = light
+        self._privacy = privacy
         self._wrap = wrap
         self._jobs: SimpleQueue[tuple[RunJob, _Models]] = SimpleQueue()
         self._predictions: SimpleQueue[tuple[RunJob, _Models]] = SimpleQueue()
@@ -195,7 +199,10 @@ class Worker:
                 assert_never(job)
 
     def _executor(self, task: str) -> Executor:
-        return self._wrap(executor_for(task, self._data_dir, self._device, light=self._light))
+        hides = self._privacy.examples is not None
+        return self._wrap(
+            executor_for(task, self._data_dir, self._device, light=self._light, hides_examples=hides)
+        )
 
     def _train(
         self, executor: Executor, job: TrainJob, models: _Models, cancelled: Callable[[], bool]
@@ -215,6 +222,7 @@ class Worker:
         kept = {} if job.own is None else job.own.parts()
         vectors = {name: FLOAT32.decode(data) for name, data in kept.items()}
         local, error = vectors.pop(LOCAL, None), vectors.pop(ERROR, None)
+        private = PrivateResult(self._privacy, job)
         update = executor.train(
             weights,
             manifest,
@@ -226,14 +234,17 @@ class Worker:
             result.allocate if masked is None else _private,
             _correction_request(job, models, vectors),
             local,
+            private.sgd,
         )
         if job.personal:
             own = {name: one for name, one in update.own.items() if name == LOCAL}
             update = replace(update, own={**own, PERSONAL: model.weights() + update.delta})
         if masked is not None:
             primary = primary_of(executor.declared_metrics()).name
-            return masked.outcome(update, primary, self._results, cancelled)
-        return train_outcome(job, manifest, result, update, error)
+            outcome = masked.outcome(private.without_numbers(update), primary, self._results, cancelled)
+        else:
+            outcome = train_outcome(job, manifest, result, update, error)
+        return private.charged(outcome)
 
     def _prediction_loop(self) -> NoReturn:
         """Runs the predictor thread."""
@@ -305,6 +316,7 @@ def main(wrap: Callable[[Executor], Executor] = lambda executor: executor) -> in
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cold", action="store_true", help="import torch only when a job needs it")
     parser.add_argument("--light", action="store_true", help="never use torch")
+    parser.add_argument("--privacy", type=OwnPrivacy.from_text, default=NO_PRIVACY)
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -315,7 +327,13 @@ def main(wrap: Callable[[Executor], Executor] = lambda executor: executor) -> in
     # What a task forks must neither send frames nor keep the connection open after this process has ended.
     os.register_at_fork(after_in_child=stream.close)
     return Worker(
-        stream, options.data, options.device, cold=options.cold, light=options.light, wrap=wrap
+        stream,
+        options.data,
+        options.device,
+        cold=options.cold,
+        light=options.light,
+        privacy=options.privacy,
+        wrap=wrap,
     ).run()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.executor import Executor, TrainedUpdate, VectorAllocator
@@ -16,6 +16,9 @@ from fl_mqtt.simulation.attacks import Attack, Training, parse_attack
 from fl_mqtt.simulation.local import ATTACKING
 from fl_shared.protocol.messages import Partition, TrainingRequest
 from fl_shared.tensors.manifest import Manifest, Vector
+
+if TYPE_CHECKING:
+    from fl_edge.training.example_level import PrivateSgd
 
 
 class AttackingExecutor:
@@ -45,6 +48,7 @@ class AttackingExecutor:
         allocate: VectorAllocator,
         correction: CorrectionRequest | None = None,
         local: Vector | None = None,
+        private: PrivateSgd | None = None,
     ) -> TrainedUpdate:
         """Trains, or attacks (see `executor.Executor`)."""
         training = Training(
@@ -61,6 +65,7 @@ class AttackingExecutor:
             self._memory,
             correction,
             local,
+            private,
         )
         return self._attack.train(training, allocate) if client in self._attackers else training.run(allocate)
 

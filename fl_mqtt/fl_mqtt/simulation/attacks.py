@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 from pydantic import Field
@@ -29,6 +29,9 @@ from fl_shared.errors import UserError
 from fl_shared.protocol.messages import Partition, TrainingRequest
 from fl_shared.system.text import natural_order
 from fl_shared.tensors.manifest import Manifest, Vector
+
+if TYPE_CHECKING:
+    from fl_edge.training.example_level import PrivateSgd
 
 OPTION: Final = "attack"
 _NO_CLASSES: Final = "has no classes to flip; expected one that tells classes apart, or another attack"
@@ -53,6 +56,7 @@ class Training:
     memory: dict[Any, Vector]
     correction: CorrectionRequest | None = None
     local: Vector | None = None
+    private: PrivateSgd | None = None
 
     def run(
         self, allocate: VectorAllocator, client: str | None = None, executor: Executor | None = None
@@ -72,6 +76,7 @@ class Training:
             allocate,
             self.correction,
             self.local,
+            self.private,
         )
 
 

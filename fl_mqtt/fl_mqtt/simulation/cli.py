@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 GRACE: Final = 0.0
 """Seconds, instead of the default of `Settings`: an edge of a simulation that is lost does not return."""
-OF_EDGES: Final = ("data", "device", "workers")
+OF_EDGES: Final = ("data", "device", "workers", "dp_sgd")
 """The options of ``fl-edge`` that ``simulate`` has too, and passes on to its edges."""
 
 
@@ -152,6 +152,8 @@ def simulate(
     of_edges = {name: values.pop(name) for name in OF_EDGES}
     if resume is None:
         devices = virtual_devices(heterogeneity) if virtual else None
+        if virtual and of_edges["dp_sgd"] is not None:
+            raise UserError("--dp-sgd cannot be combined with --virtual: its edges count nothing")
         settings = parse_settings(**values, prefix=broker.prefix or DEFAULT_PREFIX)
         _check_task(settings)
         address = None if broker.broker is None else str(broker.broker)

@@ -81,12 +81,12 @@ def test_required_masking_that_promises_nothing(text: str) -> None:
 def test_p19_an_edge_that_requires_masks_answers_no_predictions(source: ParameterSource) -> None:
     with click.Context(command) as context:
         context.set_parameter_source("roles", source)
-        assert without_predictions(("train", "evaluate")) == ("train", "evaluate")
+        assert without_predictions(("train", "evaluate"), "--require-masked") == ("train", "evaluate")
         if source is ParameterSource.DEFAULT:
-            assert without_predictions(("train", "predict")) == ("train",)
+            assert without_predictions(("train", "predict"), "--require-masked") == ("train",)
         for roles in (("predict",), *([] if source is ParameterSource.DEFAULT else [("train", "predict")])):
             with pytest.raises(UserError, match="--role predict cannot be combined with --require-masked"):
-                without_predictions(roles)
+                without_predictions(roles, "--require-masked")
 
 
 @pytest.mark.parametrize("argument", ["--help", "--version"])

@@ -38,10 +38,11 @@ class Observation:
         clip: float,
         needed: Sequence[str],
         arithmetic: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        private_sgd: Callable[..., Any] | None = None,
     ) -> None:
         """``clip``: the greatest norm of a gradient; 0: any. ``needed``: the abilities that the training needs.
 
-        ``arithmetic``: within which gradients are changed.
+        ``arithmetic``: within which gradients are changed. ``private_sgd``: see `steps.StepObserver`.
         """
         self.steps = 0
         self._layout = layout
@@ -50,6 +51,7 @@ class Observation:
         self._clip = clip
         self._needed = needed
         self._arithmetic = arithmetic
+        self._private_sgd = private_sgd
         self._numbers: Mapping[int, int] | None = None
 
     def begin(self, parameters: Arrays, *, by_identity: bool = False) -> None:
@@ -89,6 +91,10 @@ class Observation:
     def logits_adjusted(self) -> None:
         """See `steps.StepObserver`."""
         self._adjusted = True
+
+    def private_sgd(self) -> Callable[..., Any] | None:
+        """See `steps.StepObserver`."""
+        return self._private_sgd
 
     def end(self) -> tuple[dict[str, Vector], dict[str, Vector]]:
         """Returns what the correction makes of it: the sections of the update, and what stays on the edge.
@@ -149,6 +155,7 @@ def observation_of(
     adjustment: float,
     layout: Layout,
     device: torch.device | str | None = None,
+    private_sgd: Callable[..., Any] | None = None,
 ) -> Observation:
     """Returns an observation that applies ``request``; with a device, for torch, and with its vectors there.
 
@@ -164,7 +171,7 @@ def observation_of(
         return Observation(layout, correction, clip, abilities)
     import torch
 
-    return Observation(layout, correction, clip, abilities, torch.no_grad)
+    return Observation(layout, correction, clip, abilities, torch.no_grad, private_sgd)
 
 
 def _on(arrays: Mapping[str, list[Vector]], device: torch.device | str | None) -> dict[str, list[Any]]:

@@ -162,6 +162,8 @@ class Edge:
                 self._saved = pending
             case effects.DeleteUpdate():
                 self._saved = None
+            case effects.Charge():
+                raise AssertionError("an edge in virtual time counts nothing")
             case effects.StageState(reference=reference, vectors=vectors):
                 self._own_state.stage(reference, vectors)
             case effects.PromoteState():

@@ -1,0 +1,71 @@
+"""Counts what an update costs, before anything of it is sent: so a killed edge never forgets it (docs/privacy.md)."""
+
+from __future__ import annotations
+
+from fl_edge.session import reporting
+from fl_edge.session.effects import Charge, LogNotice
+from fl_edge.session.events import Charged, Trained
+from fl_edge.session.privacy import added
+from fl_edge.session.state import Session
+from fl_edge.session.transitions import Transition, discreet, transition
+from fl_edge.session.work import Reporting
+from fl_shared.protocol import messages as m
+from fl_shared.system.frozen import replace
+from fl_shared.transfer.upload import FinishedUpdate
+
+NO_NOISE = "the update does not have the noise that this edge adds for the privacy of its data"
+
+
+def problem_of_noise(session: Session, update: FinishedUpdate, event: Trained) -> str | None:
+    """Says why the edge must not send what it has made; null if it may. First weights depend on no data."""
+    privacy = session.identity.privacy
+    if update.base is None or not privacy.is_asked or privacy.covers(event.charges):
+        return None
+    return NO_NOISE
+
+
+def told(session: Session, event: Trained) -> FinishedUpdate:
+    """Returns the update as the aggregator may see it."""
+    update, privacy = event.update, session.identity.privacy
+    if not session.is_discreet:
+        return update
+    update = discreet(update)
+    if privacy.tells and event.epsilon is not None and update.plan is None:
+        return replace(update, metrics=m.UpdateMetrics(train={"epsilon": event.epsilon}))
+    return update
+
+
+def notices(session: Session, event: Trained) -> tuple[LogNotice, ...]:
+    """Returns what the edge's log says of the cost."""
+    if event.epsilon is None:
+        return ()
+    delta = session.identity.privacy.delta
+    return (
+        LogNotice(
+            f"with this update, ε is {event.epsilon:.3g} for each example (δ {delta:g}, over all runs)"
+        ),
+    )
+
+
+def charge(session: Session, now: float) -> Transition:
+    """Has the cost of the update written down, and reports an update that costs nothing."""
+    match session.work:
+        case Reporting(selected=selected, update=update, uncharged=charges) if charges:
+            return transition(session, Charge(selected.run, selected.round, update.digest, charges))
+        case _:
+            return reporting.report(session, now)
+
+
+def charged(session: Session, event: Charged) -> Transition:
+    """Reports the update whose cost is written down; without that, only that there is none."""
+    match session.work:
+        case Reporting(selected=selected, update=update, uncharged=charges) as work if (
+            charges and update.digest == event.digest
+        ):
+            if event.problem is not None:
+                return reporting.report_failure(session, selected, event.problem, event.now)
+            total = added(session.charged, charges)
+            session = replace(session, charged=total, work=replace(work, uncharged=()))
+            return reporting.report(session, event.now)
+        case _:
+            return transition(session)
