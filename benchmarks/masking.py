@@ -89,7 +89,7 @@ def main() -> None:
     delta = np.random.default_rng(1).normal(0, 0.01, values).astype(np.float32)
     quantizer = Quantizer(delta, 100 * 2.0**20, magnitude(delta))
     of_mask, update = measured(lambda: masked(plan, here[0], keys, quantizer))
-    total = MaskedSum(values, bits)
+    total = MaskedSum(np.zeros(values, np.int64), bits)
     of_add, _ = measured(lambda: total.add(update.delta, update.tallies))
 
     updates = {name: masked(small, name, keys, quantizer) for name in here}

@@ -78,8 +78,6 @@ class Averager:
         """That of a round that is over, for the next one."""
         self._first_weights: tuple[Manifest, Vector] | None = None
         self._masked: MaskedRound | None = None
-        self._masked_sum: MaskedSum | None = None
-        """That of all masked rounds, one after the other: its memory is used again."""
         self.tallies: Tallies | None = None
         """Of the newest average, null if its updates were not masked, or in a private run."""
         self.liars: tuple[str, ...] = ()
@@ -178,15 +176,16 @@ class Averager:
         """Prepares for the updates of a new round, or of all rounds of an asynchronous run."""
         self._expected = expected
         self._masked = None
-        if isinstance(expected, ExpectedMaskedUpdate):
-            caps, max_examples = self._masked_limits(expected.plan)
-            if self._masked_sum is None:
-                self._masked_sum = MaskedSum(expected.manifest.values, expected.plan.bits)
-            self._masked_sum.clear()
-            self._masked = MaskedRound(expected, max_examples, caps, self._masked_sum)
         self._unwritten = None
         self._first_weights = None
-        self._combiners.clear()
+        if self._combiners:  # of a round that was abandoned
+            _, self._spare = self._combiners.popitem()
+            self._spare.clear()
+            self._combiners.clear()
+        if isinstance(expected, ExpectedMaskedUpdate):
+            caps, max_examples = self._masked_limits(expected.plan)
+            total = MaskedSum(self._combiner_of(expected.plan.round).integers, expected.plan.bits)
+            self._masked = MaskedRound(expected, max_examples, caps, total)
 
     def _masked_limits(self, plan: Plan) -> tuple[SumCaps, int | None]:
         """Returns what no honest sum of a masked round exceeds."""
@@ -287,8 +286,7 @@ class Averager:
             parts = (Part("", unmasked.tallies.examples, 0),)
         else:
             parts = tuple([Part(update.client, 1, 0) for update in effect.contributors])
-        as_one = replace(effect.contributors[0], client="", parts=parts)
-        self._combiner_of(effect.round).add_sum(as_one, unmasked.total)
+        self._combiners[effect.round].count_sum(replace(effect.contributors[0], client="", parts=parts))
 
     def _next_version(self, effect: do.Average) -> Version:
         self.tallies, self.liars = None, ()

@@ -34,6 +34,7 @@ from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.configuration.staleness import parse_staleness
 from fl_aggregator.round.events import Part, UpdateMetadata
 from fl_shared.privacy.clipping import clip_factor
+from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.encodings.section import Values
 from fl_shared.tensors.fixed_point import scale_bits_of
 from fl_shared.tensors.manifest import Manifest, Vector, magnitude
@@ -87,21 +88,33 @@ class Combiner:
             for name in (() if correct is None else correct.sections)
         }
         combine = strategy.combine
+        summed = isinstance(combine, WeightedSum)
+        self.integers: Int64s = np.empty(manifest.values if summed else 0, np.int64)
+        """The memory of the sum of the deltas, if the combination is one: `count_sum` takes what is added to it."""
         if isinstance(combine, WeightedSum):
             heaviest = combine.max_weight(settings.max_examples)
             self._sums = [
-                *(self._span_sum(span, heaviest, buffers=False) for span in self._parameters),
-                *(self._span_sum(span, settings.max_examples, buffers=True) for span in self._buffers),
+                *(
+                    self._span_sum(span, heaviest, buffers=False, memory=self.integers)
+                    for span in self._parameters
+                ),
+                *(
+                    self._span_sum(span, settings.max_examples, buffers=True, memory=self.integers)
+                    for span in self._buffers
+                ),
             ]
 
-    def _span_sum(self, span: Span, max_weight: float, *, buffers: bool) -> _SpanSum:
+    def _span_sum(
+        self, span: Span, max_weight: float, *, buffers: bool, memory: Int64s | None = None
+    ) -> _SpanSum:
         bits = (
             scale_bits_of(max_weight, self._max_delta, self._slots, self._fold_width)
             if self._privacy is None
             else self._private_scale_bits
         )
         cap = self._max_delta if buffers else math.inf  # that of parameters has been checked
-        return _SpanSum(*span, buffers, ExactSum(span[1] - span[0], bits, self._slots, cap))
+        own = None if memory is None else memory[slice(*span)]
+        return _SpanSum(*span, buffers, ExactSum(span[1] - span[0], bits, self._slots, cap, own))
 
     def clear(self) -> None:
         """Forgets all updates, for the next round; the memory of the sums is kept."""
@@ -153,6 +166,15 @@ class Combiner:
                 if some.start <= index < some.stop
             }
             some.sum.merge(total.integers[some.start : some.stop], multiples, update.edges)
+        self._keep_parts(update)
+
+    def count_sum(self, update: UpdateMetadata) -> None:
+        """Takes the sum of such an update, whose integers have been added to `integers` already."""
+        for some in self._sums:
+            some.sum.count(update.edges)
+        self._keep_parts(update)
+
+    def _keep_parts(self, update: UpdateMetadata) -> None:
         for part in update.parts:
             contribution = Contribution(part.client, part.examples, part.steps, part.loss, part.norm)
             self._contributions[part.client, update.client] = contribution

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.encodings.section import Values
 from fl_shared.tensors.fixed_point import BLOCK, SHIFT_BITS, can_shift, rounded
 from fl_shared.tensors.manifest import Vector, magnitude
@@ -26,11 +27,18 @@ class ExactSum:
     """Adds updates of ``values`` float32 values each, at most ``slots`` of them.
 
     ``max_delta`` is the cap that ``scale_bits`` was computed for. Values above it are split; weights must be integers
-    then.
+    then. ``memory``: where the sum is made, shape (values,); new memory if it is null.
     """
 
-    def __init__(self, values: int, scale_bits: int, slots: int, max_delta: float = math.inf) -> None:
-        self._shifted = np.empty(values, dtype=np.int64)
+    def __init__(
+        self,
+        values: int,
+        scale_bits: int,
+        slots: int,
+        max_delta: float = math.inf,
+        memory: Int64s | None = None,
+    ) -> None:
+        self._shifted = np.empty(values, dtype=np.int64) if memory is None else memory
         self._scale_bits = scale_bits
         self._slots = slots
         self._max_delta = max_delta
@@ -82,20 +90,27 @@ class ExactSum:
         rest[large] = block[large] - multiples * self._step  # exact
         return rest
 
-    def merge(self, integers: NDArray[np.int64], multiples: Mapping[int, int], update_count: int) -> None:
+    def merge(self, integers: Int64s, multiples: Mapping[int, int], update_count: int) -> None:
         """Adds a sum of ``update_count`` updates with the same binary places and cap: its `integers` and `multiples`.
 
         Raises ``ValueError`` for another shape, or if there are not as many slots left.
         """
         if integers.shape != self._shifted.shape:
             raise ValueError(f"the sum has shape {integers.shape}, expected {self._shifted.shape}")
+        self.count(update_count)
+        self._shifted += integers
+        for index, multiple in multiples.items():
+            self._multiples[index // BLOCK][index] += multiple
+
+    def count(self, update_count: int) -> None:
+        """Takes the integers of so many updates for added, which somebody else has added in the memory.
+
+        Raises ``ValueError`` if there are not as many slots left.
+        """
         if self.update_count + update_count > self._slots:
             raise ValueError(
                 f"{update_count} updates more than {self.update_count} need over {self._slots} slots"
             )
-        self._shifted += integers
-        for index, multiple in multiples.items():
-            self._multiples[index // BLOCK][index] += multiple
         self.update_count += update_count
 
     def add_noise(self, noise: Callable[[int, int], NDArray[np.int64]]) -> None:

@@ -24,17 +24,16 @@ class ImplausibleSum(UnmaskFailed):
 
 
 class MaskedSum:
-    """Adds masked updates of ``values`` integers each, modulo 2^bits. The order does not matter."""
+    """Adds masked updates modulo 2^bits. The order does not matter.
 
-    def __init__(self, values: int, bits: int) -> None:
+    ``memory``: of as many integers as the model has values, all 0. The sum is made in it, and unmasked there.
+    """
+
+    def __init__(self, memory: Int64s, bits: int) -> None:
         self.bits = bits
-        self._delta: Words = np.zeros(values, MASKED[bits].dtype)
+        self._memory = memory
+        self._delta: Words = memory.view(MASKED[bits].dtype)[: len(memory)]
         self._tallies: Words = np.zeros(TALLIES, MASKED[TALLY_BITS].dtype)
-
-    def clear(self) -> None:
-        """Removes all updates; the memory is kept."""
-        self._delta[:] = 0
-        self._tallies[:] = 0
 
     def add(self, delta: Buffer, tallies: Buffer) -> None:
         """Adds the sections of an update, whose lengths have been checked."""
@@ -52,7 +51,8 @@ class MaskedSum:
         found = find_masks(plan, sections, opened)
         add_masks(self._delta, found.masks, DELTA_STREAM)
         add_masks(self._tallies, found.masks, TALLIES_STREAM)
-        total = RegionalSum(MASKED[self.bits].signed(self._delta), {})
+        MASKED[self.bits].sign(self._memory)
+        total = RegionalSum(self._memory, {})
         edges = len(sections)
         try:
             limits.caps.check(total, limits.manifest, edges)
@@ -82,7 +82,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class UnmaskedSum:
-    """The sum in fixed point, as `Combiner.add_sum` takes it; ``liars``: who has given wrong shares for certain."""
+    """The sum in fixed point, in the memory of `MaskedSum`; ``liars``: who has given wrong shares for certain."""
 
     total: RegionalSum
     tallies: Tallies

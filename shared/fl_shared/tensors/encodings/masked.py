@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_shared.tensors.encodings.integers import Int64s
-from fl_shared.tensors.encodings.interface import Buffer, TooLargeError, exactly
+from fl_shared.tensors.encodings.interface import BLOCK, Buffer, TooLargeError, exactly
 from fl_shared.tensors.manifest import Vector
 
 Words = NDArray[np.unsignedinteger[Any]]
@@ -65,6 +65,16 @@ class MaskedIntegers:
         integers = (words << np.uint64(shift)).view(np.int64)
         integers >>= np.int64(shift)
         return integers
+
+    def sign(self, memory: Int64s) -> None:
+        """Makes the integers of `signed` in the memory of their words, which are at its beginning."""
+        words = memory.view(self.dtype)[: len(memory)]
+        if self.bits < 64:
+            for stop in range(
+                len(memory), 0, -BLOCK
+            ):  # from the end: integers may be longer than their words
+                start = max(0, stop - BLOCK)
+                memory[start:stop] = self.signed(words[start:stop])
 
     def encode(self, vector: Vector, seed: int) -> memoryview:  # noqa: ARG002  nothing here is random
         """The bytes of the nearest integers."""

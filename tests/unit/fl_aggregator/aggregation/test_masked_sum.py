@@ -47,7 +47,7 @@ class Masked:
         settings = settings_of(bits)
         plan = plan_with(CLIENTS, bits=bits, values=VALUES, fold=settings.fold_settings.model_dump())
         plain = ExactSum(VALUES, settings.scale_bits, settings.slots)
-        return cls(settings, MaskedRound(plan), plain, MaskedSum(VALUES, bits))
+        return cls(settings, MaskedRound(plan), plain, MaskedSum(np.zeros(VALUES, np.int64), bits))
 
     def add(self, client: str, delta: Vector, examples: int) -> None:
         integers = np.empty(VALUES, np.int64)
