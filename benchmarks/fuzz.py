@@ -1,6 +1,6 @@
 """Sends a million bad messages to an aggregator and to edges: does an exception escape, does memory grow?
 
-    python benchmarks/fuzz.py [--messages 1000000] [--seed 0] [--runs 10] [--edge-share 0.3]
+    python benchmarks/fuzz.py [--messages 1000000] [--seed 0] [--runs 10] [--edge-share 0.3] [--masked]
 
 No broker takes part: this tests what our code does with a message that has arrived. A real aggregator (with a
 run directory, its loop driven step by step) and real edges receive mutations of good messages, golden ones
@@ -10,6 +10,9 @@ regional aggregator that sends sums; some encoded updates have faults that their
 these messages: every honest update must be accepted, and each model must equal, bit for bit, the sum of the
 accepted updates computed in another way. At the end, a replay of the journal must restore the state. Edges must join
 a run, train, report and predict.
+
+With `--masked`, all messages are for masked runs: their noise comes before each phase of a round, from two members that
+lie in every message and value of the protocol (`docs/privacy.md`), and honest members must get their sum unmasked.
 
 Every exception that escapes is printed with the message that caused it. The exit code is 1 if there was one,
 if a round was wrong, or if resident memory (without what malloc keeps free for later) is more than 5 % larger
@@ -41,6 +44,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.support.fuzz.aggregator_harness import AggregatorHarness
 from tests.support.fuzz.aggregator_messages import ENCODINGS
 from tests.support.fuzz.edge_harness import EdgeHarness
+from tests.support.fuzz.masked_harness import MaskedHarness
 from tests.support.fuzz.sections import SectionHarness
 
 A_ROUND: Final = 2000
@@ -96,6 +100,8 @@ class Tally:
         self.escaped = self.failed = 0
         self.rounds = self.honest = self.noisy = self.sums = 0
         self.edge_rounds = self.masked_rounds = self.edge_restarts = self.predictions = 0
+        self.spoilt = self.abandoned = 0
+        self.kinds: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.tenths: list[Footprint] = []
 
@@ -104,6 +110,13 @@ class Tally:
         self.messages += 1
         if self.messages % (self.budget // 10) == 0:
             self.tenths.append(Footprint.now())
+
+    def take_edges(self, edges: EdgeHarness) -> None:
+        """Counts what edges have done."""
+        self.edge_rounds += edges.rounds
+        self.masked_rounds += edges.masked_rounds
+        self.edge_restarts += edges.restarts
+        self.predictions += edges.answers
 
     def throw(self, take: Callable[[], object], where: str, what: object) -> None:
         """Delivers a bad message by calling ``take``. An exception that it raises counts as escaped."""
@@ -160,14 +173,61 @@ def fuzz(seed: int, messages: int, edge_share: float, tally: Tally) -> None:
             tally.honest += aggregator.oracle.accepted
             tally.noisy += aggregator.oracle.of_noise
             tally.sums += aggregator.oracle.sums
-            tally.edge_rounds += edges.rounds
-            tally.masked_rounds += edges.masked_rounds
-            tally.edge_restarts += edges.restarts
-            tally.predictions += edges.answers
+            tally.take_edges(edges)
             for reasons in aggregator.aggregator.rejections.total.values():
                 tally.refused.update(reasons)
             aggregator.close()
             edges.close()
+
+
+def fuzz_masked(seed: int, messages: int, edge_share: float, tally: Tally) -> None:
+    """Sends ``messages`` to new aggregators of masked runs, and to new edges in such runs."""
+    end = tally.messages + messages
+    with tempfile.TemporaryDirectory() as scratch:
+        edges = EdgeHarness(Path(scratch), seed, masked=1.0)
+        edge_due, number = 0.0, 0
+        try:
+            while tally.messages < end:
+                number += 1
+                aggregator = MaskedHarness(Path(scratch) / f"run-{number}", 1000 * seed + number)
+                try:
+                    while tally.messages < end and not aggregator.over:
+                        some = min(A_ROUND, end - tally.messages)
+                        if not tally.prove(partial(one_masked_round, aggregator, some, tally), "aggregator"):
+                            return
+                        edge_due += A_ROUND * edge_share / (1 - edge_share)
+                        while edge_due >= A_RUN and tally.messages < end:
+                            edge_due -= A_RUN
+                            some = min(A_RUN, end - tally.messages)
+                            if not tally.prove(partial(one_run, edges, some, tally), "edge"):
+                                return
+                    tally.prove(aggregator.replay, "aggregator's journal")
+                finally:
+                    tally.rounds += aggregator.rounds
+                    tally.spoilt += aggregator.spoilt
+                    tally.abandoned += aggregator.abandoned
+                    tally.kinds.update(aggregator.kinds)
+                    for reasons in aggregator.aggregator.rejections.total.values():
+                        tally.refused.update(reasons)
+                    aggregator.close()
+            tally.prove(partial(one_run, edges, 0, tally), "edge")
+        finally:
+            tally.take_edges(edges)
+            edges.close()
+
+
+def one_masked_round(aggregator: MaskedHarness, messages: int, tally: Tally) -> None:
+    """Runs a round with bad messages before each of its phases, and checks its outcome."""
+    aggregator.begin_round()
+    phases = (aggregator.send_updates, aggregator.sign, aggregator.open)
+    for index, go_on in enumerate(phases):
+        seeds = aggregator.seeds()
+        for _ in range((messages + index) // len(phases)):
+            kind, topic, payload, retain = what = aggregator.noise(seeds)
+            aggregator.kinds[kind] += 1
+            tally.throw(partial(aggregator.take, topic, payload, retain=retain), "aggregator", what)
+            tally.aggregator += 1
+        go_on()
 
 
 def one_round(aggregator: AggregatorHarness, messages: int, tally: Tally) -> None:
@@ -214,6 +274,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first run; the others' follow it")
     parser.add_argument("--runs", type=int, default=10, help="one after the other, in this process")
     parser.add_argument("--edge-share", type=float, default=0.3, help="of the messages, 0 to 0.9")
+    parser.add_argument("--masked", action="store_true", help="masked runs only")
     options = parser.parse_args()
     if options.messages < 10 * options.runs or options.runs < 1 or not 0 <= options.edge_share <= 0.9:
         parser.error("expected at least 1 run, 10 messages a run, and an edge share of 0 to 0.9")
@@ -223,7 +284,8 @@ def main() -> int:
     started = time.perf_counter()
     for seed in seeds:
         left = options.messages - tally.messages
-        fuzz(seed, left // (options.seed + options.runs - seed), options.edge_share, tally)
+        some = left // (options.seed + options.runs - seed)
+        (fuzz_masked if options.masked else fuzz)(seed, some, options.edge_share, tally)
         took = time.perf_counter() - started
         print(
             f"seed {seed}: {tally.messages} messages, {took:.0f} s, {_resident() / 1e6:.1f} MB",
@@ -234,6 +296,7 @@ def main() -> int:
     growth = tally.tenths[-1].resident / tally.tenths[0].resident - 1
     line = {
         "benchmark": "fuzz",
+        "masked": options.masked,
         "messages": tally.messages,
         "to_the_aggregator": tally.aggregator,
         "sections": tally.sections,
@@ -244,6 +307,9 @@ def main() -> int:
         "escaped": tally.escaped,
         "failed": tally.failed,
         "rounds_as_they_should_be": tally.rounds,
+        "rounds_spoilt": tally.spoilt,
+        "rounds_abandoned": tally.abandoned,
+        "kinds_to_the_aggregator": dict(sorted(tally.kinds.items())),
         "updates_accepted": {"honest": tally.honest, "noisy": tally.noisy, "sums": tally.sums},
         "refused": dict(sorted(tally.refused.items())),
         "runs_joined_by_edges": tally.edge_rounds,

@@ -1,8 +1,4 @@
-"""A real aggregator with a real run directory, honest edges that it must serve, and noise from others.
-
-The harness runs its loop, one message at a time. Only three parts are not real: its two connections, which
-discard what is published; its clock; and its thread for arithmetic. The seed decides when these two advance,
-so that a run can be repeated.
+"""An aggregator, honest edges that it must serve, and noise from others.
 
 Honest edges make no mistakes, and no other client uses their sessions, as if accounts prevented it. The noise
 imitates the other edges and is valid except for one mutation, so that it gets as far as possible.
@@ -10,80 +6,49 @@ imitates the other edges and is valid except for one mutation, so that it gets a
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
 from fl_aggregator.configuration.settings import Settings
-from fl_aggregator.messaging.inbox import TICK, AdmittedMessage
-from fl_aggregator.round import events as on
+from fl_aggregator.round import effects as do
 from fl_aggregator.round.phases import Aggregating, Collecting, Selecting
-from fl_aggregator.round.state import Run
-from fl_aggregator.server import launch, resume
-from fl_shared.cli.broker_access import BrokerAccess
-from fl_shared.mqtt import events as mqtt
-from fl_shared.mqtt.address import BrokerAddress
-from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.protocol.channels import CHANNELS
-from fl_shared.security.verified import decode_verified
 from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.manifest import Vector
 from fl_shared.transfer import upload
 from fl_shared.transfer.publication import chunk_count
-from tests.support.fuzz import packets
-from tests.support.fuzz.fake_network import FakeNetwork
+from tests.support.fuzz.loop_harness import LoopHarness
 from tests.support.fuzz.model_oracle import HONEST, REGION, REGION_EDGES, VALUES, ModelOracle, Peer
-from tests.support.fuzz.mutations import Mutator, Seed, golden
+from tests.support.fuzz.mutations import Seed, golden
 from tests.support.fuzz.peer_updates import PeerUpdates, corrupt
-from tests.support.fuzz.stepped import SteppedAggregator, SteppedExecutor
 
 NOISY: Final = ("n1", "n2", "n3", "n4")
 CHUNK: Final = 8_192
-PATIENCE: Final = 20.0
 GOLDEN: Final = golden(NOISY[-1])
 
 
-class AggregatorHarness:
+class AggregatorHarness(LoopHarness):
     """An aggregator under test. ``noise`` makes bad messages; `finish_round` proves that it still works.
 
     Edges send their updates in ``encoding``, and a regional aggregator sends sums if there may be one.
     """
 
     def __init__(self, directory: Path, seed: int, encoding: str = "f32") -> None:
-        self.settings = Settings(
+        settings = Settings(
             task=f"synthetic-{VALUES}", clients=7, per_round=7, quorum=len(HONEST), rounds=1_000_000, grace=0.0,
             deadline=1e8, wait=1e8, evaluate_every=5, seed=seed, chunk=CHUNK, encoding=encoding,
             edges_per_round=6 + REGION_EDGES,
         )  # fmt: skip
-        self.mutator = Mutator(random.Random(seed))
-        self.rng = self.mutator.rng
-        new = launch.new(self.settings, directory)
-        run = self.rng.randbytes(6).hex()
-        self._launch = replace(new, record=new.record.model_copy(update={"run": run}))
-        broker = BrokerAccess(BrokerAddress.parse("mqtt://127.0.0.1"))
-        self.aggregator = SteppedAggregator(
-            self._launch, broker, observer=lambda _, effects, __: self.oracle.see(effects)
-        )
-        self._arithmetic = SteppedExecutor()
-        worker: Any = self.aggregator._worker
-        worker._executor.shutdown()
-        worker._executor = self._arithmetic
-        # All of the noise must get in, however fast it is made: what the rate limiter drops is never read.
-        self.aggregator.inbox._admit = lambda received: AdmittedMessage(
-            CHANNELS.parse("fl", received.topic), received
-        )
+        super().__init__(directory, settings)
         self.answers: dict[str, m.Reply] = {}
         self.grants: dict[tuple[str, str], list[int]] = {}
         """The chunks that are granted, by client and digest."""
-        self.updates_of = PeerUpdates(np.random.default_rng(seed), self.settings.scale_bits)
+        self.updates_of = PeerUpdates(np.random.default_rng(seed), settings.scale_bits)
         self.updates: dict[tuple[str, str], upload.FinishedUpdate] = {}
         """The updates of the noisy edges, good and corrupted, by client and digest."""
         self.peers = {name: Peer(name, f"device-{name}") for name in (*HONEST, *NOISY, "eve")}
@@ -91,91 +56,26 @@ class AggregatorHarness:
             encoding
         ).feedback:  # what an edge keeps counts by its own update, so there are no sums
             self.peers[REGION].edges = REGION_EDGES
-        self.oracle = ModelOracle(self.settings, self._launch.directory.spool, self._newest, self.peers)
+        self.oracle = ModelOracle(settings, self.launch.directory.spool, self._newest, self.peers)
         self.rounds = 0
-        self._seq = 0
-        links = self.aggregator._connections
-        links._network = cast(Network, FakeNetwork(self._published))
-        links.connect(1.0)
-        self.aggregator._fence.wait_until_free()
-        fence: Any = self.aggregator._fence
-        fence.check = lambda: None  # the harness's steps may take any time
-        links.connect_updates()
-        self.turn()
-        self._launch.directory.write_run(self._launch.record)
-        links.begin_session()
-        self.aggregator._runner.handle(on.Started(now=self.aggregator._now()))
+        self.start()
 
-    def _published(self, topic: str, payload: bytes) -> None:
-        """Checks that an edge can read what the aggregator publishes."""
-        where = CHANNELS.parse("fl", topic)
-        assert where is not None, topic
-        reply = codec.decode(where, payload)
-        if isinstance(reply, m.Grant):
-            asked = self.grants.setdefault((reply.client, reply.digest), [])
-            asked[:] = [*asked[-16:], *reply.chunks]
-        elif isinstance(reply, m.Reply):
-            self.answers[reply.client] = reply
+    def see(self, effects: tuple[do.Effect, ...]) -> None:
+        """Checks the models."""
+        self.oracle.see(effects)
 
-    @property
-    def state(self) -> Run:
-        return self.aggregator.state
+    def hear(self, topic: t.Topic, message: m.Message) -> None:  # noqa: ARG002
+        """Keeps what edges are answered."""
+        if isinstance(message, m.Grant):
+            asked = self.grants.setdefault((message.client, message.digest), [])
+            asked[:] = [*asked[-16:], *message.chunks]
+        elif isinstance(message, m.Reply):
+            self.answers[message.client] = message
 
     def _newest(self) -> Vector:
         return self.aggregator._worker.averager.newest.weights
 
-    def close(self) -> None:
-        self.aggregator._worker.close()
-        self.aggregator._network.close()
-        self._launch.close()
-
-    # --- the loop -----------------------------------------------------------------------------------------
-
-    def take(self, topic: str, payload: bytes | memoryview, *, retain: bool = False) -> None:
-        """Handles one message, as from the network thread, with everything that follows from it at once.
-
-        It comes in a packet with any properties, some of which are broken.
-        """
-        arrived = packets.received(self.rng, topic, payload, retain=retain)
-        if arrived is not None:
-            self._take(arrived)
-
-    def _take(self, arrived: mqtt.Received) -> None:
-        lane: Any = "updates" if arrived.topic.startswith("fl/updates") else "control"
-        self.aggregator.inbox.put(lane, arrived)
-        self.aggregator.clock += 0.001
-        while self.rng.random() < 0.5 and self._arithmetic.step():
-            pass
-        self.turn()
-
-    def turn(self) -> None:
-        while self.aggregator.inbox.queued_items:
-            self.aggregator._run_once()
-
-    def turn_until(self, condition: Callable[[], bool], what: str) -> None:
-        """Runs jobs and lets time pass until ``condition`` is true. Raises ``AssertionError`` otherwise."""
-        deadline = self.aggregator.clock + PATIENCE
-        while not condition():
-            if self.aggregator.clock > deadline:
-                raise AssertionError(f"{what}: not within {PATIENCE:g} s of run time; {self.state.phase}")
-            if self._arithmetic.step():
-                self.turn()
-            else:
-                self.aggregator.clock += TICK
-                self.aggregator._run_once()
-
     # --- honest messages -------------------------------------------------------------------------------
-
-    def envelope(self) -> dict[str, Any]:
-        self._seq += 1
-        return {
-            "run": self.aggregator.scope.run,
-            "incarnation": self.aggregator.scope.incarnation,
-            "seq": self._seq,
-        }
-
-    def say(self, topic: t.Topic, message: m.Message) -> None:
-        self._take(mqtt.Received(t.build("fl", topic), codec.encode(message), False, 1))
 
     def register(self, peer: Peer) -> None:
         """Registers a peer with a new session, whatever others have sent in its name."""
@@ -268,19 +168,6 @@ class AggregatorHarness:
             topic = "/".join(rng.choice(HONEST) if level in NOISY else level for level in topic.split("/"))
         return topic, self.harmless(topic, payload), rng.random() < 0.03
 
-    def harmless(self, topic: str, payload: bytes) -> bytes:
-        """Takes away what a message could only do with an account that an attacker does not have.
-
-        One in an honest edge's name goes to another run. A birth to which the aggregator would give way is emptied.
-        """
-        if "honest-" in topic or b"honest-" in payload:
-            payload = payload.replace(self.aggregator.scope.run.encode(), b"another-run0")
-        if topic == "fl/aggregator":
-            rival = decode_verified("fl", mqtt.Received(topic, payload, False, 1), None)
-            if isinstance(rival, m.AggregatorPresence) and self.aggregator._fence._is_outranked_by(rival):
-                return b""
-        return payload
-
     def _part_asked_for(self, phase: Collecting, seeds: list[Seed]) -> None:
         """Replaces a seed by a chunk that was granted."""
         name, digest = asked = self.rng.choice(list(self.grants))
@@ -344,8 +231,3 @@ class AggregatorHarness:
         for index in self.grants.pop((peer.name, peer.update.digest), ()):
             self.say(t.UpdatesTopic(peer.name), upload.chunk_message(sender, 1, peer.update, CHUNK, index))
         return self._is_answered(peer)
-
-    def replay(self) -> None:
-        """Checks that replaying the journal, noise included, restores the state."""
-        recovered = resume.replay_journal(self._launch.directory.path, self._launch.record)
-        assert recovered.state == self.state, "the journal does not give the state back"

@@ -49,13 +49,18 @@ STEP: Final = 0.002
 
 
 class EdgeHarness:
-    """Two edges under test, or more with more ``predictors``.
+    """Two edges under test, or more with more ``predictors``. ``masked``: the part of the runs that are masked.
 
     ``noise`` makes bad messages; `join_a_run` proves that the edges still work.
     """
 
     def __init__(
-        self, directory: Path, seed: int, heartbeat: Path | None = None, predictors: int = 1
+        self,
+        directory: Path,
+        seed: int,
+        heartbeat: Path | None = None,
+        predictors: int = 1,
+        masked: float = 0.5,
     ) -> None:
         self.mutator = Mutator(random.Random(seed))
         self.rng = self.mutator.rng
@@ -63,6 +68,7 @@ class EdgeHarness:
         self.rounds = self.masked_rounds = self.answers = self.restarts = 0
         self.stopped: dict[str, int] = {}
         self._directory = directory
+        self._masked = masked
         self._keeper = update_store.UpdateWriter()
         self._sent: dict[str, m.Message] = {}
         self.aggregator = AggregatorMessages(self.rng)
@@ -201,7 +207,7 @@ class EdgeHarness:
         self.restart_stopped()
         aggregator = self.aggregator
         aggregator.run = f"run{self.rng.randrange(10**9)}"
-        aggregator.masked, aggregator.keys = self.rng.random() < 0.5, None
+        aggregator.masked, aggregator.keys = self.rng.random() < self._masked, None
         self._model = aggregator.model()
         self._sent.clear()
         for client in self.edges:

@@ -12,12 +12,18 @@ Published = Callable[[str, bytes], None]
 
 
 class FakeConnection:
-    """Stands in for ``mqtt.Connection``; ``published`` is called for all that is not retained."""
+    """Stands in for ``mqtt.Connection``; ``retained`` is called for what is retained, ``published`` for the rest."""
 
     limits: mqtt.Connected | None = None
 
-    def __init__(self, published: Published, on_event: Callable[[mqtt.ConnectionEvent], None]) -> None:
+    def __init__(
+        self,
+        published: Published,
+        on_event: Callable[[mqtt.ConnectionEvent], None],
+        retained: Published = lambda _topic, _payload: None,
+    ) -> None:
         self._published = published
+        self._retained = retained
         self._on_event = on_event
 
     def wait_connected(self, timeout: float, *, first_attempt_only: bool = False) -> None:
@@ -42,8 +48,8 @@ class FakeConnection:
         assert qos == 1
         assert correlation_data is None or isinstance(correlation_data, bytes)
         check_topic(topic)  # as the real one does: it raises ValueError
-        if not retain:
-            self._published(topic, b"".join(Publish(topic, payload, qos, retain).pieces))
+        hear = self._retained if retain else self._published
+        hear(topic, b"".join(Publish(topic, payload, qos, retain).pieces))
 
     receiving_at: float | None = None
 
@@ -54,8 +60,9 @@ class FakeConnection:
 class FakeNetwork:
     """Stands in for ``mqtt.Network``: connects at once, as often as it is asked to."""
 
-    def __init__(self, published: Published) -> None:
+    def __init__(self, published: Published, retained: Published = lambda _topic, _payload: None) -> None:
         self._published = published
+        self._retained = retained
         self.opened: list[tuple[mqtt.ConnectionSettings, Callable[[mqtt.ConnectionEvent], None]]] = []
 
     def connect(
@@ -63,7 +70,7 @@ class FakeNetwork:
     ) -> FakeConnection:
         self.opened.append((settings, on_event))
         self.up(settings, on_event)
-        return FakeConnection(self._published, on_event)
+        return FakeConnection(self._published, on_event, self._retained)
 
     def up(self, settings: mqtt.ConnectionSettings, on_event: Callable[[mqtt.ConnectionEvent], None]) -> None:
         """Tells the handler that it is connected (again)."""

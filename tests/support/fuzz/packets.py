@@ -12,6 +12,8 @@ from fl_shared.system import varint
 
 PROPERTIES = (b"\x26\0\0\0\0", b"\x26\0\1k\0\3abc", b"\x0b\x01", b"\x26\0\2\xef\xbb\0\0", b"\x0b\xff\x7f")
 """User properties and subscription identifiers, which may be repeated."""
+COUNTS = (*(0, 0, 1, 3) * 12, 40, 400)
+"""How many of these a packet has; as many as the last ones take longer than all else that is done with a message."""
 ONCE = (b"\x01\1", b"\x02\0\0\0\x3c", b"\x03\0\3x/y", b"\x08\0\4fl/x", b"\x09\0\2\0\xff", b"\x23\0\1")
 
 
@@ -22,7 +24,7 @@ def received(
 
     Returns ``None`` if the packet is no longer valid: the connection would end.
     """
-    properties = [rng.choice(PROPERTIES) for _ in range(rng.choice((0, 0, 1, 3, 40, 400)))]
+    properties = rng.choices(PROPERTIES, k=rng.choice(COUNTS))
     properties += [one for one in ONCE if rng.random() < 0.2]
     rng.shuffle(properties)
     extras = b"".join(properties)
