@@ -217,6 +217,35 @@ def test_an_older_round_is_not_masked_for(run: MaskedFederation, replayed: bool)
     assert (run.adversary.sums(), run.learnt()) == (2, set())
 
 
+@pytest.mark.parametrize("newer_first", [True, False])
+def test_no_two_noises_of_one_update_are_seen(run: MaskedFederation, newer_first: bool) -> None:
+    """P7, P12, and D14 in docs/differential-privacy.md: the mean of both would have less noise than one.
+
+    An edge that is started again, and has lost its update, makes another one for the same plan, with other noise.
+    """
+    selected = run.selected(privacy=m.RoundPrivacy(mechanism="distributed", clip=1.0, noise=2.0))
+    bodies = run.train(selected)
+    again = {**bodies, **run.train(selected, (VICTIM,), update=" with other noise")}
+    assert again[VICTIM] != bodies[VICTIM]
+    first, second = (again, bodies) if newer_first else (bodies, again)
+    run.unmask(selected, first)
+    assert run.sign(selected, second).reasons == dict.fromkeys(run.honest, "another-set")
+    fewer = without(second, *OTHERS, "b", "c")
+    assert run.sign(selected, fewer).reasons == dict.fromkeys(run.honest, "another-set")
+    assert (run.adversary.sums(), run.learnt()) == (1, set())
+
+
+def test_no_member_adds_other_noise_than_the_others(run: MaskedFederation) -> None:
+    """P5, and D14 in docs/differential-privacy.md: edges that were told different noise have no masks in common."""
+    told = [m.RoundPrivacy(mechanism="distributed", clip=1.0, noise=noise) for noise in (2.0, 0.01)]
+    selected, weaker = (run.selected(privacy=one) for one in told)
+    bodies = run.train(selected, CLIENTS[1:]) | run.train(weaker, (VICTIM,))
+    run.unmask(selected, bodies)
+    run.unmask(weaker, bodies)
+    assert run.learnt() == set()
+    assert run.adversary.sums() == 0
+
+
 # --- another member ---------------------------------------------------------------------------------------
 
 

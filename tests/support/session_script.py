@@ -225,6 +225,9 @@ class SessionScript:
                     base=base,
                     inline_limit=int(named.get("limit", "1000000")),
                     masked=masking(**named) if "masked" in rest else None,
+                    privacy=m.RoundPrivacy(mechanism=named["dp"], clip=0.5, noise=2.0)
+                    if "dp" in named
+                    else None,
                 )
                 return events.SelectionSeen(self.now, selected, on_own_topic="work" in rest)
             case "cleared":
@@ -277,6 +280,7 @@ class SessionScript:
                 newest_round=int(named["newest_round"]) if "newest_round" in named else None,
                 awaited="awaited" in rest,
                 masked="masked" in rest,
+                private="private" in rest,
                 counted=m.CountedUpdate(
                     round=int(named["counted"]), digest=named.get("digest", update(data=self.data).digest)
                 )

@@ -117,7 +117,7 @@ def test_11_5_tallies_that_are_not_a_count_spoil_the_round(tmp_path: Path, talli
 
 
 def test_a_sum_that_was_opened_is_charged_also_if_it_becomes_no_version(tmp_path: Path) -> None:
-    """P24 in docs/privacy.md: the aggregator, which is not trusted, has seen it."""
+    """D16 in docs/differential-privacy.md: the aggregator, which is not trusted, has seen it."""
     run = federation(tmp_path)
     run.edges["3"].wrong_tallies[1] = [2.0, *[0.0] * 7]
     state = run.run()

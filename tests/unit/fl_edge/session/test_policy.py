@@ -151,3 +151,32 @@ def test_an_edge_that_requires_masks_sends_no_update_without_a_plan() -> None:
     [failed] = sent(script.do("trained 1"))
     assert isinstance(failed, m.TrainingFailed)
     assert failed.detail == ONLY
+
+
+@pytest.mark.parametrize(
+    ("run", "selection", "detail"),
+    [
+        ("private", "selected 1 cohort=7,8,9", "the run has differential privacy, but not this round"),
+        (
+            "",
+            "selected 1 cohort=7,8,9 dp=distributed",
+            "hides masked updates only, and this round has no masks",
+        ),
+        ("private", "selected 1 cohort=7,8,9 dp=distributed", "and this round has no masks"),
+        ("private", "selected 1 cohort=7,8,9 dp=central", None),
+        ("private", "selected 0", None),
+    ],
+)
+def test_11_5_an_edge_trains_in_no_round_that_lacks_the_noise_of_its_run(
+    run: str, selection: str, detail: str | None
+) -> None:
+    admitted = f"admitted part=7/20 {run}"
+    script = SessionScript(identity())
+    script.do("connected s1", admitted, "loaded 0", admitted)
+    messages = sent(script.do(selection))
+    if detail is None:
+        assert messages == []
+    else:
+        [failed] = messages
+        assert isinstance(failed, m.TrainingFailed)
+        assert failed.detail.endswith(detail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,12 +25,13 @@ from fl_edge.workers.worker import Worker
 from fl_shared.masking.shares import SharesSection
 from fl_shared.masking.streams import DELTA_STREAM, TALLIES_STREAM, add_masks
 from fl_shared.masking.unmasking import Opened, find_masks
-from fl_shared.protocol.messages import Selected, UpdateMetrics
+from fl_shared.privacy.clipping import clip_to_grid
+from fl_shared.protocol.messages import RoundPrivacy, Selected, UpdateMetrics
 from fl_shared.system.shared_memory import MemoryPool, SharedBytes
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.encodings.masked import MASKED
-from fl_shared.tensors.manifest import Vector
+from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 from fl_shared.tensors.sections import model_digest
 from tests.support.builders import fold_settings, partition, training_request
 from tests.support.masked_edges import MANIFEST, MaskedEdges, shares_of
@@ -69,7 +71,8 @@ def masking_of(edges: MaskedEdges, client: str, selected: Selected) -> Masking:
 def unmasked(edges: MaskedEdges, selected: Selected, made: dict[str, TrainOutcome]) -> tuple[Int64s, Int64s]:
     """The sums of the values and of the tallies, as an aggregator finds them with the help of all members."""
     plan = edges.plan(selected)
-    bodies, shares, total, counts = {}, {}, np.zeros(plan.values, np.uint64), np.zeros(8, np.uint64)
+    bodies, shares, counts = {}, {}, np.zeros(8, np.uint64)
+    total = np.zeros(plan.values, MASKED[plan.bits].dtype)
     for client, outcome in made.items():
         assert outcome.masked is not None
         assert outcome.encoding == f"masked{plan.bits}"
@@ -125,6 +128,53 @@ def test_10_5_the_sum_of_masked_updates_is_that_of_the_plain_ones(
     assert counts[:2].tolist() == tallies[:2].tolist()
 
 
+PRIVATE = RoundPrivacy(mechanism="distributed", clip=0.5, noise=2.0)
+PLACES = 24
+
+
+def private_round(edges: MaskedEdges, **changes: Any) -> Selected:
+    usual = {"bits": 32, "fold": fold_settings(scale_bits=PLACES), "privacy": PRIVATE, "colluders": 1}
+    return edges.selected(**{**usual, **changes})
+
+
+def test_11_5_the_sum_of_a_private_round_is_that_of_clipped_updates_with_noise(tmp_path: Path) -> None:
+    """Neither examples nor caps play a role, and nothing is said but how many updates there are."""
+    manifest = Manifest(arrays=(ArraySpec(name="w", shape=(100_000,)),))
+    edges = MaskedEdges(tmp_path, manifest=manifest)
+    selected = private_round(edges)
+    delta = np.random.default_rng(1).normal(0, 1, manifest.values).astype(np.float32)
+    made = {}
+    for client, examples in (("7", 10), ("8", 0), ("9", 5000)):
+        masked = MaskedRound(masking_of(edges, client, selected), client, edges.partition(client), manifest)
+        metrics = UpdateMetrics(
+            train={"loss": 3.0}, before={"loss": 1.0}, after={"loss": 1.0, "examples": 4.0}
+        )
+        update = TrainedUpdate(delta, examples, 5, 1.5, metrics)
+        made[client] = masked.outcome(update, "accuracy", MemoryPool(), lambda: False)
+        assert made[client].masked is not None
+    values, counts = unmasked(edges, selected, made)
+    assert counts.tolist() == [3, *[0] * 7]
+    noise = values - 3 * clip_to_grid(delta, PRIVATE.clip, PLACES)
+    masks = selected.masked
+    assert masks is not None
+    part = PRIVATE.noise * PRIVATE.clip * 2.0**PLACES / math.sqrt(masks.least - masks.colluders)
+    assert np.std(noise) == pytest.approx(part * math.sqrt(3), rel=0.02)
+    assert abs(np.mean(noise)) < 5 * part * math.sqrt(3 / manifest.values)
+
+
+def test_each_masking_has_noise_of_its_own(tmp_path: Path) -> None:
+    edges = MaskedEdges(tmp_path)
+    found = []
+    for number in (1, 2, 3):
+        selected = private_round(edges, number=number)
+        made = {
+            client: outcome_of(edges, selected, [0.01] * 8, client=client, examples=0)
+            for client in edges.clients
+        }
+        found.append(unmasked(edges, selected, made)[0].tolist())
+    assert len({value for values in found for value in values}) == 24
+
+
 def test_two_masked_updates_of_the_same_training_have_nothing_in_common(tmp_path: Path) -> None:
     edges = MaskedEdges(tmp_path)
     selected = edges.selected()
@@ -139,10 +189,11 @@ def outcome_of(
     selected: Selected,
     delta: list[float],
     cancelled: Callable[[], bool] = lambda: False,
+    client: str = "7",
     **changes: Any,
 ) -> TrainOutcome:
     update = TrainedUpdate(np.array(delta, np.float32), 10, 5, 1.5, UpdateMetrics(train={"loss": 0.5}))
-    masked = MaskedRound(masking_of(edges, "7", selected), "7", edges.partition("7"), MANIFEST)
+    masked = MaskedRound(masking_of(edges, client, selected), client, edges.partition(client), MANIFEST)
     return masked.outcome(replace(update, **changes), "accuracy", MemoryPool(), cancelled)
 
 
@@ -171,6 +222,14 @@ def test_an_edge_trains_nothing_for_a_plan_that_it_does_not_accept(tmp_path: Pat
         MaskedRound(replace(masking, selected=edges.selected(threshold=1, least=1)), "7", part, MANIFEST)
     with pytest.raises(UnacceptablePlan, match="not certified"):
         MaskedRound(replace(masking, enrolment=bytes(32)), "7", part, MANIFEST)
+    for changes, why in (
+        ({"mechanism": "central"}, "nobody can clip a masked update except its edge"),
+        ({"noise": 1e-7}, "noise: a deviation of .* units of the grid"),
+        ({"noise": 1e6}, "noise: a deviation of .* units of the grid"),
+    ):
+        private = private_round(edges, privacy=PRIVATE.model_copy(update=changes), colluders=0)
+        with pytest.raises(UnacceptablePlan, match=f"contradicts itself: .*{why}"):
+            MaskedRound(replace(masking, selected=private), "7", part, MANIFEST)
     with pytest.raises(UnacceptablePlan, match="are not its own"):
         MaskedRound(masking, "8", part, MANIFEST)
 

@@ -19,11 +19,12 @@ from tests.support.masked_rounds import PLAN, MaskedRound, fixed, fixed_random, 
 
 PATH = Path(__file__).parents[3] / "golden" / "masking" / "vectors.json"
 CLIENTS = ("a", "b", "c", "d")
+PRIVACY = {"mechanism": "distributed", "clip": 0.5, "noise": 2.0}
 
 
 def found() -> dict[str, Any]:
     """All values, as this program computes them."""
-    plan = plan_with(CLIENTS)
+    plan, private = plan_with(CLIENTS), plan_with(CLIENTS, privacy=PRIVACY)
     pair = pair_secret(plan.digest, "a", keys_of("a").mask, plan.members[1])
     seed = mask_seed(pair)
     stream = np.zeros(4, "<u8")
@@ -38,6 +39,7 @@ def found() -> dict[str, Any]:
         "plan_without_keys": PLAN | {"threshold": plan.threshold, "least": plan.least, "colluders": 1},
         "members": [[one.client, one.mask.hex(), one.agree.hex()] for one in plan.members],
         "plan": plan.digest.hex(),
+        "plan_of_private_round": {"privacy": PRIVACY, "plan": private.digest.hex()},
         "pair_ab": pair.hex(),
         "seed_ab": seed.hex(),
         "mask_ab_first_four_u64": stream.tolist(),

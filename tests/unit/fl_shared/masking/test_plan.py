@@ -139,6 +139,16 @@ def test_10_3_a_selection_that_is_sent_again_has_the_same_plan(own: dict[str, An
     assert plan_digest(selected(**own)) == plan_digest(selected())
 
 
+@pytest.mark.parametrize("other", [{"noise": 2.5}, {"clip": 0.25}, {"mechanism": "central"}, None], ids=str)
+def test_10_3_the_noise_of_a_private_round_is_in_the_plan(other: dict[str, Any] | None) -> None:
+    """P5 in docs/privacy.md."""
+    privacy = m.RoundPrivacy(mechanism="distributed", clip=0.5, noise=2.0)
+    changed = None if other is None else privacy.model_copy(update=other)
+    digests = [plan_digest(selected(privacy=one)) for one in (privacy, changed)]
+    assert digests[0] != digests[1]
+    assert (digests[1] == plan_digest(selected())) == (other is None)
+
+
 @pytest.mark.parametrize(
     "other", [{"scheme": "own"}, {"count": 21}, {"seed": 1}, {"holdout": 0.999}, {"examples": 100}], ids=str
 )
