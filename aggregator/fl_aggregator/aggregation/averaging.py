@@ -90,6 +90,10 @@ class Averager:
         if (plan := settings.privacy) is not None and plan.mechanism == "central":
             keys = NoiseKeys(directory.path)
             self._noise = ReleaseNoise(plan, keys, settings.dp_insecure_seed)
+        self._clip: float | None = None
+        """Of the open round, if it changes."""
+        self.next_clip: float | None = None
+        """What follows from the newest average, null if it does not change."""
         self.similarity: Similarity | None = None
         """Of the updates of the newest average, null if they were not compared."""
 
@@ -172,9 +176,13 @@ class Averager:
         caps = settings.max_delta, settings.max_buffer, sums
         return ExpectedUpdate(self._strategy.sections, encoding, self.newest.manifest, *caps)
 
-    def begin_round(self, expected: ExpectedUpdate | ExpectedMaskedUpdate) -> None:
-        """Prepares for the updates of a new round, or of all rounds of an asynchronous run."""
+    def begin_round(self, expected: ExpectedUpdate | ExpectedMaskedUpdate, clip: float | None = None) -> None:
+        """Prepares for the updates of a new round, or of all rounds of an asynchronous run.
+
+        ``clip``: of a private run, if it changes.
+        """
         self._expected = expected
+        self._clip = clip
         self._masked = None
         self._unwritten = None
         self._first_weights = None
@@ -245,7 +253,10 @@ class Averager:
         """Returns what combines the updates of a round; that of a round before, emptied, if there is one."""
         if number not in self._combiners:
             spare, self._spare = self._spare, None
-            self._combiners[number] = spare or Combiner(self._strategy, self.newest.manifest, self._settings)
+            combiner = spare or Combiner(self._strategy, self.newest.manifest, self._settings)
+            if self._clip is not None:
+                combiner.clip = self._clip
+            self._combiners[number] = combiner
         return self._combiners[number]
 
     def average(self, effect: do.Average) -> tuple[Model, str | None]:
@@ -289,7 +300,7 @@ class Averager:
         self._combiners[effect.round].count_sum(replace(effect.contributors[0], client="", parts=parts))
 
     def _next_version(self, effect: do.Average) -> Version:
-        self.tallies, self.liars = None, ()
+        self.tallies, self.liars, self.next_clip = None, (), None
         if effect.base is None:
             assert self._first_weights is not None
             self.similarity = None
@@ -322,6 +333,7 @@ class Averager:
             combiner = self._combiners.pop(effect.round)
             if self._noise is not None:
                 combiner.add_noise(self._noise.of(effect, self._settings.scale_bits))
+                self.next_clip = self._noise.next_clip(effect, combiner.within_clip)
             weights, state = combiner.next_model(effect.version, base.weights, state, read, effect.heard)
             combiner.clear()
             self._spare = combiner

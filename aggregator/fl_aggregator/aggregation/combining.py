@@ -75,7 +75,11 @@ class Combiner:
         self._max_delta = settings.max_delta
         self._slots = settings.slots
         self._fold_width = settings.fold_width
-        self._privacy = settings.privacy
+        self.clip = math.inf if settings.privacy is None else settings.privacy.clip
+        """The greatest L2 norm of an update, to which longer ones are shortened."""
+        self.within_clip = 0
+        """How many updates were not shortened."""
+        self._is_private = settings.privacy is not None
         self._private_scale_bits = settings.scale_bits
         self._staleness = parse_staleness(settings.staleness or "constant")
         self._factors: dict[str, float] = {}
@@ -109,7 +113,7 @@ class Combiner:
     ) -> _SpanSum:
         bits = (
             scale_bits_of(max_weight, self._max_delta, self._slots, self._fold_width)
-            if self._privacy is None
+            if not self._is_private
             else self._private_scale_bits
         )
         cap = self._max_delta if buffers else math.inf  # that of parameters has been checked
@@ -120,6 +124,7 @@ class Combiner:
         """Forgets all updates, for the next round; the memory of the sums is kept."""
         self._factors.clear()
         self._contributions.clear()
+        self.within_clip = 0
         for some in itertools.chain(self._sums, *self._sections.values()):
             some.sum.clear()
 
@@ -146,9 +151,10 @@ class Combiner:
         )
         factor, contribution = strategy.transformed(contribution)
         factor *= self._staleness(update.staleness)
-        if self._privacy is not None:
+        if self._is_private:
             length = norm(values, self._parameters)
-            factor *= clip_factor(length, self._values, self._privacy.clip, self._private_scale_bits)
+            self.within_clip += length <= self.clip
+            factor *= clip_factor(length, self._values, self.clip, self._private_scale_bits)
         self._factors[update.client] = factor
         self._contributions[update.client, update.client] = contribution
         if isinstance(strategy.combine, WeightedSum):

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_aggregator.aggregation.combining import Noise
+from fl_aggregator.privacy.adaptive_clip import next_clip
+from fl_aggregator.privacy.bounded_mean import noisy_mean, on_grid
 from fl_aggregator.privacy.plan import PrivacyPlan
 from fl_aggregator.round import effects as do
 from fl_aggregator.storage.noise_keys import NoiseKeys
@@ -24,20 +26,38 @@ class ReleaseNoise:
 
     def of(self, effect: do.Average, scale_bits: int) -> Noise:
         """Returns the noise of a release, in units of 2^-scale_bits. Raises ``RunFailed`` and ``OSError``."""
-        version, others = effect.version, len(self._plan.coefficients) - 1
-        if self._seed is None:
-            keys = (self._keys.key_of(version, _digest(effect)), *self._keys.earlier(version, others))
-        else:
-            keys = tuple(
-                [_known_key(self._seed, one) for one in range(version, max(0, version - 1 - others), -1)]
-            )
-        unit = self._plan.clip * 2.0**scale_bits
+        keys = (self._key_of(effect), *self._earlier(effect.version, len(self._plan.coefficients) - 1))
+        unit = (effect.clip or self._plan.clip) * 2.0**scale_bits
         parts = [(key, one * unit) for key, one in zip(keys, self._plan.deviations, strict=False)]
 
         def of_values(start: int, count: int) -> NDArray[np.int64]:
             return noise(parts, start, count)
 
         return of_values
+
+    def next_clip(self, effect: do.Average, within: int) -> float | None:
+        """Returns the clip of the release after this one, null if it does not change.
+
+        ``within``: how many updates are not longer than that of this one. Raises ``RunFailed`` and ``OSError``.
+        """
+        if effect.clip is None:
+            return None
+        count = len(effect.contributors)
+        total = within * on_grid(1.0) + (count - within) * on_grid(0.0)
+        share = noisy_mean(total, count, self._plan.mean_deviation, self._key_of(effect), "within clip")
+        return next_clip(effect.clip, self._plan.clip, share)
+
+    def _key_of(self, effect: do.Average) -> bytes:
+        if self._seed is not None:
+            return _known_key(self._seed, effect.version)
+        return self._keys.key_of(effect.version, _digest(effect))
+
+    def _earlier(self, version: int, count: int) -> tuple[bytes, ...]:
+        if self._seed is None:
+            return self._keys.earlier(version, count)
+        return tuple(
+            [_known_key(self._seed, one) for one in range(version - 1, max(0, version - 1 - count), -1)]
+        )
 
     def released(self, version: int) -> None:
         """Forgets the keys that no release after ``version`` needs. Raises ``OSError``."""

@@ -227,6 +227,7 @@ class AggregationWorker:
                 similarity=self.averager.similarity,
                 tallies=self.averager.tallies,
                 liars=self.averager.liars,
+                clip=self.averager.next_clip,
                 served=served.digest if (served := self.averager.served.get(effect.version)) else None,
             )
         )
@@ -254,14 +255,20 @@ class AggregationWorker:
         """Returns the clients whose update is being received or checked."""
         return frozenset((*self.uploads, *self._in_progress))
 
-    def begin_round(self, base: m.ModelReference | None, encoding: str, plan: Plan | None = None) -> None:
-        """Prepares for the updates of a round that has opened; ``plan``: if they are masked.
+    def begin_round(
+        self,
+        base: m.ModelReference | None,
+        encoding: str,
+        plan: Plan | None = None,
+        clip: float | None = None,
+    ) -> None:
+        """Prepares for the updates of a round that has opened; ``plan``: if they are masked; ``clip``: if it changes.
 
         A null base means round 0. The sum is emptied on the worker's thread, after the jobs before it. An asynchronous
         run has one such preparation after round 0.
         """
         self._expected = self.averager.expected(base, encoding, plan)
-        self._submit(self.averager.begin_round, self._expected)
+        self._submit(self.averager.begin_round, self._expected, clip)
 
     def release(self, job: JobDone, now: float) -> None:
         """Frees what is no longer needed, after the event of a finished job was handled."""

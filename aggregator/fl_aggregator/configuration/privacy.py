@@ -73,8 +73,9 @@ class PrivacyOptions(BaseModel):
     dp_delta: Annotated[float | None, Field(gt=0, lt=1), Option(PRIVACY, "Probability with which ε may not hold.",
         default="10^-5, or --clients^-1.1 if that is less")] = None
     dp_clip: Annotated[Annotated[str, readable_by(parse_clip)] | None, Option(PRIVACY, "Greatest L2 norm of an update; "
-        "longer ones are shortened. A run without --dp shows the norms of its updates with --similarity.",
-        default="none: required with --dp", metavar="NORM")] = None
+        "longer ones are shortened. A run without --dp shows the norms of its updates with --similarity. adaptive: it "
+        "begins with FIRST (1.0), and follows their median.",
+        default="none: required with --dp", metavar="NORM|adaptive[:FIRST]")] = None
     dp_against: Annotated[Literal["wire"], Option(PRIVACY, "Who must not learn about an edge: who sees "
         "all models and who took part (wire).")] = "wire"
     dp_apart: Annotated[Annotated[str, readable_by(parse_whole)] | None, Option(PRIVACY, "An edge contributes to at "
@@ -112,13 +113,13 @@ def noise_places(settings: Settings, bits: int) -> int:
     """
     plan = settings.privacy
     assert plan is not None, "it is resolved"
-    noise, part = plan.noise, 1.0
+    noise, part = plan.model_noise, 1.0
     if plan.mechanism == "distributed":
         # Cohorts differ in size: their sums have at least plan.least updates, and the least is per_round at most.
         noise = noise_of_edge(plan.noise, plan.least, plan.colluders) * math.sqrt(settings.slots)
         part = noise_of_edge(plan.noise, settings.per_round, plan.colluders) / noise
     try:
-        return private_scale_bits(plan.clip, noise, settings.slots, bits, part)
+        return private_scale_bits(plan.clip, noise, settings.slots, bits, part, plan.room)
     except ValueError as error:
         raise ValueError(f"fold_{error} (--fold-bits, --dp-noise, --per-round)") from None
 
@@ -164,15 +165,19 @@ def plan_of(settings: Settings) -> PrivacyPlan | None:
         insecure=settings.dp_insecure_seed is not None,
         least=least_of(settings, fewest_members(settings)) if is_distributed else 0,
         colluders=colluders_of(settings) if is_distributed else 0,
+        expected=settings.per_round,
     )
 
 
-def round_privacy(settings: Settings) -> m.RoundPrivacy | None:
-    """Returns what the edges of a round are told of its clip and noise; null without differential privacy."""
+def round_privacy(settings: Settings, clip: float | None) -> m.RoundPrivacy | None:
+    """Returns what the edges of a round are told of its clip and noise; null without differential privacy.
+
+    ``clip``: null if it does not change.
+    """
     plan = settings.privacy
     if plan is None:
         return None
-    return m.RoundPrivacy(mechanism=plan.mechanism, clip=plan.clip, noise=plan.noise)
+    return m.RoundPrivacy(mechanism=plan.mechanism, clip=clip or plan.clip, noise=plan.noise)
 
 
 def check_private(settings: Settings) -> None:

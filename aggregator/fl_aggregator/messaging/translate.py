@@ -263,7 +263,7 @@ def selected_message(
         correction=None if effect.base is None else correction,
         companions=companions,
         masked=None if effect.masking is None else effect.masking.message(),
-        privacy=None if effect.base is None else round_privacy(settings),
+        privacy=None if effect.base is None else round_privacy(settings, effect.clip),
     )
 
 

@@ -5,5 +5,7 @@
 ``accounting``        what has been spent, and by whom
 ``correlated_noise``  noise whose parts of later versions cancel earlier ones
 ``subsampled``        what releases of secret cohorts spend
+``adaptive_clip``     a clip that follows the median of the updates' norms
+``bounded_mean``      the noisy mean of one number from 0 to 1 of each edge
 ====================  ===========================================================
 """

@@ -15,6 +15,8 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from fl_aggregator.privacy.adaptive_clip import ROOM
+from fl_aggregator.privacy.bounded_mean import deviation_of, model_multiplier
 from fl_aggregator.privacy.correlated_noise import (
     best_gamma,
     coefficients,
@@ -34,10 +36,12 @@ class PrivacyPlan(BaseModel):
 
     ``against``: ``wire`` sees the models and who took part, ``models`` sees the models only. ``clip``: the greatest L2
     norm of an update, that of the first release if it is ``adaptive``. ``noise``: the standard deviation of a release's
-    noise before it is correlated, in units of ``clip``. ``epsilon``: the budget, null without one. ``apart``,
-    ``times``: an edge contributes to at most one of ``apart`` releases in a row, and to at most ``times`` in all.
-    ``bands``: the releases whose noise is correlated; 1: none. ``gamma``: how (see `correlated_noise.coefficients`).
-    ``releases``: how many the run makes. ``insecure``: the noise follows from a known seed.
+    noise before it is correlated, in units of ``clip``; of all that a release tells, if that is more than a model.
+    ``accuracy``: it tells the mean accuracy of edges as well. ``expected``: the updates of a release. ``epsilon``: the
+    budget, null without one. ``apart``, ``times``: an edge contributes to at most one of ``apart`` releases in a row,
+    and to at most ``times`` in all. ``bands``: the releases whose noise is correlated; 1: none. ``gamma``: how (see
+    `correlated_noise.coefficients`). ``releases``: how many the run makes. ``insecure``: the noise follows from a known
+    seed.
 
     ``least``, ``colluders``: of a ``distributed`` plan, the updates of the smallest sum, and how many edges of a sum
     may leave out their noise. ``noise`` is what the others have together in such a sum; larger ones have more.
@@ -60,6 +64,24 @@ class PrivacyPlan(BaseModel):
     insecure: bool = False
     least: int = 0
     colluders: int = 0
+    accuracy: bool = False
+    expected: int = 1
+
+    @property
+    def mean_deviation(self) -> float:
+        """The standard deviation of the noise of a sum of one number from 0 to 1 of each edge."""
+        return deviation_of(self.noise, self.expected)
+
+    @property
+    def model_noise(self) -> float:
+        """The standard deviation of the noise of a release's model, as ``noise``, which counts its means as well."""
+        means = self.adaptive + self.accuracy
+        return model_multiplier(self.noise, self.mean_deviation, means) if means else self.noise
+
+    @property
+    def room(self) -> float:
+        """How many times greater or smaller than ``clip`` that of a release may be."""
+        return ROOM if self.adaptive else 1.0
 
     @cached_property
     def coefficients(self) -> tuple[float, ...]:
@@ -69,7 +91,7 @@ class PrivacyPlan(BaseModel):
     @property
     def deviations(self) -> tuple[float, ...]:
         """The standard deviations of the parts of a release's noise, in units of the clip, the newest first."""
-        return tuple(self.noise * one for one in self.coefficients)
+        return tuple(self.model_noise * one for one in self.coefficients)
 
     @property
     def planned_epsilon(self) -> float:
@@ -101,6 +123,8 @@ def make_plan(
     insecure: bool,
     least: int = 0,
     colluders: int = 0,
+    accuracy: bool = False,
+    expected: int = 1,
 ) -> PrivacyPlan:
     """Returns the plan with the noise that the budget asks for, or with as many contributions as both allow.
 
@@ -144,4 +168,6 @@ def make_plan(
         insecure=insecure,
         least=least,
         colluders=colluders,
+        accuracy=accuracy,
+        expected=expected,
     )

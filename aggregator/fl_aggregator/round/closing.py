@@ -43,7 +43,14 @@ MAX_CONSECUTIVE_ABANDONED: Final = 5
 def announcement_of(phase: Collecting) -> do.AnnounceRound:
     """Returns the effect that publishes the cohort of an open round, as it is now."""
     return do.AnnounceRound(
-        phase.round, phase.base, phase.encoding, phase.cohort, phase.deadline, phase.order, phase.masking
+        phase.round,
+        phase.base,
+        phase.encoding,
+        phase.cohort,
+        phase.deadline,
+        phase.order,
+        phase.masking,
+        phase.clip,
     )
 
 
@@ -155,7 +162,9 @@ def average_of(state: Run, phase: Collecting, unmasking: Unmasking | None = None
         sum(one.examples for one in counted.values()) for counted in (state.counted, _counted(state, phase))
     )
     holders = () if unmasking is None else tuple(sorted(unmasking.opened))
-    return do.Average(phase.round, phase.version, phase.base, contributors, (before, after), holders)
+    return do.Average(
+        phase.round, phase.version, phase.base, contributors, (before, after), holders, phase.clip
+    )
 
 
 def _counted(state: Run, phase: Collecting) -> dict[str, Counted]:
@@ -229,7 +238,7 @@ def committed(state: Run, phase: Aggregating, event: on.ModelCreated) -> Transit
     """Returns the run with the version that was made of a closed round; the phase stays as it is."""
     collected = phase.collected
     model = ModelReference(version=collected.version, digest=event.digest)
-    state = _with_release(state, collected)
+    state = _with_release(state, collected, event.clip)
     summary = summary_of(
         state,
         collected,
@@ -260,13 +269,14 @@ def committed(state: Run, phase: Aggregating, event: on.ModelCreated) -> Transit
     )
 
 
-def _with_release(state: Run, collected: Collecting) -> Run:
+def _with_release(state: Run, collected: Collecting, next_clip: float | None = None) -> Run:
     """Charges the edges of a private run whose updates are in a sum."""
     plan = state.settings.privacy
     if plan is None or collected.base is None:
         return state
     noise = noise_of_release(plan, collected.masking, len(collected.updates))
-    released = state.releases.with_release(tuple(sorted(collected.updates)), noise)
+    clients = tuple(sorted(collected.updates))
+    released = state.releases.with_release(clients, noise, collected.clip, next_clip)
     return replace(state, releases=released)
 
 

@@ -88,7 +88,7 @@ class SendReply:
 class AnnounceRound:
     """Publish the cohort of an open round; again, with more edges, when substitutes are selected.
 
-    ``deadline`` is run time in seconds. ``order``, ``masking``: see `Collecting`.
+    ``deadline`` is run time in seconds. ``order``, ``masking``, ``clip``: see `Collecting`.
     """
 
     round: int
@@ -98,6 +98,7 @@ class AnnounceRound:
     deadline: float
     order: Order | None = None
     masking: Masking | None = None
+    clip: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ class Average:
 
     ``heard``: the examples of all edges that have contributed to a version, before this round and with it; 0 without a
     correction. ``holders``: of a masked round, the members with whose shares it is unmasked, in ascending order;
-    ``UnmaskFailed`` follows if that fails.
+    ``UnmaskFailed`` follows if that fails. ``clip``: see `Collecting`.
     """
 
     round: int
@@ -216,6 +217,7 @@ class Average:
     contributors: tuple[UpdateMetadata, ...]
     heard: tuple[int, int] = (0, 0)
     holders: tuple[str, ...] = ()
+    clip: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,7 +262,7 @@ class ModelCreated:
     ``strategy_state`` is the digest of what the strategy keeps for the next one, null if that is nothing. ``served`` is
     the digest of the mean of versions that is served, null if that is the new version itself. ``similarity``: of the
     round's updates, null if they were not compared. ``tallies``: of a masked round; ``liars``: its
-    members whose shares were wrong.
+    members whose shares were wrong. ``clip``: of the next round of a private run, null if it does not change.
     """
 
     now: float
@@ -274,6 +274,7 @@ class ModelCreated:
     similarity: Similarity | None = None
     tallies: Tallies | None = None
     liars: tuple[str, ...] = ()
+    clip: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,8 @@ class Collecting:
     ``dropped``: the selected edges that cannot contribute, and why. ``awaited``: those that have neither contributed
     nor dropped out; they may be offline. ``called``: when substitutes were selected; all others were when the round
     opened. ``encoding``: of the updates' sections. ``order``: in a region, what the run above has asked for.
-    ``masking``: how the cohort masks its updates, and its keys; null if it does not.
+    ``masking``: how the cohort masks its updates, and its keys; null if it does not. ``clip``: of a private run, if it
+    changes.
     """
 
     name: ClassVar[PhaseName] = "collecting"
@@ -72,6 +73,7 @@ class Collecting:
     called: Mapping[str, float] = field(default_factory=dict)
     order: Order | None = None
     masking: Masking | None = None
+    clip: float | None = None
 
     @property
     def version(self) -> int:

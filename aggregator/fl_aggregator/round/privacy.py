@@ -17,23 +17,33 @@ from fl_shared.protocol.messages import PrivacySpent
 class Releases:
     """The releases of a run, numbered from 1. ``noises``: the noise multiplier of each.
 
-    ``taken``: by client, the releases that it has contributed to, ascending.
+    ``taken``: by client, the releases that it has contributed to, ascending. ``clip``: of the next one, ``made_with``:
+    of the newest one; null if it does not change.
     """
 
     noises: tuple[float, ...] = ()
     taken: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    clip: float | None = None
+    made_with: float | None = None
 
     @property
     def made(self) -> int:
         """How many there are."""
         return len(self.noises)
 
-    def with_release(self, clients: tuple[str, ...], noise: float) -> Releases:
+    def with_release(
+        self,
+        clients: tuple[str, ...],
+        noise: float,
+        clip: float | None = None,
+        next_clip: float | None = None,
+    ) -> Releases:
         """Returns them with one more, made from the updates of ``clients``."""
         charged = {name: (*self.taken.get(name, ()), self.made + 1) for name in clients}
+        # Not `replace`: what is known has changed.
         return Releases(
-            noises=(*self.noises, noise), taken={**self.taken, **charged}
-        )  # not `replace`: what is known has changed
+            noises=(*self.noises, noise), taken={**self.taken, **charged}, clip=next_clip, made_with=clip
+        )
 
     def used_up(self, plan: PrivacyPlan) -> frozenset[str]:
         """Returns the clients that have contributed as often as they may."""
@@ -73,7 +83,7 @@ def spent_by(plan: PrivacyPlan, releases: Releases) -> PrivacySpent:
         mechanism=plan.mechanism,
         against=plan.against,
         trusted=trusted_by(plan),
-        clip=plan.clip,
+        clip=releases.made_with or plan.clip,
         noise=releases.noises[-1] if releases.noises else plan.noise,
         sensitivity=most.sensitivity,
         mu=most.mu,

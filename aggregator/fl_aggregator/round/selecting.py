@@ -198,8 +198,14 @@ def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: fl
         awaited=Awaited.of(ranked[:width], state.roster, settings.grace),
         order=state.order,
         masking=masking,
+        clip=None if first_weights else _clip(state),
     )
     return replace(state, phase=collecting, order=None), (announcement_of(collecting),)
+
+
+def _clip(state: Run) -> float | None:
+    plan = state.settings.privacy
+    return state.releases.clip or plan.clip if plan is not None and plan.adaptive else None
 
 
 def _masked_cohort(state: Run, ranked: tuple[str, ...], width: int) -> tuple[tuple[str, ...], Masking]:

@@ -141,7 +141,7 @@ class Interpreter:
         collected, buffering = recovered.open_round, buffering_of(recovered.state.phase)
         if collected is not None:
             plan = self.masked.begin(self._selected(announcement_of(collected)))
-            self.worker.begin_round(collected.base, collected.encoding, plan)
+            self.worker.begin_round(collected.base, collected.encoding, plan, collected.clip)
             self.status_publisher.begin_round(collected.round)
         elif buffering is not None:
             self._begin_buffering(buffering)
@@ -263,7 +263,7 @@ class Interpreter:
         message = self._selected(effect)
         if self.status_publisher.begin_round(effect.round):
             plan = self.masked.begin(message)
-            self.worker.begin_round(effect.base, effect.encoding, plan)
+            self.worker.begin_round(effect.base, effect.encoding, plan, effect.clip)
         self._rate_limiter.refill(effect.cohort)
         self._model_publisher.announce(message, effect.cohort, self._clock())
 

@@ -72,18 +72,21 @@ def clip_to_grid(delta: Vector, clip: float, scale_bits: int) -> Int64s:
     return integers
 
 
-def private_scale_bits(clip: float, noise: float, slots: int, bits: int = 64, part: float = 1.0) -> int:
+def private_scale_bits(
+    clip: float, noise: float, slots: int, bits: int = 64, part: float = 1.0, room: float = 1.0
+) -> int:
     """The binary places of a private sum: of ``slots`` clipped updates and noise of deviation ``noise`` × ``clip``.
 
-    min(bits − 2 − ⌈log2(clip × (slots + 12 noise))⌉, 36 − ⌈log2(noise × clip)⌉): the sum is below 2^(bits − 1) in
-    magnitude, and the noise is below float64's own grain. ``part``: the smallest deviation that is added at once,
-    relative to that of all noise together. Raises ``ValueError`` if that would be less than 2^8 units of the grid.
+    min(bits − 2 − ⌈log2(room × clip × (slots + 12 noise))⌉, 36 − ⌈log2(noise × clip)⌉): the sum is below 2^(bits − 1)
+    in magnitude, and the noise is below float64's own grain. ``part``: the smallest deviation that is added at once,
+    relative to that of all noise together. ``room``, at most 2^8: the clip may become so many times greater or smaller.
+    Raises ``ValueError`` if the smallest deviation could be less than 2^8 units of the grid.
     """
     if not (0 < clip < math.inf and 0 < noise < math.inf and slots > 0):
         raise ValueError(f"clip {clip}, noise {noise}, slots {slots}: expected numbers above 0")
-    of_sum = bits - 2 - math.ceil(math.log2(clip * (slots + FARTHEST * noise)))
+    of_sum = bits - 2 - math.ceil(math.log2(room * clip * (slots + FARTHEST * noise)))
     places = min(of_sum, _NOISE_BITS - math.ceil(math.log2(noise * clip)))
-    if (deviation := part * noise * clip * 2.0**places) < MIN_DEVIATION:
+    if (deviation := part * noise * clip / room * 2.0**places) < MIN_DEVIATION:
         raise ValueError(
             f"bits: {bits} leave the noise a standard deviation of {deviation:.2g} units of the grid "
             f"with noise {noise} and {slots} slots, expected at least {MIN_DEVIATION:.0f}: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import shutil
@@ -79,14 +80,16 @@ def weights(run: Watched, version: int) -> Vector:
     return Checkpoints(run.directory).read(version, digest).weights
 
 
-@pytest.mark.parametrize("bands", ["1", "2"])
-def test_killed_before_any_kind_of_effect_it_makes_the_same_models(tmp_path: Path, bands: str) -> None:
+@pytest.mark.parametrize("changes", [{"dp_bands": "1"}, {"dp_bands": "2"}, {"dp_clip": "adaptive:4"}])
+def test_killed_before_any_kind_of_effect_it_makes_the_same_models(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
     def again(name: str) -> Watched:
-        return federation(tmp_path / name, **RARELY, dp_bands=bands, dp_insecure_seed=3, rounds=3)
+        return federation(tmp_path / name, **RARELY, dp_insecure_seed=3, rounds=3, **changes)
 
     undisturbed = again("undisturbed")
     expected = digests_of(undisturbed.run(), undisturbed)
-    assert len(undisturbed.state.settings.privacy.coefficients) == int(bands)
+    assert len(undisturbed.state.settings.privacy.coefficients) == int(changes.get("dp_bands", 1))
     kinds = {type(effect): place for place, effect in enumerate(undisturbed.effects)}
     for place in sorted({kinds[kind] - before for kind in kinds for before in (0, 1)} - {-1}):
         killed = again(f"killed-{place}")
@@ -95,6 +98,42 @@ def test_killed_before_any_kind_of_effect_it_makes_the_same_models(tmp_path: Pat
         assert killed.kills == 1
         assert state.model.digest == expected[-1], undisturbed.effects[place]
         assert state.releases == undisturbed.state.releases
+
+
+def test_an_adaptive_clip_follows_the_norms_of_the_updates(tmp_path: Path) -> None:
+    run = federation(tmp_path / "run", dp_clip="adaptive:4", dp_noise=0.5, rounds=8)
+    used: dict[int, bytes] = {}
+
+    def watch(effect: do.Effect) -> None:
+        if isinstance(effect, do.PublishModel) and effect.model.version:
+            used[effect.model.version] = bytes.fromhex(run.keys()[str(effect.model.version)])
+
+    run.before_effect = watch
+    state = run.run()
+    clips, plan = [4.0], state.settings.privacy
+    for number in range(1, 9):
+        within = sum(
+            np.linalg.norm(edge.delta(number).astype(float)) <= clips[-1] for edge in run.edges.values()
+        )
+        key = hashlib.sha256(b"fl-mqtt mean\0within clip\0" + used[number]).digest()
+        added = noise([(key, plan.mean_deviation * 2.0**20)], 0, 1)[0] / 2.0**20
+        share = 0.5 + (within - 5 / 2 + added) / 5
+        clips.append(min(max(clips[-1] * np.exp(-0.2 * (share - 0.5)), 4 / 256), 4 * 256))
+    assert len(set(clips)) == 9
+    said = {
+        one.round: one.privacy.clip for _, one in run.published if isinstance(one, m.Selected) and one.privacy
+    }
+    assert [said[number] for number in range(1, 9)] == pytest.approx(clips[:8], rel=1e-12)
+    results = {
+        one.round: one.privacy.clip for _, one in run.published if isinstance(one, m.Result) and one.privacy
+    }
+    assert [results[number] for number in range(1, 9)] == [said[number] for number in range(1, 9)]
+    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert [one["privacy"]["clip"] for one in history] == [said[number] for number in range(1, 9)]
+    assert state.releases.clip == pytest.approx(clips[8], rel=1e-12)
+    assert {one["privacy"]["noise"] for one in history} == {0.5}, (
+        "that of the model and of the share together"
+    )
 
 
 def test_one_sum_has_one_noise_also_if_the_average_is_made_twice(tmp_path: Path) -> None:
@@ -274,6 +313,7 @@ def test_a_model_with_buffers_is_refused(tmp_path: Path) -> None:
         ({"encoding": "q8"}, "--encoding q8"),
         ({"similarity": 1}, "--similarity 1"),
         ({"mode": "async"}, "--mode async"),
+        ({"dp_clip": "adaptive", "dp_bands": "2"}, "--dp-bands 2: correlated noise has one scale"),
         ({"target": "accuracy=0.9"}, "--target accuracy=0.9"),
         ({"dp": None}, "has a meaning with --dp only"),
     ],
