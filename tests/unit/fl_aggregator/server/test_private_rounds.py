@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -17,12 +18,14 @@ from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.phases import Finished
 from fl_aggregator.server.launch import new
+from fl_aggregator.storage import noise_keys
 from fl_aggregator.storage.checkpoint import Checkpoints
 from fl_aggregator.storage.noise_keys import FILE_NAME
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.privacy.clipping import clip_to_grid
 from fl_shared.privacy.gaussian_noise import noise
 from fl_shared.protocol import messages as m
+from fl_shared.system.files import write_private
 from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.manifest import Vector
 from tests.support.masked_federation import PARAMETERS_ONLY, VALUES, MaskedFederation, digests_of
@@ -152,6 +155,31 @@ def test_one_sum_has_one_noise_also_if_the_average_is_made_twice(tmp_path: Path)
     plan, places = settings.privacy, settings.scale_bits
     key = bytes.fromhex(written[-1]["1"])
     added = noise([(key, plan.noise * plan.clip * 2.0**places)], 0, VALUES)
+    change = (exact_sum(run, 1, sorted(run.edges)) + added) / (len(run.edges) * 2.0**places)
+    np.testing.assert_array_equal(weights(run, 1), (weights(run, 0) + change).astype(np.float32))
+
+
+def test_a_full_disk_costs_no_second_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key of the noise finds no space at first: the average is made once there is some, and of the same sum."""
+    settings: dict[str, Any] = {"rounds": 1, "dp_clip": "adaptive:0.5"}
+    run = federation(tmp_path / "run", **settings)
+    full = iter([True])
+
+    def write(path: Path, content: bytes) -> None:
+        if next(full, False):
+            raise OSError(errno.ENOSPC, "no space left on device", str(path))
+        write_private(path, content)
+
+    monkeypatch.setattr(noise_keys, "write_private", write)
+    used: list[str] = []
+    run.before_effect = lambda effect: used.extend(
+        run.keys().values() if isinstance(effect, do.PublishModel) else ()
+    )
+    settings_of_run = run.run().settings
+    assert next(full, None) is None, "the disk was full"
+    plan, places = settings_of_run.privacy, settings_of_run.scale_bits
+    (key,) = used
+    added = noise([(bytes.fromhex(key), plan.deviations[0] * plan.clip * 2.0**places)], 0, VALUES)
     change = (exact_sum(run, 1, sorted(run.edges)) + added) / (len(run.edges) * 2.0**places)
     np.testing.assert_array_equal(weights(run, 1), (weights(run, 0) + change).astype(np.float32))
 
