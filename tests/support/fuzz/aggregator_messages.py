@@ -9,9 +9,10 @@ import numpy as np
 
 from fl_shared.masking.masked_update import mask_update
 from fl_shared.masking.plan import CLOSING, plan_of, threshold_of
-from fl_shared.masking.shares import SharesSection
+from fl_shared.masking.shares import SharesSection, body_of
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.tensors.digest import content_digest
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.publication import ModelPublication, model_publication
@@ -48,6 +49,8 @@ class AggregatorMessages:
         self.masked = False
         self.keys: str | None = None
         """What the edge has registered in a masked run."""
+        self.newest: dict[int, m.Selected] = {}
+        """The newest selection of each round."""
         self._seq = 0
 
     def envelope(self) -> dict[str, Any]:
@@ -72,7 +75,7 @@ class AggregatorMessages:
         )  # fmt: skip
 
     def selected(self, number: int, base: ModelPublication) -> m.Selected:
-        return m.Selected(
+        selected = m.Selected(
             **self.envelope(), round=number, task=TASK, cohort=(CLIENT, "other"), seconds_left=60.0,
             training=training_request(epochs=1, batch_size=8, lr=0.1, momentum=0.0),
             fold=fold_settings(max_delta=10.0, scale_bits=30),
@@ -81,6 +84,8 @@ class AggregatorMessages:
             base=m.ModelReference(version=number - 1, digest=base.digest),
             inline_limit=self.rng.choice((0, 100_000)),
         )  # fmt: skip
+        self.newest[number] = selected
+        return selected
 
     def _masking(self) -> m.Masking | None:
         if not self.masked or self.keys is None:
@@ -92,8 +97,8 @@ class AggregatorMessages:
             bits=self.rng.choice((48, 64)), threshold=threshold, least=threshold, colluders=1, members=members
         )
 
-    def unmasking(self, selected: m.Selected) -> tuple[m.Closing, m.Reveal]:
-        """What members are asked for the sum of the round, if the edge's own update was lost."""
+    def unmasking(self, selected: m.Selected, update: m.Update | None = None) -> tuple[m.Closing, m.Reveal]:
+        """What members are asked for the sum of the round. ``update``: the edge's own; null if it was lost."""
         plan = plan_of(selected, PARTITION, MANIFEST.digest, VALUES)
         made = {
             name: mask_update(
@@ -107,6 +112,13 @@ class AggregatorMessages:
             for name in MEMBERS
         }
         bodies = {name: one.body for name, one in made.items()}
+        shares = {name: SharesSection.of(plan, one.shares) for name, one in made.items()}
+        if update is not None:
+            delta, own_shares, tallies = update.sections
+            shares[CLIENT] = SharesSection.of(plan, own_shares.data)
+            digest = content_digest([(delta.name, delta.encoding, delta.manifest, delta.data)])
+            salt, commitments = shares[CLIENT].salt, shares[CLIENT].commitments
+            bodies[CLIENT] = body_of(plan.digest, salt, commitments, digest, tallies.data).hex()
         asked: dict[str, Any] = {
             "round": plan.round, "plan": plan.digest.hex(), "included": bodies, "seconds_left": 30.0,
         }  # fmt: skip
@@ -115,9 +127,7 @@ class AggregatorMessages:
         return m.Closing(**self.envelope(), **asked), m.Reveal(
             **self.envelope(), **asked,
             signatures={name: text_of(keys_of(name).agree.sign(signed)) for name in MEMBERS},
-            packages={
-                name: text_of(SharesSection.of(plan, one.shares).package(own)) for name, one in made.items()
-            },
+            packages={name: text_of(one.package(own)) for name, one in shares.items()},
         )  # fmt: skip
 
     def announcement(self, version: int, model: ModelPublication) -> m.Message:

@@ -65,7 +65,7 @@ class EdgeHarness:
         self.mutator = Mutator(random.Random(seed))
         self.rng = self.mutator.rng
         self.now = 1000.0
-        self.rounds = self.masked_rounds = self.answers = self.restarts = 0
+        self.rounds = self.masked_rounds = self.own_sums = self.answers = self.restarts = 0
         self.stopped: dict[str, int] = {}
         self._directory = directory
         self._masked = masked
@@ -209,6 +209,7 @@ class EdgeHarness:
         aggregator.run = f"run{self.rng.randrange(10**9)}"
         aggregator.masked, aggregator.keys = self.rng.random() < self._masked, None
         self._model = aggregator.model()
+        aggregator.newest.clear()
         self._sent.clear()
         for client in self.edges:
             session, partition = self._session(client), PARTITION if client == CLIENT else None
@@ -253,11 +254,14 @@ class EdgeHarness:
 
     def _unmask(self, selected: m.Selected) -> None:
         """Checks that the edge signs a good set, and opens it."""
-        for asked in self.aggregator.unmasking(selected):
+        update = self._sent.get("update")
+        own = update if isinstance(update, m.Update) else None  # else it has gone in chunks, and is lost
+        for asked in self.aggregator.unmasking(selected, own):
             self._say(t.UnmaskTopic(CLIENT), asked)
             answer = self._sent.get("agreed" if isinstance(asked, m.Closing) else "opened")
             assert isinstance(answer, m.Agreed | m.Opened), self._sent.get("declined")
             assert (answer.round, getattr(answer, "unopened", ())) == (selected.round, ())
+            self.own_sums += own is not None
         self.masked_rounds += 1
 
     def _ask_well(self) -> None:
@@ -291,6 +295,10 @@ class EdgeHarness:
         if isinstance(update, m.Update | m.Offer):
             for reply in self.aggregator.answers(self._session(), update.round, update.digest):
                 seeds[self.rng.randrange(len(seeds))] = self._seed(t.RepliesTopic(CLIENT), reply)
+            selected = self.aggregator.newest.get(update.round)
+            if isinstance(update, m.Update) and selected is not None and selected.masked is not None:
+                for asked in self.aggregator.unmasking(selected, update):
+                    seeds[self.rng.randrange(len(seeds))] = self._seed(t.UnmaskTopic(CLIENT), asked)
 
     def noise(self, seeds: list[Seed]) -> tuple[str, str, bytes, bool]:
         """The next bad message: to whom, topic, payload, whether it was retained."""
