@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from fl_aggregator.monitoring.tracking.tensorboard import scalars
 from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics
 from fl_aggregator.monitoring.views.round_record import RoundRecord
+from fl_aggregator.monitoring.views.visibility import marks
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run
 from fl_aggregator.storage.run_directory import RunRecord
@@ -67,8 +68,8 @@ class MLflow:
         ).info.run_id
         for key, value in run.settings.model_dump().items():
             self._client.log_param(self._run_id, key, value)
-        if run.attack is not None:
-            self._client.set_tag(self._run_id, "attack", run.attack)
+        for name, text in marks(run).items():
+            self._client.set_tag(self._run_id, name, text)
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         """Does nothing: only complete rounds are logged."""

@@ -70,6 +70,7 @@ class Prometheus(Collector):
         self._state: Run | None = None
         self._newest_round: RoundRecord | None = None
         self._attack: str | None = None
+        self._masked: m.MaskedSums | None = None
         self._runtime_metrics: Callable[[], RuntimeMetrics] | None = None
         client.disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = client.CollectorRegistry()
@@ -109,6 +110,7 @@ class Prometheus(Collector):
     ) -> None:
         """Keeps ``runtime_metrics``, which each scrape calls. Counters do not include earlier incarnations."""
         self._attack = run.attack
+        self._masked = run.masked
         self._runtime_metrics = runtime_metrics
 
     def observe(self, state: Run, effects: tuple[do.Effect, ...]) -> None:
@@ -150,6 +152,12 @@ class Prometheus(Collector):
                 GaugeMetricFamily("fl_attack_info", "1: simulated edges attack this run.", labels=["attack"]),
                 {self._attack: 1.0},
             )
+        if self._masked is not None:
+            family = GaugeMetricFamily(
+                "fl_masked_info", "1: updates are masked, and summed.", labels=["least", "certified"]
+            )
+            family.add_metric([str(self._masked.least), str(self._masked.certified).lower()], 1.0)
+            yield family
         if self._runtime_metrics is not None:
             yield from _runtime_families(self._runtime_metrics())
         if self._state is not None:

@@ -10,6 +10,7 @@ from typing import Final
 from fl_aggregator.monitoring.tracking.event_file import EventFile, steps
 from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics
 from fl_aggregator.monitoring.views.round_record import RoundRecord
+from fl_aggregator.monitoring.views.visibility import marks
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run
 from fl_aggregator.storage.run_directory import RunRecord
@@ -28,7 +29,7 @@ class TensorBoard:
         self._file_name = ""
         self._file: EventFile | None = None
         self._last_round = 0
-        self._attack: str | None = None
+        self._marks: dict[str, str] = {}
 
     def begin(
         self,
@@ -37,7 +38,7 @@ class TensorBoard:
         runtime_metrics: Callable[[], RuntimeMetrics],  # noqa: ARG002
     ) -> None:
         """Writes the rounds of ``earlier`` that no event file contains yet."""
-        self._attack = run.attack
+        self._marks = marks(run)
         event_files = sorted(self._folder.glob("events.out.tfevents.*"))
         self._last_round = max((step for file in event_files for step in steps(file)), default=0)
         # TensorBoard reads the files in the order of their names.
@@ -58,8 +59,8 @@ class TensorBoard:
         if number <= self._last_round:
             self._file.discard_from(number)
         self._file.scalars(number, scalars(record))
-        if self._attack is not None:
-            self._file.text(number, "attack", self._attack)
+        for name, text in self._marks.items():
+            self._file.text(number, name, text)
         self._last_round = number
 
     def close(self, outcome: str | None) -> None:  # noqa: ARG002

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fl_shared.protocol import messages as m
+
+if TYPE_CHECKING:
+    from fl_aggregator.storage.run_directory import RunRecord
 
 NOT_CERTIFIED: Final = "the edges' keys are not certified, since there are no kits"
 NO_NUMBERS: Final = (
@@ -19,6 +22,12 @@ def visible_text(masked: m.MaskedSums | None) -> str:
         return "each update"
     text = f"only sums of at least {masked.least} updates"
     return text if masked.certified else f"{text}; {NOT_CERTIFIED}"
+
+
+def marks(run: RunRecord) -> dict[str, str]:
+    """What must be known of all numbers of a run, by its name: who attacks it, and that its updates are masked."""
+    found = {} if run.attack is None else {"attack": run.attack}
+    return found if run.masked is None else {**found, "updates": masked_line(run.masked)}
 
 
 def masked_line(masked: m.MaskedSums) -> str:

@@ -160,6 +160,21 @@ def test_a_run_with_attackers_is_marked_in_tensorboard_and_prometheus(tmp_path: 
         prometheus.close(None)
 
 
+def test_a_run_whose_updates_are_masked_is_marked_in_tensorboard_and_prometheus(tmp_path: Path) -> None:
+    masked = RECORD.model_copy(update={"settings": Settings(masked=True)})
+    run(TensorBoard(tmp_path), rounds=[line(1)], record=masked)
+    (event,) = events(tmp_path).Tensors("updates")
+    (text,) = event.tensor_proto.string_val
+    assert text.startswith(b"updates are masked: the aggregator sees only sums of at least ")
+
+    for record, samples in ((masked, [({"least": "5", "certified": "false"}, 1.0)]), (RECORD, [])):
+        prometheus = Prometheus("127.0.0.1", 0, {})
+        prometheus.begin(record, (), runtime_metrics)
+        families = [family for family in prometheus.collect() if family.name == "fl_masked_info"]
+        assert [(one.labels, one.value) for family in families for one in family.samples] == samples
+        prometheus.close(None)
+
+
 def scalars_of(directory: Path, *lines: RoundRecord) -> dict[str, list[tuple[int, float]]]:
     directory.mkdir()
     run(TensorBoard(directory), rounds=lines)
