@@ -25,6 +25,7 @@ def test_the_model_is_that_of_the_plain_run(tmp_path: Path) -> None:
             assert [NOT_CERTIFIED in said for said in (run.err, run.out)] == [bool(more)] * 2, (
                 "log, last lines"
             )
+            assert ("with --max-examples 1000 --max-delta 10 it would be" in run.err) == bool(more)
         assert run.result["masked"] == ({"least": 5, "certified": False} if more else None)
         found[name] = run.result["model_sha256"]
         lines = programs.history(tmp_path / name)

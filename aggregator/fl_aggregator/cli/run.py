@@ -62,6 +62,7 @@ def run_aggregator(
     from rich.console import Console
 
     from fl_aggregator.cli import summary
+    from fl_aggregator.configuration.fold_width import shorter_text
     from fl_aggregator.monitoring.terminal.display import Display
     from fl_aggregator.monitoring.terminal.render import FULL_TABLE_WIDTH, table
     from fl_aggregator.monitoring.views.visibility import masked_line
@@ -70,6 +71,8 @@ def run_aggregator(
 
     keep_freed_memory()
     gc.freeze()  # what is loaded stays: otherwise each collection looks at all objects of all modules
+    if launch.recovered is None and (text := shorter_text(launch.record.settings)) is not None:
+        click.echo(text, err=True)
     console = Console(stderr=True)
     display = Display(
         console, launch.record.run, live=console.is_terminal and log_format == "text" and not quiet, hint=hint

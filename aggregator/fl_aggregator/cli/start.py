@@ -42,7 +42,6 @@ def start(
     **values: Any,
 ) -> int:
     """Run training rounds with the edges that connect to the broker."""
-    from fl_aggregator.configuration.fold_width import shorter_text
     from fl_aggregator.configuration.settings import parse_settings
     from fl_aggregator.server import launch as launches
     from fl_aggregator.server.aggregator import Aggregator
@@ -55,8 +54,6 @@ def start(
         settings = parse_settings(**values, prefix=access.prefix)
         unsealer = _unsealer(access, settings)
         launch = launches.new(settings, run_dir, init)
-        if settings.masked and (text := shorter_text(settings)) is not None:
-            click.echo(f"fl-aggregator: {text}", err=True)
     else:
         refuse_with_resume()
         launch = launches.resume(resume, simulated=False, require_sealed=values["require_sealed"])

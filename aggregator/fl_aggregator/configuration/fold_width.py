@@ -41,12 +41,12 @@ def length_of(bits: int) -> float:
 
 
 def shorter_text(settings: Settings) -> str | None:
-    """Says which caps would make the updates of a masked run shorter; null if they are as short as can be.
+    """Says which caps would make updates shorter; null if they are as short as can be, or not masked.
 
     They are the loosest of some round numbers, none above the caps that are set, for the next smaller width that can
     be reached.
     """
-    if settings.dp is not None:  # no cap decides it
+    if not settings.masked or settings.dp is not None:  # of a private run, no cap decides it
         return None
     width = width_of(settings)
     for bits in reversed([bits for bits in WIDTHS if bits < width]):

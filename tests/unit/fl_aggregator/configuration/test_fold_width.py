@@ -71,3 +71,4 @@ def test_nothing_is_said_if_no_caps_would(settings: dict[str, Any], width: int) 
     given = Settings(**settings, masked=True)
     assert given.fold_width == width
     assert shorter_text(given) is None
+    assert shorter_text(Settings()) is None
