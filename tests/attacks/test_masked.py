@@ -17,12 +17,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fl_shared.masking.shares import SharesSection
 from fl_shared.protocol import messages as m
-from tests.support.attacks.masked_federation import (
+from tests.support.attacks.played_aggregator import (
     CLIENTS,
     OTHERS,
     THRESHOLD,
     VICTIM,
-    MaskedFederation,
+    PlayedAggregator,
     announced,
     credential,
 )
@@ -34,15 +34,15 @@ PRIME = 2**255 - 19
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> MaskedFederation:
-    return MaskedFederation(tmp_path)
+def run(tmp_path: Path) -> PlayedAggregator:
+    return PlayedAggregator(tmp_path)
 
 
 def without(bodies: dict[str, str], *clients: str) -> dict[str, str]:
     return {name: body for name, body in bodies.items() if name not in clients}
 
 
-def test_colluders_who_obey_learn_the_sum_and_no_update(run: MaskedFederation) -> None:
+def test_colluders_who_obey_learn_the_sum_and_no_update(run: PlayedAggregator) -> None:
     selected = run.selected()
     bodies = run.train(selected)
     run.unmask(selected, without(bodies, "b", "c", "i"))
@@ -51,7 +51,7 @@ def test_colluders_who_obey_learn_the_sum_and_no_update(run: MaskedFederation) -
 
 def test_one_colluder_more_than_allowed_learns_an_update(tmp_path: Path) -> None:
     """The limit is real: with three, two sets have enough signatures, since no honest member must sign both."""
-    run = MaskedFederation(tmp_path, bad=3)
+    run = PlayedAggregator(tmp_path, bad=3)
     selected = run.selected()
     bodies = run.train(selected)
     run.unmask(selected, bodies, ("a", "b", "c", *run.colluders))
@@ -61,7 +61,7 @@ def test_one_colluder_more_than_allowed_learns_an_update(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("first", [0, 3, 4, 7])
 def test_no_two_sets_of_a_round_are_opened_however_members_are_asked(
-    run: MaskedFederation, first: int
+    run: PlayedAggregator, first: int
 ) -> None:
     """The victim is declared lost to some, and included to the others."""
     selected = run.selected()
@@ -77,7 +77,7 @@ def test_no_two_sets_of_a_round_are_opened_however_members_are_asked(
 
 
 @pytest.mark.parametrize("changes", [{}, {"incarnation": 2}, {"seq": 9}], ids=str)
-def test_a_second_set_in_a_round_is_not_signed(run: MaskedFederation, changes: dict[str, Any]) -> None:
+def test_a_second_set_in_a_round_is_not_signed(run: PlayedAggregator, changes: dict[str, Any]) -> None:
     """P12, P17: also not for an aggregator that was resumed, or put back to before the first one."""
     selected = run.selected()
     bodies = run.train(selected)
@@ -90,7 +90,7 @@ def test_a_second_set_in_a_round_is_not_signed(run: MaskedFederation, changes: d
 
 
 @pytest.mark.parametrize("count", [1, THRESHOLD - 1])
-def test_a_small_set_is_not_signed(run: MaskedFederation, count: int) -> None:
+def test_a_small_set_is_not_signed(run: PlayedAggregator, count: int) -> None:
     """P12: fewer than `least`."""
     selected = run.selected()
     bodies = {name: body for name, body in run.train(selected).items() if name in CLIENTS[:count]}
@@ -100,7 +100,7 @@ def test_a_small_set_is_not_signed(run: MaskedFederation, count: int) -> None:
     assert (run.adversary.sums(), run.learnt()) == (0, set())
 
 
-def test_an_edge_that_was_wiped_signs_nothing(run: MaskedFederation) -> None:
+def test_an_edge_that_was_wiped_signs_nothing(run: PlayedAggregator) -> None:
     """P15: its record is gone, and its keys with it."""
     selected = run.selected()
     bodies = run.train(selected)
@@ -116,7 +116,7 @@ def test_an_edge_that_was_wiped_signs_nothing(run: MaskedFederation) -> None:
     assert (run.adversary.sums(), run.learnt()) == (1, set())
 
 
-def test_a_late_update_stays_masked(run: MaskedFederation) -> None:
+def test_a_late_update_stays_masked(run: PlayedAggregator) -> None:
     """P14: what was said to be lost has its own mask, whatever is asked of its round later."""
     selected = run.selected()
     others = run.train(selected, CLIENTS[1:])
@@ -126,7 +126,7 @@ def test_a_late_update_stays_masked(run: MaskedFederation) -> None:
     assert (run.adversary.sums(), run.learnt()) == (1, set())
 
 
-def test_an_update_that_was_masked_twice_stays_masked(run: MaskedFederation) -> None:
+def test_an_update_that_was_masked_twice_stays_masked(run: PlayedAggregator) -> None:
     """P9: a restarted edge masks again, and one of both updates is in the set."""
     selected = run.selected()
     bodies = run.train(selected)
@@ -148,7 +148,7 @@ PLANS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", PLANS)
-def test_a_victim_with_another_plan_is_in_no_sum(run: MaskedFederation, what: str) -> None:
+def test_a_victim_with_another_plan_is_in_no_sum(run: PlayedAggregator, what: str) -> None:
     """P5 (Pasquini, Francati, Ateniese 2022): an update for another model or rate would stand out of a sum."""
     selected, other = run.selected(), run.selected(**PLANS[what])
     bodies = run.train(selected, CLIENTS[1:]) | run.train(other, VICTIM)
@@ -167,7 +167,7 @@ PARTITIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("who", ["the victim", "all others"])
 @pytest.mark.parametrize("what", PARTITIONS)
-def test_a_victim_with_another_partition_is_in_no_sum(run: MaskedFederation, what: str, who: str) -> None:
+def test_a_victim_with_another_partition_is_in_no_sum(run: PlayedAggregator, what: str, who: str) -> None:
     """P5: if nearly all data of the others were held out, the sum would be nearly the update of the victim."""
     told = [VICTIM] if who == "the victim" else run.honest[1:]
     run.edges.partitions = dict.fromkeys(told, partition(**PARTITIONS[what]))
@@ -179,7 +179,7 @@ def test_a_victim_with_another_partition_is_in_no_sum(run: MaskedFederation, wha
     assert (run.adversary.sums(), run.learnt()) == (0, set())
 
 
-def test_a_partition_that_changes_between_mask_and_signature_changes_nothing(run: MaskedFederation) -> None:
+def test_a_partition_that_changes_between_mask_and_signature_changes_nothing(run: PlayedAggregator) -> None:
     """P5, P12: the update has the plan of the partition that it is trained on."""
     selected = run.selected()
     run.edges.partitions = {VICTIM: partition(holdout=0.0)}
@@ -190,7 +190,7 @@ def test_a_partition_that_changes_between_mask_and_signature_changes_nothing(run
 
 
 @pytest.mark.parametrize("victim_first", [True, False])
-def test_two_plans_in_a_round_are_not_masked_for(run: MaskedFederation, victim_first: bool) -> None:
+def test_two_plans_in_a_round_are_not_masked_for(run: PlayedAggregator, victim_first: bool) -> None:
     """P7: each member signs one set, and the difference of the two would be the victim's update."""
     both = CLIENTS[1:5]
     plans = [
@@ -207,7 +207,7 @@ def test_two_plans_in_a_round_are_not_masked_for(run: MaskedFederation, victim_f
 
 
 @pytest.mark.parametrize("replayed", [True, False])
-def test_an_older_round_is_not_masked_for(run: MaskedFederation, replayed: bool) -> None:
+def test_an_older_round_is_not_masked_for(run: PlayedAggregator, replayed: bool) -> None:
     """P7: its selection is sent again, or for another cohort."""
     first, second = run.selected(1), run.selected(2)
     run.unmask(first, run.train(first))
@@ -264,7 +264,7 @@ KEYS = (
 )
 
 
-def keys_that(what: str, run: MaskedFederation) -> str:
+def keys_that(what: str, run: PlayedAggregator) -> str:
     """What the last member has announced."""
     own = run.private("i").public
     match what:
@@ -284,7 +284,7 @@ def keys_that(what: str, run: MaskedFederation) -> str:
 
 
 @pytest.mark.parametrize("what", KEYS)
-def test_no_member_takes_part_with_keys_that(run: MaskedFederation, what: str) -> None:
+def test_no_member_takes_part_with_keys_that(run: PlayedAggregator, what: str) -> None:
     """P4, P6."""
     selected = run.selected(keys={"i": keys_that(what, run)})
     assert run.train(selected, run.honest) == {}
@@ -293,7 +293,7 @@ def test_no_member_takes_part_with_keys_that(run: MaskedFederation, what: str) -
     assert run.sign(run.selected(), bodies).reasons == dict.fromkeys(run.honest, reason)
 
 
-def test_a_key_with_the_products_of_the_victims_opens_nothing(run: MaskedFederation) -> None:
+def test_a_key_with_the_products_of_the_victims_opens_nothing(run: PlayedAggregator) -> None:
     """10.6: it gets lost, so its seeds are opened, and those of the victim would be the same."""
     own, victim = run.private("i").public, run.private(VICTIM).public
     selected = run.selected(keys={"i": announced("i", twin(victim.mask), own.agree)})
@@ -307,7 +307,7 @@ def test_a_key_with_the_products_of_the_victims_opens_nothing(run: MaskedFederat
     ("cohort", "colluders"), [((VICTIM, "b", "h", "i"), 2), (CLIENTS, 1), ((VICTIM, "h"), 0), (CLIENTS, 0)]
 )
 def test_an_edge_takes_no_part_in_what_promises_less_than_it_requires(
-    run: MaskedFederation, cohort: tuple[str, ...], colluders: int
+    run: PlayedAggregator, cohort: tuple[str, ...], colluders: int
 ) -> None:
     """P19: sums of five at least, among whom two may collude."""
     selected = run.selected(cohort=cohort, colluders=colluders)
@@ -317,7 +317,7 @@ def test_an_edge_takes_no_part_in_what_promises_less_than_it_requires(
 # --- what is not signed by enough --------------------------------------------------------------------------
 
 
-def signatures(run: MaskedFederation, what: str) -> tuple[m.Selected, dict[str, str], Mapping[str, bytes]]:
+def signatures(run: PlayedAggregator, what: str) -> tuple[m.Selected, dict[str, str], Mapping[str, bytes]]:
     first = run.selected(1)
     bodies = run.train(first)
     real = run.sign(first, bodies).given
@@ -336,7 +336,7 @@ def signatures(run: MaskedFederation, what: str) -> tuple[m.Selected, dict[str, 
 
 
 @pytest.mark.parametrize("what", ["one less", "one many times", "foreign", "old", "of another set"])
-def test_a_reveal_needs_the_signatures_of_enough_members(run: MaskedFederation, what: str) -> None:
+def test_a_reveal_needs_the_signatures_of_enough_members(run: PlayedAggregator, what: str) -> None:
     """P13."""
     selected, bodies, given = signatures(run, what)
     assert run.open(selected, bodies, given).reasons == dict.fromkeys(run.honest, "wrong-signatures")
@@ -346,7 +346,7 @@ def test_a_reveal_needs_the_signatures_of_enough_members(run: MaskedFederation, 
 # --- what is not for this set ------------------------------------------------------------------------------
 
 
-def test_the_package_of_one_update_is_not_opened_as_that_of_another(run: MaskedFederation) -> None:
+def test_the_package_of_one_update_is_not_opened_as_that_of_another(run: PlayedAggregator) -> None:
     """P10, P14: the lost victim's, so that both of its masks would be opened in one reveal."""
     selected = run.selected()
     bodies = run.train(selected)
@@ -361,7 +361,7 @@ def test_the_package_of_one_update_is_not_opened_as_that_of_another(run: MaskedF
     assert (run.adversary.sums(), run.learnt()) == (0, set())
 
 
-def test_shares_of_one_round_are_not_opened_in_the_next(run: MaskedFederation) -> None:
+def test_shares_of_one_round_are_not_opened_in_the_next(run: PlayedAggregator) -> None:
     """P10."""
     first, second = run.selected(1), run.selected(2)
     old = run.train(first)

@@ -8,7 +8,7 @@
 ``invalid_messages``   messages on one's own topics that no honest edge sends
 ``malicious_broker``   what the operator of the broker can try where the broker is not trusted
 ``masked_adversary``   what an aggregator and its colluders can compute of masked sums
-``masked_federation``  a masked run for it, of honest edges without messages
+``played_aggregator``  a masked run for it, of honest edges without messages
 ``masked_sums``        attacks on masked sums, which other tests make
 ``table``              all attacks, in the order of docs/security.md
 """

@@ -52,7 +52,7 @@ def credential(client: str, until: int = UNTIL, by: Ed25519PrivateKey = ENROLMEN
 
 
 @dataclass
-class MaskedFederation:
+class PlayedAggregator:
     """The last ``bad`` of `CLIENTS` collude. ``sections``: of all masked updates, by body."""
 
     directory: Path
