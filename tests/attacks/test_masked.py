@@ -218,7 +218,7 @@ def test_an_older_round_is_not_masked_for(run: PlayedAggregator, replayed: bool)
 
 
 @pytest.mark.parametrize("newer_first", [True, False])
-def test_no_two_noises_of_one_update_are_seen(run: MaskedFederation, newer_first: bool) -> None:
+def test_no_two_noises_of_one_update_are_seen(run: PlayedAggregator, newer_first: bool) -> None:
     """P7, P12, and D14 in docs/differential-privacy.md: the mean of both would have less noise than one.
 
     An edge that is started again, and has lost its update, makes another one for the same plan, with other noise.
@@ -235,7 +235,7 @@ def test_no_two_noises_of_one_update_are_seen(run: MaskedFederation, newer_first
     assert (run.adversary.sums(), run.learnt()) == (1, set())
 
 
-def test_no_member_adds_other_noise_than_the_others(run: MaskedFederation) -> None:
+def test_no_member_adds_other_noise_than_the_others(run: PlayedAggregator) -> None:
     """P5, and D14 in docs/differential-privacy.md: edges that were told different noise have no masks in common."""
     told = [m.RoundPrivacy(mechanism="distributed", clip=1.0, noise=noise) for noise in (2.0, 0.01)]
     selected, weaker = (run.selected(privacy=one) for one in told)

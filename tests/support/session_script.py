@@ -225,7 +225,9 @@ class SessionScript:
                     base=base,
                     inline_limit=int(named.get("limit", "1000000")),
                     masked=masking(**named) if "masked" in rest else None,
-                    privacy=m.RoundPrivacy(mechanism=named["dp"], clip=0.5, noise=2.0)
+                    privacy=m.RoundPrivacy.model_validate(
+                        {"mechanism": named["dp"], "clip": 0.5, "noise": 2.0}
+                    )
                     if "dp" in named
                     else None,
                 )

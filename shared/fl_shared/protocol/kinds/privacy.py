@@ -18,7 +18,8 @@ class RoundPrivacy(Fragment):
     """How the updates of a round are clipped, and the noise of their sum.
 
     ``mechanism``: who adds the noise: the aggregator (``central``), or each edge a part of it (``distributed``).
-    ``clip``: the greatest L2 norm of an update. ``noise``: the standard deviation of the noise in units of ``clip``.
+    ``clip``: the greatest L2 norm of an update. ``noise``: the standard deviation of the noise in units of ``clip``; of
+    distributed noise, what a sum of the least updates has without the parts of its colluders (protocol, 11.5).
     """
 
     mechanism: Mechanism
@@ -41,9 +42,10 @@ class PrivacySpent(Fragment):
     ``unit``, ``relation``: neighbouring runs differ in what one edge contributes, which is replaced by nothing.
     ``trusted``: who must add the noise for this to be true. ``clip``, ``noise``: of the newest version, as in
     `RoundPrivacy`. ``sensitivity``: how much the edge ``spent_by`` counts, in units of ``clip``; ``mu`` is that divided
-    by ``noise`` (Gaussian differential privacy). ``advantage``: how much better than by a coin it can be told whether
-    the edge took part with its data. ``releases``: versions made from updates. ``insecure``: the noise follows from a
-    seed that is known, so that nothing is private.
+    by ``noise`` (Gaussian differential privacy). With distributed noise, which differs from release to release, the
+    square of ``mu`` is the sum of 1 / noise². ``advantage``: how much better than by a coin it can be told whether the
+    edge took part with its data. ``releases``: versions made from updates, and sums that were opened for none.
+    ``insecure``: the noise follows from a seed that is known, so that nothing is private.
     """
 
     mechanism: Mechanism

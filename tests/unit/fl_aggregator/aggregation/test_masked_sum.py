@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 
 from fl_aggregator.aggregation.exact_sum import ExactSum
 from fl_aggregator.aggregation.masked_sum import Limits, MaskedSum, UnmaskedSum
-from fl_aggregator.aggregation.regional_sum import SumCaps
-from fl_aggregator.aggregation.strategies.registry import load
+from fl_aggregator.aggregation.regional_sum import RegionalSum, SumCaps, SumTooLarge
+from fl_aggregator.aggregation.strategies.registry import load, resolved
 from fl_aggregator.configuration.settings import Settings
 from fl_shared.masking.tallies import Tallies
 from fl_shared.masking.unmasking import UnmaskFailed
@@ -143,3 +144,21 @@ def test_who_lies_is_named_and_left_out() -> None:
     )
     assert found.liars == {"e03"}
     assert found.total.integers.tolist() == masked.plain.integers().tolist()
+
+
+@pytest.mark.parametrize("lost", [0, 4])
+def test_a_private_sum_has_room_for_the_noise_of_its_edges_and_for_no_more(lost: int) -> None:
+    """D15 in docs/differential-privacy.md."""
+    settings = resolved(
+        Settings(clients=10, per_round=10, masked=True, dp="distributed", dp_clip="0.5", dp_noise=2.0)
+    )
+    plan = plan_with(CLIENTS, bits=settings.fold_width, values=VALUES)
+    unit, edges = 2.0**settings.scale_bits, 10 - lost
+    part = 2.0 * 0.5 * unit / math.sqrt(plan.least - plan.colluders)
+    most = edges * int(0.5 * unit) + math.ceil(12 * part * math.sqrt(edges))
+    assert most < 2 ** (settings.fold_width - 2), "it does not wrap"
+    caps, manifest = SumCaps.of_private(settings, plan), Manifest(arrays=(ArraySpec(name="w", shape=(3,)),))
+    caps.check(RegionalSum(np.array([most, -most, 0]), {}), manifest, edges)
+    for value in (most + 2, -most - 2):
+        with pytest.raises(SumTooLarge, match="'w'"):
+            caps.check(RegionalSum(np.array([0, 0, value]), {}), manifest, edges)

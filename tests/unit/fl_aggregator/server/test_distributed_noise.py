@@ -52,6 +52,7 @@ def included_in(run: MaskedFederation, number: int) -> list[str]:
 
 
 def test_the_release_is_the_mean_of_what_the_edges_have_masked_and_nothing_else(tmp_path: Path) -> None:
+    """D13 in docs/differential-privacy.md."""
     run = federation(tmp_path)
     run.edges["6"].lost_in[2] = ("update", "sign", "open")
     settings = run.run().settings
@@ -67,6 +68,7 @@ def test_the_release_is_the_mean_of_what_the_edges_have_masked_and_nothing_else(
 
 
 def test_what_is_accounted_is_the_noise_of_each_sum(tmp_path: Path) -> None:
+    """D16 in docs/differential-privacy.md."""
     run = federation(tmp_path)
     run.edges["6"].lost_in[2] = ("update",)
     state = run.run()
@@ -107,6 +109,7 @@ def test_no_message_has_a_number_of_the_edges_nor_their_mean(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("tallies", [[2.0, *[0.0] * 7], [1.0, 1.0, *[0.0] * 6], [0.0] * 8])
 def test_11_5_tallies_that_are_not_a_count_spoil_the_round(tmp_path: Path, tallies: list[float]) -> None:
+    """D15 in docs/differential-privacy.md."""
     run = federation(tmp_path)
     run.edges["3"].wrong_tallies[1] = tallies
     state = run.run()
@@ -143,6 +146,7 @@ def test_a_sum_that_nobody_could_open_is_not_charged(tmp_path: Path) -> None:
 
 
 def test_killed_before_any_kind_of_effect_it_has_one_noise_and_one_epsilon(tmp_path: Path) -> None:
+    """D14 in docs/differential-privacy.md: what edges send again is what they have sent before."""
     undisturbed = federation(tmp_path / "undisturbed")
     state = undisturbed.run()
     expected, spent = state.model.digest, results_of(undisturbed)[2].privacy

@@ -170,6 +170,7 @@ def test_an_edge_that_requires_masks_sends_no_update_without_a_plan() -> None:
 def test_11_5_an_edge_trains_in_no_round_that_lacks_the_noise_of_its_run(
     run: str, selection: str, detail: str | None
 ) -> None:
+    """D17 in docs/differential-privacy.md."""
     admitted = f"admitted part=7/20 {run}"
     script = SessionScript(identity())
     script.do("connected s1", admitted, "loaded 0", admitted)
