@@ -4,7 +4,8 @@
 
 ``copy``: copies an update. ``fold``: adds it to the exact sum. ``clip``: takes its norm, and adds it clipped.
 ``noise_one_key``: makes noise from one key and adds it to a sum; ``noise_all_keys``: from ``keys`` keys, as correlated
-noise is. ``numpy``: the same with NumPy's `standard_normal`, of which whoever has seen some values can guess all.
+noise is. ``edge``: makes the integers of an edge's clipped update with its part of distributed noise. ``numpy``: noise
+of NumPy's `standard_normal`, of which whoever has seen some values can guess all.
 CPU seconds, the least of some tries in turns. Prints one JSON line.
 """
 
@@ -22,6 +23,7 @@ import numpy as np
 
 from fl_aggregator.aggregation.exact_sum import ExactSum
 from fl_shared.privacy.clipping import clip_factor
+from fl_shared.privacy.distributed_noise import NoisyIntegers
 from fl_shared.privacy.gaussian_noise import BLOCK, KEY, noise
 from fl_shared.tensors.manifest import magnitude
 from fl_shared.tensors.norms import norm
@@ -67,6 +69,11 @@ def main() -> None:
         for start in range(0, values, PIECE):
             total[start : start + PIECE] += noise(parts, start, min(PIECE, values - start))
 
+    def of_edge() -> None:
+        integers = NoisyIntegers(delta, 1.0, SCALE_BITS, DEVIATION, keys[0])
+        for start in range(0, values, BLOCK):
+            integers(start, total[start : start + BLOCK])
+
     def add_normal() -> None:
         for start in range(0, values, PIECE):
             total[start : start + PIECE] += random.standard_normal(min(PIECE, values - start)).astype(
@@ -80,6 +87,7 @@ def main() -> None:
             "clip": clip,
             "noise_one_key": lambda: add_noise(1),
             "noise_all_keys": lambda: add_noise(len(keys)),
+            "edge": of_edge,
             "numpy": add_normal,
         },
         arguments.tries,

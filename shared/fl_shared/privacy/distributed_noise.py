@@ -15,6 +15,7 @@ Liu, Steinke 2021, arXiv:2102.06387, bound the same for discrete Gaussians.)
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 
@@ -23,9 +24,12 @@ from fl_shared.privacy.gaussian_noise import BLOCK, MAX_DEVIATION, noise
 from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.manifest import Vector
 
+_PIECE: Final = 8 * BLOCK
+"""Values whose noise is made at a time."""
+
 
 def noise_of_edge(noise_multiplier: float, least: int, colluders: int) -> float:
-    """The noise multiplier of one edge's part: z / √(least − C). Those of ``edges`` together have √edges times that."""
+    """The noise multiplier of one edge's part: z / √(least − C). Those of k edges have √k times that together."""
     return noise_multiplier / math.sqrt(least - colluders)
 
 
@@ -51,7 +55,8 @@ class NoisyIntegers:
         check_deviation(deviation)
         self._write = clipped(delta, clip, scale_bits)
         self._part = (key, deviation)
-        self._first = -1
+        self._values = len(delta)
+        self._piece = -1
         self._noise = np.empty(0, np.int64)
 
     def __call__(self, start: int, out: Int64s) -> None:
@@ -59,9 +64,11 @@ class NoisyIntegers:
         self._write(start, out)
         done = 0
         while done < len(out):
-            first, offset = divmod(start + done, BLOCK)
-            if first != self._first:
-                self._first, self._noise = first, noise([self._part], first * BLOCK, BLOCK)
+            piece, offset = divmod(start + done, _PIECE)
+            if piece != self._piece:
+                first = piece * _PIECE
+                self._piece = piece
+                self._noise = noise([self._part], first, min(_PIECE, self._values - first))
             some = self._noise[offset : offset + len(out) - done]
             out[done : done + len(some)] += some
             done += len(some)

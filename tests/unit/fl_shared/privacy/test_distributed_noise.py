@@ -66,7 +66,7 @@ def test_the_multiplier_of_the_least_sum_is_the_promised_one() -> None:
 def test_the_integers_are_those_of_the_clipped_update_with_noise_whatever_is_asked_for_at_a_time(
     step: int,
 ) -> None:
-    delta, key = delta_of(1, 2 * BLOCK + 777), bytes(range(KEY))
+    delta, key = delta_of(1, 9 * BLOCK + 777), bytes(range(KEY))
     expected = clip_to_grid(delta, CLIP, PLACES) + noise([(key, PART)], 0, len(delta))
     np.testing.assert_array_equal(integers_of(delta, key, step), expected)
 
