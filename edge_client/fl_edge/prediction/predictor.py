@@ -1,7 +1,7 @@
 """Answers prediction requests (protocol, section 7): each edge has a `Predictor` with its own connection.
 
 The connection is opened when the first model is here, and outlives runs and aggregators. A newer model is
-fetched only when a request needs it, since most versions of a run are never used for a prediction.
+fetched only when a request needs it (`newest_model`), since most versions of a run are never used for a prediction.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import hashlib
 import itertools
 import json
 import logging
-import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
 from fl_edge.messaging.model_store import FetchedModel, ModelStore, ModelUser
+from fl_edge.prediction.newest_model import ADVANCE_INTERVAL, NewestModel
 from fl_edge.prediction.rate_limit import PredictionRateLimiter
 from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt import events as mqtt
@@ -36,17 +36,6 @@ MAX_PENDING_REQUESTS: Final = 32
 """Requests that one edge has at a time; further ones are answered with ``busy``."""
 MAX_PENDING_PER_ASKER: Final = 8
 """The same for requests with one response topic, or with none."""
-PREDICTION_FETCH_TIMEOUT: Final = 600.0
-"""Seconds for fetching a model, enough for a large one over a slow link."""
-MAX_FETCH_WAIT: Final = 5.0
-"""Seconds from the start of a fetch for which requests wait for it. Then the model that is loaded answers
-them."""
-FETCH_RETRY_DELAY: Final = 15.0
-"""Seconds until a model that could not be fetched is tried again."""
-ADVANCE_INTERVAL: Final = 1.0
-"""Seconds after which `Predictor.advance` looks again at what changes without its being told."""
-STALLED_FETCH_TIMEOUT: Final = 10.0
-"""Seconds without progress after which the fetch of a model gives way to a model that was announced later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,19 +109,13 @@ class Predictor:
     ) -> None:
         self._client = client
         self._prefix = prefix
-        self._store = store
         self._backend = backend
         self._connect = connect
         self._group = group
         self._rate_limiter = rate_limiter
         self._seq = itertools.count(first_seq)
         self._connection: Connection | None = None
-        self._announced: m.ModelAnnouncement | None = None
-        self._loaded: tuple[m.ModelAnnouncement, FetchedModel] | None = None
-        self._fetching: m.ModelAnnouncement | None = None
-        self._fetching_since = 0.0
-        self._progress: tuple[str, float] = ("", 0.0)
-        self._failed: tuple[str, float] = ("", 0.0)
+        self._model = NewestModel(client, store)
         self._waiting: deque[PredictionRequest] = deque()
         self._running: dict[int, tuple[PredictionRequest, m.ModelAnnouncement, bool]] = {}
         self._answered = 0
@@ -144,7 +127,7 @@ class Predictor:
     @property
     def model_user(self) -> ModelUser:
         """The name under which the predictor uses models of the store."""
-        return ModelUser(self._client)
+        return self._model.user
 
     # --- models -------------------------------------------------------------------------------------------
 
@@ -153,33 +136,17 @@ class Predictor:
 
         It is fetched at once if no model is here yet, and otherwise when a request comes.
         """
-        self._announced = announced
-        if self._loaded is None and self._fetching is None:
-            self._fetch(announced, now)
+        self._model.announce(announced, now)
 
     def model_fetched(self, digest: str, model: FetchedModel | None, reason: str, now: float) -> None:
         """Takes the outcome of a fetch: answers with the new model from now on, or logs why there is none.
 
         The requests that waited for the fetch are answered.
         """
-        fetching = self._fetching
-        if fetching is None or fetching.digest != digest:
+        if not self._model.fetched(digest, model, reason, now):
             return
-        self._fetching = None
-        if model is None:
-            self._failed = (digest, now)
-            LOG.info(
-                "could not fetch version %d; predictions continue with the previous version, if there is one: %s",
-                fetching.version,
-                reason,
-                extra={"client": self._client},
-            )
-        else:
-            if self._loaded is not None and self._loaded[1].digest != digest:
-                self._store.release(self.model_user, self._loaded[1].digest)
-            self._loaded = (fetching, model)
-            if self._connection is None:
-                self._connection = self._connect()
+        if model is not None and self._connection is None:
+            self._connection = self._connect()
         self._answer_waiting()
 
     def due(self, now: float) -> float:
@@ -187,14 +154,7 @@ class Predictor:
 
         While a model is fetched, and while there are retained requests to clear, that is every second.
         """
-        if self._fetching is not None or self._to_clear:
-            return now + ADVANCE_INTERVAL
-        return self._retry_at()
-
-    def _retry_at(self) -> float:
-        """When a first model that could not be fetched is tried again."""
-        waits = self._fetching is None and self._loaded is None and self._announced is not None
-        return self._failed[1] + FETCH_RETRY_DELAY if waits else math.inf
+        return now + ADVANCE_INTERVAL if self._to_clear else self._model.due(now)
 
     def advance(self, now: float) -> None:
         """Does what is due.
@@ -203,42 +163,13 @@ class Predictor:
         be fetched is tried again, and retained requests are cleared.
         """
         self._clear_retained()
-        self._abandon_stalled_fetch(now)
-        if self._is_fetch_slow(now):
+        self._model.advance(now)
+        if self._model.is_slow(now):
             self._answer_waiting()
-        elif self._announced is not None and now >= self._retry_at():
-            self._fetch(self._announced, now)
-
-    def _abandon_stalled_fetch(self, now: float) -> None:
-        """Gives up a fetch without progress, if another model was announced after it began.
-
-        A model that does not arrive must not keep the edge from later ones.
-        """
-        fetching, announced = self._fetching, self._announced
-        if fetching is None or announced is None:
-            return
-        progress = self._store.progress(fetching.digest)
-        if progress != self._progress[0]:
-            self._progress = (progress, now)
-        elif now >= self._progress[1] + STALLED_FETCH_TIMEOUT and announced.digest != fetching.digest:
-            LOG.info("version %d does not arrive: trying version %d", fetching.version, announced.version,
-                     extra={"client": self._client})  # fmt: skip
-            self._fetching = None
-            self._store.release(self.model_user, fetching.digest)
-            self._fetch(announced, now)
-
-    def _is_fetch_slow(self, now: float) -> bool:
-        """Whether requests have waited long enough for the model that is being fetched."""
-        return self._fetching is not None and now >= self._fetching_since + MAX_FETCH_WAIT
 
     def _answer_waiting(self) -> None:
-        while self._waiting and self._loaded is not None:
-            self._predict(self._waiting.popleft(), *self._loaded)
-
-    def _fetch(self, announced: m.ModelAnnouncement, now: float) -> None:
-        self._fetching, self._fetching_since = announced, now
-        self._progress = (self._store.progress(announced.digest), now)
-        self._store.fetch(self.model_user, announced.digest, now, PREDICTION_FETCH_TIMEOUT)
+        while self._waiting and self._model.loaded is not None:
+            self._predict(self._waiting.popleft(), *self._model.loaded)
 
     # --- requests -----------------------------------------------------------------------------------------
 
@@ -259,9 +190,9 @@ class Predictor:
             if not received.payload:
                 return  # a topic was cleared
             self._to_clear |= {received.topic} & self._topics
-        if self._loaded is None or self._announced is None:
+        if self._model.loaded is None:
             return
-        topic, (loaded, model) = received.response_topic, self._loaded
+        topic, (loaded, model) = received.response_topic, self._model.loaded
         rejection = self._rate_limiter.refusal(topic, received.size, now)
         if rejection is not None and not self._rate_limiter.should_notify(rejection, now):
             return  # most refused requests get no answer, or the answers would be a flood, too
@@ -286,12 +217,11 @@ class Predictor:
             self._answer(request, loaded, Answer(error=text))
         elif self._is_busy(request.response_topic):
             self._answer(request, loaded, Answer(error="busy; try again"))
-        elif self._is_newest(now) or self._is_fetch_slow(now):
+        elif self._model.is_here(now) or self._model.is_slow(now):
             self._predict(request, loaded, model)
         else:
             self._waiting.append(request)
-            if self._fetching is None:
-                self._fetch(self._announced, now)
+            self._model.want(now)
 
     def _clear_retained(self) -> None:
         """Clears the topics on which requests were retained: not for each request, since there may be a flood."""
@@ -319,22 +249,13 @@ class Predictor:
         connection, self._connection = self._connection, None
         self._waiting.clear()
         self._running.clear()
-        for digest in {x.digest for x in (self._fetching, self._loaded and self._loaded[0]) if x}:
-            self._store.release(self.model_user, digest)
-        self._loaded = self._announced = self._fetching = None
+        self._model.release()
         return connection
 
     def _is_busy(self, asker: str | None) -> bool:
         pending = [*self._waiting, *(request for request, _, _ in self._running.values())]
         own = sum(request.response_topic == asker for request in pending)
         return len(pending) >= MAX_PENDING_REQUESTS or own >= MAX_PENDING_PER_ASKER
-
-    def _is_newest(self, now: float) -> bool:
-        assert self._announced is not None
-        assert self._loaded is not None
-        digest, failed_at = self._failed
-        has_failed_recently = digest == self._announced.digest and now < failed_at + FETCH_RETRY_DELAY
-        return self._announced.digest == self._loaded[1].digest or has_failed_recently
 
     def _predict(
         self, request: PredictionRequest, announced: m.ModelAnnouncement, model: FetchedModel

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
-from fl_edge.prediction.predictor import FETCH_RETRY_DELAY, PREDICTION_FETCH_TIMEOUT
+from fl_edge.prediction.newest_model import FETCH_RETRY_DELAY, PREDICTION_FETCH_TIMEOUT
 from fl_edge.runtime.dispatcher import Dispatcher
 from fl_edge.runtime.edge import Edge
 from fl_edge.runtime.heartbeat import Heartbeat

@@ -10,12 +10,10 @@ import pytest
 
 from fl_edge.messaging.model_store import FetchedModel, ModelStore
 from fl_edge.prediction import rate_limit
+from fl_edge.prediction.newest_model import ADVANCE_INTERVAL, FETCH_RETRY_DELAY, STALLED_FETCH_TIMEOUT
 from fl_edge.prediction.predictor import (
-    ADVANCE_INTERVAL,
-    FETCH_RETRY_DELAY,
     MAX_PENDING_PER_ASKER,
     MAX_PENDING_REQUESTS,
-    STALLED_FETCH_TIMEOUT,
     Answer,
     Predictor,
     Started,
