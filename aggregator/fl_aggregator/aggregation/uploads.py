@@ -9,7 +9,8 @@ from typing import Final, Literal
 
 from fl_aggregator.aggregation.validation import InvalidUpdate
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.storage.spool import PartialUpdate, Spool
+from fl_aggregator.storage.partial_update import PartialUpdate
+from fl_aggregator.storage.spool import Spool
 from fl_aggregator.storage.spool_format import UpdateDescription
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.mqtt.diagnosis import MESSAGES_MISSING

@@ -8,7 +8,7 @@
 ``checkpoint``      the last versions of the model, the newest and the best
 ``initial_weights`` what ``--init`` names
 ``spool``           accepted updates until they are averaged;  ``opened_shares``: of their masks
-``spool_format``    the layout of a spooled update
+``partial_update``  an update that arrives in chunks;  ``spool_format``: how it lies in a file
 ``update_content``  the sections of one update
 ``disk_space``      reserves disk space, and reports a full disk
 ==================  =============================================================

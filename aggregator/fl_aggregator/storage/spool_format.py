@@ -18,13 +18,16 @@ end, and all of it is asked for again.
 from __future__ import annotations
 
 import mmap
+import os
 import struct
+from pathlib import Path
 from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fl_aggregator.storage.update_content import SectionContent, UpdateContent
 from fl_shared.protocol import messages as m
+from fl_shared.system.files import open_regular
 
 _MAGIC: Final = b"FLSPOOL2"
 _FOOTER: Final = struct.Struct("<8sQQ")
@@ -129,3 +132,17 @@ def read_description(file: mmap.mmap) -> UpdateDescription:
             f"{end - length} bytes in {chunks} chunks, expected {description.size} in {description.chunks}"
         )
     return description
+
+
+def map_file(path: Path, access: int) -> mmap.mmap:
+    """Maps a file of the spool.
+
+    Raises ``OSError``, and ``SpoolFileDamaged`` if it is empty, since that cannot be mapped.
+    """
+    file = open_regular(path, os.O_RDONLY if access == mmap.ACCESS_READ else os.O_RDWR)
+    try:
+        if os.fstat(file).st_size == 0:
+            raise SpoolFileDamaged("it is empty")
+        return mmap.mmap(file, 0, access=access)
+    finally:
+        os.close(file)

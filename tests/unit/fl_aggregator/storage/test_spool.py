@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from fl_aggregator.configuration.settings import Durability
 from fl_aggregator.storage.disk_space import DiskFull
-from fl_aggregator.storage.spool import PartialUpdate, Spool
+from fl_aggregator.storage.partial_update import PartialUpdate
+from fl_aggregator.storage.spool import Spool
 from fl_aggregator.storage.spool_format import SpoolFileDamaged, UpdateDescription
 from fl_aggregator.storage.update_content import SectionContent, UpdateContent
 from fl_shared.masking.unmasking import Opened
