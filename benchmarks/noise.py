@@ -28,8 +28,8 @@ from fl_shared.privacy.gaussian_noise import BLOCK, KEY, noise
 from fl_shared.tensors.manifest import magnitude
 from fl_shared.tensors.norms import norm
 
-DEVIATION: Final = 2.0**36
-SCALE_BITS: Final = 36
+DEVIATION: Final = 2.0**28
+SCALE_BITS: Final = 28
 PIECE: Final = 8 * BLOCK
 """Values of noise that are made at a time, as where they are added to a sum."""
 

@@ -16,8 +16,8 @@ QUANTILE: Final = 0.5
 ROOM: Final = 256.0
 """How many times greater or smaller than the first clip a later one may be.
 
-The grid of the sum stays as it is in all rounds. The noise has 2^35 to 2^36 of its units with the first clip, or fewer
-if the sum needs the bits; so it has 2^8 to 2^44 with any other one.
+The grid of the sum stays as it is in all rounds. The noise has 2^23 to 2^24 of its units with the first clip, or fewer
+if the sum needs the bits; so it has 2^8 to 2^32 with any other one.
 """
 
 

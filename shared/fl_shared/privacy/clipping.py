@@ -23,8 +23,10 @@ from fl_shared.tensors.norms import norm
 _SLACK: Final = 1e-9
 _MAX_BITS: Final = 62
 """Of a clip on the grid: integers of 64 bits hold it."""
-_NOISE_BITS: Final = 36
-"""Of the noise's standard deviation on the grid at most: float64 has 17 bits more, which are rounded away."""
+_NOISE_BITS: Final = 28
+"""Of the noise's standard deviation on the grid at most, so that float64 is much finer (`gaussian_noise` says why)."""
+_MOST_NOISE_BITS: Final = 32
+"""The same, once the clip has grown as much as it may."""
 MIN_DEVIATION: Final = 2.0**8
 """Units of the grid that the noise's standard deviation has at least, so that it is finer than what it hides."""
 FARTHEST: Final = 12
@@ -77,15 +79,18 @@ def private_scale_bits(
 ) -> int:
     """The binary places of a private sum: of ``slots`` clipped updates and noise of deviation ``noise`` × ``clip``.
 
-    min(bits − 2 − ⌈log2(room × clip × (slots + 12 noise))⌉, 36 − ⌈log2(noise × clip)⌉): the sum is below 2^(bits − 1)
-    in magnitude, and the noise is below float64's own grain. ``part``: the smallest deviation that is added at once,
-    relative to that of all noise together. ``room``, at most 2^8: the clip may become so many times greater or smaller.
-    Raises ``ValueError`` if the smallest deviation could be less than 2^8 units of the grid.
+    The least of bits − 2 − ⌈log2(room × clip × (slots + 12 noise))⌉, 28 − ⌈log2(noise × clip)⌉, and
+    32 − ⌈log2(room × noise × clip)⌉: the sum is below 2^(bits − 1) in magnitude, and the noise is coarser than
+    float64's own grain. ``part``: the smallest deviation that is added at once, relative to that of all noise together.
+    ``room``: the clip may become so many times greater or smaller. Raises ``ValueError`` if the smallest deviation
+    could be less than 2^8 units of the grid.
     """
     if not (0 < clip < math.inf and 0 < noise < math.inf and slots > 0):
         raise ValueError(f"clip {clip}, noise {noise}, slots {slots}: expected numbers above 0")
     of_sum = bits - 2 - math.ceil(math.log2(room * clip * (slots + FARTHEST * noise)))
-    places = min(of_sum, _NOISE_BITS - math.ceil(math.log2(noise * clip)))
+    of_noise = _NOISE_BITS - math.ceil(math.log2(noise * clip))
+    of_most_noise = _MOST_NOISE_BITS - math.ceil(math.log2(room * noise * clip))
+    places = min(of_sum, of_noise, of_most_noise)
     if (deviation := part * noise * clip / room * 2.0**places) < MIN_DEVIATION:
         raise ValueError(
             f"bits: {bits} leave the noise a standard deviation of {deviation:.2g} units of the grid "

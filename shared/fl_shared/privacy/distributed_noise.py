@@ -41,7 +41,7 @@ def noise_of_sum(noise_multiplier: float, least: int, colluders: int, edges: int
 def check_deviation(deviation: float) -> None:
     """Raises ``ValueError`` unless the deviation of an edge's part, in units of the grid, makes the noise private."""
     if not MIN_DEVIATION <= deviation <= MAX_DEVIATION:
-        raise ValueError(f"noise: a deviation of {deviation:.3g} units of the grid, expected 2^8 to 2^40")
+        raise ValueError(f"noise: a deviation of {deviation:.3g} units of the grid, expected 2^8 to 2^34")
 
 
 class NoisyIntegers:

@@ -4,8 +4,13 @@ The key stream of AES-256 in counter mode (NIST SP 800-38A, 6.5) gives uniform n
 pair (Box and Muller 1958): √(−2 ln u) × (cos θ, sin θ), with u of 104 bits, so that tails are smooth up to 12 standard
 deviations. They are scaled in float64 and rounded once to integers. x + rint(z) = rint(x + z) for an integer x: what
 is released is the continuous mechanism's output, rounded, and attacks on the floats of noise (Mironov 2012; Jin and
-others 2022, arXiv:2112.05307) find none. The largest deviation is 2^40, where float64 is finer than the grid by 2^12;
-at 2^44 halves would be so frequent that rounding them to even shows in 10^7 values.
+others 2022, arXiv:2112.05307) find none.
+
+This holds as far as float64 is finer than the grid. If its grain is g units, an integer is more or less probable than
+it should be by up to g of that, as its parity: of so many numbers one in 1/g is a half, which is rounded to even. To
+who knows all but one edge, a sum of d values tells up to 2 g √d standard deviations more than it should. With the
+deviations of `private_scale_bits`, 2^28 units at most, g is about 2^-25: 0.002 for 10^9 values. With 2^36 it would be
+0.05 for 10^7, and with 2^44 more than 10.
 
 A block of 16,384 values is made from 3 × 8,192 little-endian words of 8 bytes of the stream: 52 bits of u, 52 more, and
 52 bits of the angle, whose word's lowest bit is a sign. The first half of the block has the cosines.
@@ -28,7 +33,8 @@ KEY: Final = 32
 """Bytes of a key."""
 BLOCK: Final = 16_384
 """Values of a block. Noise begins with a block, and what is made at a time stays in the cache."""
-MAX_DEVIATION: Final = 2.0**40
+MAX_DEVIATION: Final = 2.0**34
+"""What `private_scale_bits` leaves a clip that grows, and more: a deviation above it is a mistake."""
 
 _PAIRS: Final = BLOCK // 2
 _BYTES: Final = 3 * 8 * _PAIRS
@@ -106,11 +112,11 @@ def noise(parts: Sequence[tuple[bytes, float]], start: int, count: int) -> Int64
 
     ``parts``: keys and standard deviations, in units of the grid, which may be negative. ``start`` is a multiple of
     `BLOCK`. Raises ``ValueError`` otherwise, or for a key of another length, or if the deviation of the sum is below
-    2^8 or above 2^40.
+    2^8 or above 2^34.
     """
     deviation = math.hypot(*(one for _, one in parts))
     if not MIN_DEVIATION <= deviation <= MAX_DEVIATION:
-        raise ValueError(f"a deviation of {deviation:.4g} units of the grid, expected 2^8 to 2^40")
+        raise ValueError(f"a deviation of {deviation:.4g} units of the grid, expected 2^8 to 2^34")
     block = _first_block(start)
     keys = [(_Normals(key, block), part) for key, part in parts]
     integers = np.empty(count, np.int64)
