@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from fl_edge.errors import EdgeError
+from fl_edge.session.privacy import Charge
 from fl_edge.tasks import pictures
 from fl_edge.workers import jobs, protocol
 from fl_edge.workers.cached_model import CachedModel
@@ -36,10 +37,12 @@ class InlinePool:
     def train(
         self, client: str, task: str, partition: m.Partition, base: protocol.CacheModel | None,
         settings: m.TrainingRequest, round: int, encoding: str, *_: object,  # noqa: A002
-        masking: jobs.Masking | None = None,
+        masking: jobs.Masking | None = None, spent: tuple[Charge, ...] = (),
     ) -> int:  # fmt: skip
         digest = None if base is None else base.digest
-        job = jobs.TrainJob(client, task, partition, digest, settings, round, encoding, masking=masking)
+        job = jobs.TrainJob(
+            client, task, partition, digest, settings, round, encoding, masking=masking, spent=spent
+        )
         return self._do(job, base)
 
     def evaluate(
