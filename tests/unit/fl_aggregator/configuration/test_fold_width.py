@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
+from fl_aggregator.aggregation.strategies.registry import resolved
 from fl_aggregator.configuration.fold_width import shorter_text
 from fl_aggregator.configuration.settings import Settings, parse_settings
 from fl_shared.errors import UserError
+from fl_shared.privacy.distributed_noise import noise_of_edge
 
 TIGHT: dict[str, Any] = {"max_examples": 1000, "max_delta": 10.0}
 
@@ -72,3 +75,27 @@ def test_nothing_is_said_if_no_caps_would(settings: dict[str, Any], width: int) 
     assert given.fold_width == width
     assert shorter_text(given) is None
     assert shorter_text(Settings()) is None
+
+
+@pytest.mark.parametrize(
+    ("edges", "bits", "width", "places", "part"),
+    [
+        (10, "auto", 32, 24, 24),
+        (10, "40", 40, 32, 32),
+        (10, "48", 48, 34, 34),
+        (10, "64", 64, 34, 34),
+        (128, "auto", 32, 22, 20),
+    ],
+)
+def test_32_bits_have_room_for_the_noise_of_edges(
+    edges: int, bits: str, width: int, places: int, part: float
+) -> None:
+    """``part``: the deviation of one edge's noise, as a power of two: the figures of docs/differential-privacy.md."""
+    options: dict[str, Any] = {"dp": "distributed", "dp_clip": "1", "dp_noise": 2.0, "fold_bits": bits}
+    settings = resolved(Settings(clients=edges, per_round=edges, masked=True, **options))
+    plan = settings.privacy
+    assert plan is not None
+    assert (settings.fold_width, settings.scale_bits) == (width, places)
+    of_edge = noise_of_edge(plan.noise, plan.least, plan.colluders) * plan.clip * 2.0**places
+    assert math.log2(of_edge) == pytest.approx(part, abs=0.3)
+    assert shorter_text(settings) is None
