@@ -27,7 +27,8 @@ ADAPTIVE: Final = "adaptive"
 FIRST_CLIP: Final = 1.0
 """The clip with which an adaptive one begins, by default."""
 DP_ONLY: Final = (
-    "dp_epsilon", "dp_noise", "dp_delta", "dp_clip", "dp_apart", "dp_times", "dp_bands", "dp_insecure_seed",
+    "dp_epsilon", "dp_noise", "dp_delta", "dp_clip", "dp_apart", "dp_times", "dp_bands", "dp_ledger",
+    "dp_insecure_seed",
 )  # fmt: skip
 """The settings that have a meaning with ``--dp`` only; null in others."""
 MOST_DELTA: Final = 1e-5
@@ -85,6 +86,9 @@ class PrivacyOptions(BaseModel):
     dp_bands: Annotated[Annotated[str, readable_by(parse_whole)] | None, Option(PRIVACY, "Versions whose noise is "
         "correlated, so that part of it cancels; 1: none.", default=f"{MAX_BANDS}, or 1 where it is of no use",
         metavar="N|auto")] = None
+    dp_ledger: Annotated[str | None, Option(PRIVACY, "File with the versions of all runs that share a budget, and who "
+        "is in them: what earlier runs have spent counts.", default="each run has a budget of its own",
+        metavar="FILE")] = None
     dp_insecure_seed: Annotated[int | None, Field(ge=0, lt=2**53), Option(PRIVACY, "Noise from a known seed, for "
         "tests: such a run is not private.", default="none", metavar="N")] = None
     # fmt: on
@@ -232,6 +236,9 @@ def _check_together(settings: Settings) -> None:
         f"--target {settings.target}": settings.target
         and settings.holdout
         and "edges would measure it on their holdouts, without noise; with --holdout 0, those with --role evaluate do",
+        f"--dp-ledger {settings.dp_ledger}": settings.dp_ledger is not None
+        and settings.dp_insecure_seed is not None
+        and "noise from a known seed spends more than any budget",
         f"--dp-bands {bands}": bands > 1
         and (
             (adaptive and "correlated noise has one scale, and --dp-clip is adaptive")

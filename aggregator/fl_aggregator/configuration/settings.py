@@ -359,7 +359,9 @@ class Settings(MaskedOptions, PrivacyOptions):
         """
         headings = (BROKER, OUTPUT, SECURITY, *(() if self.dp else (PRIVACY,)))
         others = {name for name, o in options_of_run().items() if o.heading in headings}
-        values = self.model_dump(mode="json", exclude={"prefix", "sums", "region", "privacy", *others})
+        values = self.model_dump(
+            mode="json", exclude={"prefix", "sums", "region", "privacy", "dp_ledger", *others}
+        )
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def training_request(self, version: int) -> m.TrainingRequest:

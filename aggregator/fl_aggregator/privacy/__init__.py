@@ -3,6 +3,7 @@
 ====================  ===========================================================
 ``plan``              how much noise a run adds, and who may contribute when
 ``accounting``        what has been spent, and by whom
+``ledger``            what earlier runs have told
 ``correlated_noise``  noise whose parts of later versions cancel earlier ones
 ``subsampled``        what releases of secret cohorts spend
 ``adaptive_clip``     a clip that follows the median of the updates' norms

@@ -14,6 +14,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from fl_aggregator.privacy.correlated_noise import sensitivities
 from fl_aggregator.privacy.plan import PrivacyPlan
 from fl_shared.privacy.gaussian_mechanism import advantage_of, epsilon_of
@@ -31,22 +33,24 @@ class Spent:
 
 
 def spent(plan: PrivacyPlan, taken: Mapping[str, Sequence[int]], noises: Sequence[float]) -> Spent:
-    """Returns what has been spent. ``taken``: by client, the releases that it is in, ascending.
+    """Returns what has been spent, also in the earlier runs of the plan.
 
-    ``noises``: the noise multiplier of each release so far. Of several clients that have spent the same, it names the
-    first.
+    ``taken``: by client, the releases that it is in, ascending. ``noises``: the noise multiplier of each release so
+    far. Of several clients that have spent the same, it names the first.
     """
-    if not taken:
+    if not taken and not plan.spent:
         return Spent(None, 0.0, 0.0, 0.0, 0.0)
-    names = sorted(taken)
-    patterns = [[number - 1 for number in taken[name]] for name in names]
+    names = sorted(taken.keys() | plan.spent.keys())
+    patterns = [[number - 1 for number in taken.get(name, ())] for name in names]
+    earlier = [plan.spent.get(name, 0.0) for name in names]
     if plan.bands == 1:  # then releases are independent, and may have noise of different scales
         squares = [math.fsum([noises[number] ** -2 for number in pattern]) for pattern in patterns]
-        most = squares.index(max(squares))
-        sensitivity, mu = math.sqrt(len(patterns[most])), math.sqrt(squares[most])
+        most = int(np.add(squares, earlier).argmax())
+        sensitivity, square = math.sqrt(len(patterns[most])), squares[most]
     else:
         found = sensitivities(plan.coefficients, patterns, len(noises))
-        most = int(found.argmax())
+        most = int((np.square(found / plan.noise) + earlier).argmax())
         sensitivity = float(found[most])
-        mu = sensitivity / plan.noise
+        square = (sensitivity / plan.noise) ** 2
+    mu = math.hypot(math.sqrt(square), math.sqrt(earlier[most]))
     return Spent(names[most], sensitivity, mu, epsilon_of(mu, plan.delta), advantage_of(mu))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Final, Literal
 
@@ -27,6 +28,8 @@ from fl_shared.privacy.gaussian_mechanism import epsilon_of, mu_of
 
 Mechanism = Literal["central", "distributed"]
 Adversary = Literal["wire", "models"]
+_ROUNDING: Final = 1e-12
+"""Of sums of μ², relative: half of a budget and half of it are no more than all of it."""
 MAX_BANDS: Final = 4
 """Releases whose noise is correlated, at most, by default: more gain nothing (see `correlated_noise`)."""
 
@@ -41,7 +44,7 @@ class PrivacyPlan(BaseModel):
     budget, null without one. ``apart``, ``times``: an edge contributes to at most one of ``apart`` releases in a row,
     and to at most ``times`` in all. ``bands``: the releases whose noise is correlated; 1: none. ``gamma``: how (see
     `correlated_noise.coefficients`). ``releases``: how many the run makes. ``insecure``: the noise follows from a known
-    seed.
+    seed. ``spent``: by client, μ² of earlier runs with the same ledger.
 
     ``least``, ``colluders``: of a ``distributed`` plan, the updates of the smallest sum, and how many edges of a sum
     may leave out their noise. ``noise`` is what the others have together in such a sum; larger ones have more.
@@ -66,6 +69,7 @@ class PrivacyPlan(BaseModel):
     colluders: int = 0
     accuracy: bool = False
     expected: int = 1
+    spent: Mapping[str, float] = {}
 
     @property
     def mean_deviation(self) -> float:
@@ -92,6 +96,25 @@ class PrivacyPlan(BaseModel):
     def deviations(self) -> tuple[float, ...]:
         """The standard deviations of the parts of a release's noise, in units of the clip, the newest first."""
         return tuple(self.model_noise * one for one in self.coefficients)
+
+    @cached_property
+    def limits(self) -> Mapping[str, int]:
+        """How often those may contribute that have spent a part of the budget in earlier runs, by client."""
+        if self.epsilon is None or not self.spent:
+            return {}
+        squares = [
+            _sensitivity(self.gamma, self.bands, self.apart, count, self.releases) ** 2
+            for count in range(1, self.times + 1)
+        ]
+        budget = mu_of(self.epsilon, self.delta) ** 2 * (1 + _ROUNDING)
+        return {
+            client: bisect_right(squares, (budget - square) * self.noise**2)
+            for client, square in self.spent.items()
+        }
+
+    def times_of(self, client: str) -> int:
+        """To how many releases of this run a client may contribute."""
+        return self.limits.get(client, self.times)
 
     @property
     def planned_epsilon(self) -> float:

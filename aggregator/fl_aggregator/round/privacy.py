@@ -46,20 +46,25 @@ class Releases:
         )
 
     def used_up(self, plan: PrivacyPlan) -> frozenset[str]:
-        """Returns the clients that have contributed as often as they may."""
-        return frozenset(name for name, versions in self.taken.items() if len(versions) >= plan.times)
+        """Returns the clients that have contributed as often as they may; ``plan``: always that of the run."""
+        if "used up" not in self._known:
+            clients = self.taken.keys() | plan.limits.keys()
+            self._known["used up"] = frozenset(
+                name for name in clients if len(self.taken.get(name, ())) >= plan.times_of(name)
+            )
+        return self._known["used up"]
 
     def excluded(self, plan: PrivacyPlan) -> frozenset[str]:
         """Returns the clients that may not contribute to the next release; ``plan``: always that of the run."""
-        if not self._known:
+        if "excluded" not in self._known:
             since = self.made + 1 - plan.apart
             found = {name for name, versions in self.taken.items() if versions[-1] > since}
-            self._known.append(frozenset(found) | self.used_up(plan))
-        return self._known[0]
+            self._known["excluded"] = frozenset(found) | self.used_up(plan)
+        return self._known["excluded"]
 
     @cached_property
-    def _known(self) -> list[frozenset[str]]:
-        return []
+    def _known(self) -> dict[str, frozenset[str]]:
+        return {}
 
 
 def noise_of_release(plan: PrivacyPlan, masking: Masking | None, updates: int) -> float:

@@ -21,10 +21,19 @@ from fl_aggregator.messaging.watcher_feed import ObserverFeed
 from fl_aggregator.monitoring.tracking.trackers import Trackers
 from fl_aggregator.monitoring.views import notices, status
 from fl_aggregator.monitoring.views.round_record import RoundRecord, read_records
+from fl_aggregator.privacy.ledger import LedgerRelease
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.closing import announcement_of
-from fl_aggregator.round.phases import Agreeing, Buffering, Unmasking, buffering_of, unmasking_of
+from fl_aggregator.round.phases import (
+    Agreeing,
+    Buffering,
+    Unmasking,
+    buffering_of,
+    collected_round,
+    unmasking_of,
+)
+from fl_aggregator.round.privacy import noise_of_release
 from fl_aggregator.round.state import Run
 from fl_aggregator.server.compaction import JournalCompactor
 from fl_aggregator.server.disk_pause import DiskPause
@@ -81,6 +90,7 @@ class Interpreter:
         self._buffering = False
         self._above = launch.above
         self._directory = launch.directory
+        self._ledger = launch.ledger
         self._scope = scope
         self._outlet = outlet
         self._rate_limiter = rate_limiter
@@ -213,12 +223,14 @@ class Interpreter:
             case do.PublishClosing():
                 self.masked.ask_to_sign(effect)
             case do.PublishReveal():
+                self._record_release(state)
                 self.masked.ask_to_open(effect)
             case do.KeepShares():
                 self._add_event(self.masked.keep(effect))
             case do.Average() if self._above is not None:
                 self.worker.sum_up(effect, self._above.summed)
             case do.Average():
+                self._record_release(state)
                 self.worker.average(effect)
             case do.DeclineOrder(round=number, detail=detail):
                 if self._above is not None:
@@ -242,6 +254,20 @@ class Interpreter:
                 pass
             case _:
                 assert_never(effect)
+
+    def _record_release(self, state: Run) -> None:
+        """Writes into the ledger who is in the sum of a closed round, which nobody has seen yet."""
+        plan, collected = self._settings.privacy, collected_round(state.phase)
+        if self._ledger is None or plan is None or collected is None or collected.base is None:
+            return
+        release = LedgerRelease(
+            run=self._scope.run, round=collected.round, version=collected.version,
+            clip=state.releases.clip or plan.clip,
+            noise=noise_of_release(plan, collected.masking, len(collected.updates)), bands=plan.bands,
+            gamma=plan.gamma, contributors=tuple(sorted(collected.updates)),
+        )  # fmt: skip
+        ledger = self._ledger
+        self._disk_pause.attempt(lambda: ledger.record(release))
 
     def _reply(self, effect: do.SendReply, state: Run) -> None:
         # An edge that says itself that it is unable has done nothing wrong.

@@ -16,6 +16,7 @@ from fl_aggregator.server.resume import RecoveredRun, first_snapshot, recover
 from fl_aggregator.storage import run_directory
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.initial_weights import PlainWeights, read_again, read_initial_weights
+from fl_aggregator.storage.privacy_ledger import PrivacyLedger
 from fl_aggregator.storage.run_directory import (
     FirstWeights,
     FleetRecord,
@@ -39,6 +40,8 @@ class Launch:
     recovered: RecoveredRun | None = None
     above: Above | None = None
     """Of a region: the run above."""
+    ledger: PrivacyLedger | None = None
+    """Of a private run whose budget counts earlier ones."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -46,8 +49,10 @@ class Launch:
         return first_snapshot(self.record) if self.recovered is None else self.recovered.snapshot
 
     def close(self) -> None:
-        """Gives up the run directory; its files are deleted if no run has begun in it."""
+        """Gives up the run directory and the ledger; the files are deleted if no run has begun in the directory."""
         self.directory.close()
+        if self.ledger is not None:
+            self.ledger.close()
 
 
 def new(
@@ -72,11 +77,18 @@ def new(
     directory = RunDirectory(path, settings.durability, checkpoints=_checkpoints(settings))
     if settings.dp is not None:
         directory.make_private()
+    ledger = None
+    if settings.dp_ledger is not None:
+        try:
+            ledger, settings = _with_ledger(settings, directory.path)
+        except UserError:
+            directory.close()
+            raise
     record = run_directory.new_record(settings, first, fleet)
     record.strategy_parts = describe(strategy)
     if plain is not None:
         record.plain_weights = PlainWeightsRecord(path=plain.path, sha256=plain.sha256)
-    return Launch(record, directory, strategy, first_weights=weights, plain_weights=plain)
+    return Launch(record, directory, strategy, first_weights=weights, plain_weights=plain, ledger=ledger)
 
 
 def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Launch:
@@ -101,6 +113,7 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
             if plain is None
             else read_again(plain.path, settings.task, plain.sha256, settings.local_patterns)
         )
+        ledger = _ledger_again(record, recovered)
     except BaseException:
         directory.close()
         raise
@@ -110,7 +123,37 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
         strategy,
         plain_weights=weights,
         recovered=recovered,
+        ledger=ledger,
     )
+
+
+def _with_ledger(settings: Settings, directory: Path) -> tuple[PrivacyLedger, Settings]:
+    """Returns the ledger of a new run, and its settings with what earlier runs have spent. Raises ``UserError``."""
+    assert settings.dp_ledger is not None
+    assert settings.privacy is not None
+    path = Path(settings.dp_ledger).absolute()
+    if path.is_relative_to(directory.absolute()):
+        raise UserError(
+            f"--dp-ledger {path}: is in the run's directory, expected a file that outlives the run"
+        )
+    ledger = PrivacyLedger(path)
+    plan = settings.privacy.model_copy(update={"spent": ledger.spent_before("")})
+    return ledger, settings.model_copy(update={"dp_ledger": str(path), "privacy": plan})
+
+
+def _ledger_again(record: RunRecord, recovered: RecoveredRun) -> PrivacyLedger | None:
+    """Returns the ledger of a run that is resumed; null if it has none. Raises ``UserError``."""
+    settings = record.settings
+    if settings.dp_ledger is None:
+        return None
+    assert settings.privacy is not None
+    ledger = PrivacyLedger(Path(settings.dp_ledger))
+    try:
+        ledger.check(record.run, settings.privacy, recovered.state.version)
+    except UserError:
+        ledger.close()
+        raise
+    return ledger
 
 
 def _strategy(settings: Settings) -> Strategy:

@@ -7,6 +7,7 @@
 ``append_log``      a file of complete lines
 ``checkpoint``      the last versions of the model, the newest and the best
 ``initial_weights`` what ``--init`` names
+``noise_keys``      the keys of the noise of a private run;  ``privacy_ledger``: its budget over runs
 ``spool``           accepted updates until they are averaged;  ``opened_shares``: of their masks
 ``partial_update``  an update that arrives in chunks;  ``spool_format``: how it lies in a file
 ``update_content``  the sections of one update

@@ -41,8 +41,8 @@ HISTORY_FILE: Final = "history.jsonl"
 LABEL_COUNTS_FILE: Final = "parts.jsonl"
 """Written by the edges of a simulation: how often each label occurs in each edge's partition."""
 LOCK_FILE: Final = ".lock"
-MAX_RUN_FILE: Final = 2**20
-"""Bytes of the largest ``run.json``."""
+MAX_RUN_FILE: Final = 2**24
+"""Bytes of the largest ``run.json``, which may name all edges."""
 _UTC_TIME: Final = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"
 
 

@@ -43,9 +43,10 @@ class PrivacySpent(Fragment):
     ``trusted``: who must add the noise for this to be true. ``clip``, ``noise``: of the newest version, as in
     `RoundPrivacy`. ``sensitivity``: how much the edge ``spent_by`` counts, in units of ``clip``; ``mu`` is that divided
     by ``noise`` (Gaussian differential privacy). With distributed noise, which differs from release to release, the
-    square of ``mu`` is the sum of 1 / noise². ``advantage``: how much better than by a coin it can be told whether the
-    edge took part with its data. ``releases``: versions made from updates, and sums that were opened for none.
-    ``insecure``: the noise follows from a seed that is known, so that nothing is private.
+    square of ``mu`` is the sum of 1 / noise². With a ledger it has earlier runs in it. ``advantage``: how much better
+    than by a coin it can be told whether the edge took part with its data. ``releases``: versions made from updates,
+    and sums that were opened for none. ``insecure``: the noise follows from a seed that is known, so that nothing is
+    private.
     """
 
     mechanism: Mechanism

@@ -85,6 +85,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "dp_apart": None,
         "dp_times": None,
         "dp_bands": None,
+        "dp_ledger": None,
         "dp_insecure_seed": None,
     }
 
