@@ -94,6 +94,8 @@ class Averager:
         """Of the open round, if it changes."""
         self.next_clip: float | None = None
         """What follows from the newest average, null if it does not change."""
+        self.accuracy: float | None = None
+        """The noisy mean of the edges' accuracies in the newest average, null if they did not say them."""
         self.similarity: Similarity | None = None
         """Of the updates of the newest average, null if they were not compared."""
 
@@ -300,7 +302,8 @@ class Averager:
         self._combiners[effect.round].count_sum(replace(effect.contributors[0], client="", parts=parts))
 
     def _next_version(self, effect: do.Average) -> Version:
-        self.tallies, self.liars, self.next_clip = None, (), None
+        self.tallies, self.liars = None, ()
+        self.next_clip = self.accuracy = None
         if effect.base is None:
             assert self._first_weights is not None
             self.similarity = None
@@ -334,6 +337,7 @@ class Averager:
             if self._noise is not None:  # before anything changes: its key may find no space on the disk
                 noise = self._noise.of(effect, self._settings.scale_bits)
                 self.next_clip = self._noise.next_clip(effect, within)
+                self.accuracy = self._noise.accuracy(effect)
             combiner = self._combiners.pop(effect.round)
             if noise is not None:
                 combiner.add_noise(noise)

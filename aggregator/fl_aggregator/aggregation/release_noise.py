@@ -47,6 +47,13 @@ class ReleaseNoise:
         share = noisy_mean(total, count, self._plan.mean_deviation, self._key_of(effect), "within clip")
         return next_clip(effect.clip, self._plan.clip, share)
 
+    def accuracy(self, effect: do.Average) -> float | None:
+        """Returns the noisy mean of the edges' accuracies, null if they do not say them. Raises as `next_clip` does."""
+        if effect.accuracies is None:
+            return None
+        count, deviation = len(effect.contributors), self._plan.mean_deviation
+        return noisy_mean(effect.accuracies, count, deviation, self._key_of(effect), "accuracy")
+
     def _key_of(self, effect: do.Average) -> bytes:
         if self._seed is not None:
             return _known_key(self._seed, effect.version)

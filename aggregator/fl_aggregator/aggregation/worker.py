@@ -228,6 +228,7 @@ class AggregationWorker:
                 tallies=self.averager.tallies,
                 liars=self.averager.liars,
                 clip=self.averager.next_clip,
+                accuracy=self.averager.accuracy,
                 served=served.digest if (served := self.averager.served.get(effect.version)) else None,
             )
         )

@@ -27,10 +27,10 @@ ADAPTIVE: Final = "adaptive"
 FIRST_CLIP: Final = 1.0
 """The clip with which an adaptive one begins, by default."""
 DP_ONLY: Final = (
-    "dp_epsilon", "dp_noise", "dp_delta", "dp_clip", "dp_apart", "dp_times", "dp_bands", "dp_ledger",
+    "dp_epsilon", "dp_noise", "dp_delta", "dp_clip", "dp_apart", "dp_times", "dp_bands", "dp_ledger", "dp_accuracy",
     "dp_insecure_seed",
 )  # fmt: skip
-"""The settings that have a meaning with ``--dp`` only; null in others."""
+"""The settings that have a meaning with ``--dp`` only; null or false in others."""
 MOST_DELTA: Final = 1e-5
 MOST_CORRELATED: Final = 10_000
 """The most versions of a run whose noise is correlated: its coefficients are looked for at the start."""
@@ -89,6 +89,8 @@ class PrivacyOptions(BaseModel):
     dp_ledger: Annotated[str | None, Option(PRIVACY, "File with the versions of all runs that share a budget, and who "
         "is in them: what earlier runs have spent counts.", default="each run has a budget of its own",
         metavar="FILE")] = None
+    dp_accuracy: Annotated[bool, Option(PRIVACY, "Measure versions on the edges' holdouts: "
+        "tell the mean of the primary metric, which is from 0 to 1, with noise.")] = False
     dp_insecure_seed: Annotated[int | None, Field(ge=0, lt=2**53), Option(PRIVACY, "Noise from a known seed, for "
         "tests: such a run is not private.", default="none", metavar="N")] = None
     # fmt: on
@@ -169,6 +171,7 @@ def plan_of(settings: Settings) -> PrivacyPlan | None:
         insecure=settings.dp_insecure_seed is not None,
         least=least_of(settings, fewest_members(settings)) if is_distributed else 0,
         colluders=colluders_of(settings) if is_distributed else 0,
+        accuracy=settings.dp_accuracy,
         expected=settings.per_round,
     )
 
@@ -181,14 +184,16 @@ def round_privacy(settings: Settings, clip: float | None) -> m.RoundPrivacy | No
     plan = settings.privacy
     if plan is None:
         return None
-    return m.RoundPrivacy(mechanism=plan.mechanism, clip=clip or plan.clip, noise=plan.noise)
+    return m.RoundPrivacy(
+        mechanism=plan.mechanism, clip=clip or plan.clip, noise=plan.noise, accuracy=plan.accuracy
+    )
 
 
 def check_private(settings: Settings) -> None:
     """Raises ``ValueError`` for settings that no private run can keep, and for those that only private runs have."""
     if settings.dp is None:
         for name in DP_ONLY:
-            if getattr(settings, name) is not None:
+            if getattr(settings, name) not in (None, False):
                 raise ValueError(f"{name}: has a meaning with --dp only")
         return
     if settings.dp_clip is None:
@@ -250,6 +255,9 @@ def _check_together(settings: Settings) -> None:
         f"--dp-clip {settings.dp_clip}": is_distributed
         and adaptive
         and "each edge's part of the noise has one scale",
+        "--dp-accuracy": settings.dp_accuracy
+        and is_distributed
+        and "only the aggregator can add the noise of the mean",
         f"--dp-insecure-seed {settings.dp_insecure_seed}": is_distributed
         and settings.dp_insecure_seed is not None
         and "each edge makes its noise from random numbers of its own",
@@ -257,6 +265,8 @@ def _check_together(settings: Settings) -> None:
     for option, why in refused.items():
         if why:
             raise ValueError(f"dp: does not go with {option}: {why}")
+    if settings.dp_accuracy and settings.holdout == 0:
+        raise ValueError("dp_accuracy: needs --holdout of more than 0, on which edges measure it")
     if bands > settings.rounds:
         raise ValueError(f"dp_bands: {bands} must not exceed --rounds ({settings.rounds})")
     if bands > 1 and settings.rounds > MOST_CORRELATED:

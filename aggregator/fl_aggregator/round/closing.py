@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Final, Literal
 
 from fl_aggregator.configuration.masking import unmask_seconds
+from fl_aggregator.privacy.bounded_mean import on_grid
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import evaluation, updates
 from fl_aggregator.round import events as on
@@ -163,8 +164,24 @@ def average_of(state: Run, phase: Collecting, unmasking: Unmasking | None = None
     )
     holders = () if unmasking is None else tuple(sorted(unmasking.opened))
     return do.Average(
-        phase.round, phase.version, phase.base, contributors, (before, after), holders, phase.clip
+        phase.round,
+        phase.version,
+        phase.base,
+        contributors,
+        (before, after),
+        holders,
+        phase.clip,
+        _accuracies(state, phase),
     )
+
+
+def _accuracies(state: Run, phase: Collecting) -> int | None:
+    """Returns the sum of the edges' accuracies of the base; one that is impossible, or not there, counts as ½."""
+    plan, name = state.settings.privacy, state.primary.name
+    if plan is None or not plan.accuracy or phase.base is None:
+        return None
+    found = [update.before.get(name, 0.5) for update in phase.updates.values()]
+    return sum(on_grid(one) for one in found if 0 <= one <= 1)
 
 
 def _counted(state: Run, phase: Collecting) -> dict[str, Counted]:
@@ -230,6 +247,10 @@ def commit(state: Run, event: on.ModelCreated) -> Transition:
     state, effects = committed(state, phase, event)
     if event.tallies is not None and phase.collected.base is not None:
         state, measured = evaluation.take_tallies(state, phase.collected.base, event.tallies)
+        effects += measured
+    if event.accuracy is not None and phase.collected.base is not None:
+        count = len(phase.collected.updates)
+        state, measured = evaluation.take_accuracy(state, phase.collected.base, event.accuracy, count)
         effects += measured
     return replace(state, phase=next_phase), (*effects, do.WithdrawRound(phase.round))
 

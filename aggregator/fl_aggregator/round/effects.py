@@ -209,6 +209,8 @@ class Average:
     ``heard``: the examples of all edges that have contributed to a version, before this round and with it; 0 without a
     correction. ``holders``: of a masked round, the members with whose shares it is unmasked, in ascending order;
     ``UnmaskFailed`` follows if that fails. ``clip``: see `Collecting`.
+    ``accuracies``: of a private run, the sum of the edges' accuracies of the base (`bounded_mean.on_grid`); null if
+    they do not say them.
     """
 
     round: int
@@ -218,6 +220,7 @@ class Average:
     heard: tuple[int, int] = (0, 0)
     holders: tuple[str, ...] = ()
     clip: float | None = None
+    accuracies: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

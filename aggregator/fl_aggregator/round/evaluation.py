@@ -22,7 +22,7 @@ from fl_aggregator.round.events import ConfusionCounts, Evaluated, Tallies
 from fl_aggregator.round.persistent_map import PersistentMap
 from fl_aggregator.round.state import PendingEvaluation, Run, Summary
 from fl_aggregator.round.summary import edges_metrics, edges_values, holdout_means, weighted_means
-from fl_shared.protocol.messages import LOSS, ModelReference, Split
+from fl_shared.protocol.messages import LOSS, STANDARD_ERROR, ModelReference, Split
 from fl_shared.system.frozen import replace
 
 MAX_EVALUATION_SECONDS: Final = 120.0
@@ -164,11 +164,10 @@ def advance(state: Run, now: float, *, close_all: bool = False) -> Transition:
 
 
 def _awaits_tallies(state: Run, summary: Summary) -> bool:
-    """Whether the version of a masked round is still to be measured, by the tallies of the next round."""
+    """Whether a version is still to be measured by the next round: by its tallies, or by the accuracies in it."""
     settings = state.settings
     return (
-        settings.masked
-        and settings.dp is None
+        (settings.dp_accuracy or (settings.masked and settings.dp is None))
         and settings.holdout > 0
         and summary.split is None
         and summary.model is not None
@@ -180,10 +179,22 @@ def _awaits_tallies(state: Run, summary: Summary) -> bool:
 def take_tallies(state: Run, base: ModelReference, tallies: Tallies) -> Transition:
     """Measures the base of a masked round by its tallies, unless the test split has measured it, or will."""
     means = holdout_means(state, tallies)
-    waiting = any(evaluation.model.version == base.version for evaluation in state.evaluations)
-    if not means or waiting:
+    if not means:
         return state, ()
-    metrics = {**means, "evaluated_examples": float(tallies.holdout)}
+    return _measure_base(state, base, {**means, "evaluated_examples": float(tallies.holdout)})
+
+
+def take_accuracy(state: Run, base: ModelReference, accuracy: float, count: int) -> Transition:
+    """Measures the base of a private round by the noisy mean of ``count`` edges' accuracies, as `take_tallies` does."""
+    plan = state.settings.privacy
+    assert plan is not None
+    error = plan.mean_deviation / count
+    return _measure_base(state, base, {state.primary.name: accuracy, STANDARD_ERROR: error})
+
+
+def _measure_base(state: Run, base: ModelReference, metrics: Mapping[str, float]) -> Transition:
+    if any(evaluation.model.version == base.version for evaluation in state.evaluations):
+        return state, ()
     effects: list[Effect] = []
     summaries = []
     for summary in state.pending_summaries:
@@ -200,10 +211,13 @@ def take_tallies(state: Run, base: ModelReference, tallies: Tallies) -> Transiti
 
 
 def _measured(state: Run, model: ModelReference, split: Split, metrics: Mapping[str, float]) -> Transition:
-    """Remembers what a version is worth: whether it is the best, the newest measured, and as good as the target."""
+    """Remembers what a version is worth: whether it is the best, the newest measured, and as good as the target.
+
+    The best of several noisy means would be the luckiest one.
+    """
     effects: tuple[Effect, ...] = ()
     value = metrics.get(state.primary.name)
-    if value is not None and _is_best(state, value, split):
+    if value is not None and STANDARD_ERROR not in metrics and _is_best(state, value, split):
         state = replace(state, best=value, best_split=split)
         effects = (StoreBest(model),)
     newest = model.version >= state.metrics.get("version", 0)

@@ -263,6 +263,7 @@ class ModelCreated:
     the digest of the mean of versions that is served, null if that is the new version itself. ``similarity``: of the
     round's updates, null if they were not compared. ``tallies``: of a masked round; ``liars``: its
     members whose shares were wrong. ``clip``: of the next round of a private run, null if it does not change.
+    ``accuracy``: the noisy mean of the edges' accuracies of the base, null if they do not say them.
     """
 
     now: float
@@ -275,6 +276,7 @@ class ModelCreated:
     tallies: Tallies | None = None
     liars: tuple[str, ...] = ()
     clip: float | None = None
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,7 +244,7 @@ class Failed:
 
     name: ClassVar[PhaseName] = "failed"
     at: float
-    reason: Literal["too-few-edges", "rounds-abandoned", "unknown-target"]
+    reason: Literal["too-few-edges", "rounds-abandoned", "unknown-target", "unbounded-metric"]
     detail: str
     resume_phase: Selecting | Evaluating
 

@@ -35,11 +35,13 @@ def select(state: Run, phase: Selecting | Evaluating, now: float) -> Transition:
 
     The run finishes when all versions were made or the target was reached; first it waits for pending
     evaluations, and for models of the edges' own if there are to be any. It fails if too few edges are eligible for
-    ``wait`` seconds, or if the task does not have the metric of the target.
+    ``wait`` seconds, or if the task does not have the metric of the target, or one that noise can hide.
     """
     settings = state.settings
     if settings.parsed_target is not None and state.declared is not None and state.target_metric is None:
         return _fail_for_unknown_target(state, settings.parsed_target, now)
+    if settings.dp_accuracy and state.declared is not None and not state.primary.is_fraction:
+        return _fail_for_unbounded_metric(state, now)
     if state.is_done or settings.target is not None:
         if state.evaluations:
             evaluating = Evaluating(round=phase.round, since=phase.since)
@@ -228,6 +230,14 @@ def _fail_for_unknown_target(state: Run, target: Target, now: float) -> Transiti
     return end_run(
         state, Failed(at=now, reason="unknown-target", detail=detail, resume_phase=state.phase), now
     )
+
+
+def _fail_for_unbounded_metric(state: Run, now: float) -> Transition:
+    assert isinstance(state.phase, Selecting | Evaluating)
+    name, values = state.primary.name, state.primary.range_text
+    detail = f"--dp-accuracy: {name!r} of the task {state.settings.task!r} is {values}; expected a metric from 0 to 1"
+    failed = Failed(at=now, reason="unbounded-metric", detail=detail, resume_phase=state.phase)
+    return end_run(state, failed, now)
 
 
 def permutation(clients: Iterable[str], seed: int, round_number: int) -> tuple[str, ...]:

@@ -192,7 +192,7 @@ class Run:
     def failed_by_user(self) -> bool:
         """Whether the run has failed for a mistake in its settings, which only edges could tell."""
         match self.phase:
-            case Failed(reason="unknown-target"):
+            case Failed(reason="unknown-target" | "unbounded-metric"):
                 return True
             case Failed(reason="too-few-edges") if not self.begun:
                 trainers = [client for client in self.roster.clients.values() if "train" in client.roles]

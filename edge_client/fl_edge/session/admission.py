@@ -108,8 +108,9 @@ def _resume_restored_update(session: Session, reply: m.Admitted, now: float) -> 
         return transition(session, LogNotice(text, "warning"))
     notice = LogNotice(f"round {number}: its update was finished before the restart")
     update = pending.update
-    if session.is_discreet:
-        update = discreet(update)
+    was_discreet = pending.selected.privacy is not None  # it says no more than it may
+    if session.is_discreet and (session.identity.privacy.is_asked or not was_discreet):
+        update = discreet(update, pending.selected, None)
     work = Reporting(pending.selected, update, None, 0, now)
     return transition(
         replace(session, work=work, last_handled_round=max(session.last_handled_round, number - 1)), notice

@@ -6,7 +6,7 @@ from fl_edge.session import reporting
 from fl_edge.session.effects import Charge, LogNotice
 from fl_edge.session.events import Charged, Trained
 from fl_edge.session.privacy import added
-from fl_edge.session.state import Session
+from fl_edge.session.state import LoadedPartition, Session
 from fl_edge.session.transitions import Transition, discreet, transition
 from fl_edge.session.work import Reporting
 from fl_shared.protocol import messages as m
@@ -24,12 +24,16 @@ def problem_of_noise(session: Session, update: FinishedUpdate, event: Trained) -
     return NO_NOISE
 
 
-def told(session: Session, event: Trained) -> FinishedUpdate:
-    """Returns the update as the aggregator may see it."""
-    update, privacy = event.update, session.identity.privacy
+def told(session: Session, selected: m.Selected, event: Trained) -> FinishedUpdate:
+    """Returns the update as the aggregator may see it.
+
+    An edge that adds noise of its own does not tell its accuracy, which would have none.
+    """
+    update, privacy, loaded = event.update, session.identity.privacy, session.partition_state
     if not session.is_discreet:
         return update
-    update = discreet(update)
+    is_told = isinstance(loaded, LoadedPartition) and not privacy.is_asked
+    update = discreet(update, selected, loaded.metrics if is_told else None)
     if privacy.tells and event.epsilon is not None and update.plan is None:
         return replace(update, metrics=m.UpdateMetrics(train={"epsilon": event.epsilon}))
     return update

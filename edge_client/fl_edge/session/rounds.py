@@ -279,7 +279,7 @@ def trained(session: Session, event: Trained) -> Transition:
                 session = _with_body(session, selected, event.body)
             if problem := charging.problem_of_noise(session, update, event):
                 return reporting.report_failure(session, selected, problem, event.now)
-            update = charging.told(session, event)
+            update = charging.told(session, selected, event)
             work = Reporting(selected, update, None, 0, event.now, uncharged=event.charges)
             return then(
                 transition(replace(session, work=work), notice, *charging.notices(session, event)),

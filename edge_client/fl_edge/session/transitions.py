@@ -36,9 +36,19 @@ def then(step: Transition, *next_steps: Callable[[Session], Transition]) -> Tran
     return step
 
 
-def discreet(update: FinishedUpdate) -> FinishedUpdate:
-    """Returns an update without what it says of the edge's data besides its values."""
-    return replace(update, examples=min(1, update.examples), steps=0, seconds=0.0, metrics=m.UpdateMetrics())
+def discreet(
+    update: FinishedUpdate, selected: m.Selected, declared: tuple[m.MetricDeclaration, ...] | None
+) -> FinishedUpdate:
+    """Returns an update without what it says of the edge's data besides its values, and what ``selected`` asks for.
+
+    ``declared``: the metrics of its task; null if the edge does not tell its accuracy either.
+    """
+    metrics = m.UpdateMetrics()
+    if selected.masked is None and selected.privacy is not None and selected.privacy.accuracy:
+        name = None if declared is None else m.primary_of(declared).name
+        told = {key: value for key, value in (update.metrics.before or {}).items() if key == name}
+        metrics = m.UpdateMetrics(before=told or None)
+    return replace(update, examples=min(1, update.examples), steps=0, seconds=0.0, metrics=metrics)
 
 
 def told_reason(session: Session, event: JobFailed) -> str:

@@ -20,8 +20,19 @@ STALENESS_METRICS: Final = ("staleness_mean", "staleness_max")
 """Of a round of an asynchronous run: how many versions had been made since the bases of its updates."""
 PACE_METRICS: Final = ("pace_deadline", "pace_over_select")
 """Of a round whose deadline (in seconds) and number of extra edges follow from earlier rounds."""
+STANDARD_ERROR: Final = "standard_error"
+"""Of the primary metric of a version, whose mean over edges has noise."""
 RESERVED_METRICS: Final = frozenset(
-    {"loss", "examples", "evaluated_examples", "version", *EDGES_METRICS, *STALENESS_METRICS, *PACE_METRICS}
+    {
+        "loss",
+        STANDARD_ERROR,
+        "examples",
+        "evaluated_examples",
+        "version",
+        *EDGES_METRICS,
+        *STALENESS_METRICS,
+        *PACE_METRICS,
+    }
 )
 RESERVED_PREFIXES: Final = ("before_", "after_", "train_")
 """Names of metrics that the programs measure themselves begin so, or are `RESERVED_METRICS`."""
@@ -73,6 +84,13 @@ class MetricDeclaration(Fragment):
         """Whether ``value`` is in the declared range."""
         return (self.minimum is None or self.minimum <= value) and (
             self.maximum is None or value <= self.maximum
+        )
+
+    @property
+    def is_fraction(self) -> bool:
+        """Whether each value is from 0 to 1."""
+        return (
+            self.minimum is not None and self.minimum >= 0 and self.maximum is not None and self.maximum <= 1
         )
 
     def is_better(self, value: float, other: float) -> bool:

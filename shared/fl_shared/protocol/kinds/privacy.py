@@ -20,11 +20,13 @@ class RoundPrivacy(Fragment):
     ``mechanism``: who adds the noise: the aggregator (``central``), or each edge a part of it (``distributed``).
     ``clip``: the greatest L2 norm of an update. ``noise``: the standard deviation of the noise in units of ``clip``; of
     distributed noise, what a sum of the least updates has without the parts of its colluders (protocol, 11.5).
+    ``accuracy``: each update says the primary metric of the base on the edge's holdout, and nothing else.
     """
 
     mechanism: Mechanism
     clip: Positive
     noise: Positive
+    accuracy: bool = False
 
 
 class PrivacyStatus(Fragment):

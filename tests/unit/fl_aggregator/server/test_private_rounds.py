@@ -24,11 +24,14 @@ from fl_aggregator.storage.noise_keys import FILE_NAME
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.privacy.clipping import clip_to_grid
 from fl_shared.privacy.gaussian_noise import noise
+from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.system.files import write_private
 from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.manifest import Vector
 from tests.support.masked_federation import PARAMETERS_ONLY, VALUES, MaskedFederation, digests_of
+from tests.support.round_playbook import Playbook
+from tests.support.round_text import describe_phase
 
 CLIP = 0.5
 PRIVATE: dict[str, Any] = {"dp": "central", "dp_clip": str(CLIP), "dp_noise": 2.0, "dp_apart": "1"}
@@ -83,7 +86,10 @@ def weights(run: Watched, version: int) -> Vector:
     return Checkpoints(run.directory).read(version, digest).weights
 
 
-@pytest.mark.parametrize("changes", [{"dp_bands": "1"}, {"dp_bands": "2"}, {"dp_clip": "adaptive:4"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"dp_bands": "1"}, {"dp_bands": "2"}, {"dp_clip": "adaptive:4", "dp_accuracy": True, "holdout": 0.2}],
+)
 def test_killed_before_any_kind_of_effect_it_makes_the_same_models(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
@@ -137,6 +143,68 @@ def test_an_adaptive_clip_follows_the_norms_of_the_updates(tmp_path: Path) -> No
     assert {one["privacy"]["noise"] for one in history} == {0.5}, (
         "that of the model and of the share together"
     )
+
+
+def test_11_6_the_accuracies_of_the_base_become_a_noisy_mean(tmp_path: Path) -> None:
+    run = federation(tmp_path / "run", dp_accuracy=True, holdout=0.2, dp_insecure_seed=7, rounds=3)
+    accuracies = {}
+    for place, (name, edge) in enumerate(run.edges.items()):
+        accuracies[name] = 0.03125 + place / 7
+
+        def discreetly(message: m.Message, accuracy: float = accuracies[name]) -> m.Message:
+            if not isinstance(message, m.Update) or message.base is None:
+                return message
+            metrics = m.UpdateMetrics(before={"accuracy": accuracy})
+            return message.model_copy(update={"metrics": metrics, "seconds": 0.0, "examples": 1, "steps": 0})
+
+        edge.tamper = discreetly
+    state = run.run()
+    assert {
+        one.privacy.accuracy for _, one in run.published if isinstance(one, m.Selected) and one.privacy
+    } == {True}
+    plan = state.settings.privacy
+    error = plan.mean_deviation / 5
+    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    for number in (1, 2):
+        release_key = hashlib.sha256(f"fl-mqtt insecure noise\0007\0{number + 1}".encode()).digest()
+        key = hashlib.sha256(b"fl-mqtt mean\0accuracy\0" + release_key).digest()
+        added = noise([(key, plan.mean_deviation * 2.0**20)], 0, 1)[0] / 2.0**20
+        expected = sum(accuracies.values()) / 5 + added / 5
+        assert history[number - 1]["metrics"] == {
+            "accuracy": pytest.approx(expected, abs=1e-6), "standard_error": pytest.approx(error)
+        }  # fmt: skip
+        assert history[number - 1]["split"] == "holdout"
+    assert history[2]["metrics"] == {}, "no round comes after the last version"
+    assert not any(isinstance(effect, do.StoreBest) for effect in run.effects)
+    for _, message in run.published:
+        content = codec.encode(message).decode(errors="replace")
+        assert not any(str(accuracy) in content for accuracy in accuracies.values()), message
+
+
+def test_an_accuracy_that_is_impossible_or_not_there_counts_as_half(tmp_path: Path) -> None:
+    run = federation(tmp_path / "run", dp_accuracy=True, holdout=0.2, rounds=1)
+    for name, value in (("0", 2.0), ("1", -1.0), ("2", None), ("3", 1.0), ("4", 0.25)):
+        before = {} if value is None else {"accuracy": value}
+
+        def say(message: m.Message, before: dict[str, float] = before) -> m.Message:
+            change = {"metrics": m.UpdateMetrics(before=before)}
+            return message.model_copy(update=change) if isinstance(message, m.Update) else message
+
+        run.edges[name].tamper = say
+    run.run()
+    averages = [effect for effect in run.effects if isinstance(effect, do.Average) and effect.version]
+    assert [one.accuracies for one in averages] == [(0.5 - 0.25) * 2**20]
+
+
+def test_a_metric_that_has_no_bounds_cannot_be_told_with_noise() -> None:
+    unbounded = m.MetricDeclaration(name="mae", higher_is_better=False, minimum=0.0)
+    private = {**PRIVATE, "dp_accuracy": True}
+    playbook = Playbook(clients=2, per_round=1, declared=(unbounded,), **private)
+    playbook.play("start", "join 0", "load 0")
+    assert describe_phase(playbook.state) == (
+        "failed unbounded-metric --dp-accuracy: 'mae' of the task 'digits' is at least 0; expected a metric from 0 to 1"
+    )
+    assert playbook.state.failed_by_user
 
 
 def test_one_sum_has_one_noise_also_if_the_average_is_made_twice(tmp_path: Path) -> None:
@@ -343,7 +411,13 @@ def test_a_model_with_buffers_is_refused(tmp_path: Path) -> None:
         ({"mode": "async"}, "--mode async"),
         ({"dp_clip": "adaptive", "dp_bands": "2"}, "--dp-bands 2: correlated noise has one scale"),
         ({"target": "accuracy=0.9"}, "--target accuracy=0.9"),
+        ({"dp_accuracy": True, "holdout": 0.0}, "dp_accuracy: needs --holdout"),
+        (
+            {"dp": "distributed", "masked": True, "dp_accuracy": True},
+            "--dp-accuracy: only the aggregator can add",
+        ),
         ({"dp": None}, "has a meaning with --dp only"),
+        ({"dp": None, "dp_clip": None, "dp_noise": None, "dp_apart": None, "dp_accuracy": True}, "--dp only"),
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
