@@ -131,7 +131,9 @@ class MaskedEdge:
                 self.refusals.append(message)
             case m.Rejected(client=self.name):
                 self.rejections.append(message)
-            case m.Selected(round=number, cohort=(*cohort,)) if self.name in cohort:
+            case m.Selected(round=number) if self.name in (message.cohort or ()) or topic == t.WorkTopic(
+                self.name
+            ):
                 if message.masked is not None:
                     assert self.partition is not None
                     self.plan = plan_of(message, self.partition, self.manifest.digest, VALUES)
@@ -393,7 +395,8 @@ class MaskedFederation:
         while self._to_edges:
             topic, message = self._to_edges.popleft()
             for edge in self.edges.values():
-                for answer in edge.hear(topic, message, dict(self.scope.envelope())):
+                scope = {"run": self.scope.run, "incarnation": self.scope.incarnation, "seq": 1}
+                for answer in edge.hear(topic, message, scope):
                     answer = edge.tamper(answer)
                     edge.answers.append(answer)
                     where = t.RegisterTopic if isinstance(answer, m.Registration) else t.UpdatesTopic

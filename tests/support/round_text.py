@@ -31,6 +31,8 @@ def describe(effect: do.Effect) -> str:
             masked = "" if masking is None else f" masked={masking.threshold},{masking.least}"
             until = f"until={effect.deadline:g}"
             return f"announce {effect.round} base={_model(effect.base)} cohort={cohort} {until}{masked}"
+        case do.Draw(round=number, eligible=eligible, rate=rate):
+            return f"draw {number} of {','.join(eligible)} rate={rate:g}"
         case do.DeclineOrder(round=number, detail=detail):
             return f"decline {number} {_quote(detail)}"
         case do.WithdrawRound(round=number):

@@ -333,7 +333,7 @@ class Averager:
             due = bool(every) and effect.version % every == 0
             self.similarity = compare(effect.contributors, read, base.manifest) if due else None
             state = self._newest[1].state or first_state(self._strategy, base.manifest.values)
-            noise, within = None, self._combiners[effect.round].within_clip
+            noise, within = None, self._combiner_of(effect.round).within_clip
             if self._noise is not None:  # before anything changes: its key may find no space on the disk
                 noise = self._noise.of(effect, self._settings.scale_bits)
                 self.next_clip = self._noise.next_clip(effect, within)

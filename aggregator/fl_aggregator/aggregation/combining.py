@@ -80,6 +80,8 @@ class Combiner:
         self.within_clip = 0
         """How many updates were not shortened."""
         self._is_private = settings.privacy is not None
+        self._expected = float(settings.per_round) if settings.has_secret_cohorts else None
+        """The number of edges by which a sum of secret ones is divided."""
         self._private_scale_bits = settings.scale_bits
         self._staleness = parse_staleness(settings.staleness or "constant")
         self._factors: dict[str, float] = {}
@@ -251,7 +253,7 @@ class Combiner:
         """Returns the changes of parameters and of buffers, and how much the last change counts."""
         combine = self._strategy.combine
         if isinstance(combine, WeightedSum):
-            divisor = combine.divisor(closed)
+            divisor = combine.divisor(closed) if self._expected is None else self._expected
             return self._over(divisor, buffers=False), self._over(float(closed.examples), buffers=True), 0.0
         rows = [read(update.client) for update in closed.contributions]
         factors = np.array([self._factors[update.client] for update in closed.contributions])

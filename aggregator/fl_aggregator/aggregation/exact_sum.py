@@ -52,6 +52,7 @@ class ExactSum:
         """Removes all updates. The memory is kept: its first use would take as long as adding an update."""
         self._shifted[:] = 0
         self._shift_count = self.update_count = 0
+        self._has_noise = False
         self._multiples.clear()
 
     def add(self, delta: Values, weight: float, max_magnitude: float | None = None, first: int = 0) -> None:
@@ -118,6 +119,7 @@ class ExactSum:
 
         ``noise`` returns the integers of the values from an index to before another.
         """
+        self._has_noise = True
         for start in range(0, len(self._shifted), BLOCK):
             block = self._shifted[start : start + BLOCK]
             block += noise(start, start + len(block))
@@ -140,7 +142,7 @@ class ExactSum:
 
         It is divided by 2^scale_bits × ``divisor``. Raises ``ValueError`` if nothing was added.
         """
-        if self.update_count == 0:
+        if self.update_count == 0 and not self._has_noise:
             raise ValueError("nothing was folded")
         total = self.integers(start, stop).astype(np.float64)
         stop = start + len(total)

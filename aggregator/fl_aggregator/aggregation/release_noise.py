@@ -42,8 +42,8 @@ class ReleaseNoise:
         """
         if effect.clip is None:
             return None
-        count = len(effect.contributors)
-        total = within * on_grid(1.0) + (count - within) * on_grid(0.0)
+        beyond = len(effect.contributors) - within
+        total, count = within * on_grid(1.0) + beyond * on_grid(0.0), self._count(effect)
         share = noisy_mean(total, count, self._plan.mean_deviation, self._key_of(effect), "within clip")
         return next_clip(effect.clip, self._plan.clip, share)
 
@@ -51,8 +51,12 @@ class ReleaseNoise:
         """Returns the noisy mean of the edges' accuracies, null if they do not say them. Raises as `next_clip` does."""
         if effect.accuracies is None:
             return None
-        count, deviation = len(effect.contributors), self._plan.mean_deviation
+        count, deviation = self._count(effect), self._plan.mean_deviation
         return noisy_mean(effect.accuracies, count, deviation, self._key_of(effect), "accuracy")
+
+    def _count(self, effect: do.Average) -> int:
+        """Returns by what a sum is divided: how many edges are in it is as secret as who they are."""
+        return self._plan.expected if self._plan.against == "models" else len(effect.contributors)
 
     def _key_of(self, effect: do.Average) -> bytes:
         if self._seed is not None:

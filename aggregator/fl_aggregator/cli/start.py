@@ -42,6 +42,7 @@ def start(
     **values: Any,
 ) -> int:
     """Run training rounds with the edges that connect to the broker."""
+    from fl_aggregator.configuration.privacy import check_account
     from fl_aggregator.configuration.settings import parse_settings
     from fl_aggregator.server import launch as launches
     from fl_aggregator.server.aggregator import Aggregator
@@ -52,6 +53,7 @@ def start(
     if resume is None:
         access = broker.access(roles=("aggregator",), mqtt_client_id=mqtt_client_id)
         settings = parse_settings(**values, prefix=access.prefix)
+        check_account(settings, has_kit=access.kit is not None)
         unsealer = _unsealer(access, settings)
         launch = launches.new(settings, run_dir, init)
     else:
@@ -62,6 +64,7 @@ def start(
         access = broker.access(
             roles=("aggregator",), mqtt_client_id=mqtt_client_id, recorded_address=recorded
         )
+        check_account(settings, has_kit=access.kit is not None)
         unsealer = _unsealer(access, settings)
         if access.kit is not None and access.prefix != settings.prefix:
             raise UserError(

@@ -77,8 +77,9 @@ class PrivacyOptions(BaseModel):
         "longer ones are shortened. A run without --dp shows the norms of its updates with --similarity. adaptive: it "
         "begins with FIRST (1.0), and follows their median.",
         default="none: required with --dp", metavar="NORM|adaptive[:FIRST]")] = None
-    dp_against: Annotated[Literal["wire"], Option(PRIVACY, "Who must not learn about an edge: who sees "
-        "all models and who took part (wire).")] = "wire"
+    dp_against: Annotated[Literal["wire", "models"], Option(PRIVACY, "Who must not learn about an edge: who sees "
+        "all models and who took part (wire), or only what is published (models): cohorts are secret, and an edge is "
+        "in one with probability --per-round ÷ --clients.")] = "wire"
     dp_apart: Annotated[Annotated[str, readable_by(parse_whole)] | None, Option(PRIVACY, "An edge contributes to at "
         "most one of N versions in a row.", default="0.8 × --clients ÷ edges of a round", metavar="N|auto")] = None
     dp_times: Annotated[int | None, Field(ge=1, le=1_000_000), Option(PRIVACY, "Versions that an edge contributes to, "
@@ -98,6 +99,8 @@ class PrivacyOptions(BaseModel):
 
 def apart_of(settings: Settings) -> int:
     """Returns the releases in a row to at most one of which an edge contributes."""
+    if settings.has_secret_cohorts:
+        return 1
     given = None if settings.dp_apart is None else parse_whole(settings.dp_apart)
     selected = settings.per_round + settings.over_select
     return max(1, math.floor(0.8 * settings.clients / selected)) if given is None else given
@@ -108,7 +111,12 @@ def bands_of(settings: Settings) -> int:
     given = None if settings.dp_bands is None else parse_whole(settings.dp_bands)
     if given is not None:
         return given
-    independent = settings.dp != "central" or settings.rounds > MOST_CORRELATED or _clip(settings)[1]
+    independent = (
+        settings.dp != "central"
+        or settings.has_secret_cohorts
+        or settings.rounds > MOST_CORRELATED
+        or _clip(settings)[1]
+    )
     return 1 if independent else min(MAX_BANDS, settings.rounds)
 
 
@@ -173,6 +181,7 @@ def plan_of(settings: Settings) -> PrivacyPlan | None:
         colluders=colluders_of(settings) if is_distributed else 0,
         accuracy=settings.dp_accuracy,
         expected=settings.per_round,
+        rate=settings.per_round / settings.clients if settings.has_secret_cohorts else 1.0,
     )
 
 
@@ -195,6 +204,8 @@ def check_private(settings: Settings) -> None:
         for name in DP_ONLY:
             if getattr(settings, name) not in (None, False):
                 raise ValueError(f"{name}: has a meaning with --dp only")
+        if settings.dp_against != "wire":
+            raise ValueError("dp_against: has a meaning with --dp only")
         return
     if settings.dp_clip is None:
         raise ValueError(
@@ -207,7 +218,39 @@ def check_private(settings: Settings) -> None:
         raise ValueError(
             "dp: distributed needs --masked: the noise of one edge hides its sum with others only"
         )
+    if settings.has_secret_cohorts:
+        _check_secret(settings)
     _check_together(settings)
+
+
+def _check_secret(settings: Settings) -> None:
+    """Raises ``ValueError`` for settings that would tell who is in a cohort, or make that depend on earlier ones."""
+    refused: dict[str, tuple[Any, str]] = {
+        "--masked": (
+            settings.masked,
+            "members of a masked round know each other, so cohorts are no secret: --dp-against wire",
+        ),
+        f"--dp-bands {settings.dp_bands}": (
+            bands_of(settings) > 1,
+            "correlated noise is accounted for who takes part in which version",
+        ),
+        f"--dp-apart {settings.dp_apart}": (settings.dp_apart, "each edge is in each cohort by chance"),
+        f"--dp-times {settings.dp_times}": (settings.dp_times, "each edge is in each cohort by chance"),
+        f"--over-select {settings.over_select}": (settings.over_select, "all drawn edges count"),
+        f"--pace {settings.pace}": (settings.parsed_pace, "deadlines would follow who takes part"),
+    }
+    for option, (applies, why) in refused.items():
+        if applies:
+            raise ValueError(f"dp_against: models does not go with {option}: {why}")
+
+
+def check_account(settings: Settings, *, has_kit: bool) -> None:
+    """Raises ``UserError`` if cohorts are to be secret at a broker where everybody may read all messages."""
+    if settings.has_secret_cohorts and not has_kit:
+        raise UserError(
+            "--dp-against models: needs --kit: without accounts, everybody at the broker reads who takes part; "
+            "fl-aggregator provision makes kits, and --dp-against wire needs none"
+        )
 
 
 def check_manifest(settings: Settings, manifest: Manifest) -> None:

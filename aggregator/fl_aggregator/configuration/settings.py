@@ -311,6 +311,8 @@ class Settings(MaskedOptions, PrivacyOptions):
     @property
     def slots(self) -> int:
         """The most edges whose updates are in a round's sum."""
+        if self.has_secret_cohorts:
+            return self.clients
         return self.per_round + self.over_select if self.edges_per_round is None else self.edges_per_round
 
     @property
@@ -327,6 +329,11 @@ class Settings(MaskedOptions, PrivacyOptions):
     def fold_width(self) -> Bits:
         """The bits of the exact fold."""
         return width_of(self)
+
+    @property
+    def has_secret_cohorts(self) -> bool:
+        """Whether nobody is told who takes part in a round but who does."""
+        return self.dp is not None and self.dp_against == "models"
 
     @property
     def hides_edges(self) -> bool:

@@ -14,6 +14,7 @@ from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.watcher_feed import ObserverFeed
 from fl_aggregator.monitoring.views import status
 from fl_aggregator.monitoring.views.round_record import RoundRecord
+from fl_aggregator.round import secrecy
 from fl_aggregator.round.snapshot import RESULTS_RETAINED
 from fl_aggregator.round.state import Run, Summary
 from fl_aggregator.storage.checkpoint import Model
@@ -62,6 +63,8 @@ class ModelPublisher:
         self._selected_clients: Sequence[str] = ()
         self._announcement: m.ModelAnnouncement | None = None
         self._open_round: m.Selected | None = None
+        self._is_secret = False
+        """Whether the open round is told to its cohort only."""
         self._opened_at = self._repeat_at = 0.0
         self._repeats = 0
         self._tickets: dict[str, _Retained] = {}
@@ -158,17 +161,21 @@ class ModelPublisher:
             min(self._chunk_size, self._outlet.maximum_packet_size - MODEL_CHUNK_OVERHEAD),
         )
 
-    def announce(self, selected: m.Selected, cohort: Sequence[str], now: float) -> None:
+    def announce(
+        self, selected: m.Selected, cohort: Sequence[str], now: float, *, secret: bool = False
+    ) -> None:
         """Publishes an open round; again, when its cohort has grown. ``now`` is run time in seconds.
 
-        A cohort that is too large to be named is notified edge by edge.
+        A cohort that is too large to be named is notified edge by edge; a ``secret`` one as well, and nobody else.
         """
+        self._is_secret = secret
         self._open_round, self._opened_at, self._repeats = selected, now, 0
         self._repeat_at = now + FIRST_REPEAT_DELAY
-        self._outlet.retain(t.SelectedTopic(selected.round), selected)
+        if not secret:
+            self._outlet.retain(t.SelectedTopic(selected.round), selected)
         if selected.cohort is None:
             for client in cohort[len(self._selected_clients) :]:
-                self._outlet.retain(t.WorkTopic(client), selected)
+                self._outlet.retain(t.WorkTopic(client), self._to(client, selected))
             self._selected_clients = cohort
 
     def due(self) -> float:
@@ -189,10 +196,12 @@ class ModelPublisher:
         if not awaited:
             return
         again = self._again(selected, now - self._opened_at)
-        self._outlet.retain(t.SelectedTopic(again.round), again)
+        if not self._is_secret:
+            again = again.model_copy(update={**self._scope.envelope()})
+            self._outlet.retain(t.SelectedTopic(again.round), again)
         if again.cohort is None:
             for client in awaited:
-                self._outlet.retain(t.WorkTopic(client), again)
+                self._outlet.retain(t.WorkTopic(client), self._to(client, again))
 
     def repeat_to(self, client: str, now: float) -> None:
         """Sends the open round to a selected edge that has registered, on its own topic.
@@ -200,7 +209,9 @@ class ModelPublisher:
         Some brokers store no message for ``fl/round/+/selected``, so an edge that has just connected knows of no round.
         """
         if self._open_round is not None:
-            self._outlet.send(t.WorkTopic(client), self._again(self._open_round, now - self._opened_at))
+            again = self._again(self._open_round, now - self._opened_at)
+            again = again.model_copy(update={**self._scope.envelope_to(client)})
+            self._outlet.send(t.WorkTopic(client), again)
 
     def issue(self, client: str, selected: m.Selected, now: float) -> None:
         """Publishes a ticket on the edge's own topic. ``now`` is run time in seconds."""
@@ -218,11 +229,18 @@ class ModelPublisher:
             if now >= ticket.repeat_at:
                 ticket.repeats += 1
                 ticket.repeat_at = now + backoff(ticket.repeats, FIRST_REPEAT_DELAY, MAX_REPEAT_INTERVAL)
-                self._outlet.retain(t.WorkTopic(client), self._again(ticket.selected, now - ticket.at))
+                again = self._again(ticket.selected, now - ticket.at)
+                again = again.model_copy(update={**self._scope.envelope()})
+                self._outlet.retain(t.WorkTopic(client), again)
 
     def _again(self, selected: m.Selected, passed: float) -> m.Selected:
-        left = max(0.0, selected.seconds_left - passed)
-        return selected.model_copy(update={**self._scope.envelope(), "seconds_left": left})
+        return selected.model_copy(update={"seconds_left": max(0.0, selected.seconds_left - passed)})
+
+    def _to(self, client: str, selected: m.Selected) -> m.Selected:
+        """Returns a message to many for one of them: the same one, unless it must not tell how many there are."""
+        return (
+            selected.model_copy(update={**self._scope.envelope_to(client)}) if self._is_secret else selected
+        )
 
     def withdraw(self, round_number: int) -> None:
         """Clears the retained messages of a round that has ended, except its result."""
@@ -262,6 +280,7 @@ class StatusPublisher:
         self._scope = scope
         self._published_at = time.monotonic() - STATUS_INTERVAL
         self._published_state: Run | None = None
+        self._newest_shown: Run | None = None
         self._paused: str | None = None
         self._bytes_at_start: dict[int, tuple[int, int]] = {}
         self._round_bytes: dict[int, tuple[int, int]] = {}
@@ -269,7 +288,17 @@ class StatusPublisher:
 
     def due(self, state: Run) -> float:
         """Returns when `publish_status` publishes something, if the state stays. The clock is ``time.monotonic``."""
+        state = self._shown(state)
         return min(self._status_due(state), self._observer_feed.due(state))
+
+    def _shown(self, state: Run) -> Run:
+        """Returns the run as it is shown; the same object as before, if that has not changed."""
+        shown = secrecy.shown_run(state)
+        if shown is state:
+            return state
+        if self._newest_shown is None or shown != self._newest_shown:
+            self._newest_shown = shown
+        return self._newest_shown
 
     def _status_due(self, state: Run) -> float:
         changed = state is not self._published_state
@@ -283,12 +312,14 @@ class StatusPublisher:
         ``now`` is run time in seconds; ``paused`` says why the run is paused, and is null if it is not.
         ``force`` publishes at once.
         """
+        state = self._shown(state)
         self._observer_feed.publish_due(state, force=force)
         at = time.monotonic()  # not run time, which does not pass in a pause
         if not force and paused == self._paused and at < self._status_due(state):
             return
         self._published_at, self._published_state, self._paused = at, state, paused
-        most_rejected = rejections.most_rejected(m.MAX_REFUSED_NAMED)
+        secret = state.settings.has_secret_cohorts
+        most_rejected = {} if secret else rejections.most_rejected(m.MAX_REFUSED_NAMED)
         self._outlet.retain(
             t.StatusTopic(),
             status.status_message(state, self._scope, now, paused, most_rejected, self._record),
@@ -312,7 +343,10 @@ class StatusPublisher:
         number = summary.round
         if number not in self._round_bytes:
             self._round_bytes[number] = self._bytes_since_start(number)
-        record = RoundRecord.of(summary, *self._round_bytes[number], delayed=delayed)
+        sizes = self._round_bytes[number]
+        if summary.secret:
+            summary, sizes, delayed = secrecy.shown_summary(summary), (0, 0), ()
+        record = RoundRecord.of(summary, *sizes, delayed=delayed)
         self._observer_feed.round_ended(summary, record)
         self._outlet.retain(t.ResultTopic(number), record.result_message(self._scope.envelope()))
         if number not in self._retained_results:

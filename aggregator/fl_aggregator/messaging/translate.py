@@ -198,7 +198,9 @@ def reply_message(
 
     ``weights``: the arrays of the run's model, if there is one, for an edge that has another.
     """
-    envelope = _ReplyEnvelope(**scope.envelope(), client=effect.client, session=effect.session)
+    envelope = _ReplyEnvelope(
+        **scope.envelope_to(effect.client), client=effect.client, session=effect.session
+    )
     match effect.body:
         case do.Admit(partition=index) as body:
             partition = None if index is None else settings.partition_at(index)
@@ -243,7 +245,7 @@ def selected_message(
 ) -> m.Selected:
     """Returns the message that opens a round; ``maximum_packet_size`` is the bytes of the broker's largest packet.
 
-    Above 256 ids the cohort is left out, and each edge gets the message on its own topic.
+    Above 256 ids the cohort is left out, and each edge gets the message on its own topic; also if it is secret.
     """
     version = 0 if effect.base is None else effect.base.version
     training, order = settings.training_request(version), effect.order
@@ -253,13 +255,15 @@ def selected_message(
         **scope.envelope(),
         round=effect.round,
         task=settings.task_spec,
-        cohort=effect.cohort if len(effect.cohort) <= m.MAX_CLIENTS_NAMED else None,
+        cohort=effect.cohort if len(effect.cohort) <= m.MAX_CLIENTS_NAMED and not effect.secret else None,
         seconds_left=max(0.0, effect.deadline - now),
         training=training,
         fold=settings.fold_settings,
         encoding=effect.encoding,
         base=effect.base,
-        inline_limit=_inline_limit(len(effect.cohort), maximum_packet_size),
+        inline_limit=_inline_limit(
+            settings.clients if effect.secret else len(effect.cohort), maximum_packet_size
+        ),
         correction=None if effect.base is None else correction,
         companions=companions,
         masked=None if effect.masking is None else effect.masking.message(),

@@ -18,18 +18,23 @@ import numpy as np
 
 from fl_aggregator.privacy.correlated_noise import sensitivities
 from fl_aggregator.privacy.plan import PrivacyPlan
+from fl_aggregator.privacy.subsampled import spending
 from fl_shared.privacy.gaussian_mechanism import advantage_of, epsilon_of
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """The most that was spent, by ``client``; null if no edge was in a release. ``sensitivity``: in clips."""
+    """The most that was spent, by ``client``; null if no edge was in a release, or who was is secret.
+
+    ``sensitivity``: in clips. ``on_wire``: with secret cohorts, the most ε against who sees who took part; else null.
+    """
 
     client: str | None
     sensitivity: float
     mu: float
     epsilon: float
     advantage: float
+    on_wire: float | None = None
 
 
 def spent(plan: PrivacyPlan, taken: Mapping[str, Sequence[int]], noises: Sequence[float]) -> Spent:
@@ -38,6 +43,8 @@ def spent(plan: PrivacyPlan, taken: Mapping[str, Sequence[int]], noises: Sequenc
     ``taken``: by client, the releases that it is in, ascending. ``noises``: the noise multiplier of each release so
     far. Of several clients that have spent the same, it names the first.
     """
+    if plan.against == "models":
+        return _spent_in_secret(plan, len(noises))
     if not taken and not plan.spent:
         return Spent(None, 0.0, 0.0, 0.0, 0.0)
     names = sorted(taken.keys() | plan.spent.keys())
@@ -54,3 +61,10 @@ def spent(plan: PrivacyPlan, taken: Mapping[str, Sequence[int]], noises: Sequenc
         square = (sensitivity / plan.noise) ** 2
     mu = math.hypot(math.sqrt(square), math.sqrt(earlier[most]))
     return Spent(names[most], sensitivity, mu, epsilon_of(mu, plan.delta), advantage_of(mu))
+
+
+def _spent_in_secret(plan: PrivacyPlan, releases: int) -> Spent:
+    """What secret cohorts have spent: each edge the same. Sensitivity and μ are of one that was in all of them."""
+    epsilon, advantage = spending(plan.noise, plan.rate, plan.delta).after(releases)
+    mu = math.sqrt(releases) / plan.noise
+    return Spent(None, math.sqrt(releases), mu, epsilon, advantage, epsilon_of(mu, plan.delta))

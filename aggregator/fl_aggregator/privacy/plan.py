@@ -8,6 +8,7 @@ as versions, from 1.
 
 from __future__ import annotations
 
+import bisect
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from fl_aggregator.privacy import subsampled
 from fl_aggregator.privacy.adaptive_clip import ROOM
 from fl_aggregator.privacy.bounded_mean import deviation_of, model_multiplier
 from fl_aggregator.privacy.correlated_noise import (
@@ -40,7 +42,8 @@ class PrivacyPlan(BaseModel):
     ``against``: ``wire`` sees the models and who took part, ``models`` sees the models only. ``clip``: the greatest L2
     norm of an update, that of the first release if it is ``adaptive``. ``noise``: the standard deviation of a release's
     noise before it is correlated, in units of ``clip``; of all that a release tells, if that is more than a model.
-    ``accuracy``: it tells the mean accuracy of edges as well. ``expected``: the updates of a release. ``epsilon``: the
+    ``accuracy``: it tells the mean accuracy of edges as well. ``expected``: the updates of a release; ``rate``: the
+    probability with which an edge is in one, against ``models``. ``epsilon``: the
     budget, null without one. ``apart``, ``times``: an edge contributes to at most one of ``apart`` releases in a row,
     and to at most ``times`` in all. ``bands``: the releases whose noise is correlated; 1: none. ``gamma``: how (see
     `correlated_noise.coefficients`). ``releases``: how many the run makes. ``insecure``: the noise follows from a known
@@ -69,6 +72,7 @@ class PrivacyPlan(BaseModel):
     colluders: int = 0
     accuracy: bool = False
     expected: int = 1
+    rate: float = 1.0
     spent: Mapping[str, float] = {}
 
     @property
@@ -119,6 +123,8 @@ class PrivacyPlan(BaseModel):
     @property
     def planned_epsilon(self) -> float:
         """ε of an edge that contributes as often as it may, at the worst times, once all releases are made."""
+        if self.against == "models":
+            return subsampled.epsilon_of(self.noise, self.rate, self.times, self.delta)
         worst = _sensitivity(self.gamma, self.bands, self.apart, self.times, self.releases)
         return epsilon_of(worst / self.noise, self.delta)
 
@@ -148,6 +154,7 @@ def make_plan(
     colluders: int = 0,
     accuracy: bool = False,
     expected: int = 1,
+    rate: float = 1.0,
 ) -> PrivacyPlan:
     """Returns the plan with the noise that the budget asks for, or with as many contributions as both allow.
 
@@ -161,7 +168,9 @@ def make_plan(
     def sensitivity(count: int) -> float:
         return _sensitivity(gamma, bands, apart, count, releases)
 
-    if noise is None:
+    if against == "models":
+        noise, times = _secret_noise(noise, delta, epsilon, rate, releases)
+    elif noise is None:
         assert epsilon is not None, "a budget or a noise multiplier"
         noise = sensitivity(times) / mu_of(epsilon, delta)
     elif epsilon is not None:
@@ -193,4 +202,29 @@ def make_plan(
         colluders=colluders,
         accuracy=accuracy,
         expected=expected,
+        rate=rate,
     )
+
+
+def _secret_noise(
+    noise: float | None, delta: float, epsilon: float | None, rate: float, releases: int
+) -> tuple[float, int]:
+    """Returns the noise multiplier of secret cohorts, and how many releases the budget allows."""
+    if noise is None:
+        assert epsilon is not None, "a budget or a noise multiplier"
+        return subsampled.noise_for(epsilon, delta, rate, releases), releases
+    if epsilon is None:
+        subsampled.library()
+        return noise, releases
+    one = subsampled.epsilon_of(noise, rate, 1, delta)
+    if one > epsilon:
+        least = subsampled.noise_for(epsilon, delta, rate, 1)
+        raise ValueError(
+            f"dp_noise: {noise:g}: ε of one release is {one:.3g}, more than --dp-epsilon {epsilon:g}: "
+            f"expected --dp-noise of at least {least:.3g}, or a larger --dp-epsilon"
+        )
+    numbers = range(1, releases + 1)
+    spent = bisect.bisect_right(
+        numbers, epsilon, key=lambda number: subsampled.epsilon_of(noise, rate, number, delta)
+    )
+    return noise, spent

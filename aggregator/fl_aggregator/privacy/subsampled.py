@@ -52,20 +52,57 @@ def epsilon_of(noise: float, rate: float, releases: int, delta: float) -> float:
 
 def composed_epsilon(spent: Iterable[Releases], delta: float) -> float:
     """The ε at ``delta`` of all these releases, of several runs. Raises as `epsilon_of` does."""
-    dp = library()
     if not 0 < delta < 1:
         raise ValueError(f"delta: {delta}, expected a number between 0 and 1")
-    relation = dp.NeighboringRelation.REPLACE_SPECIAL
-    accountant = dp.pld.PLDAccountant(relation, value_discretization_interval=_INTERVAL)
-    for noise, rate, count in spent:
-        if not (noise > 0 and 0 < rate <= 1 and count >= 0):
-            raise ValueError(
-                f"noise {noise}, rate {rate}, releases {count}: expected more than 0, 0 to 1, at least 0"
-            )
-        if count:
-            event = dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(noise))
-            accountant.compose(event, count)
+    accountant = _accountant()
+    for one in spent:
+        _compose(accountant, one)
     return float(accountant.get_epsilon(delta))
+
+
+class Spending:
+    """What ``noise`` and ``rate`` have told of an edge after any number of releases, each composed once.
+
+    A run asks after each release, and again for all of them when it is resumed.
+    """
+
+    def __init__(self, noise: float, rate: float, delta: float) -> None:
+        self._one = Releases(noise, rate, 1)
+        self._delta = delta
+        self._accountant: Any = None
+        self._known = [(0.0, 0.0)]
+
+    def after(self, releases: int) -> tuple[float, float]:
+        """Returns ε, and the advantage of who must tell whether an edge took part, which is δ for ε = 0."""
+        while len(self._known) <= releases:
+            if self._accountant is None:
+                self._accountant = _accountant()
+            _compose(self._accountant, self._one)
+            epsilon, advantage = self._accountant.get_epsilon(self._delta), self._accountant.get_delta(0.0)
+            self._known.append((float(epsilon), min(1.0, max(0.0, float(advantage)))))
+        return self._known[releases]
+
+
+@cache
+def spending(noise: float, rate: float, delta: float) -> Spending:
+    """The one `Spending` of these numbers."""
+    return Spending(noise, rate, delta)
+
+
+def _accountant() -> Any:
+    dp = library()
+    relation = dp.NeighboringRelation.REPLACE_SPECIAL
+    return dp.pld.PLDAccountant(relation, value_discretization_interval=_INTERVAL)
+
+
+def _compose(accountant: Any, spent: Releases) -> None:
+    dp, (noise, rate, count) = library(), spent
+    if not (noise > 0 and 0 < rate <= 1 and count >= 0):
+        raise ValueError(
+            f"noise {noise}, rate {rate}, releases {count}: expected more than 0, 0 to 1, at least 0"
+        )
+    if count:
+        accountant.compose(dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(noise)), count)
 
 
 def noise_for(epsilon: float, delta: float, rate: float, releases: int) -> float:

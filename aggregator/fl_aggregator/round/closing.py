@@ -52,6 +52,7 @@ def announcement_of(phase: Collecting) -> do.AnnounceRound:
         phase.order,
         phase.masking,
         phase.clip,
+        phase.secret,
     )
 
 
@@ -60,12 +61,15 @@ def collect(state: Run, phase: Collecting, now: float) -> Transition:
 
     It closes at once with its target of updates. Substitutes replace edges that dropped out, or were lost for
     longer than the grace. At the deadline, or when all edges that are left have answered, it closes if it has
-    its quorum, and is abandoned otherwise. In round 0, the deadline selects the next edge instead.
+    its quorum, and is abandoned otherwise. In round 0, the deadline selects the next edge instead. A round with a
+    secret cohort closes with whatever has come.
     """
     if len(phase.updates) >= phase.target:
         return _close_round(state, phase, now)
     if now < due(state, phase):
         return state, ()
+    if phase.secret:
+        return _close_round(state, phase, now)
     deadline_passed = now >= phase.deadline
     if deadline_passed and phase.base is None:
         # Initial weights: the edge that was asked has had its time, so the next one is asked.
@@ -249,7 +253,8 @@ def commit(state: Run, event: on.ModelCreated) -> Transition:
         state, measured = evaluation.take_tallies(state, phase.collected.base, event.tallies)
         effects += measured
     if event.accuracy is not None and phase.collected.base is not None:
-        count = len(phase.collected.updates)
+        plan, secret = state.settings.privacy, phase.collected.secret
+        count = plan.expected if secret and plan is not None else len(phase.collected.updates)
         state, measured = evaluation.take_accuracy(state, phase.collected.base, event.accuracy, count)
         effects += measured
     return replace(state, phase=next_phase), (*effects, do.WithdrawRound(phase.round))

@@ -88,7 +88,7 @@ class SendReply:
 class AnnounceRound:
     """Publish the cohort of an open round; again, with more edges, when substitutes are selected.
 
-    ``deadline`` is run time in seconds. ``order``, ``masking``, ``clip``: see `Collecting`.
+    ``deadline`` is run time in seconds. ``order``, ``masking``, ``clip``, ``secret``: see `Collecting`.
     """
 
     round: int
@@ -99,6 +99,16 @@ class AnnounceRound:
     order: Order | None = None
     masking: Masking | None = None
     clip: float | None = None
+    secret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Draw the secret cohort of a round: each of ``eligible`` with probability ``rate``, independently."""
+
+    round: int
+    eligible: tuple[str, ...]
+    rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +285,7 @@ Effect = (
     Record
     | SendReply
     | AnnounceRound
+    | Draw
     | DeclineOrder
     | WithdrawRound
     | IssueTicket
@@ -320,6 +331,7 @@ EFFECT_SPECS: Final[dict[type[Effect], EffectSpec]] = {
     AnnounceRound: EffectSpec(
         "both", "the event that opened the round or called substitutes", repeated_on_resume=True
     ),
+    Draw: EffectSpec("loop", "nothing: nobody is told before the cohort is recorded", (on.Drawn,)),
     DeclineOrder: EffectSpec("loop", "the event that ended the round, or its wait for edges"),
     WithdrawRound: EffectSpec("loop", "the event that ended the round", (on.UpdateOffered,)),
     IssueTicket: EffectSpec("both", "the event that led to it", repeated_on_resume=True),

@@ -345,6 +345,15 @@ class VersionReceived:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """The secret cohort of a round has been drawn, and nobody has been told of it; it may be empty."""
+
+    now: float
+    round: int
+    cohort: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimePassed:
     """Time has passed, so that deadlines and pauses may have ended."""
 
@@ -383,6 +392,7 @@ Event = (
     | RoundOrdered
     | OrderEnded
     | VersionReceived
+    | Drawn
     | TimePassed
     | StopRequested
 )

@@ -19,6 +19,7 @@ from fl_aggregator.round import (
     agreeing,
     buffering,
     closing,
+    drawing,
     evaluation,
     ordering,
     registration,
@@ -148,6 +149,8 @@ def _react(state: Run, event: on.Event) -> Transition:
             return ordering.ended(state, event)
         case on.VersionReceived():
             return ordering.received(state, event)
+        case on.Drawn():
+            return drawing.drawn(state, event)
         case on.TimePassed():
             return state, ()
         case on.StopRequested(now=now, reason=reason):

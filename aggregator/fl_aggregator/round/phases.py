@@ -52,7 +52,7 @@ class Collecting:
     nor dropped out; they may be offline. ``called``: when substitutes were selected; all others were when the round
     opened. ``encoding``: of the updates' sections. ``order``: in a region, what the run above has asked for.
     ``masking``: how the cohort masks its updates, and its keys; null if it does not. ``clip``: of a private run, if it
-    changes.
+    changes. ``secret``: only the cohort is told of it (`drawing`).
     """
 
     name: ClassVar[PhaseName] = "collecting"
@@ -74,6 +74,7 @@ class Collecting:
     order: Order | None = None
     masking: Masking | None = None
     clip: float | None = None
+    secret: bool = False
 
     @property
     def version(self) -> int:

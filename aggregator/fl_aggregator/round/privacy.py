@@ -99,4 +99,5 @@ def spent_by(plan: PrivacyPlan, releases: Releases) -> PrivacySpent:
         releases=releases.made,
         spent_by=most.client,
         insecure=plan.insecure,
+        epsilon_on_wire=most.on_wire,
     )

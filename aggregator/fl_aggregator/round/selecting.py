@@ -15,7 +15,7 @@ from fl_aggregator.configuration.masking import (
     with_keys_of_their_own,
 )
 from fl_aggregator.configuration.values import Target
-from fl_aggregator.round import buffering, ordering, pace, personalization, registration
+from fl_aggregator.round import buffering, drawing, ordering, pace, personalization, registration
 from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.closing import announcement_of, end_run, finish
 from fl_aggregator.round.effects import Transition
@@ -120,7 +120,9 @@ def _is_eligible(state: Run, name: str, manifest: str | None) -> bool:
 def _excluded(state: Run) -> frozenset[str]:
     """Returns the edges that a private run keeps out of the next release."""
     plan = state.settings.privacy
-    return frozenset() if plan is None or state.model is None else state.releases.excluded(plan)
+    if plan is None or state.model is None or state.settings.has_secret_cohorts:
+        return frozenset()
+    return state.releases.excluded(plan)
 
 
 def _is_budget_spent(state: Run) -> bool:
@@ -128,6 +130,8 @@ def _is_budget_spent(state: Run) -> bool:
     plan = state.settings.privacy
     if plan is None or state.model is None:
         return False
+    if state.settings.has_secret_cohorts:
+        return state.releases.made >= plan.times
     used_up = state.releases.used_up(plan)
     present = sum(_is_eligible(state, name, state.manifest) for name in used_up)
     others = sum(client.trains and name not in used_up for name, client in state.roster.clients.items())
@@ -173,6 +177,8 @@ def _begin_run(state: Run, phase: Selecting, now: float) -> Transition:
 
 def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: float) -> Transition:
     settings = state.settings
+    if settings.has_secret_cohorts and state.model is not None:
+        return drawing.draw(state, phase, eligible)
     if settings.mode == "async" and state.model is not None:
         return buffering.begin(state, phase, now)
     ranked = permutation(eligible, settings.seed, phase.round)

@@ -61,6 +61,7 @@ class Summary:
     for their holdouts, else of its base, as the participants measured it before they trained. ``personal``: by client,
     of the last version with ``--personalize``. ``encoding``: of the updates' deltas. ``masked``: only their sum is
     known. ``privacy``: what the versions up to this one have told about an edge; null without differential privacy.
+    ``secret``: who took part is not told (`secrecy.shown_summary`).
     """
 
     round: int
@@ -84,6 +85,7 @@ class Summary:
     encoding: str = FLOAT32.name
     masked: bool = False
     privacy: PrivacySpent | None = None
+    secret: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,6 +113,7 @@ def summary_of(
         },
         edges=edges,
         masked=phase.masking is not None,
+        secret=phase.secret,
         privacy=spent_by(plan, state.releases) if (plan := state.settings.privacy) is not None else None,
         encoding=phase.encoding,
         edges_version=phase.base.version if edges and phase.base is not None else None,

@@ -140,7 +140,8 @@ class Aggregator:
             changes = {"broker": str(self._broker.address), "incarnation": self.scope.incarnation}
             record = self._launch.record.model_copy(update=changes)
             self._directory.write_run(record)
-            self._trackers.begin(record, read_records(self._directory.history()), self.runtime_metrics)
+            earlier = [one.shown for one in read_records(self._directory.history())]
+            self._trackers.begin(record, earlier, self.runtime_metrics)
             LOG.info("run %s at %s, prefix %s", self.scope.run, self._broker.address, self.settings.prefix)
             if record.attack is not None:
                 LOG.warning("%s; this is a test, and its model is of no use", record.attack)
@@ -224,15 +225,19 @@ class Aggregator:
         return self._runner.uploading()
 
     def runtime_metrics(self) -> RuntimeMetrics:
-        """Returns the measurements of this moment. May be called on any thread."""
+        """Returns the measurements of this moment. May be called on any thread.
+
+        With secret cohorts, those that would tell how many edges take part are 0.
+        """
+        secret = self._launch.record.settings.has_secret_cohorts
         return RuntimeMetrics(
-            inbox_items=self.inbox.queued_items,
-            spool_bytes=self._directory.spool.size,
-            bytes_up=self._connections.bytes_up,
-            bytes_down=self._connections.bytes_down,
+            inbox_items=0 if secret else self.inbox.queued_items,
+            spool_bytes=0 if secret else self._directory.spool.size,
+            bytes_up=0 if secret else self._connections.bytes_up,
+            bytes_down=0 if secret else self._connections.bytes_down,
             connected=self._connections.connected,
             paused=self._disk_pause.reason is not None,
-            refused=self.rejections.by_reason,
+            refused={} if secret else self.rejections.by_reason,
         )
 
     def request_stop(self, reason: str) -> None:

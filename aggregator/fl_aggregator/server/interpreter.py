@@ -41,6 +41,7 @@ from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.masked_rounds import MaskedRounds
 from fl_aggregator.server.model_publication import ModelPublication
 from fl_aggregator.server.resume import RecoveredRun
+from fl_aggregator.server.secret_cohorts import draw
 from fl_aggregator.storage.disk_space import raising_disk_full
 from fl_aggregator.storage.run_directory import RunRecord, utc_now
 from fl_shared.protocol import messages as m
@@ -117,7 +118,9 @@ class Interpreter:
         self.worker.averager.plain_weights = launch.plain_weights
         self.worker.averager.metadata = launch.record.model_metadata
         started = launch.record.started.removesuffix("+00:00") + "Z"
-        self.observer_feed = ObserverFeed(outlet, scope, started, self.worker.in_progress)
+        is_secret = scope.counts_apart = settings.has_secret_cohorts
+        in_progress = frozenset if is_secret else self.worker.in_progress
+        self.observer_feed = ObserverFeed(outlet, scope, started, in_progress)
         self.status_publisher = StatusPublisher(outlet, scope, self.observer_feed, launch.record)
         self._model_publisher = ModelPublisher(outlet, scope, settings.task_spec, settings.chunk)
         self._models = ModelPublication(self._model_publisher, self.worker.averager, settings)
@@ -139,7 +142,7 @@ class Interpreter:
                 recovered.served,
             )
         self.observer_feed.restore(
-            read_records(self._directory.history()),
+            [record.shown for record in read_records(self._directory.history())],
             () if self._settings.hides_edges else recovered.snapshot.updates.values(),
         )
         stored, open_rounds = recovered.stored, recovered.open_rounds
@@ -199,6 +202,9 @@ class Interpreter:
                 self._reply(effect, state)
             case do.AnnounceRound():
                 self._announce(effect)
+            case do.Draw():
+                cohort = draw(effect.eligible, effect.rate, effect.round, self._settings.dp_insecure_seed)
+                self._add_event(on.Drawn(now=self._clock(), round=effect.round, cohort=cohort))
             case do.WithdrawRound(round=number):
                 self._withdraw(number)
             case do.IssueTicket():
@@ -291,7 +297,7 @@ class Interpreter:
             plan = self.masked.begin(message)
             self.worker.begin_round(effect.base, effect.encoding, plan, effect.clip)
         self._rate_limiter.refill(effect.cohort)
-        self._model_publisher.announce(message, effect.cohort, self._clock())
+        self._model_publisher.announce(message, effect.cohort, self._clock(), secret=effect.secret)
 
     def _selected(self, effect: do.AnnounceRound) -> m.Selected:
         return translate.selected_message(
@@ -390,7 +396,7 @@ class Interpreter:
             self._ended_at.pop(number, None),
         )
         self.write(lambda: self._directory.append_history(record.history_fields()))
-        self._trackers.log_round(record)
+        self._trackers.log_round(record.shown)
 
     def _store_best(self, effect: do.StoreBest) -> None:
         version = effect.model.version
@@ -403,7 +409,7 @@ class Interpreter:
     def _send_grant(self, grant: ChunkGrant) -> None:
         offer = grant.offer
         message = m.Grant(
-            **self._scope.envelope(),
+            **self._scope.envelope_to(offer.client),
             client=offer.client,
             session=offer.session,
             round=offer.round,

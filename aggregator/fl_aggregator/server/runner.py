@@ -23,6 +23,7 @@ from fl_aggregator.monitoring.views.history import RoundHistory
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import due, step
+from fl_aggregator.round.secrecy import shown_run
 from fl_aggregator.round.state import Run
 from fl_aggregator.server import resume
 from fl_aggregator.server.disk_pause import DiskPause, StoppedWhilePaused
@@ -148,7 +149,8 @@ class Runner:
                 self.interpreter.perform(effect, after)
         if self._observer is not None:
             self._observer_due = self._observer(self.state, effects, self._clock())
-        self._trackers.observe(self.state, effects)
+        secret = self.state.settings.has_secret_cohorts
+        self._trackers.observe(shown_run(self.state), () if secret else effects)
         self.interpreter.compactor.add(event, after, effects)
 
     def due(self) -> float:

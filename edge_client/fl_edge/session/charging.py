@@ -32,8 +32,8 @@ def told(session: Session, selected: m.Selected, event: Trained) -> FinishedUpda
     update, privacy, loaded = event.update, session.identity.privacy, session.partition_state
     if not session.is_discreet:
         return update
-    is_told = isinstance(loaded, LoadedPartition) and not privacy.is_asked
-    update = discreet(update, selected, loaded.metrics if is_told else None)
+    declared = loaded.metrics if isinstance(loaded, LoadedPartition) else None
+    update = discreet(update, selected, None if privacy.is_asked else declared)
     if privacy.tells and event.epsilon is not None and update.plan is None:
         return replace(update, metrics=m.UpdateMetrics(train={"epsilon": event.epsilon}))
     return update

@@ -97,7 +97,7 @@ class RoundRecord(_Lenient):
     a result only the worst. ``personal``: of the last version with ``--personalize``. ``encoding``: of the
     updates' deltas. ``virtual_seconds``, ``real_seconds``: of a run in virtual time, its time at the end of the round,
     and the real time until then; null in real time. ``masked``: only the sum of the updates was seen.
-    ``privacy``: what the versions up to this one have told about an edge.
+    ``privacy``: what the versions up to this one have told about an edge. ``secret``: see `shown`.
     """
 
     round: m.Count
@@ -127,6 +127,7 @@ class RoundRecord(_Lenient):
     real_seconds: m.Seconds | None = None
     masked: bool = False
     privacy: m.PrivacySpent | None = None
+    secret: bool = False
 
     @field_validator("similarity")
     @classmethod
@@ -186,6 +187,7 @@ class RoundRecord(_Lenient):
             real_seconds=None if times is None else round(times[1], 3),
             masked=summary.masked,
             privacy=summary.privacy,
+            secret=summary.secret,
         )
 
     @classmethod
@@ -215,6 +217,7 @@ class RoundRecord(_Lenient):
             edges=dict(result.worst_edges),
             masked=result.masked,
             privacy=result.privacy,
+            secret=result.secret,
             bytes=Traffic.model_construct(up=result.bytes_up, down=result.bytes_down),
         )
 
@@ -237,10 +240,30 @@ class RoundRecord(_Lenient):
             worst_edges=self.worst_edges,
             masked=self.masked,
             privacy=self.privacy,
+            secret=self.secret,
             bytes_up=self.bytes.up,
             bytes_down=self.bytes.down,
             seconds=self.duration,
         )
+
+    @property
+    def shown(self) -> RoundRecord:
+        """The record as others may see it: of a round with a secret cohort, nothing that tells who was in it."""
+        if not self.secret:
+            return self
+        kept = (
+            "round",
+            "outcome",
+            "version",
+            "digest",
+            "metrics",
+            "declared",
+            "split",
+            "confusion",
+            "encoding",
+        )
+        kept += ("first_served", "privacy", "secret")
+        return RoundRecord.model_construct(**{name: getattr(self, name) for name in kept})
 
     def history_fields(self) -> dict[str, Any]:
         """The object for a line of ``history.jsonl``."""

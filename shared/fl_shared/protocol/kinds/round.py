@@ -156,7 +156,7 @@ class Result(Scoped):
     with the reason; empty if they were not compared. ``worst_edges``: the edges with the worst values of ``primary`` on
     their own holdouts, the worst first; ``metrics`` has `EDGES_METRICS` of all edges that measured it. ``masked``: the
     aggregator has seen the sum of the updates only. ``privacy``: what the versions up to this one have told about an
-    edge; null without differential privacy.
+    edge; null without differential privacy. ``secret``: who took part is not said, nor how many, nor how long.
     """
 
     kind: Literal["result"] = "result"
@@ -175,6 +175,7 @@ class Result(Scoped):
     worst_edges: Annotated[dict[ClientId, Number], Field(max_length=MAX_WORST_EDGES)] = Field(default={})
     masked: bool = False
     privacy: PrivacySpent | None = None
+    secret: bool = False
     bytes_up: Count
     bytes_down: Count
     seconds: Seconds
