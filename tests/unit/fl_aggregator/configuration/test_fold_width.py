@@ -81,9 +81,9 @@ def test_nothing_is_said_if_no_caps_would(settings: dict[str, Any], width: int) 
     ("edges", "bits", "width", "places", "part"),
     [
         (10, "auto", 32, 24, 24),
-        (10, "40", 40, 32, 32),
-        (10, "48", 48, 34, 34),
-        (10, "64", 64, 34, 34),
+        (10, "40", 40, 26, 26),
+        (10, "48", 48, 26, 26),
+        (10, "64", 64, 26, 26),
         (128, "auto", 32, 22, 20),
     ],
 )

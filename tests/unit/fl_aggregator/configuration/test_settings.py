@@ -86,6 +86,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "dp_times": None,
         "dp_bands": None,
         "dp_ledger": None,
+        "dp_accuracy": False,
         "dp_insecure_seed": None,
     }
 
