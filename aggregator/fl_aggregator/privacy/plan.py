@@ -121,6 +121,11 @@ class PrivacyPlan(BaseModel):
         return self.limits.get(client, self.times)
 
     @property
+    def is_limited(self) -> bool:
+        """Whether an edge contributes no more than ``times``, also if sums of abandoned rounds were opened."""
+        return self.epsilon is not None or self.times < math.ceil(self.releases / self.apart)
+
+    @property
     def planned_epsilon(self) -> float:
         """ε of an edge that contributes as often as it may, at the worst times, once all releases are made."""
         if self.against == "models":

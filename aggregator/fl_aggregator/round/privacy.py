@@ -47,6 +47,8 @@ class Releases:
 
     def used_up(self, plan: PrivacyPlan) -> frozenset[str]:
         """Returns the clients that have contributed as often as they may; ``plan``: always that of the run."""
+        if not plan.is_limited:
+            return frozenset()
         if "used up" not in self._known:
             clients = self.taken.keys() | plan.limits.keys()
             self._known["used up"] = frozenset(
