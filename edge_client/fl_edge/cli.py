@@ -268,11 +268,13 @@ def command(
         raise click.MissingParameter(
             ctx=context, param=next(one for one in context.command.params if one.name == "ids")
         )
+    needs_kit = "--seal" if require_masked is None else "--require-masked"
+    if privacy.least_noise is not None and require_masked is None:
+        needs_kit, require_masked = "--require-noise", RequiredMasking.parse("5")
     seal = seal or require_masked is not None
     if seal:
         if broker_access.kit is None:
-            name = "--seal" if require_masked is None else "--require-masked"
-            raise UserError(f"{name} needs --kit: expected the kit that fl-aggregator provision made")
+            raise UserError(f"{needs_kit} needs --kit: expected the kit that fl-aggregator provision made")
         broker_access.kit.check_voucher(datetime.now(UTC))
     if require_masked is not None:
         if values["task"] is None:

@@ -302,6 +302,8 @@ def _event(owner: JobOwner, job: int, outcome: jobs.JobOutcome, now: float) -> e
             return events.ModelEvaluated(now, job, scores)
         case jobs.FailureOutcome(kind=kind, message=message):
             fault = USER_ERRORS.get(kind)
+            if kind == "budget-spent":
+                return events.JobFailed(now, job, message, told=message, spent=True)
             told = TOLD.get(kind, DATA_OR_TASK if fault else "loading or training failed") + events.SEE_LOG
             return events.JobFailed(now, job, message, fault is not None, fault or "run", told)
         case jobs.PredictOutcome() | jobs.ExampleOutcome():

@@ -8,11 +8,14 @@ from typing import Any, Final
 
 import click
 
-from fl_edge.session.privacy import ExampleNoise, OwnPrivacy
+from fl_edge.session.privacy import Budget, ExampleNoise, LocalNoise, OwnPrivacy
+from fl_shared.cli import options
 from fl_shared.cli.headings import PRIVACY, option_under
 from fl_shared.errors import UserError
 
-_NAMES: Final = ("dp_sgd", "dp_sgd_tell")
+_NAMES: Final = ("dp_sgd", "dp_sgd_tell", "dp_local", "dp_clip", "require_noise", "privacy_budget")
+_NOISE: Final = options.FiniteRange(0.001, 1e6)
+_CLIP: Final = options.FiniteRange(1e-6, 1e6)
 
 
 def _checked(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, Any], str | None]:
@@ -39,6 +42,36 @@ def privacy_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     decorated: Callable[..., Any] = gathering
     for option in (
+        option_under(
+            PRIVACY,
+            "--privacy-budget",
+            metavar="E[,D]",
+            callback=_checked(Budget.parse),
+            show_default="none",
+            help="Send no update that would make ε more than E (for δ D, 1e-5) over all runs of this edge. Needs "
+            "--dp-sgd, --dp-local or --require-noise.",
+        ),
+        option_under(
+            PRIVACY,
+            "--require-noise",
+            type=_NOISE,
+            metavar="Z",
+            show_default="any round",
+            help="Train only in masked rounds whose edges add noise of Z times the clip to the sum, whoever colludes. "
+            "Implies --require-masked.",
+        ),
+        option_under(
+            PRIVACY, "--dp-clip", type=_CLIP, metavar="S", help="The longest update of --dp-local (L2 norm)."
+        ),
+        option_under(
+            PRIVACY,
+            "--dp-local",
+            type=_NOISE,
+            metavar="Z",
+            show_default="off",
+            help="Clip each update to S (--dp-clip), and add noise of Z × S to it, before it leaves the edge: against "
+            "everybody.",
+        ),
         option_under(PRIVACY, "--dp-sgd-tell", is_flag=True, help="Send the ε of --dp-sgd with each update."),
         option_under(
             PRIVACY,
@@ -54,7 +87,33 @@ def privacy_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return decorated
 
 
-def _own_privacy(dp_sgd: str | None, dp_sgd_tell: bool) -> OwnPrivacy:
+def _own_privacy(
+    dp_sgd: str | None,
+    dp_sgd_tell: bool,
+    dp_local: float | None,
+    dp_clip: float | None,
+    require_noise: float | None,
+    privacy_budget: str | None,
+) -> OwnPrivacy:
     if dp_sgd_tell and dp_sgd is None:
         raise UserError("--dp-sgd-tell needs --dp-sgd: without it there is no ε to send")
-    return OwnPrivacy(None if dp_sgd is None else ExampleNoise.parse(dp_sgd), tells=dp_sgd_tell)
+    if (dp_local is None) != (dp_clip is None):
+        given, missing = ("--dp-local", "--dp-clip") if dp_clip is None else ("--dp-clip", "--dp-local")
+        raise UserError(f"{given} needs {missing}: expected both, for example --dp-local 1 --dp-clip 0.5")
+    if privacy_budget is not None and dp_sgd is None and dp_local is None and require_noise is None:
+        raise UserError(
+            "--privacy-budget needs --dp-sgd, --dp-local or --require-noise: an update without noise has no ε"
+        )
+    found = OwnPrivacy(
+        None if dp_sgd is None else ExampleNoise.parse(dp_sgd),
+        dp_sgd_tell,
+        None if dp_local is None or dp_clip is None else LocalNoise(dp_local, dp_clip),
+        require_noise,
+        None if privacy_budget is None else Budget.parse(privacy_budget),
+    )
+    if found.budget is not None and found.problem_of(()) is not None:
+        one = found.epsilon(found.next_charges)
+        raise UserError(
+            f"--privacy-budget {privacy_budget}: one update costs ε {one:.3g}; expected more noise, or a larger budget"
+        )
+    return found

@@ -5,11 +5,11 @@
 ``state``         the session and the phases of its registration;  ``work``: those of all else
 ``events``        what happens;  ``effects``: what is to be done
 ``registration``  registering for a run;  ``admission``: being a member of it
-``refusal``       being refused;  ``declining``: not taking part
-``presence``      reacting to births and wills;  ``own_state``: what is kept
+``refusal``       being refused;  ``declining``: not taking part;  ``own_state``: what is kept
+``presence``      reacting to births and wills
 ``rounds``        being selected, fetching the base, training
-``reporting``     sending an update until it is answered;  ``evaluation``: of models
-``unmasking``     signing and opening what a masked round sums
-``policy``        the masked rounds that an edge requires;  ``masking``: the plan of one
+``reporting``     sending an update until it is answered;  ``charging``: counting its cost first
+``unmasking``     signing and opening what a masked round sums;  ``evaluation``: of models
+``policy``        the masked rounds that an edge requires;  ``masking``: the plan of one;  ``privacy``: own noise
 ================  ===============================================================
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fl_edge.session import own_state, unmasking
+from fl_edge.session import charging, own_state, unmasking
 from fl_edge.session.declining import decline, has_declined
 from fl_edge.session.effects import DropRunKeys, LogNotice, MakeRunKeys
 from fl_edge.session.policy import problem_of_task, problem_of_update
@@ -18,7 +18,7 @@ from fl_edge.session.state import (
     Session,
 )
 from fl_edge.session.transitions import Transition, cancel_evaluation, cancel_work, discreet, then, transition
-from fl_edge.session.work import Answering, Idle, Reporting
+from fl_edge.session.work import Answering, Calm, Idle, Reporting
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.task_spec import task_name
 from fl_shared.system.frozen import replace
@@ -52,6 +52,9 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
     if identity.requires_other_task(reply.task):
         return decline(session, reply, f"its --task is {identity.task!r}, not {reply.task!r}", now)
     if problem := problem_of_task(identity, reply.task):
+        return decline(session, reply, problem, now)
+    owes = session.pending_update() is not None or not isinstance(session.unmasking, Calm)
+    if identity.trains and not owes and (problem := charging.spent(session)):
         return decline(session, reply, problem, now)
     step = transition(session)
     if membership is None or reply.run != membership.run:

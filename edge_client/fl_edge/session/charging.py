@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from fl_edge.session import reporting
+from fl_edge.session.declining import decline
 from fl_edge.session.effects import Charge, LogNotice
 from fl_edge.session.events import Charged, Trained
 from fl_edge.session.privacy import added
 from fl_edge.session.state import LoadedPartition, Session
 from fl_edge.session.transitions import Transition, discreet, transition
-from fl_edge.session.work import Reporting
+from fl_edge.session.work import Calm, Idle, Reporting
 from fl_shared.protocol import messages as m
 from fl_shared.system.frozen import replace
 from fl_shared.transfer.upload import FinishedUpdate
@@ -41,19 +42,43 @@ def told(session: Session, selected: m.Selected, event: Trained) -> FinishedUpda
 
 def notices(session: Session, event: Trained) -> tuple[LogNotice, ...]:
     """Returns what the edge's log says of the cost."""
-    if event.epsilon is None:
-        return ()
-    delta = session.identity.privacy.delta
-    return (
+    privacy, of_budget = session.identity.privacy, ""
+    if privacy.budget is not None:
+        of_budget = f" of {privacy.budget.epsilon:g}"
+    total = (*session.charged, *event.charges)
+    found = [] if event.epsilon is None else [("each example", event.epsilon)]
+    if any(one.unit == "edge" for one in event.charges):
+        found.append(("all of this edge's data", privacy.epsilon(total)))
+    return tuple(
         LogNotice(
-            f"with this update, ε is {event.epsilon:.3g} for each example (δ {delta:g}, over all runs)"
-        ),
+            f"with this update, ε is {one:.3g}{of_budget} for {what} (δ {privacy.delta:g}, over all runs)"
+        )
+        for what, one in found
     )
 
 
+def spent(session: Session) -> str | None:
+    """Says that the edge's privacy budget allows no further update; null if it does."""
+    return session.examples_spent or session.identity.privacy.problem_of(session.charged)
+
+
+def withdraw(session: Session, now: float) -> Transition:
+    """Leaves the run if the budget is spent, once the edge owes it nothing any more."""
+    membership = session.membership
+    if membership is None or not session.identity.trains or (problem := spent(session)) is None:
+        return transition(session)
+    if not isinstance(session.work, Idle) or not isinstance(session.unmasking, Calm):
+        return transition(session)
+    return decline(session, membership, problem, now)
+
+
 def charge(session: Session, now: float) -> Transition:
-    """Has the cost of the update written down, and reports an update that costs nothing."""
+    """Has the cost of the update written down, and reports an update that costs nothing, or more than is left."""
     match session.work:
+        case Reporting(selected=selected, uncharged=charges) if (
+            problem := session.identity.privacy.problem_of(session.charged, charges)
+        ):
+            return reporting.report_failure(session, selected, problem, now)
         case Reporting(selected=selected, update=update, uncharged=charges) if charges:
             return transition(session, Charge(selected.run, selected.round, update.digest, charges))
         case _:

@@ -243,7 +243,7 @@ class JobFailed:
 
     ``user_error`` says that the user must fix the cause (missing data, an unknown task), so that another
     attempt is useless. ``fault`` says what is wrong then. ``detail`` may quote the edge's data; ``told`` does not, and
-    is what a discreet edge says instead.
+    is what a discreet edge says instead. ``spent``: the edge's privacy budget does not allow the training.
     """
 
     now: float
@@ -252,6 +252,7 @@ class JobFailed:
     user_error: bool = False
     fault: Fault = "run"
     told: str = f"loading or training failed{SEE_LOG}"
+    spent: bool = False
 
 
 Event = (

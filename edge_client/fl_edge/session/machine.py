@@ -167,6 +167,7 @@ def _react(session: Session, event: Event) -> Transition:
             return then(
                 rounds.result_seen(session, event),
                 lambda s: unmasking.ended(s, event.result.run, event.result.round),
+                lambda s: charging.withdraw(s, now),
                 lambda s: presence.detect_restart(s, event.result, now),
                 evaluation.start_evaluation,
             )

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
+    from fl_edge.session.privacy import OwnPrivacy
     from fl_edge.session.state import Identity, Session
     from fl_shared.protocol import messages as m
     from fl_shared.transfer.upload import FinishedUpdate
 
+NOISE_ONLY: Final = (
+    "this edge trains only in rounds whose edges add enough noise themselves (--require-noise)"
+)
 MASKED_ONLY: Final = "this edge trains in masked rounds only (--require-masked)"
 
 
@@ -58,6 +62,25 @@ def policy_problem(selected: m.Selected, required: RequiredMasking | None) -> st
     return None
 
 
+def noise_problem(selected: m.Selected, privacy: OwnPrivacy) -> str | None:
+    """Says why the noise of a round is less than the edge requires (``--require-noise``); null if it is not.
+
+    Only noise that edges add counts: that of a sum with the fewest updates, of which all colluders leave out theirs.
+    """
+    from fl_shared.privacy.distributed_noise import noise_of_sum
+
+    least, masked, given = privacy.least_noise, selected.masked, selected.privacy
+    if least is None or selected.base is None:
+        return None
+    if masked is None or given is None or given.mechanism != "distributed":
+        return NOISE_ONLY
+    honest = masked.least - masked.colluders
+    noise = 0.0
+    if honest > 0:
+        noise = noise_of_sum(given.noise, masked.least, masked.colluders, masked.least)
+    return None if noise >= least else f"{NOISE_ONLY}: noise: {noise:g}, expected at least {least:g}"
+
+
 def problem_of_task(identity: Identity, task: str) -> str | None:
     """Says why an edge that requires masks takes no part in a run of ``task``; null if it does.
 
@@ -79,6 +102,8 @@ def problem_of_masking(session: Session, selected: m.Selected) -> str | None:
     if problem := policy_problem(selected, session.identity.requires):
         return problem
     if problem := _problem_of_privacy(membership is not None and membership.private, selected):
+        return problem
+    if problem := noise_problem(selected, session.identity.privacy):
         return problem
     if selected.masked is None:
         is_plain = membership is not None and membership.masked and selected.base is not None

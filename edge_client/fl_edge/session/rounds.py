@@ -184,6 +184,8 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
             f"task: {selected.task!r} in the selection, but this edge was admitted to {membership.task!r}"
         )
         return reporting.report_failure(session, selected, detail, now)
+    if selected.base is not None and (problem := charging.spent(session)):
+        return reporting.report_failure(session, selected, problem, now)
     if problem := problem_of_masking(session, selected):
         return reporting.report_failure(session, selected, problem, now)
     if problem := _problem_of_encoding(session, selected.encoding):
@@ -306,6 +308,8 @@ def work_failed(session: Session, event: JobFailed) -> Transition:
             return _fetch_or_train(session, selected, event.now)
         case Fetching(job=job, selected=selected) | Training(job=job, selected=selected) if job == event.job:
             told = told_reason(session, event)
+            if event.spent:
+                session = replace(session, examples_spent=event.detail)
             return reporting.report_failure(session, selected, event.detail, event.now, told)
         case _:
             return transition(session)

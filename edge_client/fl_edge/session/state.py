@@ -276,8 +276,9 @@ class Session:
     ``last_answered_round`` or an earlier one: tickets outlive rounds. ``aggregator`` is the newest presence seen on
     this connection. ``restored_update`` is what an earlier process of this edge had finished; it waits until an
     admission shows whether its run still exists. ``own_state``: what it keeps of a run. ``masked_run``: what it has
-    of a run whose updates are masked. ``charged``: what its updates have cost, over all runs. ``bridge_lost``: whether
-    the bridge of its broker was lost, and is not back.
+    of a run whose updates are masked. ``charged``: what its updates have cost, over all runs. ``examples_spent``: why
+    it hides no more examples; ``None`` if it may. ``bridge_lost``: whether the bridge of its broker was lost, and is
+    not back.
     """
 
     identity: Identity
@@ -297,6 +298,7 @@ class Session:
     own_state: OwnState = field(default_factory=OwnState)
     masked_run: MaskedRun | None = None
     charged: tuple[Charge, ...] = ()
+    examples_spent: str | None = None
     bridge_lost: bool = False
 
     @property

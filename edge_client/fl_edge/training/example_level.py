@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from fl_edge.errors import CancelledError, TaskError, UnusableModelError
+from fl_edge.errors import BudgetSpentError, CancelledError, TaskError, UnusableModelError
 from fl_edge.session.privacy import Charge, OwnPrivacy, added
 from fl_edge.tasks.epochs import check_loss
 from fl_edge.tasks.sgd import LossFunction, SgdOptimizer
@@ -174,7 +174,11 @@ class PrivateSgd:
         return TrainReport(settings.epochs * steps_an_epoch, loss)
 
     def _account(self, charge: Charge) -> None:
-        epsilon = epsilon_of_examples((*self._spent, *self.charges, charge), self._privacy.delta)
+        before, delta, budget = (*self._spent, *self.charges), self._privacy.delta, self._privacy.budget
+        epsilon = epsilon_of_examples((*before, charge), delta)
+        if budget is not None and epsilon > budget.epsilon:
+            problem = budget.problem(epsilon_of_examples(before, delta), epsilon)
+            raise BudgetSpentError(problem)
         self.charges, self.epsilon = (*self.charges, charge), epsilon
 
     def _noisy_step(

@@ -236,12 +236,13 @@ class Worker:
             local,
             private.sgd,
         )
+        update = private.noised(update)
         if job.personal:
             own = {name: one for name, one in update.own.items() if name == LOCAL}
             update = replace(update, own={**own, PERSONAL: model.weights() + update.delta})
         if masked is not None:
             primary = primary_of(executor.declared_metrics()).name
-            outcome = masked.outcome(private.without_numbers(update), primary, self._results, cancelled)
+            outcome = masked.outcome(update, primary, self._results, cancelled)
         else:
             outcome = train_outcome(job, manifest, result, update, error)
         return private.charged(outcome)

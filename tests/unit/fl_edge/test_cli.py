@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from click.core import ParameterSource
 
 from fl_edge.cli import command, parse_ids, parse_roles, without_predictions
 from fl_edge.session.policy import RequiredMasking
+from fl_edge.session.privacy import Budget, ExampleNoise, LocalNoise, OwnPrivacy
 from fl_edge.storage.state_dir import StateDir
 from fl_shared.errors import UserError
 from tests.support import programs
@@ -220,3 +222,39 @@ def test_what_cannot_be_a_state_directory_is_told(tmp_path: Path) -> None:
         StateDir.open(broken)
     (broken / "device").unlink()
     StateDir.open(broken).close()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--dp-sgd", "0.01"), "expected Z or Z,C"),
+        (("--dp-sgd", "1,2,3"), "expected Z or Z,C"),
+        (("--dp-sgd-tell",), "--dp-sgd-tell needs --dp-sgd"),
+        (("--dp-local", "1"), "--dp-local needs --dp-clip"),
+        (("--dp-clip", "1"), "--dp-clip needs --dp-local"),
+        (("--privacy-budget", "4"), "--privacy-budget needs --dp-sgd, --dp-local or --require-noise"),
+        (("--privacy-budget", "4,2", "--dp-sgd", "1"), "expected E or E,D"),
+        (("--privacy-budget", "2", "--dp-local", "1", "--dp-clip", "1"), "one update costs ε 4.38"),
+        (("--require-noise", "1"), "--require-noise needs --kit"),
+        (("--dp-local", "1", "--dp-clip", "1", "--role", "predict"), "--role predict cannot be combined"),
+        (("--dp-sgd", "1", "--light"), "--dp-sgd cannot be combined with --light"),
+        (
+            ("--dp-sgd", "1", "--task", "synthetic-10"),
+            "a synthetic task, synthetic-10, has no examples to hide",
+        ),
+    ],
+)
+def test_mistakes_in_the_options_of_privacy_are_one_line(
+    given: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "--light" in given:
+        pytest.importorskip("opacus")
+    with pytest.raises((UserError, click.UsageError), match=re.escape(said)):
+        command.main(["--id", "7", *given], standalone_mode=False)
+
+
+def test_a_worker_is_told_what_the_options_say() -> None:
+    privacy = OwnPrivacy(ExampleNoise(1.1, 2.0), True, LocalNoise(1.0, 0.5), 3.0, Budget(4.0, 1e-6))
+    option, text = privacy.worker_options()
+    assert (option, OwnPrivacy.from_text(text)) == ("--privacy", privacy)
+    assert OwnPrivacy().worker_options() == []
