@@ -237,6 +237,10 @@ def _check_secret(settings: Settings) -> None:
         f"--dp-apart {settings.dp_apart}": (settings.dp_apart, "each edge is in each cohort by chance"),
         f"--dp-times {settings.dp_times}": (settings.dp_times, "each edge is in each cohort by chance"),
         f"--over-select {settings.over_select}": (settings.over_select, "all drawn edges count"),
+        f"--dp-ledger {settings.dp_ledger}": (
+            settings.dp_ledger,
+            "it adds up what is told to who sees who took part",
+        ),
         f"--pace {settings.pace}": (settings.parsed_pace, "deadlines would follow who takes part"),
     }
     for option, (applies, why) in refused.items():

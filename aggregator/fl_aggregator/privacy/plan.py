@@ -8,7 +8,6 @@ as versions, from 1.
 
 from __future__ import annotations
 
-import bisect
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -72,8 +71,8 @@ class PrivacyPlan(BaseModel):
     colluders: int = 0
     accuracy: bool = False
     expected: int = 1
-    rate: float = 1.0
     spent: Mapping[str, float] = {}
+    rate: float = 1.0
 
     @property
     def mean_deviation(self) -> float:
@@ -229,7 +228,7 @@ def _secret_noise(
             f"expected --dp-noise of at least {least:.3g}, or a larger --dp-epsilon"
         )
     numbers = range(1, releases + 1)
-    spent = bisect.bisect_right(
+    spent = bisect_right(
         numbers, epsilon, key=lambda number: subsampled.epsilon_of(noise, rate, number, delta)
     )
     return noise, spent
