@@ -261,8 +261,10 @@ class RoundRecord(_Lenient):
             "split",
             "confusion",
             "encoding",
+            "first_served",
+            "privacy",
+            "secret",
         )
-        kept += ("first_served", "privacy", "secret")
         return RoundRecord.model_construct(**{name: getattr(self, name) for name in kept})
 
     def history_fields(self) -> dict[str, Any]:
