@@ -27,7 +27,8 @@ from fl_aggregator.round.phases import Collecting
 from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.round.state import Run
 from fl_aggregator.server.compaction import MIN_BYTES, JournalCompactor
-from fl_aggregator.server.resume import first_snapshot, replay_journal
+from fl_aggregator.server.resume import replay_journal
+from fl_aggregator.storage.replay import first_snapshot
 from fl_aggregator.storage.run_directory import RunDirectory, RunRecord, new_record
 
 METRICS = {"accuracy": 0.8123456, "loss": 0.51234567}

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.phases import Finished
-from fl_aggregator.server.resume import replay
 from fl_aggregator.storage.checkpoint import read_safetensors
+from fl_aggregator.storage.replay import replay
 from fl_aggregator.storage.run_directory import read_run
 from fl_edge.training.synthetic_executor import SyntheticExecutor
 from fl_shared.system.text import natural_key

@@ -10,8 +10,8 @@ import numpy as np
 from fl_aggregator.configuration.staleness import parse_staleness
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.server.resume import replay
 from fl_aggregator.storage.checkpoint import Model
+from fl_aggregator.storage.replay import replay
 from fl_aggregator.storage.run_directory import read_run
 from fl_shared.tensors.manifest import Manifest, Vector
 

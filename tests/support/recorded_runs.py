@@ -9,7 +9,7 @@ from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.machine import step
 from fl_aggregator.server import compaction
-from fl_aggregator.server.resume import first_snapshot
+from fl_aggregator.storage.replay import first_snapshot
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RunDirectory, new_record
 from tests.support.round_playbook import Playbook, round_done, training
 from tests.support.versions import model_of

@@ -12,11 +12,12 @@ from fl_aggregator.configuration.privacy import check_manifest
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.server.above import Above
-from fl_aggregator.server.resume import RecoveredRun, first_snapshot, recover
+from fl_aggregator.server.resume import RecoveredRun, recover
 from fl_aggregator.storage import run_directory
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.initial_weights import PlainWeights, read_again, read_initial_weights
 from fl_aggregator.storage.privacy_ledger import PrivacyLedger
+from fl_aggregator.storage.replay import first_snapshot
 from fl_aggregator.storage.run_directory import (
     FirstWeights,
     FleetRecord,

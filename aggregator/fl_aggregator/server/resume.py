@@ -8,7 +8,7 @@ for all of them, twice is as good as once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -19,9 +19,7 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round import machine, personalization
 from fl_aggregator.round.agreeing import reveal_of
 from fl_aggregator.round.closing import announcement_of, average_of, closing_of
-from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.round.machine import step
 from fl_aggregator.round.phases import (
     Aggregating,
     Agreeing,
@@ -35,12 +33,12 @@ from fl_aggregator.round.phases import (
     collected_round,
 )
 from fl_aggregator.round.snapshot import Snapshot
-from fl_aggregator.round.state import Run, Summary, new_run
+from fl_aggregator.round.state import Run, Summary
 from fl_aggregator.storage import journal
 from fl_aggregator.storage.checkpoint import Model
+from fl_aggregator.storage.replay import first_snapshot, replay
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RunDirectory, RunRecord, package_versions
 from fl_shared.errors import RunFailed, UserError
-from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import Vector
 
 LOG: Final = logging.getLogger(__name__)
@@ -195,16 +193,6 @@ def _check_versions(directory: RunDirectory, record: RunRecord) -> None:
         )
 
 
-def first_snapshot(record: RunRecord) -> Snapshot:
-    """Returns a run before its first event."""
-    first = record.first_weights
-    if first is None:
-        return Snapshot(new_run(record.settings))
-    return Snapshot(
-        new_run(record.settings, m.ModelReference(version=0, digest=first.digest), first.manifest)
-    )
-
-
 def replay_journal(directory: Path, record: RunRecord, until: int | None = None) -> RecoveredRun:
     """Replays the journal in ``directory``, to its end or to the commit of version ``until``.
 
@@ -344,19 +332,3 @@ def resume_point_text(state: Run) -> str:
             return f"{progress}; the buffer has {len(phase.updates)} of {size} updates, and {at_work} edges are at work"
         case _:
             return progress
-
-
-def replay(record: RunRecord, directory: Path) -> Iterator[tuple[Snapshot, tuple[Effect, ...]]]:
-    """Yields the run after each line of the journal, and the line's effects, none of which is performed.
-
-    It is the same object again and again, which changes.
-    """
-    snapshot = first_snapshot(record)
-    for entry in journal.read_entries(directory, record.settings):
-        effects: tuple[Effect, ...] = ()
-        if isinstance(entry, Snapshot):
-            snapshot = entry
-        else:
-            state, effects = step(snapshot.state, entry)
-            snapshot.add(entry.now, state, effects)
-        yield snapshot, effects

@@ -3,7 +3,7 @@
 ==================  =============================================================
 ``run_directory``   the directory of a run, its settings and its lock
 ``sweep_record``    which runs a sweep has
-``journal``         every event of the round machine, before its effects
+``journal``         every event of the round machine, before its effects;  ``replay``: the states that follow
 ``append_log``      a file of complete lines
 ``checkpoint``      the last versions of the model, the newest and the best
 ``initial_weights`` what ``--init`` names

@@ -164,23 +164,26 @@ def package_versions() -> Mapping[str, str]:
     }
 
 
-def read_run(path: Path) -> RunRecord:
-    """The record in ``path/run.json``. Raises ``UserError`` with what is wrong with the file."""
+def read_run(path: Path, option: str = "--resume") -> RunRecord:
+    """The record in ``path/run.json``. Raises ``UserError`` with what is wrong with the file.
+
+    ``option``: which one has named ``path``.
+    """
     file = path / RUN_FILE
     try:
         return RunRecord.model_validate_json(read_regular(file, MAX_RUN_FILE))
     except FileNotFoundError:
-        raise _no_run_error(path) from None
+        raise _no_run_error(path, option) from None
     except OSError as error:
-        raise UserError(f"--resume {path}: {error.strerror}: {error.filename}") from None
+        raise UserError(f"{option} {path}: {error.strerror}: {error.filename}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         location = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"--resume {path}: {file}: {location}: {first['msg']}") from None
+        raise UserError(f"{option} {path}: {file}: {location}: {first['msg']}") from None
 
 
-def _no_run_error(path: Path) -> UserError:
-    return UserError(f"--resume {path}: contains no run (no {RUN_FILE}), expected a run directory")
+def _no_run_error(path: Path, option: str) -> UserError:
+    return UserError(f"{option} {path}: contains no run (no {RUN_FILE}), expected a run directory")
 
 
 class RunDirectory:
@@ -209,7 +212,7 @@ class RunDirectory:
         option = "--resume" if resume else "--run-dir"
         try:
             if resume and not (path / RUN_FILE).exists():
-                raise _no_run_error(path)
+                raise _no_run_error(path, option)
             self._created = [folder for folder in (path, *path.parents) if not folder.exists()]
             if self._created:
                 path.mkdir(parents=True)

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from fl_aggregator.server.resume import recover, replay, replay_journal
+from fl_aggregator.server.resume import recover, replay_journal
 from fl_aggregator.storage import append_log, journal
 from fl_aggregator.storage.journal import SNAPSHOT_PREFIX, snapshot_line
+from fl_aggregator.storage.replay import replay
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RunDirectory, read_run
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.system.files import is_temporary, write_all

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from fl_aggregator.round import effects as do
-from fl_aggregator.server.resume import recover, replay, replay_journal
+from fl_aggregator.server.resume import recover, replay_journal
 from fl_aggregator.storage.checkpoint import read_safetensors
+from fl_aggregator.storage.replay import replay
 from fl_aggregator.storage.run_directory import RunDirectory, read_run
 from fl_shared.errors import RunFailed, UserError
 from tests.support.recorded_runs import contents, played, rounds_in
