@@ -10,6 +10,7 @@ from fl_aggregator.cli.start import start
 from fl_aggregator.cli.strategies import strategies
 from fl_aggregator.tools.dashboard.cli import dashboard
 from fl_aggregator.tools.doctor.cli import doctor
+from fl_aggregator.tools.privacy.cli import privacy
 from fl_aggregator.tools.provision.cli import provision
 from fl_aggregator.tools.remote.cli import predict, status, stop, watch
 from fl_aggregator.tools.report.cli import report
@@ -27,7 +28,19 @@ def cli() -> None:
     """Federated learning over the MQTT broker that you already run."""
 
 
-for command in (start, predict, stop, status, watch, dashboard, report, strategies, provision, doctor):
+for command in (
+    start,
+    predict,
+    stop,
+    status,
+    watch,
+    dashboard,
+    report,
+    privacy,
+    strategies,
+    provision,
+    doctor,
+):
     cli.add_command(command)
 # Commands that compose both programs lie in a package above this one: found as entry points, not imported.
 for entry in entry_points("fl_aggregator.commands"):

@@ -92,7 +92,11 @@ def run_aggregator(
         if aggregator.record.attack is not None:
             result_line += f"; {aggregator.record.attack}"
         masked = aggregator.record.masked
-        more = [summary.personal_line(outcome.state), None if masked is None else masked_line(masked)]
+        more = [
+            summary.personal_line(outcome.state),
+            None if masked is None else masked_line(masked),
+            summary.privacy_line(outcome.state),
+        ]
         lines = [result_line, *(line for line in more if line is not None)]
         if quiet:
             result_line = "; ".join(lines)

@@ -9,6 +9,7 @@ from typing import Final
 
 from fl_aggregator.messaging.rejections import RejectionCounts
 from fl_aggregator.monitoring.views.notices import absence_text
+from fl_aggregator.monitoring.views.privacy import spent_line
 from fl_aggregator.monitoring.views.round_record import personal_scores
 from fl_aggregator.round.phases import Failed, Finished, Stopped
 from fl_aggregator.round.state import Run
@@ -45,7 +46,11 @@ def outcome_line(outcome: Outcome, refused: str) -> str:
     )
     match state.phase:
         case Finished(reason=reason):
-            reason_text = "" if reason == "rounds" else f" (target {state.settings.target} reached)"
+            reason_text = {
+                "rounds": "",
+                "target": f" (target {state.settings.target} reached)",
+                "privacy-budget": " (the privacy budget is spent)",
+            }[reason]
             absence = absence_text(state)
             return f"finished: {versions}{score}{reason_text}" + (f"; {absence}" if absence else "")
         case Failed(detail=detail):
@@ -70,6 +75,11 @@ def personal_line(state: Run) -> str | None:
         f"personal models: {primary.name} {before} → {after} (mean of {len(gains)} edges on their holdouts; "
         f"least gain: edge {worst}, {' → '.join(values)})"
     )
+
+
+def privacy_line(state: Run) -> str | None:
+    """Says how much of its privacy budget the run has spent; null without differential privacy."""
+    return None if state.privacy is None else spent_line(state.privacy)
 
 
 def written_files(directory: Path, state: Run) -> Iterator[str]:

@@ -14,8 +14,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from fl_aggregator.privacy.correlated_noise import sensitivities
 from fl_aggregator.privacy.plan import PrivacyPlan
 from fl_aggregator.privacy.subsampled import spending
@@ -47,20 +45,31 @@ def spent(plan: PrivacyPlan, taken: Mapping[str, Sequence[int]], noises: Sequenc
         return _spent_in_secret(plan, len(noises))
     if not taken and not plan.spent:
         return Spent(None, 0.0, 0.0, 0.0, 0.0)
+    found = charges(plan, taken, noises)
+    client = max(found, key=lambda name: found[name][1])
+    sensitivity, mu = found[client]
+    return Spent(client, sensitivity, mu, epsilon_of(mu, plan.delta), advantage_of(mu))
+
+
+def charges(
+    plan: PrivacyPlan, taken: Mapping[str, Sequence[int]], noises: Sequence[float]
+) -> dict[str, tuple[float, float]]:
+    """Returns by client, in the order of their names, the sensitivity and μ, with that of the plan's earlier runs.
+
+    The arguments are those of `spent`. Not against ``models``, where each client is charged the same.
+    """
     names = sorted(taken.keys() | plan.spent.keys())
     patterns = [[number - 1 for number in taken.get(name, ())] for name in names]
-    earlier = [plan.spent.get(name, 0.0) for name in names]
     if plan.bands == 1:  # then releases are independent, and may have noise of different scales
-        squares = [math.fsum([noises[number] ** -2 for number in pattern]) for pattern in patterns]
-        most = int(np.add(squares, earlier).argmax())
-        sensitivity, square = math.sqrt(len(patterns[most])), squares[most]
+        lengths = [math.sqrt(len(pattern)) for pattern in patterns]
+        mus = [math.sqrt(math.fsum([noises[number] ** -2 for number in pattern])) for pattern in patterns]
     else:
-        found = sensitivities(plan.coefficients, patterns, len(noises))
-        most = int((np.square(found / plan.noise) + earlier).argmax())
-        sensitivity = float(found[most])
-        square = (sensitivity / plan.noise) ** 2
-    mu = math.hypot(math.sqrt(square), math.sqrt(earlier[most]))
-    return Spent(names[most], sensitivity, mu, epsilon_of(mu, plan.delta), advantage_of(mu))
+        lengths = sensitivities(plan.coefficients, patterns, len(noises)).tolist()
+        mus = [length / plan.noise for length in lengths]
+    return {
+        name: (length, math.hypot(mu, math.sqrt(plan.spent.get(name, 0.0))))
+        for name, length, mu in zip(names, lengths, mus, strict=True)
+    }
 
 
 def _spent_in_secret(plan: PrivacyPlan, releases: int) -> Spent:

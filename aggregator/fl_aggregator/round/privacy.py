@@ -64,9 +64,14 @@ class Releases:
             self._known["excluded"] = frozenset(found) | self.used_up(plan)
         return self._known["excluded"]
 
+    # What is known of these releases is found out once: observers ask again and again.
     @cached_property
     def _known(self) -> dict[str, frozenset[str]]:
         return {}
+
+    @cached_property
+    def _spent(self) -> list[PrivacySpent]:
+        return []
 
 
 def noise_of_release(plan: PrivacyPlan, masking: Masking | None, updates: int) -> float:
@@ -84,7 +89,13 @@ def trusted_by(plan: PrivacyPlan) -> str:
 
 
 def spent_by(plan: PrivacyPlan, releases: Releases) -> PrivacySpent:
-    """Returns what the releases have told about an edge, at most."""
+    """Returns what the releases have told about an edge, at most; ``plan``: always that of the run."""
+    if not releases._spent:
+        releases._spent.append(_spent(plan, releases))
+    return releases._spent[0]
+
+
+def _spent(plan: PrivacyPlan, releases: Releases) -> PrivacySpent:
     most = spent(plan, releases.taken, releases.noises)
     return PrivacySpent(
         mechanism=plan.mechanism,

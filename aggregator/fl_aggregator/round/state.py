@@ -21,7 +21,7 @@ from fl_aggregator.round.phases import (
     Phase,
     Selecting,
 )
-from fl_aggregator.round.privacy import Releases
+from fl_aggregator.round.privacy import Releases, spent_by
 from fl_aggregator.round.roster import Roster
 from fl_shared.protocol.messages import (
     LOSS,
@@ -189,6 +189,12 @@ class Run:
         if count < MAX_MISLED:
             return None
         return f"its shares were wrong in {count} masked rounds"
+
+    @property
+    def privacy(self) -> PrivacySpent | None:
+        """What the versions have told about an edge, at most; null without differential privacy."""
+        plan = self.settings.privacy
+        return None if plan is None else spent_by(plan, self.releases)
 
     @property
     def failed_by_user(self) -> bool:

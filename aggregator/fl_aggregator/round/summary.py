@@ -16,7 +16,6 @@ from fl_aggregator.round.phases import (
     agreeing_of,
     unmasking_of,
 )
-from fl_aggregator.round.privacy import spent_by
 from fl_aggregator.round.state import Run, Summary
 from fl_shared.protocol.messages import (
     EDGES_METRICS,
@@ -114,7 +113,7 @@ def summary_of(
         edges=edges,
         masked=phase.masking is not None,
         secret=phase.secret,
-        privacy=spent_by(plan, state.releases) if (plan := state.settings.privacy) is not None else None,
+        privacy=state.privacy,
         encoding=phase.encoding,
         edges_version=phase.base.version if edges and phase.base is not None else None,
     )

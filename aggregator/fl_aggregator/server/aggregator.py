@@ -25,6 +25,7 @@ from fl_aggregator.messaging.router import Router
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics, Trackers
 from fl_aggregator.monitoring.views.history import RoundHistory
+from fl_aggregator.monitoring.views.notices import log_promise
 from fl_aggregator.monitoring.views.round_record import read_records
 from fl_aggregator.monitoring.views.visibility import masked_line
 from fl_aggregator.round import events as on
@@ -149,6 +150,7 @@ class Aggregator:
                 LOG.log(
                     logging.INFO if record.masked.certified else logging.WARNING, masked_line(record.masked)
                 )
+            log_promise(record.settings)
             if self.settings.dp == "central" and not record.certified:
                 LOG.warning(
                     "updates are not sealed: who runs the broker, or listens to it, reads them without noise "
@@ -211,6 +213,12 @@ class Aggregator:
     def pause_reason(self) -> str | None:
         """Why the run is paused, and null if it is not. May be read on any thread."""
         return self._disk_pause.reason
+
+    @property
+    def shared_values(self) -> int | None:
+        """How many values the run's model has, without those that stay on the edges; null if it is not known yet."""
+        averager = self._worker.averager
+        return None if averager.newest_version is None else averager.newest.manifest.values
 
     def take_version(self, version: int, model: Model, event: on.Event | None) -> None:
         """Of a region: takes a version of the run above, and then an event. May be called on any thread."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fl_aggregator.aggregation.averaging import Averager
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.messaging.publisher import ModelPublisher
+from fl_aggregator.monitoring.views.notices import log_noise
 from fl_aggregator.round import effects as do
 from fl_aggregator.storage.checkpoint import Model
 from fl_shared.protocol import messages as m
@@ -20,11 +21,15 @@ class ModelPublication:
         self._publisher = publisher
         self._averager = averager
         self._settings = settings
+        self._noise_is_told = False
 
     def publish(self, effect: do.PublishModel) -> None:
         """Publishes a version with its companions, or the mean that is served in its place."""
         newest, previous = self._averager.newest, self._averager.previous
         companions = {}
+        if not self._noise_is_told:
+            self._noise_is_told = True
+            log_noise(self._settings, newest.manifest.values)
         self._averager.released(effect.model.version)
         if effect.model.digest == newest.digest:
             companions = self._averager.companions()

@@ -45,7 +45,8 @@ class Result:
     ``outcome``: ``stopped`` if somebody stopped it. ``metrics``: of the newest version that was evaluated, on ``split``
     (``test`` or ``holdout``); versions are compared by ``primary``. ``history``: a dictionary for each round, as in
     ``history.jsonl``. ``model``: the newest version, arrays by name; empty without one. ``edges``: by their ids,
-    since the start or the resume.
+    since the start or the resume. ``privacy``: what the versions have told about an edge, at most; null without
+    differential privacy.
     """
 
     outcome: Literal["finished", "stopped"]
@@ -61,6 +62,7 @@ class Result:
     ask: Callable[[bytes], m.Prediction] | None = field(default=None, repr=False)
     alive: ExitStack = field(default_factory=ExitStack, repr=False)
     """The broker and the edges of a simulation that stays, and ``ask`` is how to ask them."""
+    privacy: dict[str, Any] | None = None
 
     def predict(self, request: Any) -> dict[str, Any]:
         """Asks the edges of a simulation that stays for a prediction, and returns their answer.
@@ -144,4 +146,5 @@ def result_of(outcome: Outcome, directory: RunDirectory, edges: Mapping[str, Edg
         history=list(directory.history()),
         model=read_arrays(model)[1] if model.exists() else {},
         edges=dict(edges),
+        privacy=None if state.privacy is None else state.privacy.model_dump(),
     )

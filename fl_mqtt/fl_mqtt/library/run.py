@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.monitoring.terminal.text import round_line
+from fl_aggregator.monitoring.views.privacy import noise_line, promise_lines
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.monitoring.views.visibility import masked_line
 from fl_aggregator.round import effects as do
@@ -187,11 +188,19 @@ def _aggregator(
 ) -> tuple[server.Aggregator, EdgeResults]:
     """Returns an aggregator, and where it collects the results of edges while it runs."""
     edges = EdgeResults()
+    settings = launch.record.settings
+    plan = settings.privacy
+    if log is not None and plan is not None:
+        for line in promise_lines(plan):
+            log(line)
 
     def observe(state: Run, effects: tuple[do.Effect, ...], _now: float) -> None:
         edges.observe(effects)
         if log is not None:
             for effect in effects:
+                if isinstance(effect, do.PublishModel) and effect.model.version == 0 and plan is not None:
+                    assert aggregator.shared_values is not None, "there is a model"
+                    log(noise_line(plan, aggregator.shared_values, settings.per_round))
                 if isinstance(effect, do.WriteHistory):
                     recent = aggregator.history.recent().get(effect.summary.round)
                     log(round_line(recent or RoundRecord.of(effect.summary, 0, 0), state.settings.rounds))

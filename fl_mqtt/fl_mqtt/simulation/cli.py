@@ -304,6 +304,7 @@ def _result(aggregator: Runnable, outcome: Outcome, directory: RunDirectory) -> 
         **_times(outcome),
         "attack": aggregator.record.attack,
         "masked": None if masked is None else masked.model_dump(),
+        "privacy": None if outcome.state.privacy is None else outcome.state.privacy.model_dump(),
         "refused": aggregator.rejections.total,
         "run_dir": str(directory.path),
     }

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from fl_aggregator.monitoring.terminal import text
 from fl_aggregator.monitoring.terminal.snapshot import MAX_NAMED_PER_STATE, Snapshot, names_of
+from fl_aggregator.monitoring.views.privacy import INSECURE, SEES, epsilon_text
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_aggregator.monitoring.views.visibility import visible_text
 from fl_shared.protocol import messages as m
@@ -78,6 +79,8 @@ def _overview(snapshot: Snapshot, *, ascii_only: bool) -> Table:
         grid.add_row("attack", Text(one_line(status.attack), style=BAD))
     if status.masked is not None:
         grid.add_row("masked", Text(f"the aggregator sees {visible_text(status.masked)}"))
+    if status.privacy is not None:
+        grid.add_row("privacy", _privacy(status.privacy))
     seconds = snapshot.time_left()
     grid.add_row(
         "versions",
@@ -123,9 +126,17 @@ def _overview(snapshot: Snapshot, *, ascii_only: bool) -> Table:
     return grid
 
 
-def _bar(have: int, need: int, label: str) -> Table:
+def _privacy(status: m.PrivacyStatus) -> Table | Text:
+    """ε as a bar against its budget, and in words."""
+    words = f"{epsilon_text(status)}, to who {SEES[status.against]}"
+    text = Text.assemble((f"{INSECURE}; ", BAD), words) if status.insecure else Text(words)
+    return text if status.budget is None else _bar(status.epsilon, status.budget, text)
+
+
+def _bar(have: float, need: float, label: str | Text) -> Table:
     row = Table.grid(padding=(0, 1))
-    row.add_row(ProgressBar(total=max(1, need), completed=min(have, need), width=BAR_WIDTH), Text(label))
+    text = Text(label) if isinstance(label, str) else label
+    row.add_row(ProgressBar(total=need or 1, completed=min(have, need), width=BAR_WIDTH), text)
     return row
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from fl_aggregator.monitoring.terminal.snapshot import Snapshot, names_of
+from fl_aggregator.monitoring.views.privacy import epsilon_text, status_line
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_aggregator.monitoring.views.visibility import masked_line
 from fl_shared.protocol import messages as m
@@ -67,6 +68,8 @@ def round_line(record: RoundRecord, rounds: int) -> str:
     )
     if record.masked:
         line += ", masked"
+    if record.privacy is not None:
+        line += f", {epsilon_text(record.privacy)}"
     if "staleness_mean" in row.metrics:
         line += (
             f", staleness {row.metrics['staleness_mean']:.2g} (at most {row.metrics['staleness_max']:.0f})"
@@ -139,6 +142,8 @@ def summary_lines(snapshot: Snapshot) -> list[str]:
         lines.insert(1, one_line(status.attack))
     if status.masked is not None:
         lines.insert(1, masked_line(status.masked))
+    if status.privacy is not None:
+        lines.insert(1, status_line(status.privacy))
     primary = snapshot.primary
     names = dict.fromkeys((primary.name, m.LOSS.name))
     latest = {name: value for name in names if (value := snapshot.latest(name)) is not None}

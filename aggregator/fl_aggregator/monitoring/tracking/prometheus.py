@@ -204,6 +204,28 @@ def _state_families(state: Run) -> Iterator[Metric]:
         "fl_model_versions_wanted", "Versions of the model to make.", state.settings.rounds
     )
     yield from metric_families(state)
+    if state.privacy is not None:
+        yield from _privacy_families(state.privacy)
+
+
+def _privacy_families(spent: m.PrivacySpent) -> Iterator[Metric]:
+    """What the versions of a private run have told about an edge."""
+    yield GaugeMetricFamily("fl_privacy_epsilon", "ε spent of the edge with the most.", spent.epsilon)
+    if spent.budget is not None:
+        yield GaugeMetricFamily("fl_privacy_epsilon_budget", "ε that may be spent of an edge.", spent.budget)
+    yield GaugeMetricFamily("fl_privacy_delta", "Probability with which ε may not hold.", spent.delta)
+    yield GaugeMetricFamily(
+        "fl_privacy_advantage", "How much better than a coin one edge's part can be told.", spent.advantage
+    )
+    yield GaugeMetricFamily("fl_privacy_clip", "Greatest L2 norm of an update.", spent.clip)
+    yield GaugeMetricFamily(
+        "fl_privacy_noise", "Standard deviation of a version's noise, in units of the clip.", spent.noise
+    )
+    yield GaugeMetricFamily(
+        "fl_privacy_insecure",
+        "1: the noise is from a known seed, and nothing is private.",
+        float(spent.insecure),
+    )
 
 
 def metric_families(state: Run) -> Iterator[Metric]:

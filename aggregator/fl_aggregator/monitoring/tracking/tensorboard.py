@@ -17,6 +17,7 @@ from fl_aggregator.storage.run_directory import RunRecord
 from fl_shared.protocol import messages as m
 
 FOLDER: Final = "tensorboard"
+PRIVACY_SCALARS: Final = ("epsilon", "advantage", "clip", "noise")
 
 
 class TensorBoard:
@@ -83,5 +84,7 @@ def scalars(record: RoundRecord) -> dict[str, float]:
     values["round/participants"] = len(record.participants)
     values["round/missing"] = len(record.missing)
     values["round/examples"] = record.examples
+    if record.privacy is not None:
+        values |= {f"privacy/{name}": getattr(record.privacy, name) for name in PRIVACY_SCALARS}
     values["round/refused"] = sum(sum(reasons.values()) for reasons in record.refused.values())
     return values

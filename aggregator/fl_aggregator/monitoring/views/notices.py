@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from fl_aggregator.monitoring.views import status
+from fl_aggregator.configuration.settings import Settings
+from fl_aggregator.monitoring.views import privacy, status
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.phases import Buffering, Collecting, Evaluating, Selecting
@@ -241,6 +242,23 @@ def _log_other_environment(
             computes,
             before[0].computes,
         )
+
+
+def log_promise(settings: Settings) -> None:
+    """Logs what a private run promises, before its first round."""
+    if (plan := settings.privacy) is None:
+        return
+    for line in privacy.promise_lines(plan):
+        LOG.log(logging.WARNING if plan.insecure else logging.INFO, "%s", line)
+
+
+def log_noise(settings: Settings, values: int) -> None:
+    """Logs how long the noise of a private run is, now that its model is known to have so many values."""
+    if (plan := settings.privacy) is None:
+        return
+    teaches = privacy.length_of(plan, values, settings.per_round).teaches
+    level = logging.INFO if teaches == "something" else logging.WARNING
+    LOG.log(level, "%s", privacy.noise_line(plan, values, settings.per_round))
 
 
 def log_single_class(summary: Summary) -> None:

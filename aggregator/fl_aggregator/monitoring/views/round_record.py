@@ -319,8 +319,13 @@ class RoundRecord(_Lenient):
         return {name: reason for name, reason in self.missing.items() if not reason.startswith("surplus")}
 
     def summary_fields(self) -> dict[str, Any]:
-        """The object for ``--json``: the `HistoryRow`, ``primary``, ``reason``, ``missing``, and `over_edges`."""
-        more = {"primary": self.primary.model_dump(), "reason": self.reason, "missing": dict(self.missing)}
+        """The object for ``--json``: the `HistoryRow`, `over_edges`, and the members below."""
+        more = {
+            "primary": self.primary.model_dump(),
+            "reason": self.reason,
+            "missing": dict(self.missing),
+            "privacy": None if self.privacy is None else self.privacy.model_dump(),
+        }
         return asdict(HistoryRow.of(self)) | more | self.over_edges
 
 
@@ -368,7 +373,7 @@ class HistoryRow:
     @classmethod
     def of(cls, record: RoundRecord) -> Self:
         """Makes the row of a record. Metrics are rounded to ``METRIC_DIGITS`` digits, without counts of examples."""
-        spent = record.privacy
+        spent = None if record.version is None else record.privacy
         return cls(
             round=record.round,
             version=record.version,

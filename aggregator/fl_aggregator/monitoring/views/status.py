@@ -15,7 +15,6 @@ from fl_aggregator.round.phases import (
     Selecting,
     Unmasking,
 )
-from fl_aggregator.round.privacy import spent_by
 from fl_aggregator.round.state import Run
 from fl_aggregator.round.summary import pace_metrics
 from fl_shared.protocol import codec
@@ -112,7 +111,6 @@ def _build_status(
     record: RunRecord | None,
 ) -> m.Status:
     have, need = progress(state)
-    plan = state.settings.privacy
     number = getattr(state.phase, "round", None)
     return m.Status(
         **envelope,
@@ -139,7 +137,7 @@ def _build_status(
         refused=refused,
         attack=None if record is None else record.attack,
         masked=None if record is None else record.masked,
-        privacy=None if plan is None else spent_by(plan, state.releases).status,
+        privacy=None if state.privacy is None else state.privacy.status,
         first_version=state.settings.first_served(state.version),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from fl_aggregator.monitoring.views.privacy import promise_lines
 from fl_shared.protocol import messages as m
 
 if TYPE_CHECKING:
@@ -25,9 +26,13 @@ def visible_text(masked: m.MaskedSums | None) -> str:
 
 
 def marks(run: RunRecord) -> dict[str, str]:
-    """What must be known of all numbers of a run, by its name: who attacks it, and that its updates are masked."""
+    """What must be known of all numbers of a run, by its name: who attacks it, what is seen of its updates, promises."""
     found = {} if run.attack is None else {"attack": run.attack}
-    return found if run.masked is None else {**found, "updates": masked_line(run.masked)}
+    if run.masked is not None:
+        found["updates"] = masked_line(run.masked)
+    if run.settings.privacy is not None:
+        found["privacy"] = "; ".join(promise_lines(run.settings.privacy))
+    return found
 
 
 def masked_line(masked: m.MaskedSums) -> str:

@@ -21,6 +21,7 @@ from fl_aggregator.tools.report.edge_values import edge_values, personal
 from fl_aggregator.tools.report.environments import environments
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.participation import participation
+from fl_aggregator.tools.report.privacy import privacy
 from fl_aggregator.tools.report.reading import RunReport
 from fl_aggregator.tools.report.sections import newest_version, section, setting_text
 from fl_aggregator.tools.report.similarity import similarity
@@ -103,7 +104,7 @@ def _run_sections(run: RunReport) -> list[Child]:
     return [
         sections.learning(run), _side_by_side(sections.primary_by_edge(run), confusion(run)),
         edge_values(run), personal(run), sections.labels(run), participation(run),
-        visibility(run), environments(run), sections.time_and_traffic(run), sections.rejections(run),
+        visibility(run), privacy(run), environments(run), sections.time_and_traffic(run), sections.rejections(run),
         similarity(run),
         sections.rounds(run),
         sections.settings(run),

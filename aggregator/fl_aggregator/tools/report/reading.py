@@ -118,13 +118,22 @@ class RunReport:
             return None
 
     @property
-    def masked(self) -> m.MaskedSums | None:
-        """What could be seen of the updates, if edges masked them; null if each one could, or if that is not known."""
+    def parsed_settings(self) -> Settings | None:
+        """The settings; null if they could not be read, or are not valid."""
         try:
-            settings = Settings.model_validate(self.settings)
+            return Settings.model_validate(self.settings)
         except ValidationError:
             return None
-        return masked_sums(settings, certified=self.record.get("certified") is True)
+
+    @property
+    def masked(self) -> m.MaskedSums | None:
+        """What could be seen of the updates, if edges masked them; null if each one could, or if that is not known."""
+        settings = self.parsed_settings
+        return (
+            None
+            if settings is None
+            else masked_sums(settings, certified=self.record.get("certified") is True)
+        )
 
     @property
     def target(self) -> Target | None:

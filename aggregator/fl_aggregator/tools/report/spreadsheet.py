@@ -31,7 +31,7 @@ def csv_text(runs: Sequence[RunReport]) -> str:
          "split",
          *(_escape_formula(f"{name} [{unit}]" if unit else name) for name, unit in metrics),
          *(f"seconds_{one_line(phase)}" for phase in phases), "virtual_seconds", "real_seconds",
-         "bytes_up", "bytes_down", "encoding", "participant_ids", "missing_ids", "attack"]
+         "bytes_up", "bytes_down", "encoding", "epsilon", "clip", "noise", "participant_ids", "missing_ids", "attack"]
     )  # fmt: skip
     for run, line in rounds:
         writer.writerow(
@@ -43,6 +43,7 @@ def csv_text(runs: Sequence[RunReport]) -> str:
              *(line.seconds.get(name, "") for name in phases),
              *("" if value is None else value for value in (line.virtual_seconds, line.real_seconds)),
              line.bytes.up, line.bytes.down, line.encoding,
+             *("" if line.privacy is None else getattr(line.privacy, name) for name in ("epsilon", "clip", "noise")),
              _escape_formula(" ".join(line.participants)), _escape_formula(" ".join(line.missing)),
              _escape_formula(run.attack or "")]
         )  # fmt: skip

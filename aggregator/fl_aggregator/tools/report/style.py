@@ -51,6 +51,11 @@ td.w, th.w { text-align: left; }
 td.w { white-space: normal; overflow-wrap: anywhere; min-width: 6.5em; }
 tbody tr:last-child td { border-bottom: 0; }
 .good { color: var(--good); white-space: nowrap; } .bad { color: var(--bad); }
+.meter { display: flex; align-items: center; gap: 12px; flex-wrap: wrap; margin: 2px 0 12px;
+  font-variant-numeric: tabular-nums; }
+.track { flex: 1 1 220px; max-width: 480px; height: 12px; border: 1px solid var(--muted); border-radius: 7px;
+  overflow: hidden; }
+.track span { display: block; height: 100%; background: var(--series-1); print-color-adjust: exact; }
 .key { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px; vertical-align: -1px; }
 .matrix table { width: auto; font-size: 12.5px; }
 .matrix td, .matrix th { text-align: center; padding: 4px; min-width: 34px; border: 1px solid var(--surface); }

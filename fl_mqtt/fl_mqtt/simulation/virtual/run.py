@@ -13,6 +13,7 @@ from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics, Trackers
 from fl_aggregator.monitoring.views.history import RoundHistory
+from fl_aggregator.monitoring.views.notices import log_promise
 from fl_aggregator.monitoring.views.round_record import read_records
 from fl_aggregator.monitoring.views.visibility import masked_line
 from fl_aggregator.round.phases import Finished
@@ -170,6 +171,7 @@ class VirtualRun:
                     LOG.warning("%s; this is a test, and its model is of no use", record.attack)
                 if record.masked is not None:
                     LOG.warning(masked_line(record.masked))
+                log_promise(record.settings)
                 self._aggregator.begin()
                 self._loop(fleet)
                 if isinstance(self._state.phase, Finished):

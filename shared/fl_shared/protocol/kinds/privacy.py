@@ -30,12 +30,16 @@ class RoundPrivacy(Fragment):
 
 
 class PrivacyStatus(Fragment):
-    """What a run has told about an edge, at most, against ``against``: (ε, δ), and the budget; null without one."""
+    """What a run has told about an edge, at most, against ``against``: (ε, δ), and the budget; null without one.
+
+    ``insecure``: see `PrivacySpent`.
+    """
 
     epsilon: Epsilon
     delta: Number
     budget: Epsilon | None
     against: Adversary
+    insecure: bool = False
 
 
 class PrivacySpent(Fragment):
@@ -73,4 +77,10 @@ class PrivacySpent(Fragment):
     @property
     def status(self) -> PrivacyStatus:
         """What the run's status says of it."""
-        return PrivacyStatus(epsilon=self.epsilon, delta=self.delta, budget=self.budget, against=self.against)
+        return PrivacyStatus(
+            epsilon=self.epsilon,
+            delta=self.delta,
+            budget=self.budget,
+            against=self.against,
+            insecure=self.insecure,
+        )

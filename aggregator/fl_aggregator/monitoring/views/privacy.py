@@ -1,0 +1,116 @@
+"""What a private run promises, how much noise that takes, and what it has spent, in words. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from fl_aggregator.privacy.noise_length import NoiseLength, effective_noise, noise_length
+from fl_aggregator.privacy.plan import PrivacyPlan
+from fl_aggregator.privacy.subsampled import spending
+from fl_shared.privacy.gaussian_mechanism import advantage_of, mu_of
+from fl_shared.protocol import messages as m
+
+INSECURE: Final = "noise from a known seed: not private"
+"""Said wherever a run with ``--dp-insecure-seed`` is shown."""
+SEES: Final = {
+    "wire": "sees all models and who took part",
+    "models": "sees all models, but not who took part",
+}
+"""What the adversary knows, as the end of a sentence."""
+TRUST: Final = {
+    "central": "the aggregator is trusted to add the noise",
+    "distributed": "the edges add the noise, and the aggregator is not trusted to",
+}
+"""Who must add the noise, by mechanism."""
+NOT_COVERED: Final = "presence, counts and time are not covered"
+WOULD_HELP: Final = "more edges a round, fewer shared parameters, or a larger ε would help"
+HARDLY, BETTER = 0.2, 0.6
+"""Up to these advantages, somebody is right hardly more often than a coin, and more often."""
+
+
+def promise_lines(plan: PrivacyPlan) -> list[str]:
+    """What the run promises against whom, once all of its versions are made; and whether that is true."""
+    epsilon = plan.planned_epsilon
+    if plan.against == "models":
+        advantage = spending(plan.noise, plan.rate, plan.delta).after(plan.times)[1]
+    else:
+        advantage = advantage_of(mu_of(epsilon, plan.delta))
+    promise = (
+        f"differential privacy: who {SEES[plan.against]} can tell whether one edge's data was used in "
+        f"{right_text(advantage)} of cases, where a coin is right in 50 %: ε is at most {epsilon:.3g} at "
+        f"δ = {plan.delta:.3g}; {TRUST[plan.mechanism]}"
+    )
+    return [promise, f"{INSECURE} (--dp-insecure-seed)"] if plan.insecure else [promise]
+
+
+def length_of(plan: PrivacyPlan, values: int, per_round: int) -> NoiseLength:
+    """How long the noise of a run is beside the updates of ``per_round`` edges of ``values`` parameters."""
+    return noise_length(effective_noise(plan), values, per_round, plan.releases)
+
+
+def noise_line(plan: PrivacyPlan, values: int, per_round: int) -> str:
+    """How long the noise is (see `length_of`), and whether anything can be learnt with it."""
+    length = length_of(plan, values, per_round)
+    text = (
+        f"the noise of a version is {times_text(length.release)} times as long as the longest possible mean update of "
+        f"{per_round} edges with {values:,} shared parameters"
+    )
+    match length.teaches:
+        case "nothing":
+            return f"{text}: nothing will be learnt; {WOULD_HELP}"
+        case "little":
+            return f"{text}: little will be learnt; {WOULD_HELP}"
+        case _:
+            return text
+
+
+def times_text(ratio: float) -> str:
+    """A ratio with two digits: ``0.42``, ``65``, ``1,200``."""
+    if ratio == 0:
+        return "0"
+    digits = max(0, 1 - math.floor(math.log10(abs(ratio))))
+    return f"{round(ratio, 1 - math.floor(math.log10(abs(ratio)))):,.{digits}f}"
+
+
+def right_text(advantage: float) -> str:
+    """In how many cases somebody with this advantage over a coin is right: ``at most 56 %``."""
+    return f"at most {min(100, math.ceil(round(50 + 50 * advantage, 6)))} %"
+
+
+def guess_text(advantage: float) -> str:
+    """The same as part of a sentence, in words."""
+    how = (
+        "hardly better than by a coin"
+        if advantage <= HARDLY
+        else "better than by a coin"
+        if advantage <= BETTER
+        else "much better than by a coin"
+    )
+    return f"{how}: right in {right_text(advantage)} (advantage {advantage:.2g})"
+
+
+def epsilon_text(spent: m.PrivacyStatus | m.PrivacySpent) -> str:
+    """ε, of the budget if there is one, and δ: ``ε 1.7 of 2 at δ = 1e-05``."""
+    of = "" if spent.budget is None else f" of {spent.budget:.3g}"
+    return f"ε {spent.epsilon:.3g}{of} at δ = {spent.delta:.3g}"
+
+
+def status_line(status: m.PrivacyStatus) -> str:
+    """What the versions so far have told about an edge, in one line."""
+    loud = f"; {INSECURE}" if status.insecure else ""
+    return f"privacy: {epsilon_text(status)}, to who {SEES[status.against]}{loud}"
+
+
+def spent_line(spent: m.PrivacySpent) -> str:
+    """What a run has spent, and of which edge the most, in one line."""
+    count = "1 version" if spent.releases == 1 else f"{spent.releases} versions"
+    most = "" if spent.spent_by is None else f", most of edge {spent.spent_by}"
+    wire = "" if spent.epsilon_on_wire is None else f"; {wire_text(spent.epsilon_on_wire)}"
+    loud = f"; {INSECURE}" if spent.insecure else ""
+    return f"privacy: {epsilon_text(spent)}, spent by {count}{most}{wire}{loud}"
+
+
+def wire_text(epsilon: float) -> str:
+    """What secret cohorts spend against who sees more."""
+    return f"at most {epsilon:.3g} against who {SEES['wire']}"

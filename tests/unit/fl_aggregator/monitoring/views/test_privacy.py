@@ -1,0 +1,103 @@
+"""What is said of a private run: what it promises, how long its noise is, and what it has spent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fl_aggregator.monitoring.views import privacy
+from fl_aggregator.privacy.plan import PrivacyPlan, make_plan
+from fl_shared.protocol import messages as m
+
+
+def plan(**changes: Any) -> PrivacyPlan:
+    usual: dict[str, Any] = {
+        "mechanism": "central", "against": "wire", "clip": 0.5, "adaptive": False, "noise": None, "delta": 1e-5,
+        "epsilon": 2.0, "apart": 10, "times": None, "bands": 1, "releases": 100, "insecure": False,
+    }  # fmt: skip
+    return make_plan(**{**usual, **changes})
+
+
+def test_it_promises_something_against_somebody() -> None:
+    (line,) = privacy.promise_lines(plan())
+    assert line == (
+        "differential privacy: who sees all models and who took part can tell whether one edge's data was used in at "
+        "most 60 % of cases, where a coin is right in 50 %: ε is at most 2 at δ = 1e-05; the aggregator is trusted to "
+        "add the noise"
+    )
+    assert privacy.promise_lines(plan(insecure=True))[1:] == [
+        "noise from a known seed: not private (--dp-insecure-seed)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "values", "per_round", "said"),
+    [
+        (
+            {},
+            650,
+            100,
+            "the noise of a version is 1.6 times as long as the longest possible mean update of 100 edges with 650 sh",
+        ),
+        ({"bands": 4}, 650, 100, "the noise of a version is 0.71 times as long"),
+        (
+            {},
+            21_000,
+            100,
+            "with 21,000 shared parameters: little will be learnt; more edges a round, fewer shared ",
+        ),
+        (
+            {"epsilon": 1.0, "apart": 1, "releases": 10},
+            10_000,
+            20,
+            "59 times as long as the longest possible mean update of 20 edges with 10,000 shared parameters: nothing w",
+        ),
+    ],
+)
+def test_it_says_whether_anything_can_be_learnt(
+    changes: dict[str, Any], values: int, per_round: int, said: str
+) -> None:
+    assert said in privacy.noise_line(plan(**changes), values, per_round)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [(0.0, "0"), (0.0042, "0.0042"), (0.421, "0.42"), (1.61, "1.6"), (65.4, "65"), (1234.0, "1,200")],
+)
+def test_ratios_have_two_digits(ratio: float, said: str) -> None:
+    assert privacy.times_text(ratio) == said
+
+
+@pytest.mark.parametrize(
+    ("advantage", "said"),
+    [
+        (0.0, "hardly better than by a coin: right in at most 50 % (advantage 0)"),
+        (0.12, "hardly better than by a coin: right in at most 56 % (advantage 0.12)"),
+        (0.121, "hardly better than by a coin: right in at most 57 % (advantage 0.12)"),
+        (0.5, "better than by a coin: right in at most 75 % (advantage 0.5)"),
+        (0.999, "much better than by a coin: right in at most 100 % (advantage 1)"),
+    ],
+)
+def test_an_attacker_is_compared_with_a_coin(advantage: float, said: str) -> None:
+    assert privacy.guess_text(advantage) == said
+
+
+def test_what_is_spent_names_the_budget_and_the_edge() -> None:
+    spent = m.PrivacySpent(
+        mechanism="central", against="wire", trusted="aggregator", clip=0.5, noise=6.3, sensitivity=1.414, mu=0.224,
+        epsilon=0.823, delta=1e-5, advantage=0.09, budget=2.0, releases=12, spent_by="e7",
+    )  # fmt: skip
+    assert (
+        privacy.spent_line(spent)
+        == "privacy: ε 0.823 of 2 at δ = 1e-05, spent by 12 versions, most of edge e7"
+    )
+    assert (
+        privacy.status_line(spent.status)
+        == "privacy: ε 0.823 of 2 at δ = 1e-05, to who sees all models and who took part"
+    )
+    known = spent.model_copy(update={"insecure": True})
+    for line in (privacy.spent_line(known), privacy.status_line(known.status)):
+        assert line.endswith("; noise from a known seed: not private")
+    none = spent.model_copy(update={"budget": None, "releases": 0, "spent_by": None, "epsilon": 0.0})
+    assert privacy.spent_line(none) == "privacy: ε 0 at δ = 1e-05, spent by 0 versions"
