@@ -116,7 +116,7 @@ def test_11_5_tallies_that_are_not_a_count_spoil_the_round(tmp_path: Path, talli
     results = results_of(run)
     assert (results[1].outcome, results[2].outcome) == ("abandoned", "committed")
     assert "the sum is implausible" in (results[1].reason or "")
-    assert state.version == 1
+    assert state.version == 2
 
 
 @pytest.mark.parametrize("budget", [None, 20.0])
