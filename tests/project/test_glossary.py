@@ -32,8 +32,6 @@ TERMS = {
     "register": "registration",
     "relation": "zero-out",
     "releases": "release",
-    "epsilon_on_wire": "epsilon",
-    "secret": "secret cohort",
     "seq": "sequence number",
     "spent_by": "budget",
     "sum_of": "sum",

@@ -112,5 +112,5 @@ def _spent(plan: PrivacyPlan, releases: Releases) -> PrivacySpent:
         releases=releases.made,
         spent_by=most.client,
         insecure=plan.insecure,
-        epsilon_on_wire=most.on_wire,
+        wire_epsilon=most.on_wire,
     )

@@ -52,7 +52,7 @@ class PrivacySpent(Fragment):
     square of ``mu`` is the sum of 1 / noise². With a ledger it has earlier runs in it. ``advantage``: how much better
     than by a coin it can be told whether the edge took part with its data. ``releases``: versions made from updates,
     and sums that were opened for none. ``insecure``: the noise follows from a seed that is known, so that nothing is
-    private. ``epsilon_on_wire``: with secret cohorts, what ``epsilon`` is at most against who sees who took part;
+    private. ``wire_epsilon``: with secret cohorts, what ``epsilon`` is at most against who sees who took part;
     ``sensitivity`` and ``mu`` are of an edge that was in all releases then.
     """
 
@@ -72,7 +72,7 @@ class PrivacySpent(Fragment):
     releases: Count
     spent_by: ClientId | None = None
     insecure: bool = False
-    epsilon_on_wire: Epsilon | None = None
+    wire_epsilon: Epsilon | None = None
 
     @property
     def status(self) -> PrivacyStatus:

@@ -169,8 +169,8 @@ def test_it_spends_what_dp_accounting_says_of_the_same_events(tmp_path: Path) ->
         assert spent.epsilon == pytest.approx(accountant.get_epsilon(spent.delta), rel=1e-6)
         assert spent.advantage == pytest.approx(accountant.get_delta(0.0), rel=1e-6)
         assert (spent.against, spent.spent_by) == ("models", None)
-        assert spent.epsilon_on_wire is not None
-        assert spent.epsilon_on_wire > spent.epsilon
+        assert spent.wire_epsilon is not None
+        assert spent.wire_epsilon > spent.epsilon
 
 
 def test_it_ends_before_the_release_that_would_exceed_the_budget(tmp_path: Path) -> None:
