@@ -106,7 +106,7 @@ def spent_line(spent: m.PrivacySpent) -> str:
     """What a run has spent, and of which edge the most, in one line."""
     count = "1 version" if spent.releases == 1 else f"{spent.releases} versions"
     most = "" if spent.spent_by is None else f", most of edge {spent.spent_by}"
-    wire = "" if spent.epsilon_on_wire is None else f"; {wire_text(spent.epsilon_on_wire)}"
+    wire = "" if spent.wire_epsilon is None else f"; {wire_text(spent.wire_epsilon)}"
     loud = f"; {INSECURE}" if spent.insecure else ""
     return f"privacy: {epsilon_text(spent)}, spent by {count}{most}{wire}{loud}"
 

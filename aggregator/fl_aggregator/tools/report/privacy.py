@@ -65,7 +65,7 @@ def _spent(spent: m.PrivacySpent, plan: PrivacyPlan) -> str:
     most = "" if spent.spent_by is None else f", most of edge {one_line(spent.spent_by)}"
     times = "once" if plan.times == 1 else f"{plan.times} times"
     trust = TRUST[spent.mechanism]
-    wire = "" if spent.epsilon_on_wire is None else f"; {wire_text(spent.epsilon_on_wire)}"
+    wire = "" if spent.wire_epsilon is None else f"; {wire_text(spent.wire_epsilon)}"
     return (
         f"{epsilon_text(spent)}, spent by {spent.releases} versions{most}{wire}. Neighbouring runs differ in what one edge "
         f"contributes, which is replaced by zeros. {trust[0].upper()}{trust[1:]}; {NOT_COVERED}. An edge contributes at "
