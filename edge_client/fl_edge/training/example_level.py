@@ -28,7 +28,7 @@ from fl_edge.session.privacy import Charge, OwnPrivacy, added
 from fl_edge.tasks.epochs import check_loss
 from fl_edge.tasks.sgd import LossFunction, SgdOptimizer
 from fl_edge.tasks.task import Examples, Task, TrainReport
-from fl_shared.privacy.gaussian_noise import KEY, noise
+from fl_shared.privacy.gaussian_noise import KEY, MAX_DEVIATION, noise
 from fl_shared.protocol.messages import TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector, unflatten
 
@@ -36,12 +36,12 @@ LOG: Final = logging.getLogger(__name__)
 
 MIXING: Final = (nn.modules.batchnorm._BatchNorm, nn.modules.batchnorm._LazyNormBase)
 """Layers whose output for an example depends on the other ones."""
-SLACK: Final = 1e-5
+SLACK: Final = 1e-4
 """The part of the clip that rounding may take: of float64, and of √d units of the grid for d values."""
 VALUES_AT_A_TIME: Final = 2**25
 """Of the gradients of single examples, 128 MB."""
-NOISE_BITS: Final = 36
-"""The noise's standard deviation is at least 2^35 units of the grid."""
+NOISE_BITS: Final = math.frexp(MAX_DEVIATION)[1] - 1
+"""The noise's standard deviation is more than 2^(NOISE_BITS − 1) units of the grid, and at most 2^NOISE_BITS."""
 PRV_BELOW: Final = 50.0
 """Opacus' tighter accountant takes minutes and GBs for a larger ε, which promises nothing anyway."""
 

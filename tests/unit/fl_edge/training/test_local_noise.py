@@ -55,7 +55,7 @@ def test_what_is_sent_is_a_value_of_the_grid() -> None:
     other = noisy(np.full(VALUES, 0.1 / math.sqrt(VALUES), np.float32) + np.float32(1e-13))
     small = np.abs(found) < 2**-10
     assert small.any()
-    integers = np.ldexp(found[small].astype(np.float64), 36)
+    integers = np.ldexp(found[small].astype(np.float64), 34)
     np.testing.assert_array_equal(integers, np.rint(integers))
     assert np.mean(found == other) > 0.9, "what is below the grid is not sent"
 
