@@ -335,8 +335,9 @@ class Averager:
             state = self._newest[1].state or first_state(self._strategy, base.manifest.values)
             noise, within = None, self._combiner_of(effect.round).within_clip
             if self._noise is not None:  # before anything changes: its key may find no space on the disk
-                noise = self._noise.of(effect, self._settings.scale_bits)
-                self.next_clip = self._noise.next_clip(effect, within)
+                places = self._settings.scale_bits
+                noise = self._noise.of(effect, places)
+                self.next_clip = self._noise.next_clip(effect, within, base.manifest.values, places)
                 self.accuracy = self._noise.accuracy(effect)
             combiner = self._combiners.pop(effect.round)
             if noise is not None:

@@ -35,7 +35,7 @@ class ReleaseNoise:
 
         return of_values
 
-    def next_clip(self, effect: do.Average, within: int) -> float | None:
+    def next_clip(self, effect: do.Average, within: int, values: int, scale_bits: int) -> float | None:
         """Returns the clip of the release after this one, null if it does not change.
 
         ``within``: how many updates are not longer than that of this one. Raises ``RunFailed`` and ``OSError``.
@@ -45,7 +45,7 @@ class ReleaseNoise:
         beyond = len(effect.contributors) - within
         total, count = within * on_grid(1.0) + beyond * on_grid(0.0), self._count(effect)
         share = noisy_mean(total, count, self._plan.mean_deviation, self._key_of(effect), "within clip")
-        return next_clip(effect.clip, self._plan.clip, share)
+        return next_clip(effect.clip, self._plan.clip, share, values, scale_bits)
 
     def accuracy(self, effect: do.Average) -> float | None:
         """Returns the noisy mean of the edges' accuracies, null if they do not say them. Raises as `next_clip` does."""

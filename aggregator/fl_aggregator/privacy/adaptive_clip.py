@@ -21,7 +21,10 @@ if the sum needs the bits; so it has 2^8 to 2^32 with any other one.
 """
 
 
-def next_clip(clip: float, first: float, within: float) -> float:
-    """Returns the clip of the next release: clip × exp(−0.2 (within − ½)). ``within``: the noisy share of updates."""
+def next_clip(clip: float, first: float, within: float, values: int, scale_bits: int) -> float:
+    """Returns the clip of the next release: clip × exp(−0.2 (within − ½)). ``within``: the noisy share of updates.
+
+    It is at least so long that the rounding of ``values`` values to ``scale_bits`` places takes no more than half.
+    """
     moved = clip * math.exp(-RATE * (within - QUANTILE))
-    return min(max(moved, first / ROOM), first * ROOM)
+    return min(max(moved, first / ROOM, math.sqrt(values) * 2.0**-scale_bits), first * ROOM)

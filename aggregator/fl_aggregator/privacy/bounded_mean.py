@@ -5,7 +5,8 @@ multiplier 2 d. Together with the model's noise it is one of noise multiplier z:
 (Andrew et al. 2021, "Differentially Private Learning with Adaptive Clipping", arXiv:1905.03871, theorem 1). With
 correlated noise, an edge shifts the models by √k clips at least in k releases, so that z holds for them as well.
 
-All is on a grid, as the sum of the updates is: numbers are multiples of 2^-20.
+All is on a grid, as the sum of the updates is. Numbers are multiples of 2^-16, so that the noise fits for up to 5
+million edges.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 
 from fl_shared.privacy.gaussian_noise import noise
 
-PLACES: Final = 20
+PLACES: Final = 16
 """Binary places of a number."""
 
 

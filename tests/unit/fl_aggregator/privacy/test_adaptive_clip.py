@@ -17,7 +17,7 @@ from fl_aggregator.privacy.bounded_mean import (
     on_grid,
 )
 from fl_aggregator.privacy.plan import PrivacyPlan, make_plan
-from fl_shared.privacy.clipping import private_scale_bits
+from fl_shared.privacy.clipping import clip_factor, private_scale_bits
 from fl_shared.privacy.gaussian_noise import noise
 
 KEYS = [bytes([n % 256, n // 256]) * 16 for n in range(400)]
@@ -40,7 +40,9 @@ def test_it_converges_to_the_median_of_the_norms() -> None:
             norms = generator.lognormal(0.0, 0.4, 100)  # their median is 1
             within = int((norms <= clip).sum())
             total = within * on_grid(1.0) + (100 - within) * on_grid(0.0)
-            clip = next_clip(clip, first, noisy_mean(total, 100, deviation, KEYS[number], "within clip"))
+            clip = next_clip(
+                clip, first, noisy_mean(total, 100, deviation, KEYS[number], "within clip"), 1000, 30
+            )
             clips.append(clip)
         assert statistics.median(clips[100:]) == pytest.approx(1.0, rel=0.1)
         assert all(0.8 < one < 1.25 for one in clips[100:])
@@ -49,8 +51,18 @@ def test_it_converges_to_the_median_of_the_norms() -> None:
 def test_it_stays_within_its_room() -> None:
     up = down = 2.0
     for _ in range(200):
-        up, down = next_clip(up, 2.0, -3.0), next_clip(down, 2.0, 4.0)
+        up, down = next_clip(up, 2.0, -3.0, 1000, 30), next_clip(down, 2.0, 4.0, 1000, 30)
     assert (up, down) == (2.0 * ROOM, 2.0 / ROOM)
+
+
+@pytest.mark.parametrize("multiplier", [0.5, 10.0, 1000.0])
+def test_it_stays_so_long_that_rounding_leaves_something(multiplier: float) -> None:
+    values = 10**8
+    places, clip = private_scale_bits(2.0, multiplier, 100, room=ROOM), 2.0
+    for _ in range(200):
+        clip = next_clip(clip, 2.0, 4.0, values, places)
+        assert clip_factor(1e9, values, clip, places) >= 0.49 * clip / 1e9
+    assert clip >= 2.0 / ROOM
 
 
 @pytest.mark.parametrize("slots", [1, 20, 10_000, 10**6])

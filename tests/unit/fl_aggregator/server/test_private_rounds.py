@@ -125,7 +125,7 @@ def test_an_adaptive_clip_follows_the_norms_of_the_updates(tmp_path: Path) -> No
             np.linalg.norm(edge.delta(number).astype(float)) <= clips[-1] for edge in run.edges.values()
         )
         key = hashlib.sha256(b"fl-mqtt mean\0within clip\0" + used[number]).digest()
-        added = noise([(key, plan.mean_deviation * 2.0**20)], 0, 1)[0] / 2.0**20
+        added = noise([(key, plan.mean_deviation * 2.0**16)], 0, 1)[0] / 2.0**16
         share = 0.5 + (within - 5 / 2 + added) / 5
         clips.append(min(max(clips[-1] * np.exp(-0.2 * (share - 0.5)), 4 / 256), 4 * 256))
     assert len(set(clips)) == 9
@@ -168,7 +168,7 @@ def test_11_6_the_accuracies_of_the_base_become_a_noisy_mean(tmp_path: Path) -> 
     for number in (1, 2):
         release_key = hashlib.sha256(f"fl-mqtt insecure noise\0007\0{number + 1}".encode()).digest()
         key = hashlib.sha256(b"fl-mqtt mean\0accuracy\0" + release_key).digest()
-        added = noise([(key, plan.mean_deviation * 2.0**20)], 0, 1)[0] / 2.0**20
+        added = noise([(key, plan.mean_deviation * 2.0**16)], 0, 1)[0] / 2.0**16
         expected = sum(accuracies.values()) / 5 + added / 5
         assert history[number - 1]["metrics"] == {
             "accuracy": pytest.approx(expected, abs=1e-6), "standard_error": pytest.approx(error)
@@ -193,7 +193,7 @@ def test_an_accuracy_that_is_impossible_or_not_there_counts_as_half(tmp_path: Pa
         run.edges[name].tamper = say
     run.run()
     averages = [effect for effect in run.effects if isinstance(effect, do.Average) and effect.version]
-    assert [one.accuracies for one in averages] == [(0.5 - 0.25) * 2**20]
+    assert [one.accuracies for one in averages] == [(0.5 - 0.25) * 2**16]
 
 
 def test_a_metric_that_has_no_bounds_cannot_be_told_with_noise() -> None:
