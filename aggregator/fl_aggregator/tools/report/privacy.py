@@ -66,10 +66,13 @@ def _spent(spent: m.PrivacySpent, plan: PrivacyPlan) -> str:
     times = "once" if plan.times == 1 else f"{plan.times} times"
     trust = TRUST[spent.mechanism]
     wire = "" if spent.wire_epsilon is None else f"; {wire_text(spent.wire_epsilon)}"
+    often = f"An edge contributes at most {times}, and to at most one of {plan.apart} versions in a row"
+    if plan.against == "models":
+        often = f"Each edge is in each of {plan.times} versions with the probability {plan.rate:.3g}"
     return (
-        f"{epsilon_text(spent)}, spent by {spent.releases} versions{most}{wire}. Neighbouring runs differ in what one edge "
-        f"contributes, which is replaced by zeros. {trust[0].upper()}{trust[1:]}; {NOT_COVERED}. An edge contributes at "
-        f"most {times}, and to at most one of {plan.apart} versions in a row; ε is {plan.planned_epsilon:.3g} then."
+        f"{epsilon_text(spent)}, spent by {spent.releases} versions{most}{wire}. Neighbouring runs differ in what one "
+        f"edge contributes, which is replaced by zeros. {trust[0].upper()}{trust[1:]}; {NOT_COVERED}. "
+        f"{often}; ε is {plan.planned_epsilon:.3g} then."
     )
 
 
