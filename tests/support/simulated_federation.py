@@ -66,8 +66,8 @@ class SimulatedFederation:
         }  # fmt: skip
         self.publish("status", self.scope("status", **(usual | more)), retain=retain)
 
-    def history(self, accuracy: list[float | None]) -> None:
-        """Publishes a history with one round for each entry; None is an abandoned round."""
+    def history(self, accuracy: list[float | None], **more: list[float | None]) -> None:
+        """Publishes a history with one round for each entry; None is an abandoned round. ``more``: columns."""
         versions: list[int | None] = []
         for value in accuracy:
             versions.append(None if value is None else 1 + sum(one is not None for one in versions))
@@ -80,7 +80,7 @@ class SimulatedFederation:
             },
             "split": [None if one is None else "test" for one in accuracy],
             "seconds": [2.0] * rounds, "participants": [2] * rounds, "cohort": [2] * rounds,
-            "bytes_up": [1000] * rounds, "bytes_down": [500] * rounds,
+            "bytes_up": [1000] * rounds, "bytes_down": [500] * rounds, **more,
         }  # fmt: skip
         self.publish(
             "history",

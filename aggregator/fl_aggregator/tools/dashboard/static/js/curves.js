@@ -3,13 +3,14 @@
 /** A metric that the user chooses, and the loss, over the rounds (uPlot), with a table for users who cannot see them. */
 const Curves = (() => {
   const { make, say, table } = Elements;
+  const EPSILON = Object.freeze({ name: "epsilon", higher_is_better: false, unit: "", minimum: 0, maximum: null });
   /** What a curve shows: of each series its name, its label, its colour and its dashes. @param {object} metric */
   const wanted = (metric) => ({
     metric,
-    series: metric === Federation.LOSS
+    series: metric === EPSILON ? [["epsilon", "ε", "--curve-1", null], ["budget", "budget", "--curve-3", [5, 4]]] : metric === Federation.LOSS
       ? [["loss", "loss", "--curve-2", null], ["train_loss", "training loss", "--curve-3", [5, 4]]]
       : [[metric.name, metric.name, "--curve-1", null], [`after_${metric.name}`, "on the edges' holdouts", "--curve-3", [5, 4]]],
-    show: (value) => Format.measured(value, metric),
+    show: (value) => (metric === EPSILON && value != null ? Format.short(value) : Format.measured(value, metric)),
     axis: (value) => (metric.unit === "%" ? `${+(100 * value).toFixed(2)} %` : String(+value.toPrecision(4))),
   });
   const HEIGHT = 210;
@@ -24,7 +25,8 @@ const Curves = (() => {
       this.card = card;
       this.title = card.querySelector("h2");
       this.choice = card.querySelector("select");
-      this.wanted = wanted(Federation.LOSS);
+      this.private = card.dataset.curve === "epsilon";
+      this.wanted = wanted(this.private ? EPSILON : Federation.LOSS);
       this.place = card.querySelector(".plot");
       this.readout = card.querySelector(".readout");
       this.details = card.querySelector("details");
@@ -75,6 +77,7 @@ const Curves = (() => {
     /** @param {?Record<string, any>} columns @param {object[]} declared */
     set(columns, declared) {
       this.declared = declared;
+      if (this.private) this.card.hidden = !columns?.metrics.has("epsilon");
       if (this.choice) this.#offer(declared);
       this.columns = columns?.round.length ? columns : null;
       this.place.dataset.empty = String(this.columns === null);
@@ -122,7 +125,7 @@ const Curves = (() => {
       if (low == null) return [0, 1];
       const room = Math.max((high - low) * 0.12, Math.abs(high) * 0.01, 1e-6);
       const { minimum, maximum } = this.wanted.metric;
-      const floor = Math.max(low - room, minimum ?? (low >= 0 ? 0 : -Infinity));
+      const floor = this.private ? 0 : Math.max(low - room, minimum ?? (low >= 0 ? 0 : -Infinity));
       return [floor, Math.min(high + room, maximum ?? Infinity)];
     }
 
@@ -158,7 +161,7 @@ const Curves = (() => {
         .filter(([name]) => this.#column(name).some((value) => value !== null))
         .map(([name, label, , dash]) => `${dash ? "dashed: " : ""}${label} ${this.wanted.show(this.#column(name)[at])}`);
       const split = columns.split[at] === null ? "" : ` (${columns.split[at]})`;
-      const what = columns.version[at] === null ? "abandoned" : values.join(" · ") + split;
+      const what = columns.version[at] === null ? "abandoned" : values.join(" · ") + (this.private ? "" : split);
       return say(this.readout, `round ${columns.round[at]}: ${what}`);
     }
 

@@ -35,6 +35,13 @@ class Federation {
   get history() {
     return this.history_?.run === this.run ? this.history_ : null;
   }
+  /** The columns of the history, and in a private run with a budget that as a series; null before the first round. */
+  get columns() {
+    const columns = this.history?.columns ?? null;
+    const budget = this.privacy?.budget ?? null;
+    if (budget === null || !columns?.metrics.has("epsilon")) return columns;
+    return { ...columns, metrics: new Map([...columns.metrics, ["budget", columns.round.map(() => budget)]]) };
+  }
   /** The metric by which versions are compared. */
   get primary() {
     return (this.status?.run === this.run ? this.status?.primary : null) ?? Federation.LOSS;
@@ -50,6 +57,10 @@ class Federation {
   /** What the aggregator sees of masked updates; null if it sees each update. @returns {?{least: number, certified: boolean}} */
   get masked() {
     return this.status?.run === this.run ? (this.status?.masked ?? null) : null;
+  }
+  /** What the versions have told about an edge, at most; null without differential privacy. */
+  get privacy() {
+    return this.status?.run === this.run ? (this.status?.privacy ?? null) : null;
   }
   /** @param {number} now */
   age(now) {

@@ -18,6 +18,9 @@ const Format = (() => {
     return value.toFixed(size < 10 ? 3 : size < 1000 ? 1 : 0);
   };
 
+  /** Three digits, as short as they can be. @param {number} value */
+  const short = (value) => (value !== 0 && (Math.abs(value) < 0.001 || Math.abs(value) >= 1e6) ? value.toExponential().replace(/^(-?\d(?:\.\d{1,2})?)\d*/, "$1") : String(+value.toPrecision(3)));
+
   /** A value of a metric with its unit; the unit % says that the value is a fraction. @param {?number} value @param {{unit: string}} metric */
   const measured = (value, { unit }, digits = 1) => {
     if (unit === "%") return percent(value, digits);
@@ -71,5 +74,5 @@ const Format = (() => {
   /** @param {number} number @param {string} one @param {string} [many] */
   const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
-  return { DASH, collator, percent, decimal, measured, gained, count, bytes, seconds, roughly, time, names, plural };
+  return { DASH, collator, percent, decimal, short, measured, gained, count, bytes, seconds, roughly, time, names, plural };
 })();

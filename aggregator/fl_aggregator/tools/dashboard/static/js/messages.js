@@ -66,12 +66,16 @@ const Messages = (() => {
       split: rows(split), seconds: rows(seconds), participants: rows(count), cohort: rows(count),
       bytes_up: rows(count), bytes_down: rows(count),
     })(value);
+    // Only private runs have it: as a series, it is read as a metric is.
+    const epsilon = nullable(rows(nullable(number)))(object(value).epsilon) ?? [];
+    if (epsilon.length > 0) found.metrics.set("epsilon", epsilon);
     const rising = found.round.every((round, row) => row === 0 || round > found.round[row - 1]);
     const { metrics: measured, ...others } = found;
     expect(rising && [...Object.values(others), ...measured.values()].every((column) => column.length === found.round.length));
     return found;
   };
 
+  const privacy = shape({ epsilon: number, delta: number, budget: nullable(number), against: oneOf(["wire", "models"]), insecure: nullable(boolean) });
   const maskedSums = shape({ least: count, certified: boolean });
   const personalScore = shape({ before: number, after: number });
   const edge = shape({
@@ -90,7 +94,7 @@ const Messages = (() => {
       ...scope, written: matching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/), task: text(64), phase: oneOf(PHASES),
       round: nullable(count), version: nullable(count), rounds: count, have: count, need: count, present: count,
       seconds_left: nullable(seconds), missing: list(token, 10), metrics, primary: nullable(metric), split,
-      paused: nullable(text(300)), attack: nullable(text(120)), masked: nullable(maskedSums), first_version: nullable(count),
+      paused: nullable(text(300)), attack: nullable(text(120)), masked: nullable(maskedSums), privacy: nullable(privacy), first_version: nullable(count),
     }),
     history: shape({ ...scope, task: text(64), rounds: count, started: text(40), metrics: nullable(list(metric, 32)), columns }),
     edges: shape({

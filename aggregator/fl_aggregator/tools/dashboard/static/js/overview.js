@@ -89,6 +89,21 @@ const Overview = (() => {
     say(byId("f-seen-more"), masked === null ? "" : `of at least ${Format.plural(masked.least, "update")}${keys}`);
   }
 
+  const SEES = { wire: "to who sees models and who took part", models: "to who sees the models only" };
+
+  /** Shows what the versions have told about an edge, beside the budget. @param {Federation} federation */
+  function privacy({ privacy: spent }) {
+    byId("f-privacy-box").hidden = spent === null;
+    if (spent === null) return;
+    const { epsilon, budget, delta, against, insecure } = spent;
+    say(byId("f-privacy"), budget === null ? Format.short(epsilon) : `${Format.short(epsilon)} of ${Format.short(budget)}`);
+    byId("f-privacy-bar").hidden = !budget;
+    if (budget) byId("f-privacy-bar").value = Math.min(epsilon / budget, 1);
+    byId("f-privacy-more").dataset.tone = insecure ? "bad" : "";
+    const loud = insecure ? "noise from a known seed: not private\n" : "";
+    say(byId("f-privacy-more"), `${loud}at δ = ${Format.short(delta)},\n${SEES[against]}`);
+  }
+
   /** @param {Federation} federation @param {Map<string, object>} edges @param {number} now */
   function draw(federation, edges, now) {
     const { status } = federation;
@@ -148,6 +163,7 @@ const Overview = (() => {
     }
 
     seen(federation);
+    privacy(federation);
     personal(edges, primary);
 
     const left = runLeft(federation);
