@@ -174,6 +174,12 @@ class Averager:
         if base is None:  # initial weights: with any strategy one section, without a cap
             return ExpectedUpdate((DELTA,), encoding, None, math.inf, math.inf)
         settings = self._settings
+        if (
+            settings.dp is not None
+        ):  # a longer update is shortened; a rejection would say something of its edge
+            return ExpectedUpdate(
+                self._strategy.sections, encoding, self.newest.manifest, math.inf, math.inf, is_private=True
+            )
         sums = None if settings.sums.needs_each else SumCaps.of(self._strategy, settings)
         caps = settings.max_delta, settings.max_buffer, sums
         return ExpectedUpdate(self._strategy.sections, encoding, self.newest.manifest, *caps)

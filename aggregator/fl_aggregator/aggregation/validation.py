@@ -107,6 +107,7 @@ class ExpectedUpdate:
     that of each section; it is null in round 0, where the update says which arrays the model has. ``max_delta`` is the
     largest magnitude of a parameter's value, ``max_buffer`` that of a buffer's; infinity
     allows any finite one. ``sums``: the caps of the sums of regional aggregators; null if there are none.
+    ``is_private``: a rejection says nothing of the edge's values, since others than the edge hear it.
     """
 
     sections: tuple[str, ...]
@@ -115,6 +116,7 @@ class ExpectedUpdate:
     max_delta: float
     max_buffer: float
     sums: SumCaps | None = None
+    is_private: bool = False
 
     def check_plan(self, plan: str | None) -> None:
         """Does nothing: only masked updates have a plan."""
@@ -158,8 +160,8 @@ class ExpectedUpdate:
             except MalformedError as error:
                 raise InvalidUpdate("malformed", f"{section.name}.data: {error}") from None
             except NotFiniteError as error:
-                place = _place(manifest, error.index)
-                detail = f"{section.name}: {place} is {error.value}, expected a finite number"
+                value = f"{_place(manifest, error.index)} is {error.value}, expected a finite number"
+                detail = f"{section.name}: {'expected finite numbers' if self.is_private else value}"
                 raise InvalidUpdate("not-finite", detail) from None
             except TooLargeError as error:
                 largest = error.magnitude
