@@ -21,7 +21,8 @@ from fl_shared.protocol.messages import ClientId, RunId
 class LedgerRelease(BaseModel):
     """A version that was made from updates, with the noise that it has. See `PrivacyPlan` for the other values.
 
-    ``noise``: that of this release.
+    ``noise``: that of this release. ``published``: whether the line says that the version was about to be published,
+    and not that its sum was about to be made.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -34,6 +35,7 @@ class LedgerRelease(BaseModel):
     bands: Annotated[int, Field(ge=1)] = 1
     gamma: Annotated[float, Field(ge=0, lt=1)] = 0.0
     contributors: tuple[ClientId, ...]
+    published: bool = False
 
 
 def spent_before(releases: Iterable[LedgerRelease]) -> dict[str, float]:

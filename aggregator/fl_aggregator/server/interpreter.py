@@ -241,7 +241,10 @@ class Interpreter:
             case do.DeclineOrder(round=number, detail=detail):
                 if self._above is not None:
                     self._above.declined(number, detail)
-            case do.PublishModel():
+            case do.PublishModel(model=model):
+                if (ledger := self._ledger) is not None:
+                    version = model.version
+                    self._disk_pause.attempt(lambda: ledger.publish(self._scope.run, version))
                 self._models.publish(effect)
             case do.Personalize(model=model):
                 self._model_publisher.ask_for_personal(self._settings.personal_training(model.version))

@@ -1,9 +1,10 @@
-"""The ledger of a budget over runs (``--dp-ledger FILE``): one line of JSON for each release of each of its runs.
+"""The ledger of a budget over runs (``--dp-ledger FILE``): lines of JSON for each release of each of its runs.
 
-A line is whole and on the disk before its sum is made, or, if it is masked, before its members open it. So a last line
+Its first line is whole and on the disk before its sum is made, or, if it is masked, before its members open it. So a last line
 that is not whole, because its writer died, is about a sum that nobody has seen: it is not counted. A sum whose line is
-there may be unseen, if the aggregator was killed just then: too much may be counted, but never too little. Two
-aggregators cannot have one ledger at a time.
+there may be unseen, if the aggregator was killed just then: too much may be counted, but never too little. A second
+line says that the version is published: a run directory without it is an older copy. Two aggregators cannot have one
+ledger at a time.
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ class PrivacyLedger:
     def check(self, run: str, plan: PrivacyPlan, versions: int) -> None:
         """Raises ``UserError`` unless ``run``, of which ``versions`` are recorded, may go on with ``plan``."""
         own = {one.version for one in self._releases if one.run == run}
+        published = max(
+            (one.version for one in self._releases if one.run == run and one.published), default=0
+        )
         begin = "begin a new run with the newest model (--init)"
         if self.spent_before(run) != plan.spent:
             raise UserError(
@@ -71,9 +75,9 @@ class PrivacyLedger:
             raise UserError(
                 f"--dp-ledger {self._path}: has no line of version {missing[0]} of run {run}: restore the file"
             )
-        if own and max(own) > versions + 1:
+        if published > versions:
             raise UserError(
-                f"--dp-ledger {self._path}: has version {max(own)} of run {run}, whose journal ends after version "
+                f"--dp-ledger {self._path}: has version {published} of run {run}, whose journal ends after version "
                 f"{versions}: the run directory is an older copy. Restore the newest one, or {begin}"
             )
 
@@ -85,6 +89,12 @@ class PrivacyLedger:
         with raising_disk_full(len(line), self._path.parent):
             self._file.append(line, sync=True)
         self._releases.append(release)
+
+    def publish(self, run: str, version: int) -> None:
+        """Writes that a version of ``run`` is published; it is on the disk then. Raises ``OSError``."""
+        made = [one for one in self._releases if (one.run, one.version) == (run, version)]
+        if made:
+            self.record(made[-1].model_copy(update={"published": True}))
 
     def close(self) -> None:
         """Closes the file, and lets others have it."""
