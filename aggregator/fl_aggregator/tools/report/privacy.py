@@ -72,7 +72,8 @@ def _spent(spent: m.PrivacySpent, plan: PrivacyPlan) -> str:
     return (
         f"{epsilon_text(spent)}, spent by {spent.releases} versions{most}{wire}. Neighbouring runs differ in what one "
         f"edge contributes, which is replaced by zeros. {trust[0].upper()}{trust[1:]}; {NOT_COVERED}. "
-        f"{often}; ε is {plan.planned_epsilon:.3g} then."
+        f"An edge contributes at most {times}, and to at most one of {plan.apart} versions in a row; "
+        f"ε is {plan.planned_epsilon:.3g} then."
     )
 
 
