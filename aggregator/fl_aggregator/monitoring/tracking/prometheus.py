@@ -205,10 +205,10 @@ def _state_families(state: Run) -> Iterator[Metric]:
     )
     yield from metric_families(state)
     if state.privacy is not None:
-        yield from _privacy_families(state.privacy)
+        yield from privacy_families(state.privacy)
 
 
-def _privacy_families(spent: m.PrivacySpent) -> Iterator[Metric]:
+def privacy_families(spent: m.PrivacySpent) -> Iterator[Metric]:
     """What the versions of a private run have told about an edge."""
     yield GaugeMetricFamily("fl_privacy_epsilon", "ε spent of the edge with the most.", spent.epsilon)
     if spent.budget is not None:

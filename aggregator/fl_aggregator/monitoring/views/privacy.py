@@ -25,6 +25,7 @@ TRUST: Final = {
 """Who must add the noise, by mechanism."""
 NOT_COVERED: Final = "presence, counts and time are not covered"
 WOULD_HELP: Final = "more edges a round, fewer shared parameters, or a larger ε would help"
+OF_EXAMPLES: Final = "fl-edge --dp-sgd protects single examples instead of edges"
 HARDLY, BETTER = 0.2, 0.6
 """Up to these advantages, somebody is right hardly more often than a coin, and more often."""
 
@@ -58,7 +59,7 @@ def noise_line(plan: PrivacyPlan, values: int, per_round: int) -> str:
     )
     match length.teaches:
         case "nothing":
-            return f"{text}: nothing will be learnt; {WOULD_HELP}"
+            return f"{text}: nothing will be learnt; {WOULD_HELP}; {OF_EXAMPLES}"
         case "little":
             return f"{text}: little will be learnt; {WOULD_HELP}"
         case _:

@@ -26,7 +26,7 @@ def visible_text(masked: m.MaskedSums | None) -> str:
 
 
 def marks(run: RunRecord) -> dict[str, str]:
-    """What must be known of all numbers of a run, by its name: who attacks it, what is seen, what is promised."""
+    """What must be known of all numbers of a run, by its name: its attackers, masks and promises."""
     found = {} if run.attack is None else {"attack": run.attack}
     if run.masked is not None:
         found["updates"] = masked_line(run.masked)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fl_aggregator.configuration.privacy import plan_of
 from fl_aggregator.configuration.settings import parse_settings
-from fl_aggregator.monitoring.views.privacy import SEES, WOULD_HELP, times_text
+from fl_aggregator.monitoring.views.privacy import OF_EXAMPLES, SEES, WOULD_HELP, times_text
 from fl_aggregator.privacy.noise_length import NoiseLength, effective_noise, most_values, noise_length
 from fl_aggregator.privacy.plan import MAX_BANDS, PrivacyPlan
 from fl_aggregator.privacy.subsampled import noise_for
@@ -96,7 +96,7 @@ def _length_lines(length: NoiseLength, releases: int) -> Iterator[str]:
         f"that of all {releases:,} together {times_text(length.run)} times"
     )
     if verdict:
-        yield f"  {verdict}: {WOULD_HELP}"
+        yield f"  {verdict}: {WOULD_HELP}" + (f"; {OF_EXAMPLES}" if length.teaches == "nothing" else "")
 
 
 def _way_fields(way: Way) -> dict[str, Any]:

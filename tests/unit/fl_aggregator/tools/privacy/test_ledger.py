@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -9,9 +10,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from fl_aggregator.cli.main import cli
-from fl_aggregator.cli.summary import privacy_line
+from fl_aggregator.cli.summary import outcome_line, privacy_line
+from fl_aggregator.monitoring.terminal.render import View
+from fl_aggregator.monitoring.terminal.snapshot import Snapshot
+from fl_aggregator.monitoring.terminal.text import round_line, summary_lines
+from fl_aggregator.monitoring.tracking.prometheus import privacy_families
+from fl_aggregator.monitoring.tracking.tensorboard import scalars
 from fl_aggregator.monitoring.views.round_record import columns_of
 from fl_aggregator.monitoring.views.status import status_message
 from fl_aggregator.round import effects as do
@@ -62,8 +69,27 @@ def test_epsilon_is_the_same_in_all_places_and_follows_from_the_journal(tmp_path
         result_of(Outcome(state, 1.0), RunDirectory(tmp_path / "run", resume=True), {}).privacy
         == spent.model_dump()
     )
+    record = run.runner.history.recent()[3]
+    assert scalars(record)["privacy/epsilon"] == spent.epsilon
+    assert record.summary_fields()["privacy"] == spent.model_dump()
+    gauges = {family.name: family.samples[0].value for family in privacy_families(spent)}
+    assert (gauges["fl_privacy_epsilon"], gauges["fl_privacy_epsilon_budget"]) == (spent.epsilon, 50.0)
+    snapshot = Snapshot(status_message(state, run.scope, run.now), recent={3: record})
+    console = Console(file=io.StringIO(), width=160)
+    console.print(View(snapshot))
+    words = f"ε {spent.epsilon:.3g} of 50 at δ = 1e-05"
+    assert f"{words}, to who sees all models and who took part" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert any(words in one for one in summary_lines(snapshot))
+    assert words in round_line(record, 3)
+    assert state.privacy is state.privacy, "it is asked for twice a second, and found out once a release"
     mu = max(edge["mu"] for edge in found["edges"].values())
     assert epsilon_of(mu, spent.delta) == spent.epsilon
+
+
+def test_the_last_line_says_that_the_budget_is_spent(tmp_path: Path) -> None:
+    state = private_federation(tmp_path / "run", rounds=10, dp_epsilon=3.0).run()
+    assert outcome_line(Outcome(state, 1.0), "").endswith(" (the privacy budget is spent)")
+    assert ledger(tmp_path / "run")["privacy"]["epsilon"] <= 3.0
 
 
 def test_it_names_each_release_and_each_edge(tmp_path: Path) -> None:
