@@ -8,14 +8,14 @@ from typing import Final
 from fl_aggregator.privacy.noise_length import NoiseLength, effective_noise, noise_length
 from fl_aggregator.privacy.plan import PrivacyPlan
 from fl_aggregator.privacy.subsampled import spending
-from fl_shared.privacy.gaussian_mechanism import advantage_of, mu_of
+from fl_shared.privacy.gaussian_mechanism import advantage_of, epsilon_of, mu_of
 from fl_shared.protocol import messages as m
 
 INSECURE: Final = "noise from a known seed: not private"
 """Said wherever a run with ``--dp-insecure-seed`` is shown."""
 SEES: Final = {
     "wire": "sees all models and who took part",
-    "models": "sees all models, but not who took part",
+    "models": "sees all models and not who took part",
 }
 """What the adversary knows, as the end of a sentence."""
 TRUST: Final = {
@@ -35,12 +35,14 @@ def promise_lines(plan: PrivacyPlan) -> list[str]:
     epsilon = plan.planned_epsilon
     if plan.against == "models":
         advantage = spending(plan.noise, plan.rate, plan.delta).after(plan.times)[1]
+        wire = f", {wire_text(epsilon_of(math.sqrt(plan.times) / plan.noise, plan.delta))}"
     else:
+        wire = ""
         advantage = advantage_of(mu_of(epsilon, plan.delta))
     promise = (
         f"differential privacy: who {SEES[plan.against]} can tell whether one edge's data was used in "
         f"{right_text(advantage)} of cases, where a coin is right in 50 %: ε is at most {epsilon:.3g} at "
-        f"δ = {plan.delta:.3g}; {TRUST[plan.mechanism]}"
+        f"δ = {plan.delta:.3g}{wire}; {TRUST[plan.mechanism]}"
     )
     return [promise, f"{INSECURE} (--dp-insecure-seed)"] if plan.insecure else [promise]
 
@@ -72,6 +74,13 @@ def times_text(ratio: float) -> str:
         return "0"
     digits = max(0, 1 - math.floor(math.log10(abs(ratio))))
     return f"{round(ratio, 1 - math.floor(math.log10(abs(ratio)))):,.{digits}f}"
+
+
+def often_text(plan: PrivacyPlan, what: str) -> str:
+    """How often an edge contributes to ``what``, at most, and the ε of one that does."""
+    rests = "" if plan.apart == 1 else f", and to at most one of {plan.apart:,} in a row"
+    of = f"{plan.times:,} of {plan.releases:,} {what}"
+    return f"an edge contributes to at most {of}{rests}; ε is {plan.planned_epsilon:.3g} then"
 
 
 def right_text(advantage: float) -> str:

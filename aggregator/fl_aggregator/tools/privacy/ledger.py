@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from fl_aggregator.monitoring.views.privacy import SEES, guess_text, spent_line
+from fl_aggregator.monitoring.views.privacy import SEES, guess_text, often_text, spent_line
 from fl_aggregator.privacy.accounting import charges
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.machine import MACHINE_VERSION
@@ -92,10 +92,7 @@ class Ledger:
         if not self.spent.insecure:
             guess = guess_text(self.spent.advantage)
             yield f"who {SEES[self.spent.against]} can tell whether one edge's data was used {guess}"
-        yield (
-            f"an edge is in at most {plan.times} of {plan.releases} releases, and in at most one of {plan.apart} in a "
-            f"row; then ε is {plan.planned_epsilon:.3g}"
-        )
+        yield often_text(plan, "releases")
         if not self.releases:
             return
         yield ""

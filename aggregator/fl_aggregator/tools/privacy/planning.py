@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fl_aggregator.configuration.privacy import plan_of
 from fl_aggregator.configuration.settings import parse_settings
-from fl_aggregator.monitoring.views.privacy import OF_EXAMPLES, SEES, WOULD_HELP, times_text
+from fl_aggregator.monitoring.views.privacy import OF_EXAMPLES, SEES, WOULD_HELP, often_text, times_text
 from fl_aggregator.privacy.noise_length import NoiseLength, effective_noise, most_values, noise_length
 from fl_aggregator.privacy.plan import MAX_BANDS, PrivacyPlan
 from fl_aggregator.privacy.subsampled import noise_for
@@ -68,7 +68,7 @@ class Plans:
             f"{self.clients:,} edges, {self.per_round:,} a round, {plan.releases:,} versions: ε = {plan.epsilon:g} at "
             f"δ = {plan.delta:.3g}"
         )
-        yield f"an edge is in at most {plan.times:,} versions, and in at most one of {plan.apart:,} in a row"
+        yield often_text(plan, "versions")
         for way in self.ways:
             yield ""
             yield f"{way.name}: against who {SEES[way.against]}"

@@ -12,6 +12,7 @@ from fl_aggregator.monitoring.views.privacy import (
     epsilon_text,
     guess_text,
     noise_line,
+    often_text,
     wire_text,
 )
 from fl_aggregator.privacy.plan import PrivacyPlan
@@ -63,8 +64,7 @@ def _guess(spent: m.PrivacySpent) -> Markup:
 
 def _spent(spent: m.PrivacySpent, plan: PrivacyPlan) -> str:
     most = "" if spent.spent_by is None else f", most of edge {one_line(spent.spent_by)}"
-    times = "once" if plan.times == 1 else f"{plan.times} times"
-    trust = TRUST[spent.mechanism]
+    trust, often = TRUST[spent.mechanism], often_text(plan, "versions")
     wire = "" if spent.wire_epsilon is None else f"; {wire_text(spent.wire_epsilon)}"
     often = f"An edge contributes at most {times}, and to at most one of {plan.apart} versions in a row"
     if plan.against == "models":
@@ -72,8 +72,7 @@ def _spent(spent: m.PrivacySpent, plan: PrivacyPlan) -> str:
     return (
         f"{epsilon_text(spent)}, spent by {spent.releases} versions{most}{wire}. Neighbouring runs differ in what one "
         f"edge contributes, which is replaced by zeros. {trust[0].upper()}{trust[1:]}; {NOT_COVERED}. "
-        f"An edge contributes at most {times}, and to at most one of {plan.apart} versions in a row; "
-        f"ε is {plan.planned_epsilon:.3g} then."
+        f"{often[0].upper()}{often[1:]}."
     )
 
 

@@ -31,6 +31,25 @@ def test_it_promises_something_against_somebody() -> None:
     ]
 
 
+def test_secret_cohorts_promise_less_against_who_sees_them() -> None:
+    pytest.importorskip("dp_accounting", reason="pip install 'fl-mqtt[dp]'")
+    (line,) = privacy.promise_lines(
+        plan(against="models", apart=1, releases=3, epsilon=8.0, rate=1 / 3, expected=20)
+    )
+    assert line.startswith(
+        "differential privacy: who sees all models and not who took part can tell whether "
+    )
+    assert "ε is at most 8 at δ = 1e-05, at most 12.8 against who sees all models and who took part; " in line
+
+
+def test_it_says_how_often_an_edge_contributes() -> None:
+    assert (
+        privacy.often_text(plan(), "versions")
+        == "an edge contributes to at most 10 of 100 versions, and to at most one of 10 in a row; ε is 2 then"
+    )
+    assert "in a row" not in privacy.often_text(plan(apart=1), "versions")
+
+
 @pytest.mark.parametrize(
     ("changes", "values", "per_round", "said"),
     [
