@@ -1,10 +1,10 @@
 """The ledger of a budget over runs (``--dp-ledger FILE``): lines of JSON for each release of each of its runs.
 
-Its first line is whole and on the disk before its sum is made, or, if it is masked, before its members open it. So a last line
-that is not whole, because its writer died, is about a sum that nobody has seen: it is not counted. A sum whose line is
-there may be unseen, if the aggregator was killed just then: too much may be counted, but never too little. A second
-line says that the version is published: a run directory without it is an older copy. Two aggregators cannot have one
-ledger at a time.
+Its first line is whole and on the disk before its sum is made, or, if it is masked, before its members open it. So a
+last line that is not whole, because its writer died, is about a sum that nobody has seen: it is not counted. A sum
+whose line is there may be unseen, if the aggregator was killed just then: too much may be counted, but never too
+little. A second line says that the version is published: a run directory without it is an older copy. Two aggregators
+cannot have one ledger at a time.
 """
 
 from __future__ import annotations

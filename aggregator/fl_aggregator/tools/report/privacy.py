@@ -66,9 +66,6 @@ def _spent(spent: m.PrivacySpent, plan: PrivacyPlan) -> str:
     most = "" if spent.spent_by is None else f", most of edge {one_line(spent.spent_by)}"
     trust, often = TRUST[spent.mechanism], often_text(plan, "versions")
     wire = "" if spent.wire_epsilon is None else f"; {wire_text(spent.wire_epsilon)}"
-    often = f"An edge contributes at most {times}, and to at most one of {plan.apart} versions in a row"
-    if plan.against == "models":
-        often = f"Each edge is in each of {plan.times} versions with the probability {plan.rate:.3g}"
     return (
         f"{epsilon_text(spent)}, spent by {spent.releases} versions{most}{wire}. Neighbouring runs differ in what one "
         f"edge contributes, which is replaced by zeros. {trust[0].upper()}{trust[1:]}; {NOT_COVERED}. "
