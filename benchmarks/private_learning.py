@@ -2,14 +2,15 @@
 
     python benchmarks/private_learning.py --list
     python benchmarks/private_learning.py --budget 20m [--only digits/]
-    python benchmarks/private_learning.py --table
+    python benchmarks/private_learning.py --document
 
 A cell is a run of the real aggregator in virtual time with 1,000 edges in its process (`private_edges`), of which 100
 are in each of 100 rounds. Its line goes to ``results/private_learning.jsonl`` as soon as it has ended, and a cell that
 has a line is not run again. First come the runs without privacy that choose the learning rate, with a seed of their
 own; the clip is the median norm of the updates with that rate. The choice is a line that all others use. The seeds
 divide the data, draw the cohorts and the first weights, so that mechanisms are compared in pairs; the noise is as
-random as ever. ``--table`` prints what ``docs/privacy.md`` shows.
+random as ever. ``--document`` writes the tables of
+``docs/differential-privacy.md``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -38,6 +40,7 @@ from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 
 LINES: Final = Path(__file__).parent / "results" / "private_learning.jsonl"
+PAGE: Final = Path(__file__).parents[1] / "docs" / "differential-privacy.md"
 Line = Mapping[str, Any]
 
 SEEDS: Final = (0, 1, 2)
@@ -241,6 +244,14 @@ def table(task: str, lines: Sequence[Line]) -> str:
     return "\n".join(f"{row} |" for row in rows)
 
 
+def filled(page: str, lines: Sequence[Line]) -> str:
+    """The page with the tables of what has been measured, each behind its mark: ``<!-- private_learning: TASK -->``."""
+    for task in DATA:
+        mark, rows = f"<!-- private_learning: {task} -->\n", table(task, lines)
+        page = re.sub(rf"{re.escape(mark)}(\|.*\n)*", f"{mark}{rows}\n" if rows else mark, page)
+    return page
+
+
 def accuracy_text(lines: Sequence[Line]) -> str:
     """Mean and standard deviation in percent; that next to nothing was learnt, if that is so."""
     if not lines:
@@ -259,12 +270,11 @@ def main() -> None:
     parser.add_argument("--budget", type=parse_budget, default=float("inf"), metavar="TIME",
                         help="begin no cell that would pass this time: 90s, 20m, 2h")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="show which cells are done")
-    parser.add_argument("--table", action="store_true", help="print the tables of docs/privacy.md")
+    parser.add_argument("--document", action="store_true", help=f"write the tables of {PAGE.name}")
     arguments = parser.parse_args()
     lines = read_lines()
-    if arguments.table:
-        for task in DATA:
-            print(f"{task}: {choice(task, lines)}\n\n{table(task, lines)}\n")
+    if arguments.document:
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), lines), encoding="utf-8")
     elif arguments.list:
         for task in DATA:
             for cell in (*choosing(task), *cells(task, choice(task, lines) or {"lr": 0.0, "clip": 1.0})):
