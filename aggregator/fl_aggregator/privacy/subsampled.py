@@ -10,6 +10,7 @@ Neighbours differ by zero-out, as everywhere: `NeighboringRelation.REPLACE_SPECI
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -71,16 +72,24 @@ class Spending:
         self._delta = delta
         self._accountant: Any = None
         self._known = [(0.0, 0.0)]
+        self._lock = threading.Lock()
 
     def after(self, releases: int) -> tuple[float, float]:
-        """Returns ε, and the advantage of who must tell whether an edge took part, which is δ for ε = 0."""
-        while len(self._known) <= releases:
-            if self._accountant is None:
-                self._accountant = _accountant()
-            _compose(self._accountant, self._one)
-            epsilon, advantage = self._accountant.get_epsilon(self._delta), self._accountant.get_delta(0.0)
-            self._known.append((float(epsilon), min(1.0, max(0.0, float(advantage)))))
-        return self._known[releases]
+        """Returns ε, and the advantage of who must tell whether an edge took part, which is δ for ε = 0.
+
+        May be called on any thread: views ask as well as the run.
+        """
+        with self._lock:
+            while len(self._known) <= releases:
+                if self._accountant is None:
+                    self._accountant = _accountant()
+                _compose(self._accountant, self._one)
+                epsilon, advantage = (
+                    self._accountant.get_epsilon(self._delta),
+                    self._accountant.get_delta(0.0),
+                )
+                self._known.append((float(epsilon), min(1.0, max(0.0, float(advantage)))))
+            return self._known[releases]
 
 
 @cache

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import dp_accounting
 import pytest
 from dp_accounting.pld import PLDAccountant
 
-from fl_aggregator.privacy.subsampled import Releases, composed_epsilon, epsilon_of, noise_for
+from fl_aggregator.privacy.subsampled import Releases, Spending, composed_epsilon, epsilon_of, noise_for
 from fl_shared.errors import UserError
 from fl_shared.privacy import gaussian_mechanism
 
@@ -104,3 +106,19 @@ def test_the_package_is_imported_when_it_is_needed() -> None:
 def test_what_is_no_release_is_refused(call: object) -> None:
     with pytest.raises(ValueError, match="expected"):
         call()  # type: ignore[operator]
+
+
+def test_what_was_spent_is_composed_once_whoever_asks_at_the_same_time() -> None:
+    """The run and its views do, on threads of their own: ε of a later release would be that of an earlier one."""
+    spending = Spending(1.0, 1 / 3, 1e-5)
+    start = threading.Barrier(4)
+
+    def ask(_: int) -> list[tuple[float, float]]:
+        start.wait()
+        return [spending.after(number) for number in range(4)]
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(ask, range(4)))
+    expected = [0.0, *(epsilon_of(1.0, 1 / 3, number, 1e-5) for number in (1, 2, 3))]
+    for answers in found:
+        assert [epsilon for epsilon, _ in answers] == pytest.approx(expected, rel=1e-6)
