@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fl_aggregator.round import effects as do
+from fl_aggregator.round.privacy import spent_by
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from tests.support.masked_federation import PARAMETERS_ONLY, MaskedFederation
@@ -68,3 +70,23 @@ def test_d9_nobody_hears_which_value_of_an_update_is_not_finite(tmp_path: Path, 
     told = {one.detail for _, one in run.published if isinstance(one, m.Rejected)}
     assert told == {"delta: expected finite numbers"}
     assert results(run)[1].missing == {"3": "rejected: not-finite: delta: expected finite numbers"}
+
+
+def test_d16_a_sum_is_charged_before_its_members_are_asked_to_open_it(tmp_path: Path) -> None:
+    """Also if the aggregator stops then, and the run never goes on: it may have seen the sum."""
+    run = MaskedFederation(
+        tmp_path / "run", manifest=PARAMETERS_ONLY, **{**PRIVATE, "dp": "distributed", "dp_noise": 20.0}
+    )
+    run.start()
+    for edge in run.edges.values():
+        edge.lost_in[1] = ("open",)
+    run.deliver()
+    asked = [effect for effect in run.effects if isinstance(effect, do.PublishReveal)]
+    assert [one.round for one in asked] == [1]
+    said = spent_by(run.state.settings.privacy, run.state.releases)
+    assert (said.releases, said.epsilon > 0) == (1, True)
+    assert run.state.releases.taken.keys() == run.edges.keys()
+    statuses = [one for _, one in run.published if isinstance(one, m.Status) and one.phase == "unmasking"]
+    assert statuses
+    assert {one.privacy.epsilon for one in statuses if one.privacy} == {said.epsilon}
+    run.end()

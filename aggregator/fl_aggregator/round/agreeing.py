@@ -11,7 +11,7 @@ from typing import Final
 from fl_aggregator.configuration.masking import unmask_seconds
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.round.closing import abandon
+from fl_aggregator.round.closing import abandon, with_release
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.phases import Agreeing, Unmasking
 from fl_aggregator.round.state import Run
@@ -34,7 +34,7 @@ def agree(state: Run, event: on.Agreed) -> Transition:
         return replace(state, phase=phase), ()
     deadline = event.now + unmask_seconds(state.settings)
     unmasking = Unmasking(agreeing=phase, since=event.now, deadline=deadline, needed=phase.masking.threshold)
-    return replace(state, phase=unmasking), (reveal_of(unmasking),)
+    return replace(with_release(state, phase.collected), phase=unmasking), (reveal_of(unmasking),)
 
 
 def decline(state: Run, event: on.Declined) -> Transition:

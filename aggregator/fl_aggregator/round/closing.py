@@ -27,7 +27,6 @@ from fl_aggregator.round.phases import (
     Stopped,
     Unmasking,
     agreeing_of,
-    unmasking_of,
 )
 from fl_aggregator.round.privacy import noise_of_release
 from fl_aggregator.round.roster import Roster
@@ -205,8 +204,6 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transitio
     row. Round 0 is opened again under its own number, also after a resume of the failed run. Its result is not
     published: edges that saw it would not take part again.
     """
-    if unmasking_of(state.phase) is not None:  # the aggregator may have seen the sum
-        state = _with_release(state, phase)
     agreeing = agreeing_of(state.phase)
     closed, missing = (now, None) if agreeing is None else (agreeing.closed, agreeing.missing)
     summary = summary_of(state, phase, closed, now, reason=reason, missing=missing)
@@ -264,7 +261,8 @@ def committed(state: Run, phase: Aggregating, event: on.ModelCreated) -> Transit
     """Returns the run with the version that was made of a closed round; the phase stays as it is."""
     collected = phase.collected
     model = ModelReference(version=collected.version, digest=event.digest)
-    state = _with_release(state, collected, event.clip)
+    if phase.unmasking is None:
+        state = with_release(state, collected, event.clip)
     summary = summary_of(
         state,
         collected,
@@ -295,8 +293,8 @@ def committed(state: Run, phase: Aggregating, event: on.ModelCreated) -> Transit
     )
 
 
-def _with_release(state: Run, collected: Collecting, next_clip: float | None = None) -> Run:
-    """Charges the edges of a private run whose updates are in a sum."""
+def with_release(state: Run, collected: Collecting, next_clip: float | None = None) -> Run:
+    """Charges the edges of a private run whose updates are in a sum, which the aggregator can see from now on."""
     plan = state.settings.privacy
     if plan is None or collected.base is None:
         return state
