@@ -12,7 +12,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -142,27 +142,21 @@ def _sensitivity(gamma: float, bands: int, apart: int, times: int, releases: int
 
 def make_plan(
     *,
-    mechanism: Mechanism,
-    against: Adversary,
-    clip: float,
-    adaptive: bool,
     noise: float | None,
+    times: int | None,
     delta: float,
     epsilon: float | None,
     apart: int,
-    times: int | None,
     bands: int,
     releases: int,
-    insecure: bool,
-    least: int = 0,
-    colluders: int = 0,
-    accuracy: bool = False,
-    expected: int = 1,
+    against: Adversary = "wire",
     rate: float = 1.0,
+    **others: Any,
 ) -> PrivacyPlan:
     """Returns the plan with the noise that the budget asks for, or with as many contributions as both allow.
 
-    Raises ``ValueError`` that begins with the name of a setting if not even one release is within the budget.
+    ``others``: fields of the plan that play no role in that. Raises ``ValueError`` that begins with the name of a
+    setting if not even one release is within the budget.
     """
     most = math.ceil(releases / apart)
     times = most if times is None else min(times, most)
@@ -180,33 +174,29 @@ def make_plan(
     elif epsilon is not None:
         most_mu = mu_of(epsilon, delta)
         if sensitivity(1) > most_mu * noise:
-            one = epsilon_of(sensitivity(1) / noise, delta)
-            raise ValueError(
-                f"dp_noise: {noise:g}: ε of one release is {one:.3g}, more than --dp-epsilon {epsilon:g}: "
-                f"expected --dp-noise of at least {sensitivity(1) / most_mu:.3g}, or a larger --dp-epsilon"
-            )
-        times = bisect_right(
-            range(1, times + 1), most_mu * noise, key=sensitivity
-        )  # it grows with their number
+            one, least = epsilon_of(sensitivity(1) / noise, delta), sensitivity(1) / most_mu
+            raise ValueError(_too_little(noise, one, epsilon, least))
+        counts = range(1, times + 1)
+        times = bisect_right(counts, most_mu * noise, key=sensitivity)  # it grows with their number
     return PrivacyPlan(
-        mechanism=mechanism,
-        against=against,
-        clip=clip,
-        adaptive=adaptive,
         noise=noise,
+        times=times,
         delta=delta,
         epsilon=epsilon,
         apart=apart,
-        times=times,
         bands=bands,
         gamma=gamma,
         releases=releases,
-        insecure=insecure,
-        least=least,
-        colluders=colluders,
-        accuracy=accuracy,
-        expected=expected,
+        against=against,
         rate=rate,
+        **others,
+    )
+
+
+def _too_little(noise: float, one: float, epsilon: float, least: float) -> str:
+    return (
+        f"dp_noise: {noise:g}: ε of one release is {one:.3g}, more than --dp-epsilon {epsilon:g}: "
+        f"expected --dp-noise of at least {least:.3g}, or a larger --dp-epsilon"
     )
 
 
@@ -222,13 +212,8 @@ def _secret_noise(
         return noise, releases
     one = subsampled.epsilon_of(noise, rate, 1, delta)
     if one > epsilon:
-        least = subsampled.noise_for(epsilon, delta, rate, 1)
-        raise ValueError(
-            f"dp_noise: {noise:g}: ε of one release is {one:.3g}, more than --dp-epsilon {epsilon:g}: "
-            f"expected --dp-noise of at least {least:.3g}, or a larger --dp-epsilon"
-        )
+        raise ValueError(_too_little(noise, one, epsilon, subsampled.noise_for(epsilon, delta, rate, 1)))
     numbers = range(1, releases + 1)
-    spent = bisect_right(
+    return noise, bisect_right(
         numbers, epsilon, key=lambda number: subsampled.epsilon_of(noise, rate, number, delta)
     )
-    return noise, spent
