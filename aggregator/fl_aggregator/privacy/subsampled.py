@@ -9,8 +9,8 @@ Neighbours differ by zero-out, as everywhere: `NeighboringRelation.REPLACE_SPECI
 
 from __future__ import annotations
 
+import copy
 import math
-import threading
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -70,26 +70,23 @@ class Spending:
     def __init__(self, noise: float, rate: float, delta: float) -> None:
         self._one = Releases(noise, rate, 1)
         self._delta = delta
-        self._accountant: Any = None
-        self._known = [(0.0, 0.0)]
-        self._lock = threading.Lock()
+        self._state: tuple[Any, tuple[tuple[float, float], ...]] = (None, ((0.0, 0.0),))
+        """The accountant after the releases that are known, and what is known: both are replaced, never changed."""
 
     def after(self, releases: int) -> tuple[float, float]:
         """Returns ε, and the advantage of who must tell whether an edge took part, which is δ for ε = 0.
 
-        May be called on any thread: views ask as well as the run.
+        May be called on any thread, since views ask as well as the run: at worst, two do the same.
         """
-        with self._lock:
-            while len(self._known) <= releases:
-                if self._accountant is None:
-                    self._accountant = _accountant()
-                _compose(self._accountant, self._one)
-                epsilon, advantage = (
-                    self._accountant.get_epsilon(self._delta),
-                    self._accountant.get_delta(0.0),
-                )
-                self._known.append((float(epsilon), min(1.0, max(0.0, float(advantage)))))
-            return self._known[releases]
+        accountant, known = self._state
+        if len(known) <= releases:
+            accountant = _accountant() if accountant is None else copy.deepcopy(accountant)
+            while len(known) <= releases:
+                _compose(accountant, self._one)
+                epsilon, advantage = accountant.get_epsilon(self._delta), accountant.get_delta(0.0)
+                known = (*known, (float(epsilon), min(1.0, max(0.0, float(advantage)))))
+            self._state = accountant, known
+        return known[releases]
 
 
 @cache
