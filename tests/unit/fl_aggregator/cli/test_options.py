@@ -53,9 +53,9 @@ def headings_in(text: str) -> list[str]:
 def test_every_setting_is_an_option() -> None:
     """The prefix comes with the options that say how to reach the broker: a kit names it, too.
 
-    What a regional aggregator is told by the run above is no option either.
+    What a regional aggregator is told by the run above is no option either, nor is the plan that follows from --dp.
     """
-    assert Settings.model_fields.keys() - OPTIONS_OF_RUN.keys() == {"prefix", "sums", "region"}
+    assert Settings.model_fields.keys() - OPTIONS_OF_RUN.keys() == {"prefix", "sums", "region", "privacy"}
     assert parameters(start).keys() >= OPTIONS_OF_RUN.keys()
     assert OPTIONS_OF_RUN.keys() - parameters(simulate).keys() == {"require_sealed"}
 
@@ -102,6 +102,9 @@ def test_resume_refuses_a_setting(name: str) -> None:
     value = {
         "require_sealed": [],
         "masked": [],
+        "dp": ["central"],
+        "dp_against": ["wire"],
+        "dp_accuracy": [],
         "fold_bits": ["64"],
         "strategy": ["fedavg"],
         "durability": ["power"],
