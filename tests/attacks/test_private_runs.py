@@ -9,8 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fl_aggregator.aggregation.strategies.registry import resolved
+from fl_aggregator.configuration.settings import Settings
+from fl_aggregator.privacy.adaptive_clip import ROOM, next_clip
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.privacy import spent_by
+from fl_aggregator.server import launch
+from fl_shared.errors import UserError
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from tests.support.masked_federation import PARAMETERS_ONLY, MaskedFederation
@@ -90,3 +95,54 @@ def test_d16_a_sum_is_charged_before_its_members_are_asked_to_open_it(tmp_path: 
     assert statuses
     assert {one.privacy.epsilon for one in statuses if one.privacy} == {said.epsilon}
     run.end()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dp_noise": 1e-320}, "dp_noise"),
+        ({"dp_noise": 1e-200, "dp_clip": "adaptive"}, "dp_noise"),
+        ({"dp_noise": 1e-200, "dp_accuracy": True}, "dp_noise"),
+        (
+            {"dp_noise": 1e-9, "dp_clip": "adaptive:1e-6"},
+            "--fold-bits: 64 leave the noise a standard deviation of",
+        ),
+        (
+            {"dp_noise": None, "dp_epsilon": 1e-10, "dp_accuracy": True, "rounds": 10_000},
+            "--dp-accuracy: with --dp-no",
+        ),
+        (
+            {"dp_noise": None, "dp_epsilon": 1e-10, "dp_clip": "adaptive", "rounds": 10_000},
+            "--dp-clip: with --dp-noise",
+        ),
+        ({"dp_bands": "10000", "rounds": 10_000}, "dp_bands: 10000, expected at most 32"),
+        ({"dp_ledger": "/"}, "--dp-ledger /: is a directory, expected a file"),
+    ],
+)
+def test_huge_and_tiny_values_are_refused_at_the_start(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    given = {**PRIVATE, "holdout": 0.2, "clients": 5, "dp_bands": "1", **changes}
+    with pytest.raises((UserError, ValueError)) as refused:
+        launch.new(Settings.model_validate(given), tmp_path / "run").close()
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("clip", "noise"), [("1e-6", 1e-9), ("1e-6", 1e4), ("1e6", 1e-9), ("1e6", 1e4), ("adaptive:1e6", 1e4)]
+)
+def test_a_run_with_the_smallest_and_the_largest_values_makes_its_versions(
+    tmp_path: Path, clip: str, noise: float
+) -> None:
+    state = federation(tmp_path / "run", rounds=2, dp_clip=clip, dp_noise=noise).run()
+    assert state.version == 2
+
+
+def test_the_grid_of_a_sum_is_one_that_a_message_may_name() -> None:
+    given = {**PRIVATE, "clients": 5, "dp_clip": "1e-6", "dp_noise": 1e-9}
+    assert resolved(Settings.model_validate(given)).scale_bits == 62
+
+
+def test_a_clip_stays_within_its_room_however_large_the_noise_of_the_share_is() -> None:
+    assert next_clip(1.0, 1.0, -1e6, 100, 20) == ROOM
+    assert next_clip(1.0, 1.0, 1e6, 100, 40) == 1 / ROOM

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from fl_aggregator.configuration.masking import colluders_of, fewest_members, least_of
 from fl_aggregator.configuration.option import Option
 from fl_aggregator.configuration.values import readable_by
+from fl_aggregator.privacy.bounded_mean import has_room
 from fl_aggregator.privacy.plan import MAX_BANDS, Mechanism, PrivacyPlan, make_plan
 from fl_shared.cli.headings import PRIVACY
 from fl_shared.errors import UserError
@@ -32,6 +33,8 @@ DP_ONLY: Final = (
 )  # fmt: skip
 """The settings that have a meaning with ``--dp`` only; null or false in others."""
 MOST_DELTA: Final = 1e-5
+MOST_BANDS: Final = 32
+"""The most versions whose noise is correlated: `MAX_BANDS` are as good, and each costs noise and time."""
 MOST_CORRELATED: Final = 10_000
 """The most versions of a run whose noise is correlated: its coefficients are looked for at the start."""
 
@@ -69,7 +72,7 @@ class PrivacyOptions(BaseModel):
         "edge: central, by the aggregator; distributed, by the edges, in masked rounds.", default="no noise")] = None
     dp_epsilon: Annotated[float | None, Field(gt=0, le=100), Option(PRIVACY, "Budget: ε of the whole run for "
         "each edge. Without --dp-noise, the noise that --rounds need.", default="none")] = None
-    dp_noise: Annotated[float | None, Field(gt=0, le=1e4), Option(PRIVACY, "Noise multiplier: standard deviation of "
+    dp_noise: Annotated[float | None, Field(ge=1e-9, le=1e4), Option(PRIVACY, "Noise multiplier: standard deviation of "
         "the noise of one version, in units of --dp-clip.", default="that of --dp-epsilon")] = None
     dp_delta: Annotated[float | None, Field(gt=0, lt=1), Option(PRIVACY, "Probability with which ε may not hold.",
         default="10^-5, or --clients^-1.1 if that is less")] = None
@@ -164,7 +167,7 @@ def plan_of(settings: Settings) -> PrivacyPlan | None:
         return None
     clip, adaptive = _clip(settings)
     is_distributed = settings.dp == "distributed"
-    return make_plan(
+    plan = make_plan(
         mechanism=settings.dp,
         against=settings.dp_against,
         clip=clip,
@@ -183,6 +186,13 @@ def plan_of(settings: Settings) -> PrivacyPlan | None:
         expected=settings.per_round,
         rate=settings.per_round / settings.clients if settings.has_secret_cohorts else 1.0,
     )
+    if (adaptive or plan.accuracy) and not has_room(plan.mean_deviation):
+        option = "dp_accuracy" if plan.accuracy else "dp_clip"
+        raise ValueError(
+            f"{option}: with --dp-noise {plan.noise:.3g} and {plan.expected} edges in a round the mean has no room for "
+            "its noise; expected less noise, or fewer edges"
+        )
+    return plan
 
 
 def round_privacy(settings: Settings, clip: float | None) -> m.RoundPrivacy | None:
@@ -314,6 +324,8 @@ def _check_together(settings: Settings) -> None:
             raise ValueError(f"dp: does not go with {option}: {why}")
     if settings.dp_accuracy and settings.holdout == 0:
         raise ValueError("dp_accuracy: needs --holdout of more than 0, on which edges measure it")
+    if bands > MOST_BANDS:
+        raise ValueError(f"dp_bands: {bands}, expected at most {MOST_BANDS}: more gain nothing")
     if bands > settings.rounds:
         raise ValueError(f"dp_bands: {bands} must not exceed --rounds ({settings.rounds})")
     if bands > 1 and settings.rounds > MOST_CORRELATED:

@@ -26,5 +26,8 @@ def next_clip(clip: float, first: float, within: float, values: int, scale_bits:
 
     It is at least so long that the rounding of ``values`` values to ``scale_bits`` places takes no more than half.
     """
-    moved = clip * math.exp(-RATE * (within - QUANTILE))
+    power = min(
+        -RATE * (within - QUANTILE), math.log(ROOM**2)
+    )  # it is as much as can be: exp may be too large a float
+    moved = clip * math.exp(power)
     return min(max(moved, first / ROOM, math.sqrt(values) * 2.0**-scale_bits), first * ROOM)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from fl_shared.privacy.gaussian_noise import noise
+from fl_shared.privacy.gaussian_noise import MAX_DEVIATION, noise
 
 PLACES: Final = 16
 """Binary places of a number."""
@@ -26,6 +26,11 @@ def deviation_of(multiplier: float, expected: int) -> float:
     So the model's noise grows by 10 % at most for one such mean, and by 24 % for two.
     """
     return max(expected / 20, 1.2 * multiplier)
+
+
+def has_room(deviation: float) -> bool:
+    """Whether the noise of a sum may have this standard deviation."""
+    return deviation * 2.0**PLACES <= MAX_DEVIATION
 
 
 def model_multiplier(multiplier: float, deviation: float, means: int) -> float:

@@ -133,6 +133,8 @@ def _with_ledger(settings: Settings, directory: Path) -> tuple[PrivacyLedger, Se
     assert settings.dp_ledger is not None
     assert settings.privacy is not None
     path = Path(settings.dp_ledger).absolute()
+    if not path.name:
+        raise UserError(f"--dp-ledger {path}: is a directory, expected a file")
     if path.is_relative_to(directory.absolute()):
         raise UserError(
             f"--dp-ledger {path}: is in the run's directory, expected a file that outlives the run"

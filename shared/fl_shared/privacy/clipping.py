@@ -27,6 +27,8 @@ _NOISE_BITS: Final = 28
 """Of the noise's standard deviation on the grid at most, so that float64 is much finer (`gaussian_noise` says why)."""
 _MOST_NOISE_BITS: Final = 32
 """The same, once the clip has grown as much as it may."""
+_MOST_PLACES: Final = 62
+"""As many as a message may say (protocol, 5.10)."""
 MIN_DEVIATION: Final = 2.0**8
 """Units of the grid that the noise's standard deviation has at least, so that it is finer than what it hides."""
 FARTHEST: Final = 12
@@ -80,7 +82,7 @@ def private_scale_bits(
     """The binary places of a private sum: of ``slots`` clipped updates and noise of deviation ``noise`` × ``clip``.
 
     The least of bits − 2 − ⌈log2(room × clip × (slots + 12 noise))⌉, 28 − ⌈log2(noise × clip)⌉, and
-    32 − ⌈log2(room × noise × clip)⌉: the sum is below 2^(bits − 1) in magnitude, and the noise is coarser than
+    32 − ⌈log2(room × noise × clip)⌉, and 62: the sum is below 2^(bits − 1) in magnitude, and the noise is coarser than
     float64's own grain. ``part``: the smallest deviation that is added at once, relative to that of all noise together.
     ``room``: the clip may become so many times greater or smaller. Raises ``ValueError`` if the smallest deviation
     could be less than 2^8 units of the grid.
@@ -90,7 +92,7 @@ def private_scale_bits(
     of_sum = bits - 2 - math.ceil(math.log2(room * clip * (slots + FARTHEST * noise)))
     of_noise = _NOISE_BITS - math.ceil(math.log2(noise * clip))
     of_most_noise = _MOST_NOISE_BITS - math.ceil(math.log2(room * noise * clip))
-    places = min(of_sum, of_noise, of_most_noise)
+    places = min(of_sum, of_noise, of_most_noise, _MOST_PLACES)
     if (deviation := part * noise * clip / room * 2.0**places) < MIN_DEVIATION:
         raise ValueError(
             f"bits: {bits} leave the noise a standard deviation of {deviation:.2g} units of the grid "
