@@ -1,4 +1,7 @@
-"""Counts what an update costs, before anything of it is sent: so a killed edge never forgets it (docs/privacy.md)."""
+"""Counts what an update costs, before anything of it is sent: so a killed edge never forgets it.
+
+See docs/differential-privacy.md, *Local*.
+"""
 
 from __future__ import annotations
 
