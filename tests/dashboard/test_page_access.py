@@ -70,8 +70,9 @@ FAINT = """() => {
 def whole_page(federation: SimulatedFederation, open_page: Open, **context: Any) -> CheckedPage:
     """With something everywhere."""
     federation.birth()
-    federation.status(paused="no room on the disk")
-    federation.history([0.25, None, 0.75])
+    spent = {"epsilon": 1.25, "delta": 1e-5, "budget": 2.0, "against": "wire", "insecure": True}
+    federation.status(paused="no room on the disk", privacy=spent)
+    federation.history([0.25, None, 0.75], epsilon=[0.75, None, 1.25])
     why = {"missing": "offline: for 2.0 s", "offline": "its connection is lost"}
     federation.edges({f"site-{one}": edge(one, reason=why.get(one), primary=0.5) for one in STATES})
     federation.result(2, {"9": "offline"})
@@ -79,6 +80,7 @@ def whole_page(federation: SimulatedFederation, open_page: Open, **context: Any)
     federation.requests()
     page = open_page(**context)
     page.wait_text("#overview-title", "Version 3")
+    page.wait_text("#f-privacy", "1.25 of 2")
     page.wait_text("#events", "Round 3")
     page.wait('document.querySelectorAll("#edges-grid li").length === 7')
     page.draw((7, 6), (20, 6), (12, 23))
@@ -145,7 +147,7 @@ def test_all_of_it_by_keyboard(federation: SimulatedFederation, opened: Open) ->
         "events-problems",
     ):
         assert wanted in reached, reached
-    assert reached.count("plot") == 2
+    assert reached.count("plot") == 3
     assert len(reached) < 45
 
 
