@@ -116,6 +116,12 @@ def test_d16_a_sum_is_charged_before_its_members_are_asked_to_open_it(tmp_path: 
             "--dp-clip: with --dp-noise",
         ),
         ({"dp_bands": "10000", "rounds": 10_000}, "dp_bands: 10000, expected at most 32"),
+        (
+            {"dp_against": "models", "dp_noise": 0.01},
+            "dp_noise: 0.01, expected at least 0.2 with --dp-against models",
+        ),
+        ({"dp_against": "models", "dp_delta": 1e-300}, "dp_delta: 1e-300, expected 1e-12 to 0.1 with"),
+        ({"dp_against": "models", "dp_delta": 0.99}, "dp_delta: 0.99, expected 1e-12 to 0.1 with"),
         ({"dp_ledger": "/"}, "--dp-ledger /: is a directory, expected a file"),
     ],
 )

@@ -12,6 +12,7 @@ from fl_aggregator.configuration.option import Option
 from fl_aggregator.configuration.values import readable_by
 from fl_aggregator.privacy.bounded_mean import has_room
 from fl_aggregator.privacy.plan import MAX_BANDS, Mechanism, PrivacyPlan, make_plan
+from fl_aggregator.privacy.subsampled import LEAST_DELTA, LEAST_NOISE
 from fl_shared.cli.headings import PRIVACY
 from fl_shared.errors import UserError
 from fl_shared.privacy.clipping import private_scale_bits
@@ -33,6 +34,8 @@ DP_ONLY: Final = (
 )  # fmt: skip
 """The settings that have a meaning with ``--dp`` only; null or false in others."""
 MOST_DELTA: Final = 1e-5
+MOST_SECRET_DELTA: Final = 0.1
+"""With secret cohorts, whose ε is not in closed form."""
 MOST_BANDS: Final = 32
 """The most versions whose noise is correlated: `MAX_BANDS` are as good, and each costs noise and time."""
 MOST_CORRELATED: Final = 10_000
@@ -253,6 +256,15 @@ def _check_secret(settings: Settings) -> None:
         ),
         f"--pace {settings.pace}": (settings.parsed_pace, "deadlines would follow who takes part"),
     }
+    if settings.dp_noise is not None and settings.dp_noise < LEAST_NOISE:
+        raise ValueError(
+            f"dp_noise: {settings.dp_noise:g}, expected at least {LEAST_NOISE:g} with --dp-against models"
+        )
+    if settings.dp_delta is not None and not LEAST_DELTA <= settings.dp_delta <= MOST_SECRET_DELTA:
+        raise ValueError(
+            f"dp_delta: {settings.dp_delta:g}, expected {LEAST_DELTA:g} to {MOST_SECRET_DELTA:g} with "
+            "--dp-against models"
+        )
     for option, (applies, why) in refused.items():
         if applies:
             raise ValueError(f"dp_against: models does not go with {option}: {why}")

@@ -23,6 +23,10 @@ _INTERVAL: Final = 1e-3
 """Of privacy losses, which are rounded to its multiples."""
 _PRECISION: Final = 1e-4
 """Of the noise that is found, relatively."""
+LEAST_NOISE: Final = 0.2
+"""With less, ε is in the hundreds, and takes minutes and GBs to compute."""
+LEAST_DELTA: Final = 1e-12
+"""With less, the tails of the privacy loss that dp-accounting leaves out are more than δ."""
 
 
 class Releases(NamedTuple):
@@ -114,7 +118,7 @@ def _compose(accountant: Any, spent: Releases) -> None:
 def noise_for(epsilon: float, delta: float, rate: float, releases: int) -> float:
     """The least noise multiplier, to 1 in 10,000, with which `epsilon_of` ``releases`` is at most ``epsilon`` > 0.
 
-    About 1 s. Raises as `epsilon_of` does.
+    It is `LEAST_NOISE` at least. About 1 s. Raises as `epsilon_of` does.
     """
     library()
     from scipy.optimize import brentq  # which dp-accounting brings
@@ -130,9 +134,12 @@ def noise_for(epsilon: float, delta: float, rate: float, releases: int) -> float
 
     # Bu and others 2019, arXiv:1911.11607: of many releases μ is about rate √(releases (e^(1/z²) − 1)).
     guess = -math.log(math.log1p((mu_of(epsilon, delta) / rate) ** 2 / releases)) / 2
-    low = high = guess
+    least = math.log(LEAST_NOISE)
+    low = high = max(guess, least)
     while excess(low) <= 0:
-        low -= 0.3
+        if low == least:
+            return LEAST_NOISE
+        low = max(low - 0.3, least)
     while excess(high) > 0:
         high += 0.3
     return math.exp(brentq(excess, low, high, xtol=_PRECISION / 4) + _PRECISION / 2)

@@ -45,9 +45,10 @@ class ExampleNoise:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Reads ``Z[,C]``. Raises ``ValueError`` that says what was expected."""
-        expected = f"Z or Z,C, for example 1.1,1.0: a noise multiplier from {MIN_NOISE:g} to {MAX_NOISE:g}, and a clip"
+        noise = f"a noise multiplier from {MIN_NOISE:g} to {MAX_NOISE:g}"
+        expected = f"Z or Z,C, for example 1.1,1.0: {noise}, and a clip from 1e-6 to 1e6"
         found = cls(*_numbers(text, expected))
-        if not MIN_NOISE <= found.noise <= MAX_NOISE or not 0 < found.clip <= 1e6:
+        if not MIN_NOISE <= found.noise <= MAX_NOISE or not 1e-6 <= found.clip <= 1e6:
             raise ValueError(f"{text!r}; expected {expected}")
         return found
 
