@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from fl_edge.runtime.dispatcher import JobOwner, _event
 from fl_edge.runtime.fleet import _restored
 from fl_edge.session import effects, events
 from fl_edge.session.machine import step
-from fl_edge.session.privacy import Budget, Charge, LocalNoise, OwnPrivacy
+from fl_edge.session.privacy import Budget, Charge, ExampleNoise, LocalNoise, OwnPrivacy
 from fl_edge.session.state import Session
 from fl_edge.session.work import Training
 from fl_edge.storage import update_store
 from fl_edge.storage.privacy_ledger import PrivacyLedger
+from fl_edge.workers.jobs import FailureOutcome
 from fl_shared.privacy.gaussian_mechanism import epsilon_of
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.sections import ModelSection
@@ -263,3 +265,23 @@ def test_noise_is_what_edges_add_and_no_word_of_the_aggregator(
     assert any(isinstance(one, effects.Fetch) for one in done) == trains
     assert all("(--require-noise)" in one for one in failed)
     assert len(failed) == (not trains)
+
+
+def test_how_much_of_a_budget_for_examples_is_spent_is_not_told(tmp_path: Path) -> None:
+    """It depends on how many examples the edge has, which it does not say (``--dp-sgd-tell`` does)."""
+    private = OwnPrivacy(examples=ExampleNoise(1.0), budget=BUDGET)
+    script = SessionScript(identity(privacy=private, roles=("train",)))
+    script.do("connected s1", "admitted part=7/20", "loaded 0", "admitted part=7/20", "selected 1 cohort=7")
+    script.do(f"fetched {script.session.job - 1}")
+    training = script.session.work
+    assert isinstance(training, Training)
+    failure = FailureOutcome(
+        "budget-spent", "its privacy budget is spent (ε 1.23 of 2; another would make it 2.34)"
+    )
+    done = list(script.happen(_event(JobOwner("7", training.job), training.job, failure, script.now)))
+    for line in ("result 1", "selected 2 cohort=7", "result 2"):
+        done += script.do(line)
+    said = [one.message for one in done if isinstance(one, effects.Send)]
+    assert any(isinstance(one, m.TrainingFailed) and "budget" in one.detail for one in said)
+    assert not any("1.23" in repr(one) or "2.34" in repr(one) for one in said)
+    assert any("1.23" in one.text for one in done if isinstance(one, effects.LogNotice)), "its user may know"

@@ -30,7 +30,10 @@ USER_ERRORS: Final[Mapping[jobs.FailureKind, Fault]] = {
 }
 """The failures whose cause the user must fix, and what is wrong."""
 DATA_OR_TASK: Final = "the data do not fit the task, or the task cannot be used here"
-TOLD: Final[Mapping[jobs.FailureKind, str]] = {"unmaskable": "the update cannot be masked"}
+TOLD: Final[Mapping[jobs.FailureKind, str]] = {
+    "budget-spent": "its privacy budget for single examples is spent",
+    "unmaskable": "the update cannot be masked",
+}
 """What an edge says of failures if it must say nothing of its data. Of the others it says what the user must fix."""
 
 
@@ -302,10 +305,9 @@ def _event(owner: JobOwner, job: int, outcome: jobs.JobOutcome, now: float) -> e
             return events.ModelEvaluated(now, job, scores)
         case jobs.FailureOutcome(kind=kind, message=message):
             fault = USER_ERRORS.get(kind)
-            if kind == "budget-spent":
-                return events.JobFailed(now, job, message, told=message, spent=True)
             told = TOLD.get(kind, DATA_OR_TASK if fault else "loading or training failed") + events.SEE_LOG
-            return events.JobFailed(now, job, message, fault is not None, fault or "run", told)
+            is_spent = kind == "budget-spent"
+            return events.JobFailed(now, job, message, fault is not None, fault or "run", told, is_spent)
         case jobs.PredictOutcome() | jobs.ExampleOutcome():
             raise AssertionError(f"a session's job has the outcome {type(outcome).__name__}")
         case _:

@@ -309,7 +309,7 @@ def work_failed(session: Session, event: JobFailed) -> Transition:
         case Fetching(job=job, selected=selected) | Training(job=job, selected=selected) if job == event.job:
             told = told_reason(session, event)
             if event.spent:
-                session = replace(session, examples_spent=event.detail)
+                session = replace(session, examples_spent=event.told)
             return reporting.report_failure(session, selected, event.detail, event.now, told)
         case _:
             return transition(session)
