@@ -66,7 +66,7 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
         )
     return then(
         step,
-        lambda s: transition(replace(s, membership=_membership_of(reply))),
+        lambda s: transition(replace(s, membership=_membership_of(reply, membership))),
         lambda s: _settle_run_keys(s, reply),
         lambda s: _resume_restored_update(s, reply, now),
         lambda s: _end_finished_round(s, reply),
@@ -76,8 +76,10 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
     )
 
 
-def _membership_of(reply: m.Admitted) -> Membership:
-    return Membership(reply.run, reply.incarnation, reply.task, reply.partition, reply.masked, reply.private)
+def _membership_of(reply: m.Admitted, before: Membership | None) -> Membership:
+    was_private = before is not None and before.run == reply.run and before.private  # no word takes that back
+    private = reply.private or was_private
+    return Membership(reply.run, reply.incarnation, reply.task, reply.partition, reply.masked, private)
 
 
 def _settle_run_keys(session: Session, reply: m.Admitted) -> Transition:

@@ -57,3 +57,17 @@ def test_11_6_an_update_says_the_accuracy_of_the_base_if_it_is_asked_for_and_not
     restarted.state = replace(restarted.session, restored_update=kept)
     [again] = [one for one in sent(admit(restarted)) if isinstance(one, m.Update)]
     assert again.metrics == message.metrics
+
+
+def test_11_5_what_has_been_called_private_stays_so_in_its_run() -> None:
+    """An aggregator that is started again says that it is not, and asks for a round without noise."""
+    script = SessionScript()
+    admit(script)
+    [registered] = [
+        one for one in sent(script.do("admitted part=7/20 incarnation=2")) if isinstance(one, m.Registration)
+    ]
+    assert registered.examples == 1
+    failed = sent(script.do("admitted part=7/20 incarnation=2", "selected 1 incarnation=2 cohort=7"))
+    assert [one.detail for one in failed if isinstance(one, m.TrainingFailed)] == [
+        "the run has differential privacy, but not this round"
+    ]
