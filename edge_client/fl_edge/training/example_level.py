@@ -28,7 +28,7 @@ from fl_edge.session.privacy import Charge, OwnPrivacy, added
 from fl_edge.tasks.epochs import check_loss
 from fl_edge.tasks.sgd import LossFunction, SgdOptimizer
 from fl_edge.tasks.task import Examples, Task, TrainReport
-from fl_shared.privacy.gaussian_noise import KEY, MAX_DEVIATION, noise
+from fl_shared.privacy.gaussian_noise import KEY, noise
 from fl_shared.protocol.messages import TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector, unflatten
 
@@ -36,14 +36,17 @@ LOG: Final = logging.getLogger(__name__)
 
 MIXING: Final = (nn.modules.batchnorm._BatchNorm, nn.modules.batchnorm._LazyNormBase)
 """Layers whose output for an example depends on the other ones."""
-SLACK: Final = 1e-4
-"""The part of the clip that rounding may take: of float64, and of √d units of the grid for d values."""
+SLACK: Final = 1e-5
+"""The part of the clip that the rounding of float64 may take; that to the grid takes √d units for d values."""
 VALUES_AT_A_TIME: Final = 2**25
 """Of the gradients of single examples, 128 MB."""
 CACHED_VALUES: Final = 2**17
 """Gradients become float64 in blocks of so many, 1 MB: in one piece, a step takes nearly three times as long."""
-NOISE_BITS: Final = math.frexp(MAX_DEVIATION)[1] - 1
-"""The noise's standard deviation is more than 2^(NOISE_BITS − 1) units of the grid, and at most 2^NOISE_BITS."""
+NOISE_BITS: Final = 28
+"""The noise's standard deviation is more than 2^(NOISE_BITS − 1) units of the grid, and at most 2^NOISE_BITS.
+
+On a finer grid the grain of float64 would tell something in each of thousands of steps (`gaussian_noise`).
+"""
 PRV_BELOW: Final = 50.0
 """Opacus' tighter accountant takes minutes and GBs for a larger ε, which promises nothing anyway."""
 
@@ -150,7 +153,8 @@ class PrivateSgd:
         inputs, labels = examples.tensors(device)
         parameters = [one for one in model.parameters() if one.requires_grad]
         gradients_of = per_example_gradients(model, loss_of)
-        at_a_time = max(1, VALUES_AT_A_TIME // max(1, sum(one.numel() for one in parameters)))
+        values = sum(one.numel() for one in parameters)
+        at_a_time, longest = max(1, VALUES_AT_A_TIME // max(1, values)), self._longest(values)
         optimizer = SgdOptimizer(model, settings.lr, settings.momentum)
         loss = 0.0
         for epoch in range(settings.epochs):
@@ -162,9 +166,7 @@ class PrivateSgd:
                     if cancelled():
                         raise CancelledError("training was cancelled")
                     gradients, losses = gradients_of(inputs[part], labels[part])
-                    for sum_, one in zip(
-                        sums, clipped_sums(gradients, self._clip * (1 - SLACK)), strict=True
-                    ):
+                    for sum_, one in zip(sums, clipped_sums(gradients, longest), strict=True):
                         sum_ += one
                     total += float(losses.double().sum())
                 drawn_in_all += len(drawn)
@@ -200,13 +202,22 @@ class PrivateSgd:
             parameter.grad, start = gradient, stop
         optimizer.step()
 
+    @property
+    def _places(self) -> int:
+        """The binary places of the grid."""
+        return NOISE_BITS - math.ceil(math.log2(self._noise * self._clip))
+
+    def _longest(self, values: int) -> float:
+        """To what gradients of so many values are shortened, so that a rounded sum changes by the clip at most."""
+        rounding = math.ldexp(math.sqrt(values), -self._places) if self._noise else 0.0
+        return self._clip * (1 - SLACK) - rounding
+
     def _with_noise(
         self, sums: np.ndarray[Any, np.dtype[np.float64]]
     ) -> np.ndarray[Any, np.dtype[np.float64]]:
         if not self._noise:  # only a test trains without
             return sums
-        deviation = self._noise * self._clip
-        places = NOISE_BITS - math.ceil(math.log2(deviation))
+        deviation, places = self._noise * self._clip, self._places
         integers = np.rint(np.ldexp(sums, places)).astype(np.int64)
         integers += noise([(os.urandom(KEY), math.ldexp(deviation, places))], 0, len(sums))
         return np.asarray(np.ldexp(integers.astype(np.float64), -places))

@@ -130,6 +130,16 @@ def test_the_noise_has_the_deviation_that_is_accounted() -> None:
     assert np.std(deltas) == pytest.approx(math.sqrt(EXAMPLES // batch) * noise * clip / batch, rel=0.06)
 
 
+@pytest.mark.parametrize(("multiplier", "clip"), [(0.1, 1.0), (50.0, 1e-6), (1.1, 3.0)])
+def test_on_the_grid_a_gradient_is_no_longer_than_the_clip(multiplier: float, clip: float) -> None:
+    """Each value may be rounded by one unit more with an example than without it."""
+    values = 431_080
+    private = PrivateSgd(OwnPrivacy(examples=ExampleNoise(multiplier, clip)))
+    unit = 2.0**-private._places
+    assert 2**27 < multiplier * clip / unit <= 2**28
+    assert 0.99 * clip < private._longest(values) <= clip - math.sqrt(values) * unit
+
+
 def test_chance_is_not_that_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two trainings with one seed differ, in noise and in batches."""
     assert not np.array_equal(update(private()).delta, update(private()).delta)
