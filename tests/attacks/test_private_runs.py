@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.privacy.adaptive_clip import ROOM, next_clip
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.privacy import spent_by
+from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.server import launch
+from fl_aggregator.storage.journal import snapshot_line
 from fl_shared.errors import UserError
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
@@ -95,6 +98,29 @@ def test_d16_a_sum_is_charged_before_its_members_are_asked_to_open_it(tmp_path: 
     assert statuses
     assert {one.privacy.epsilon for one in statuses if one.privacy} == {said.epsilon}
     run.end()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dp_clip": "adaptive:4", "dp_accuracy": True, "holdout": 0.2},
+        {"dp_bands": "2", "dp_apart": "2", "per_round": 2, "quorum": 2},
+        {"dp": "distributed", "dp_noise": 20.0},
+    ],
+)
+def test_d8_a_snapshot_of_the_journal_has_all_that_was_spent(tmp_path: Path, changes: dict[str, Any]) -> None:
+    given = {**PRIVATE, **changes}
+    run = MaskedFederation(
+        tmp_path / "run", masked=given["dp"] == "distributed", manifest=PARAMETERS_ONLY, **given
+    )
+    state = run.run()
+    fields = json.loads(snapshot_line(Snapshot(state)))["snapshot"]
+    again = Snapshot.from_fields(fields, state.settings).state
+    assert again.releases == state.releases
+    assert spent_by(again.settings.privacy, again.releases) == spent_by(
+        state.settings.privacy, state.releases
+    )
+    assert state.releases.made == 3
 
 
 @pytest.mark.parametrize(

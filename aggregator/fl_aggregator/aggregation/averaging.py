@@ -173,16 +173,13 @@ class Averager:
             return ExpectedMaskedUpdate(plan, self.newest.manifest)
         if base is None:  # initial weights: with any strategy one section, without a cap
             return ExpectedUpdate((DELTA,), encoding, None, math.inf, math.inf)
-        settings = self._settings
-        if (
-            settings.dp is not None
-        ):  # a longer update is shortened; a rejection would say something of its edge
-            return ExpectedUpdate(
-                self._strategy.sections, encoding, self.newest.manifest, math.inf, math.inf, is_private=True
-            )
+        settings, is_private = self._settings, self._settings.dp is not None
         sums = None if settings.sums.needs_each else SumCaps.of(self._strategy, settings)
-        caps = settings.max_delta, settings.max_buffer, sums
-        return ExpectedUpdate(self._strategy.sections, encoding, self.newest.manifest, *caps)
+        # A longer update of a private run is shortened; a rejection would say something of its edge.
+        caps = (math.inf, math.inf) if is_private else (settings.max_delta, settings.max_buffer)
+        return ExpectedUpdate(
+            self._strategy.sections, encoding, self.newest.manifest, *caps, sums, is_private
+        )
 
     def begin_round(self, expected: ExpectedUpdate | ExpectedMaskedUpdate, clip: float | None = None) -> None:
         """Prepares for the updates of a new round, or of all rounds of an asynchronous run.
