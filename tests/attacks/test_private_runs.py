@@ -117,9 +117,9 @@ def test_d8_a_snapshot_of_the_journal_has_all_that_was_spent(tmp_path: Path, cha
     fields = json.loads(snapshot_line(Snapshot(state)))["snapshot"]
     again = Snapshot.from_fields(fields, state.settings).state
     assert again.releases == state.releases
-    assert spent_by(again.settings.privacy, again.releases) == spent_by(
-        state.settings.privacy, state.releases
-    )
+    plan = again.settings.privacy
+    assert plan is not None
+    assert spent_by(plan, again.releases) == spent_by(state.settings.privacy, state.releases)
     assert state.releases.made == 3
 
 
