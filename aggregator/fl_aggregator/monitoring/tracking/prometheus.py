@@ -73,8 +73,8 @@ class Prometheus(Collector):
         self._masked: m.MaskedSums | None = None
         self._runtime_metrics: Callable[[], RuntimeMetrics] | None = None
         client.disable_created_metrics()  # type: ignore[no-untyped-call]
-        registry = client.CollectorRegistry()
-        client.ProcessCollector(registry=registry)
+        self._registry = registry = client.CollectorRegistry()
+        self._process = client.ProcessCollector(registry=registry)
         registry.register(self)
         self._rounds = client.Counter("fl_rounds", "Rounds that have ended.", ["outcome"], registry=registry)
         self._updates = client.Counter(
@@ -109,6 +109,8 @@ class Prometheus(Collector):
         runtime_metrics: Callable[[], RuntimeMetrics],
     ) -> None:
         """Keeps ``runtime_metrics``, which each scrape calls. Counters do not include earlier incarnations."""
+        if run.settings.has_secret_cohorts:  # how much the process has to do says how many updates there are
+            self._registry.unregister(self._process)
         self._attack = run.attack
         self._masked = run.masked
         self._runtime_metrics = runtime_metrics

@@ -15,9 +15,12 @@ import dp_accounting
 import numpy as np
 import pytest
 from paho.mqtt.client import topic_matches_sub
+from prometheus_client import generate_latest
 
 from fl_aggregator.configuration.privacy import check_account
 from fl_aggregator.configuration.settings import Settings
+from fl_aggregator.monitoring.tracking.prometheus import Prometheus
+from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics
 from fl_aggregator.monitoring.views.round_record import read_records
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
@@ -292,6 +295,23 @@ def test_nothing_that_is_shown_names_who_was_drawn(tmp_path: Path, monkeypatch: 
     lines = [json.loads(line) for line in (run.directory / "history.jsonl").read_text().splitlines()]
     assert [record.shown.participants for record in read_records(lines)] == [[], [], []]
     assert [record.participants for record in read_records(lines)] == [["0", "1"], ["2", "3"], ["5"]]
+
+
+@pytest.mark.parametrize(("against", "shown"), [("models", False), ("wire", True)])
+def test_prometheus_is_not_told_how_much_the_aggregator_has_to_do(
+    tmp_path: Path, against: str, shown: bool
+) -> None:
+    """Each update costs processor time and memory."""
+    launch = new(Settings.model_validate({**SECRET, "clients": 5, "dp_against": against}), tmp_path / "run")
+    tracker = Prometheus("127.0.0.1", 0, {})
+    try:
+        tracker.begin(launch.record, (), lambda: RuntimeMetrics(0, 0, 0, 0, True, False, {}))
+        found = generate_latest(tracker._registry).decode()
+    finally:
+        tracker.close(None)
+        launch.close()
+    assert ("process_cpu_seconds" in found) == shown
+    assert "fl_connected 1.0" in found
 
 
 def test_an_update_that_arrives_does_not_let_the_status_be_published(
