@@ -121,6 +121,8 @@ def noise_for(epsilon: float, delta: float, rate: float, releases: int) -> float
     It is `LEAST_NOISE` at least. About 1 s. Raises as `epsilon_of` does.
     """
     library()
+    if delta < LEAST_DELTA:
+        raise UserError(f"--dp-against models needs δ of at least {LEAST_DELTA:g}, but it is {delta:g}")
     from scipy.optimize import brentq  # which dp-accounting brings
 
     if not (epsilon > 0 and 0 < rate <= 1 and releases >= 1):

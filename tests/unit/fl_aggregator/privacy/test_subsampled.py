@@ -12,7 +12,14 @@ import dp_accounting
 import pytest
 from dp_accounting.pld import PLDAccountant
 
-from fl_aggregator.privacy.subsampled import Releases, Spending, composed_epsilon, epsilon_of, noise_for
+from fl_aggregator.privacy.subsampled import (
+    LEAST_NOISE,
+    Releases,
+    Spending,
+    composed_epsilon,
+    epsilon_of,
+    noise_for,
+)
 from fl_shared.errors import UserError
 from fl_shared.privacy import gaussian_mechanism
 
@@ -122,3 +129,13 @@ def test_what_was_spent_is_composed_once_whoever_asks_at_the_same_time() -> None
     expected = [0.0, *(epsilon_of(1.0, 1 / 3, number, 1e-5) for number in (1, 2, 3))]
     for answers in found:
         assert [epsilon for epsilon, _ in answers] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_delta_within_the_tails_that_are_left_out_is_refused() -> None:
+    """No noise would be enough: the search would find that of an infinite ε."""
+    with pytest.raises(UserError, match=r"needs δ of at least 1e-12, but it is 1e-300"):
+        noise_for(2.0, 1e-300, 0.1, 10)
+
+
+def test_less_than_the_least_noise_is_never_found() -> None:
+    assert noise_for(100.0, 1e-5, 1e-6, 1) == LEAST_NOISE
