@@ -67,7 +67,7 @@ def nested(run: Path) -> None:
 
 
 def giant_record(run: Path) -> None:
-    (run / "run.json").write_bytes((run / "run.json").read_bytes() + b" " * 2**20)
+    (run / "run.json").write_bytes((run / "run.json").read_bytes() + b" " * 2**24)
 
 
 def other_options(run: Path) -> None:
@@ -90,7 +90,7 @@ def other_options(run: Path) -> None:
         (pipe, "neither a file nor a directory"),
         (no_event, "line 2 is not an event"),
         (nested, "line 1 is not an event"),
-        (giant_record, "larger than 1048576 bytes"),
+        (giant_record, "larger than 16777216 bytes"),
         (other_options, "fleet.options"),
     ],
 )

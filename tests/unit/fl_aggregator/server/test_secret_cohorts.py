@@ -151,8 +151,13 @@ def test_a_resumed_run_never_draws_again(tmp_path: Path) -> None:
         for effect in run.effects:
             if isinstance(effect, do.AnnounceRound) and effect.secret:
                 said.setdefault(effect.round, set()).add(effect.cohort)
-        assert said == {number: {cohort} for number, cohort in cohorts_of(run).items()}
-        assert set(said) == {1, 2, 3}
+        cohorts = cohorts_of(run)
+        assert set(cohorts) == {1, 2, 3}
+        for number, cohort in cohorts.items():
+            if not cohort and run.kills:  # such a round is over at once: there may be nothing left to announce
+                assert said.get(number, {()}) == {()}
+            else:
+                assert said[number] == {cohort}
     run = SecretFederation(tmp_path / "again", rounds=3)
     run.kill_at = kinds[do.AnnounceRound]
     assert digests_of(run.run(), run)[-1] == expected[-1]
