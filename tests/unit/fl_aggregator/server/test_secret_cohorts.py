@@ -154,7 +154,9 @@ def test_a_resumed_run_never_draws_again(tmp_path: Path) -> None:
         cohorts = cohorts_of(run)
         assert set(cohorts) == {1, 2, 3}
         for number, cohort in cohorts.items():
-            if not cohort and run.kills:  # such a round is over at once: there may be nothing left to announce
+            if (
+                not cohort and run.kills
+            ):  # such a round is over at once: there may be nothing left to announce
                 assert said.get(number, {()}) == {()}
             else:
                 assert said[number] == {cohort}
