@@ -77,10 +77,11 @@ class ReleaseNoise:
 
 
 def _digest(effect: do.Average) -> str:
-    """Identifies the sum of a round: by its base, its number, and the updates in it."""
+    """Identifies what a round releases: by its base, its number, its clip, the updates in it and their accuracies."""
     base = "" if effect.base is None else effect.base.digest
+    numbers = (str(one) for one in (effect.round, effect.clip, effect.accuracies))
     updates = [f"{update.client}\0{update.digest}" for update in effect.contributors]
-    return hashlib.sha256("\0".join((base, str(effect.round), *updates)).encode()).hexdigest()
+    return hashlib.sha256("\0".join((base, *numbers, *updates)).encode()).hexdigest()
 
 
 def _known_key(seed: int, version: int) -> bytes:
