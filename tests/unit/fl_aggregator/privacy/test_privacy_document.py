@@ -15,6 +15,8 @@ from fl_shared.privacy.gaussian_mechanism import advantage_of, mu_of
 
 PAGE = (Path(__file__).parents[4] / "docs" / "differential-privacy.md").read_text(encoding="utf-8")
 EXAMPLE = PAGE.partition("## An example: 1,000 gateways\n")[2].partition("\n## ")[0]
+TEXT = " ".join(EXAMPLE.split())
+"""The same in one line."""
 
 
 def plan(clients: float, per_round: float, rounds: float, epsilon: float, **settings: str) -> PrivacyPlan:
@@ -54,12 +56,12 @@ def test_the_table_of_the_example_is_computed(row: list[float]) -> None:
 def test_the_text_of_the_example_is_computed() -> None:
     assert len(rows()) == 6
     found = plan(1000, 100, 100, 2.0)
-    assert f"`--dp-apart` is {found.apart}:" in EXAMPLE
-    assert f"at most {found.times} of the 100 versions" in EXAMPLE
+    assert f"`--dp-apart` is {found.apart}:" in TEXT
+    assert f"at most {found.times} of the 100 versions" in TEXT
     assert found.delta == 1e-5
     advantage = advantage_of(mu_of(2.0, 1e-5))
-    assert f"is {advantage:.2f} at most, so that it is right in {50 * (1 + advantage):.0f} %" in EXAMPLE
-    assert f"needs z = {plan(1000, 100, 100, 2.0, dp_bands='1').noise:.2f} for that" in EXAMPLE
-    assert f"needs z = {found.noise:.2f} for a single version" in EXAMPLE
+    assert f"is {advantage:.2f} at most, so that it is right in {50 * (1 + advantage):.0f} %" in TEXT
+    assert f"needs z = {plan(1000, 100, 100, 2.0, dp_bands='1').noise:.2f} for that" in TEXT
+    assert f"needs z = {found.noise:.2f} for a single version" in TEXT
     like = found.noise * prefix_error(found.coefficients, 100) / prefix_error((1.0,), 100)
-    assert f"independent noise with z = {like:.2f}" in EXAMPLE
+    assert f"independent noise with z = {like:.2f}" in TEXT
