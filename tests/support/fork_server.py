@@ -91,7 +91,8 @@ def _report(pid: int, files: Sequence[int]) -> NoReturn:
 def _become(request: dict[str, Any], files: Sequence[int]) -> Callable[[], object]:
     os.setsid()
     targets = (0, 1, 2, *request["kept"])
-    aside = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 100) for file in files]
+    least = max(targets) + 1  # else one that is put aside could be where another one belongs
+    aside = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, least) for file in files]
     for file in files:
         os.close(file)
     *standard, ended = aside[:4]

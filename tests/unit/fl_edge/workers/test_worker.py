@@ -143,6 +143,21 @@ def test_whatever_a_task_does_its_job_alone_fails(start: Callable[..., PoolHarne
             harness.expect(TrainOutcome, train(harness, "forks"), timeout=60)
 
 
+def test_descriptors_get_to_a_forked_process_whatever_their_numbers(
+    start: Callable[..., PoolHarness],
+) -> None:
+    """Processes of the tests are forked, and have their descriptors sent; some are put aside above 100 meanwhile."""
+    many = [os.open(os.devnull, os.O_RDONLY)]
+    while many[-1] < 102:
+        many.append(os.open(os.devnull, os.O_RDONLY))
+    try:
+        harness = start()
+        harness.expect(LoadOutcome, harness.pool.load("e", "digits", partition()), timeout=60)
+    finally:
+        for one in many:
+            os.close(one)
+
+
 @pytest.mark.usefixtures("rogues")
 def test_the_traceback_of_an_error_is_logged_once_and_its_place_is_in_each_message(
     start: Callable[..., PoolHarness], tmp_path: Path, caplog: pytest.LogCaptureFixture
