@@ -12,7 +12,8 @@ from typing import Final
 
 from fl_aggregator.messaging.outlet import Outlet
 from fl_aggregator.monitoring.views import edge_states, history
-from fl_aggregator.monitoring.views.round_record import RoundRecord, columns_of
+from fl_aggregator.monitoring.views.history_row import columns_of
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.phases import Evaluating, collected_round
 from fl_aggregator.round.state import Run, Summary

@@ -18,6 +18,7 @@ from fl_aggregator.monitoring.terminal.text import round_line
 from fl_aggregator.monitoring.views import edge_states
 from fl_aggregator.monitoring.views import status as views
 from fl_aggregator.monitoring.views.history import RoundHistory
+from fl_aggregator.monitoring.views.history_row import summary_fields
 from fl_aggregator.monitoring.views.notices import WaitingNotices, absence_text, waiting_text
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
@@ -135,7 +136,7 @@ class Display:
         assert self._source is not None
         summary = effect.summary
         record = self._source.history.recent().get(summary.round) or RoundRecord.of(summary, 0, 0)
-        fields = {"round": record.summary_fields()}
+        fields = {"round": summary_fields(record)}
         absence = absence_text(state)
         line = round_line(record, state.settings.rounds) + (f"; {absence}" if absence else "")
         LOG.info("%s", line, extra={"facts": fields})

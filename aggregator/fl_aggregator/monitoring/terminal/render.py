@@ -13,8 +13,9 @@ from rich.text import Text
 
 from fl_aggregator.monitoring.terminal import text
 from fl_aggregator.monitoring.terminal.snapshot import MAX_NAMED_PER_STATE, Snapshot, names_of
+from fl_aggregator.monitoring.views.history_row import HistoryRow
 from fl_aggregator.monitoring.views.privacy import INSECURE, SEES, epsilon_text
-from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.monitoring.views.visibility import visible_text
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import (

@@ -8,7 +8,8 @@ from statistics import median
 from typing import Final
 
 from fl_aggregator.monitoring.views.edge_states import EVALUATES_REASON
-from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
+from fl_aggregator.monitoring.views.history_row import HistoryRow
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import natural_key, one_line
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from fl_aggregator.monitoring.terminal.snapshot import Snapshot, names_of
+from fl_aggregator.monitoring.views.history_row import HistoryRow
 from fl_aggregator.monitoring.views.privacy import epsilon_text, status_line
-from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.monitoring.views.visibility import masked_line
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import (

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
+from fl_aggregator.monitoring.views.history_row import HistoryRow
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_shared.protocol import messages as m
 
 MAX_HISTORY_ROWS: Final = m.MAX_HISTORY - 1

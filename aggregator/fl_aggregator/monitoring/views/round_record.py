@@ -1,13 +1,12 @@
 """The record of a round that has ended, and its conversions.
 
 A record is made of the machine's `Summary`, and written to ``history.jsonl``. Trackers, the report, tables
-and the dashboard's history are made of records. `HistoryRow` holds the part of it that ``fl/history`` contains.
+and the dashboard's history are made of records; `history_row` has the part of one that ``fl/history`` contains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from statistics import fmean
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -28,8 +27,6 @@ from fl_shared.protocol.envelope import Envelope
 from fl_shared.system.text import natural_order
 from fl_shared.tensors.encodings.float32 import FLOAT32
 
-METRIC_DIGITS: Final = 6
-"""Significant digits of a metric in ``fl/history``."""
 EVALUATING: Final = "evaluating"
 """The phase that overlaps the next round, and does not count as a round's own time."""
 
@@ -318,16 +315,6 @@ class RoundRecord(_Lenient):
         """The selected edges whose updates were missing, with the reasons, without the `surplus` ones."""
         return {name: reason for name, reason in self.missing.items() if not reason.startswith("surplus")}
 
-    def summary_fields(self) -> dict[str, Any]:
-        """The object for ``--json``: the `HistoryRow`, `over_edges`, and the members below."""
-        more = {
-            "primary": self.primary.model_dump(),
-            "reason": self.reason,
-            "missing": dict(self.missing),
-            "privacy": None if self.privacy is None else self.privacy.model_dump(),
-        }
-        return asdict(HistoryRow.of(self)) | more | self.over_edges
-
 
 def personal_scores(scores: Mapping[str, PersonalScore]) -> PersonalScores | None:
     """Returns the scores of the edges' own models as a record has them; null if there are none."""
@@ -351,80 +338,3 @@ def read_records(lines: Iterable[Mapping[str, Any]]) -> Iterator[RoundRecord]:
             yield RoundRecord.model_validate(line)
         except ValidationError:
             continue
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryRow:
-    """One round of `messages.HistoryColumns`, which says what is null. ``seconds`` does not include the evaluation."""
-
-    round: int
-    version: int | None
-    metrics: Mapping[str, float]
-    split: m.Split | None
-    seconds: float
-    participants: int
-    cohort: int
-    bytes_up: int
-    bytes_down: int
-    epsilon: float | None = None
-    clip: float | None = None
-    noise: float | None = None
-
-    @classmethod
-    def of(cls, record: RoundRecord) -> Self:
-        """Makes the row of a record. Metrics are rounded to ``METRIC_DIGITS`` digits, without counts of examples."""
-        spent = None if record.version is None else record.privacy
-        return cls(
-            round=record.round,
-            version=record.version,
-            metrics={
-                name: float(f"{value:.{METRIC_DIGITS}g}")
-                for name, value in record.metrics.items()
-                if not name.endswith("examples")
-            },
-            split=record.split,
-            seconds=round(record.duration, 3),
-            participants=len(record.participants),
-            cohort=len(record.cohort),
-            bytes_up=record.bytes.up,
-            bytes_down=record.bytes.down,
-            **({} if spent is None else {"epsilon": spent.epsilon, "clip": spent.clip, "noise": spent.noise}),
-        )
-
-
-_COLUMNS: Final = tuple(name for name in HistoryRow.__dataclass_fields__ if name != "metrics")
-MAX_METRIC_CELLS: Final = 12_000
-"""Numbers of metrics in the columns; with more, rows are left out, so that they stay small enough for a message."""
-
-
-def columns_of(rows: Sequence[HistoryRow]) -> m.HistoryColumns:
-    """The rows as columns, for ``fl/history``, evenly thinned if they are too many; inverse of `rows_of`."""
-    names = sorted({name for row in rows for name in row.metrics})[: m.MAX_METRICS]
-    most = MAX_METRIC_CELLS // max(1, len(names))
-    if len(rows) > most:
-        rows = [rows[index * (len(rows) - 1) // (most - 1)] for index in range(most)]
-    return m.HistoryColumns(
-        **{name: _column([getattr(row, name) for row in rows], name) for name in _COLUMNS},
-        metrics={name: tuple(row.metrics.get(name) for row in rows) for name in names},
-    )
-
-
-def _column(values: list[Any], name: str) -> tuple[Any, ...]:
-    """Returns a column; an empty one for what a run without differential privacy does not have."""
-    is_empty = name in m.PRIVACY_COLUMNS and all(value is None for value in values)
-    return () if is_empty else tuple(values)
-
-
-def rows_of(columns: m.HistoryColumns) -> tuple[HistoryRow, ...]:
-    """The rows of ``columns``; inverse of `columns_of`."""
-    return tuple(
-        HistoryRow(
-            **{name: column[index] for name in _COLUMNS if (column := getattr(columns, name))},
-            metrics={
-                name: value
-                for name, values in columns.metrics.items()
-                if (value := values[index]) is not None
-            },
-        )
-        for index in range(len(columns.round))
-    )

@@ -12,7 +12,8 @@ from typing import Final
 
 from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts, Snapshot, names_of
 from fl_aggregator.monitoring.views.edge_states import EVALUATES_REASON
-from fl_aggregator.monitoring.views.round_record import RoundRecord, rows_of
+from fl_aggregator.monitoring.views.history_row import rows_of
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.tools.remote.observer import Observer, status_age
 from fl_aggregator.tools.remote.sighting import ObservedRun
 from fl_shared.cli.broker_access import BrokerAccess

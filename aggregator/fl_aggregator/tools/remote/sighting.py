@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fl_aggregator.monitoring.terminal.snapshot import Snapshot
-from fl_aggregator.monitoring.views.round_record import columns_of
+from fl_aggregator.monitoring.views.history_row import columns_of, summary_fields
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.limits import MAX_STATUS_AGE
 from fl_shared.system.invocation import aggregator_command
@@ -69,12 +69,12 @@ def as_json(observed: ObservedRun, *, full: bool) -> dict[str, Any]:
     if snapshot is None:
         return fields
     last = snapshot.last_round
-    fields["last"] = None if last is None else last.summary_fields()
+    fields["last"] = None if last is None else summary_fields(last)
     fields["time_left"] = snapshot.time_left()
     counts = snapshot.edge_counts
     fields["edges"] = None if counts is None else dict(counts.counts)
     if full:
-        fields["rounds"] = [record.summary_fields() for record in snapshot.recent.values()]
+        fields["rounds"] = [summary_fields(record) for record in snapshot.recent.values()]
         fields["history"] = columns_of(snapshot.rows).model_dump(mode="json")
         edges = None if observed.edges is None else observed.edges.model_dump(mode="json")
         fields["every_edge"] = edges and edges["edges"]

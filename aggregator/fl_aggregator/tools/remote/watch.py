@@ -12,6 +12,7 @@ from rich.live import Live
 
 from fl_aggregator.monitoring.terminal.render import FULL_TABLE_WIDTH, View, table
 from fl_aggregator.monitoring.terminal.text import progress_line, round_line, summary_lines
+from fl_aggregator.monitoring.views.history_row import summary_fields
 from fl_aggregator.monitoring.views.notices import FIRST_NOTICE_DELAY, MAX_NOTICE_INTERVAL
 from fl_aggregator.tools.remote.follower import Follower
 from fl_aggregator.tools.remote.sighting import ObservedRun
@@ -55,7 +56,7 @@ class _JsonOutput:
 
     def show(self, follower: Follower, observed: ObservedRun, *, last: bool) -> None:
         for record in follower.pop_ended_rounds(include_unevaluated=last):
-            self._write({"round": record.summary_fields()})
+            self._write({"round": summary_fields(record)})
         key = (
             observed.snapshot and observed.snapshot.status,
             observed.online,

@@ -18,8 +18,9 @@ from fl_aggregator.monitoring.terminal.render import View, table
 from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts, Snapshot
 from fl_aggregator.monitoring.terminal.text import progress_line, round_line, sparkline, summary_lines
 from fl_aggregator.monitoring.views.history import MAX_RECENT_ROUNDS, RoundHistory
+from fl_aggregator.monitoring.views.history_row import HistoryRow
 from fl_aggregator.monitoring.views.notices import absence_text, waiting_text
-from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.effects import AnnounceRound, WriteHistory
 from fl_aggregator.round.phases import Finished
 from fl_aggregator.round.state import Summary, new_run

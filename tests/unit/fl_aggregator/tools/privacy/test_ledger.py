@@ -19,7 +19,7 @@ from fl_aggregator.monitoring.terminal.snapshot import Snapshot
 from fl_aggregator.monitoring.terminal.text import round_line, summary_lines
 from fl_aggregator.monitoring.tracking.prometheus import privacy_families
 from fl_aggregator.monitoring.tracking.tensorboard import scalars
-from fl_aggregator.monitoring.views.round_record import columns_of
+from fl_aggregator.monitoring.views.history_row import columns_of, summary_fields
 from fl_aggregator.monitoring.views.status import status_message
 from fl_aggregator.round import effects as do
 from fl_aggregator.server.aggregator import Outcome
@@ -71,7 +71,7 @@ def test_epsilon_is_the_same_in_all_places_and_follows_from_the_journal(tmp_path
     )
     record = run.runner.history.recent()[3]
     assert scalars(record)["privacy/epsilon"] == spent.epsilon
-    assert record.summary_fields()["privacy"] == spent.model_dump()
+    assert summary_fields(record)["privacy"] == spent.model_dump()
     gauges = {family.name: family.samples[0].value for family in privacy_families(spent)}
     assert (gauges["fl_privacy_epsilon"], gauges["fl_privacy_epsilon_budget"]) == (spent.epsilon, 50.0)
     snapshot = Snapshot(status_message(state, run.scope, run.now), recent={3: record})
