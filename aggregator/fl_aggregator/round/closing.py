@@ -314,12 +314,9 @@ def blame(state: Run, clients: Iterable[str]) -> Run:
     return state
 
 
-def finish(state: Run, now: float, *, budget_spent: bool = False) -> Transition:
-    """Ends the run as finished: all versions were made, the target was reached, or the privacy budget is spent."""
-    reason: Literal["rounds", "target", "privacy-budget"]
-    reason = "rounds" if state.version >= state.settings.rounds else "target"
-    if budget_spent:
-        reason = "privacy-budget"
+def finish(state: Run, now: float) -> Transition:
+    """Ends the run as finished: all versions were made, or the target was reached."""
+    reason: Literal["rounds", "target"] = "rounds" if state.version >= state.settings.rounds else "target"
     return end_run(state, Finished(at=now, reason=reason), now)
 
 

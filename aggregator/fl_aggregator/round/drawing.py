@@ -30,8 +30,6 @@ def drawn(state: Run, event: on.Drawn) -> Transition:
     phase, settings = state.phase, state.settings
     if not isinstance(phase, Selecting) or phase.round != event.round or state.model is None:
         return state, ()
-    plan = settings.privacy
-    assert plan is not None, "a private run"
     collecting = Collecting(
         round=phase.round,
         since=phase.since,
@@ -45,7 +43,7 @@ def drawn(state: Run, event: on.Drawn) -> Transition:
         cohort=event.cohort,
         substitutes=(),
         awaited=Awaited.of(event.cohort, state.roster, settings.grace),
-        clip=state.releases.clip or plan.clip if plan.adaptive else None,
+        clip=state.releases.clip_of(settings.privacy),
         secret=True,
     )
     return replace(state, phase=collecting), (announcement_of(collecting),)

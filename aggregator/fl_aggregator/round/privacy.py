@@ -26,6 +26,10 @@ class Releases:
     clip: float | None = None
     made_with: float | None = None
 
+    def clip_of(self, plan: PrivacyPlan | None) -> float | None:
+        """Returns the clip of the next release; null if it does not change."""
+        return self.clip or plan.clip if plan is not None and plan.adaptive else None
+
     @property
     def made(self) -> int:
         """How many there are."""

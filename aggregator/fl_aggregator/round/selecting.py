@@ -19,7 +19,7 @@ from fl_aggregator.round import buffering, drawing, ordering, pace, personalizat
 from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.closing import announcement_of, end_run, finish
 from fl_aggregator.round.effects import Transition
-from fl_aggregator.round.phases import Collecting, Evaluating, Failed, Selecting
+from fl_aggregator.round.phases import Collecting, Evaluating, Failed, Finished, Selecting
 from fl_aggregator.round.state import Run
 from fl_aggregator.round.summary import too_few_edges_detail
 from fl_shared.protocol.messages import LOSS
@@ -60,7 +60,7 @@ def select(state: Run, phase: Selecting | Evaluating, now: float) -> Transition:
     if not state.begun:
         return _begin_run(state, phase, now)
     if _is_budget_spent(state):
-        return finish(state, now, budget_spent=True)
+        return end_run(state, Finished(at=now, reason="privacy-budget"), now)
     if now < _decides_at(state, phase):
         return state, ()
     eligible = _eligible(state)
@@ -206,14 +206,9 @@ def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: fl
         awaited=Awaited.of(ranked[:width], state.roster, settings.grace),
         order=state.order,
         masking=masking,
-        clip=None if first_weights else _clip(state),
+        clip=None if first_weights else state.releases.clip_of(settings.privacy),
     )
     return replace(state, phase=collecting, order=None), (announcement_of(collecting),)
-
-
-def _clip(state: Run) -> float | None:
-    plan = state.settings.privacy
-    return state.releases.clip or plan.clip if plan is not None and plan.adaptive else None
 
 
 def _masked_cohort(state: Run, ranked: tuple[str, ...], width: int) -> tuple[tuple[str, ...], Masking]:
