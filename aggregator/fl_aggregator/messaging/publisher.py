@@ -195,9 +195,10 @@ class ModelPublisher:
         self._repeat_at = now + backoff(self._repeats, FIRST_REPEAT_DELAY, MAX_REPEAT_INTERVAL)
         if not awaited:
             return
-        again = self._again(selected, now - self._opened_at)
+        # Of a secret one, each edge gets an envelope of its own (`_to`).
+        envelope = {} if self._is_secret else {**self._scope.envelope()}
+        again = self._again(selected, now - self._opened_at, envelope)
         if not self._is_secret:
-            again = again.model_copy(update={**self._scope.envelope()})
             self._outlet.retain(t.SelectedTopic(again.round), again)
         if again.cohort is None:
             for client in awaited:
@@ -209,8 +210,7 @@ class ModelPublisher:
         Some brokers store no message for ``fl/round/+/selected``, so an edge that has just connected knows of no round.
         """
         if self._open_round is not None:
-            again = self._again(self._open_round, now - self._opened_at)
-            again = again.model_copy(update={**self._scope.envelope_to(client)})
+            again = self._again(self._open_round, now - self._opened_at, self._scope.envelope_to(client))
             self._outlet.send(t.WorkTopic(client), again)
 
     def issue(self, client: str, selected: m.Selected, now: float) -> None:
@@ -229,12 +229,13 @@ class ModelPublisher:
             if now >= ticket.repeat_at:
                 ticket.repeats += 1
                 ticket.repeat_at = now + backoff(ticket.repeats, FIRST_REPEAT_DELAY, MAX_REPEAT_INTERVAL)
-                again = self._again(ticket.selected, now - ticket.at)
-                again = again.model_copy(update={**self._scope.envelope()})
+                again = self._again(ticket.selected, now - ticket.at, self._scope.envelope())
                 self._outlet.retain(t.WorkTopic(client), again)
 
-    def _again(self, selected: m.Selected, passed: float) -> m.Selected:
-        return selected.model_copy(update={"seconds_left": max(0.0, selected.seconds_left - passed)})
+    @staticmethod
+    def _again(selected: m.Selected, passed: float, envelope: Mapping[str, object]) -> m.Selected:
+        left = max(0.0, selected.seconds_left - passed)
+        return selected.model_copy(update={**envelope, "seconds_left": left})
 
     def _to(self, client: str, selected: m.Selected) -> m.Selected:
         """Returns a message to many for one of them: the same one, unless it must not tell how many there are."""
