@@ -113,12 +113,17 @@ def status_line(status: m.PrivacyStatus) -> str:
 
 
 def spent_line(spent: m.PrivacySpent) -> str:
-    """What a run has spent, and of which edge the most, in one line."""
+    """What a run has spent, in one line."""
+    loud = f"; {INSECURE}" if spent.insecure else ""
+    return f"privacy: {spent_text(spent)}{loud}"
+
+
+def spent_text(spent: m.PrivacySpent) -> str:
+    """What a run has spent, and of which edge the most."""
     count = "1 version" if spent.releases == 1 else f"{spent.releases} versions"
     most = "" if spent.spent_by is None else f", most of edge {spent.spent_by}"
     wire = "" if spent.wire_epsilon is None else f"; {wire_text(spent.wire_epsilon)}"
-    loud = f"; {INSECURE}" if spent.insecure else ""
-    return f"privacy: {epsilon_text(spent)}, spent by {count}{most}{wire}{loud}"
+    return f"{epsilon_text(spent)}, spent by {count}{most}{wire}"
 
 
 def wire_text(epsilon: float) -> str:

@@ -13,7 +13,7 @@ from fl_aggregator.monitoring.views.privacy import (
     guess_text,
     noise_line,
     often_text,
-    wire_text,
+    spent_text,
 )
 from fl_aggregator.privacy.plan import PrivacyPlan
 from fl_aggregator.storage.checkpoint import read_safetensors
@@ -24,7 +24,6 @@ from fl_aggregator.tools.report.reading import RunReport
 from fl_aggregator.tools.report.sections import MAX_REPORT_ROWS, section
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
-from fl_shared.system.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,12 +62,10 @@ def _guess(spent: m.PrivacySpent) -> Markup:
 
 
 def _spent(spent: m.PrivacySpent, plan: PrivacyPlan) -> str:
-    most = "" if spent.spent_by is None else f", most of edge {one_line(spent.spent_by)}"
     trust, often = TRUST[spent.mechanism], often_text(plan, "versions")
-    wire = "" if spent.wire_epsilon is None else f"; {wire_text(spent.wire_epsilon)}"
     return (
-        f"{epsilon_text(spent)}, spent by {spent.releases} versions{most}{wire}. Neighbouring runs differ in what one "
-        f"edge contributes, which is replaced by zeros. {trust[0].upper()}{trust[1:]}; {NOT_COVERED}. "
+        f"{spent_text(spent)}. Neighbouring runs differ in what one edge contributes, which is replaced by zeros. "
+        f"{trust[0].upper()}{trust[1:]}; {NOT_COVERED}. "
         f"{often[0].upper()}{often[1:]}."
     )
 
