@@ -3,6 +3,7 @@
 ====================  ===========================================================
 ``plan``              how much noise a run adds, and who may contribute when
 ``accounting``        what has been spent, and by whom
+``noise_length``      how long the noise is beside the updates
 ``ledger``            what earlier runs have told
 ``correlated_noise``  noise whose parts of later versions cancel earlier ones
 ``subsampled``        what releases of secret cohorts spend
