@@ -141,6 +141,27 @@ class Tally:
         return True
 
 
+class EdgeTurns:
+    """Sends edges their ``share`` of the bad messages, until ``tally`` has counted ``end``, a whole run at a time."""
+
+    def __init__(self, edges: EdgeHarness, share: float, end: int, tally: Tally) -> None:
+        self._edges = edges
+        self._of_a_round = A_ROUND * share / (1 - share)
+        self._end = end
+        self._tally = tally
+        self._due = 0.0
+
+    def after_round(self) -> bool:
+        """Runs edges as often as is due after a round of the aggregator. Returns whether all runs succeeded."""
+        self._due += self._of_a_round
+        while self._due >= A_RUN and self._tally.messages < self._end:
+            self._due -= A_RUN
+            some = min(A_RUN, self._end - self._tally.messages)
+            if not self._tally.prove(partial(one_run, self._edges, some, self._tally), "edge"):
+                return False
+        return True
+
+
 def fuzz(seed: int, messages: int, edge_share: float, tally: Tally) -> None:
     """Sends ``messages`` to a new aggregator, whose encoding is the seed's, and new edges.
 
@@ -151,7 +172,7 @@ def fuzz(seed: int, messages: int, edge_share: float, tally: Tally) -> None:
         encoding = ENCODINGS[seed % len(ENCODINGS)]
         aggregator = AggregatorHarness(Path(scratch) / "run", seed, encoding)
         edges, sections = EdgeHarness(Path(scratch), seed), SectionHarness(seed)
-        edge_due = 0.0
+        turns = EdgeTurns(edges, edge_share, end, tally)
         try:
             while tally.messages < end:
                 some = min(A_ROUND, end - tally.messages)
@@ -159,12 +180,8 @@ def fuzz(seed: int, messages: int, edge_share: float, tally: Tally) -> None:
                     return
                 some = min(A_ROUND // 4, end - tally.messages)
                 some_sections(sections, some, tally)
-                edge_due += A_ROUND * edge_share / (1 - edge_share)
-                while edge_due >= A_RUN and tally.messages < end:
-                    edge_due -= A_RUN
-                    some = min(A_RUN, end - tally.messages)
-                    if not tally.prove(partial(one_run, edges, some, tally), "edge"):
-                        return
+                if not turns.after_round():
+                    return
             tally.prove(partial(one_round, aggregator, 0, tally), "aggregator")
             tally.prove(aggregator.replay, "aggregator's journal")
             tally.prove(partial(one_run, edges, 0, tally), "edge")
@@ -185,7 +202,7 @@ def fuzz_masked(seed: int, messages: int, edge_share: float, tally: Tally) -> No
     end = tally.messages + messages
     with tempfile.TemporaryDirectory() as scratch:
         edges = EdgeHarness(Path(scratch), seed, masked=1.0)
-        edge_due, number = 0.0, 0
+        turns, number = EdgeTurns(edges, edge_share, end, tally), 0
         try:
             while tally.messages < end:
                 number += 1
@@ -195,12 +212,8 @@ def fuzz_masked(seed: int, messages: int, edge_share: float, tally: Tally) -> No
                         some = min(A_ROUND, end - tally.messages)
                         if not tally.prove(partial(one_masked_round, aggregator, some, tally), "aggregator"):
                             return
-                        edge_due += A_ROUND * edge_share / (1 - edge_share)
-                        while edge_due >= A_RUN and tally.messages < end:
-                            edge_due -= A_RUN
-                            some = min(A_RUN, end - tally.messages)
-                            if not tally.prove(partial(one_run, edges, some, tally), "edge"):
-                                return
+                        if not turns.after_round():
+                            return
                     tally.prove(aggregator.replay, "aggregator's journal")
                 finally:
                     tally.rounds += aggregator.rounds
