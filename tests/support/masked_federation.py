@@ -33,7 +33,6 @@ from fl_shared.masking.masked_update import mask_update
 from fl_shared.masking.plan import Plan, plan_of
 from fl_shared.masking.run_keys import RunKeys
 from fl_shared.masking.tallies import NO_NUMBERS
-from fl_shared.privacy.clipping import clip_to_grid
 from fl_shared.privacy.gaussian_noise import noise
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
@@ -44,6 +43,7 @@ from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.encodings.masked import MASKED, RAW
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests.support.builders import ACCURACY
+from tests.support.clipped_updates import clip_to_grid
 from tests.support.masked_rounds import fixed_random, keys_of, of_array
 
 VALUES: Final = 40

@@ -13,10 +13,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-import numpy as np
-
-from fl_shared.tensors.encodings.integers import Int64s
-from fl_shared.tensors.fixed_point import BLOCK, Quantizer
+from fl_shared.tensors.fixed_point import Quantizer
 from fl_shared.tensors.manifest import Vector
 from fl_shared.tensors.norms import norm
 
@@ -39,7 +36,7 @@ def clip_factor(length: float, values: int, clip: float, scale_bits: int) -> flo
     """The factor, at most 1, that makes an update of L2 norm ``length`` no longer than ``clip`` on the grid.
 
     min(1, (clip − √values × 2^(−scale_bits − 1) − 1e-9 clip) / length). As its weight in `ExactSum.add`, it makes the
-    integers of `clip_to_grid`. ``length``: as `norm` gives it. Raises ``ValueError`` for a length that is not finite,
+    integers of `clipped`. ``length``: as `norm` gives it. Raises ``ValueError`` for a length that is not finite,
     or a grid that is too coarse for so many values.
     """
     if not 0 <= length < math.inf:
@@ -58,22 +55,13 @@ def clip_factor(length: float, values: int, clip: float, scale_bits: int) -> flo
 
 
 def clipped(delta: Vector, clip: float, scale_bits: int) -> Quantizer:
-    """What makes the integers of `clip_to_grid` a block at a time; it raises as that does."""
-    length = norm(delta, [(0, len(delta))])
-    factor = clip_factor(length, len(delta), clip, scale_bits)
-    return Quantizer(delta, factor * 2.0**scale_bits, length)
-
-
-def clip_to_grid(delta: Vector, clip: float, scale_bits: int) -> Int64s:
-    """The integers of ``delta``, shape (values,), clipped: their L2 norm is at most ``clip`` × 2^``scale_bits``.
+    """What makes the integers of ``delta``, clipped: their L2 norm is at most ``clip`` × 2^``scale_bits``.
 
     Raises ``ValueError`` as `clip_factor` does, so also if a value is not finite.
     """
-    quantize = clipped(delta, clip, scale_bits)
-    integers = np.empty(len(delta), np.int64)
-    for start in range(0, len(delta), BLOCK):
-        quantize(start, integers[start : start + BLOCK])
-    return integers
+    length = norm(delta, [(0, len(delta))])
+    factor = clip_factor(length, len(delta), clip, scale_bits)
+    return Quantizer(delta, factor * 2.0**scale_bits, length)
 
 
 def private_scale_bits(

@@ -45,7 +45,7 @@ def check_deviation(deviation: float) -> None:
 
 
 class NoisyIntegers:
-    """The integers of ``delta``, shape (values,), clipped as `clip_to_grid` does it, with an edge's part of the noise.
+    """The integers of ``delta``, shape (values,), clipped as `clipped` does it, with an edge's part of the noise.
 
     ``deviation``: of the noise, in units of the grid. ``key``: from a cryptographic source, and used once. Raises
     ``ValueError`` for a value that is not finite, and for a clip or a deviation that is unfit for the grid.

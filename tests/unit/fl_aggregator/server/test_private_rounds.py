@@ -22,13 +22,13 @@ from fl_aggregator.storage import noise_keys
 from fl_aggregator.storage.checkpoint import Checkpoints
 from fl_aggregator.storage.noise_keys import FILE_NAME
 from fl_shared.errors import RunFailed, UserError
-from fl_shared.privacy.clipping import clip_to_grid
 from fl_shared.privacy.gaussian_noise import noise
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.system.files import write_private
 from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.manifest import Vector
+from tests.support.clipped_updates import clip_to_grid
 from tests.support.masked_federation import PARAMETERS_ONLY, VALUES, MaskedFederation, digests_of
 from tests.support.round_playbook import Playbook
 from tests.support.round_text import describe_phase

@@ -31,11 +31,11 @@ from fl_aggregator.server.secret_cohorts import draw
 from fl_aggregator.tools.provision.accounts import Account
 from fl_aggregator.tools.provision.acl import acl_rules
 from fl_shared.errors import UserError
-from fl_shared.privacy.clipping import clip_to_grid
 from fl_shared.privacy.gaussian_noise import noise
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from tests.support.clipped_updates import clip_to_grid
 from tests.support.masked_federation import PARAMETERS_ONLY, VALUES, MaskedFederation, digests_of
 
 SECRET: Final[dict[str, Any]] = {

@@ -25,7 +25,6 @@ from fl_edge.workers.worker import Worker
 from fl_shared.masking.shares import SharesSection
 from fl_shared.masking.streams import DELTA_STREAM, TALLIES_STREAM, add_masks
 from fl_shared.masking.unmasking import Opened, find_masks
-from fl_shared.privacy.clipping import clip_to_grid
 from fl_shared.protocol.messages import RoundPrivacy, Selected, UpdateMetrics
 from fl_shared.system.shared_memory import MemoryPool, SharedBytes
 from fl_shared.tensors.encodings.float32 import FLOAT32
@@ -34,6 +33,7 @@ from fl_shared.tensors.encodings.masked import MASKED
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 from fl_shared.tensors.sections import model_digest
 from tests.support.builders import fold_settings, partition, training_request
+from tests.support.clipped_updates import clip_to_grid
 from tests.support.masked_edges import MANIFEST, MaskedEdges, shares_of
 from tests.support.masked_rounds import quantized
 

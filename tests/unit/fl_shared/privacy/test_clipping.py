@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fl_aggregator.aggregation.exact_sum import ExactSum
-from fl_shared.privacy.clipping import clip_factor, clip_to_grid, private_scale_bits
+from fl_shared.privacy.clipping import clip_factor, private_scale_bits
 from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.encodings.masked import WIDTHS
 from fl_shared.tensors.manifest import Vector
 from fl_shared.tensors.norms import norm
+from tests.support.clipped_updates import clip_to_grid
 
 clips = st.floats(-20, 20).map(lambda power: 2.0**power)
 places = st.integers(12, 36)

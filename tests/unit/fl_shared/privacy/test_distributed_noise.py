@@ -8,12 +8,12 @@ import os
 import numpy as np
 import pytest
 
-from fl_shared.privacy.clipping import clip_to_grid
 from fl_shared.privacy.distributed_noise import NoisyIntegers, check_deviation, noise_of_edge, noise_of_sum
 from fl_shared.privacy.gaussian_noise import BLOCK, KEY, noise
 from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.encodings.masked import MASKED
 from fl_shared.tensors.manifest import Vector
+from tests.support.clipped_updates import clip_to_grid
 
 NOISE, CLIP, PLACES = 2.0, 1.0, 24
 LEAST, COLLUDERS, EDGES = 6, 1, 10
