@@ -102,6 +102,8 @@ def check_claims(voucher: Voucher, message: m.Message) -> None:
     match message:
         case m.Registration(roles=roles) if not voucher.roles.issuperset(roles):
             raise _wrong_role(voucher, f"roles: {', '.join(roles)}")
+        case m.Registration(edges=int(edges)) if "region" not in voucher.roles:
+            raise _wrong_role(voucher, f"edges: {edges}, as of a regional aggregator")
         case m.Evaluation(split=split):
             if ("evaluate" if split == "test" else "train") not in voucher.roles:
                 raise _wrong_role(voucher, f"split: {split}")

@@ -53,7 +53,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @option_under(BROKER, "--downstream-prefix", metavar="TOPIC", callback=shared.topic_prefix, show_default="fl",
               help="Prefix of the topics of the region.")  # fmt: skip
 @option_under(
-    SECURITY, "--upstream-kit", type=FILE, help="Kit of an edge's account at the broker of the run above."
+    SECURITY, "--upstream-kit", type=FILE, help="Kit of a region's account (provision --region) at the broker of the run above."
 )
 @option_under(
     SECURITY, "--downstream-kit", type=FILE, help="Kit of an aggregator's account at the region's broker."
@@ -87,7 +87,7 @@ def relay(
     from fl_mqtt.regional.program import RelaySettings, run
 
     start_logging(verbose, log_format)
-    upstream = _access("upstream", "train", values)
+    upstream = _access("upstream", "region", values)
     downstream = _access("downstream", "aggregator", values)
     if (upstream.address, upstream.prefix) == (downstream.address, downstream.prefix):
         raise UserError(

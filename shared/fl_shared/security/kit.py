@@ -43,8 +43,9 @@ from fl_shared.system.files import read_at_most, warn_if_others_may_read, write_
 FORMAT: Final = 2
 MAX_KIT: Final = 256 * 2**10
 
-AccountRole = Literal["train", "evaluate", "predict", "aggregator", "operator", "asker", "bridge"]
-"""``bridge``: a broker's account at the hub of a star. It has a certificate, and no kit."""
+AccountRole = Literal["train", "evaluate", "predict", "region", "aggregator", "operator", "asker", "bridge"]
+"""``region``: with ``train``, an account that may send the sum of many edges, as a regional aggregator does.
+``bridge``: a broker's account at the hub of a star. It has a certificate, and no kit."""
 
 
 def check_broker_url(value: str) -> str:
@@ -89,7 +90,7 @@ class _Description(BaseModel):
 
     format: Annotated[int, AfterValidator(_format)]
     name: Annotated[str, Field(pattern=f"^{CLIENT_PATTERN}$")]
-    roles: Annotated[list[AccountRole], Field(min_length=1, max_length=3)]
+    roles: Annotated[list[AccountRole], Field(min_length=1, max_length=4)]
     broker: Annotated[str, Field(max_length=512), AfterValidator(check_broker_url)]
     prefix: Annotated[str, Field(max_length=256), AfterValidator(_prefix)]
     broker_pin: Annotated[Base64Bytes, Field(min_length=PIN_BYTES, max_length=PIN_BYTES)]

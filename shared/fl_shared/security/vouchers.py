@@ -20,7 +20,7 @@ from typing import Final, Literal, Self, get_args
 
 from fl_shared.security.signatures import SIGNATURE_BYTES, Signer, Verifier
 
-VoucherRole = Literal["train", "evaluate", "predict", "operator"]
+VoucherRole = Literal["train", "evaluate", "predict", "operator", "region"]
 """The roles of an account that seals messages. Askers have no voucher, and the aggregator needs none."""
 
 _ROLES: Final[tuple[VoucherRole, ...]] = get_args(VoucherRole)

@@ -34,8 +34,9 @@ def _output_options(command: Command) -> Command:
 
 
 def _role_options(command: Command) -> Command:
-    """Adds the options ``--train``, ``--evaluate`` and ``--predict``, which say which edges have the role."""
+    """Adds the options ``--train``, ``--evaluate``, ``--predict`` and ``--region``: which edges have the role."""
     for role, default, verb in (
+        ("region", "none", "are regional aggregators"),
         ("predict", "none", "answer predictions"),
         ("evaluate", "none", "evaluate on the test split"),
         ("train", "all", "train"),
@@ -94,6 +95,7 @@ def provision(
     train: str,
     evaluate: str,
     predict: str,
+    region: str,
     askers: str,
     passwords: bool,
     days: int,
@@ -137,7 +139,7 @@ def provision(
         broker_dir=_parse_broker_dir(broker_dir),
         bridged=tuple(bridged),
     )
-    requested = _edge_accounts([str(number) for number in range(edges)], train, evaluate, predict)
+    requested = _edge_accounts([str(number) for number in range(edges)], train, evaluate, predict, region)
     if askers == "all":
         raise UserError("--askers 'all': an asker has a name of its own; expected none, or NAME,…")
     for name in _parse_names(askers, "--askers"):
@@ -165,7 +167,14 @@ def provision(
 @_output_options
 @shared.config_option
 def add(
-    names: tuple[str, ...], train: str, evaluate: str, predict: str, asker: bool, out: Path, force: bool
+    names: tuple[str, ...],
+    train: str,
+    evaluate: str,
+    predict: str,
+    region: str,
+    asker: bool,
+    out: Path,
+    force: bool,
 ) -> None:
     """Create accounts and their kits."""
     from fl_aggregator.tools.provision import kits
@@ -175,7 +184,8 @@ def add(
     if asker:
         requested = [(check_name(name, "account"), ("asker",)) for name in names]
     else:
-        requested = _edge_accounts([check_name(name, "edge") for name in names], train, evaluate, predict)
+        edges = [check_name(name, "edge") for name in names]
+        requested = _edge_accounts(edges, train, evaluate, predict, region)
     with kits.open_provision(out) as provisioned:
         _print_result(provisioned.add(requested, force=force))
         _print_reload_hint(provisioned)
@@ -256,12 +266,13 @@ def _parse_chosen(value: str, option: str, names: list[str]) -> set[str]:
 
 
 def _edge_accounts(
-    names: list[str], train: str, evaluate: str, predict: str
+    names: list[str], train: str, evaluate: str, predict: str, region: str
 ) -> list[tuple[str, tuple[AccountRole, ...]]]:
     names_by_role: dict[AccountRole, set[str]] = {
         "train": _parse_chosen(train, "--train", names),
         "evaluate": _parse_chosen(evaluate, "--evaluate", names),
         "predict": _parse_chosen(predict, "--predict", names),
+        "region": _parse_chosen(region, "--region", names),
     }
     requested = [
         (name, tuple(role for role in names_by_role if name in names_by_role[role])) for name in names
@@ -271,6 +282,8 @@ def _edge_accounts(
             raise UserError(
                 f"edge {name!r} would have no role: expected it in --train, --evaluate or --predict"
             )
+        if "region" in roles and "train" not in roles:
+            raise UserError(f"--region {name!r}: its sums are updates; expected it in --train, too")
     return requested
 
 

@@ -119,6 +119,16 @@ def test_an_edge_registers_in_roles_of_its_voucher_and_in_no_others() -> None:
     )  # fmt: skip
 
 
+def test_only_who_may_be_a_region_stands_for_many_edges() -> None:
+    aggregator, topic = Aggregator(), t.RegisterTopic("7")
+    region = registration("7", roles=("train",), edges=5)
+    assert isinstance(aggregator.read(topic, region, "7", {"train", "region"}).event, on.Registered)
+    answer = refusal(aggregator.read(topic, region, "7", {"train"}))
+    assert (answer.reason, answer.detail) == (
+        "wrong-role", "edges: 5, as of a regional aggregator, but the kit of '7' is only for train",
+    )  # fmt: skip
+
+
 def test_the_aggregators_own_key_vouches_for_nobody() -> None:
     aggregator, message = Aggregator(), registration("7")
     read = aggregator.read(t.RegisterTopic("7"), message, "7", {"train"}, issuer=SIGNING)

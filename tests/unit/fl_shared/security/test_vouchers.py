@@ -13,7 +13,7 @@ KEY = bytes(range(32))
 SIGNER = Signer(KEY)
 VERIFIER = Verifier(Ed25519PrivateKey.from_private_bytes(KEY).public_key().public_bytes_raw())
 PUBLIC = bytes(32)
-ROLES: tuple[VoucherRole, ...] = ("train", "evaluate", "predict", "operator")
+ROLES: tuple[VoucherRole, ...] = ("train", "evaluate", "predict", "operator", "region")
 
 
 @given(st.frozensets(st.sampled_from(ROLES)), st.integers(0, 2**64 - 1))

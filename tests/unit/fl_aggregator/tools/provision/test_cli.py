@@ -32,7 +32,7 @@ def test_the_whole_story_on_the_command_line(tmp_path: Path) -> None:
     assert Kit.read(out / "edge-1.zip").roles == ("train", "evaluate")
     assert Kit.read(out / "asker-phone.zip").roles == ("asker",)
     for then, words in (
-        ("kill -HUP", ("add", "ward-3", "ward-4", "--predict", "ward-4", "--out", "k")),
+        ("kill -HUP", ("add", "ward-3", "ward-4", "--predict", "ward-4", "--region", "ward-4", "--out", "k")),
         ("kill -HUP", ("add", "kiosk", "--asker", "--out", "k")),
         ("restart it", ("rotate", "0", "--aggregator", "--out", "k", "--force")),
         ("restart it", ("rotate", "--broker", "--out", "k", "--force")),
@@ -43,7 +43,7 @@ def test_the_whole_story_on_the_command_line(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert then in done.stdout
         check_whole(out)
-    assert Kit.read(out / "edge-ward-4.zip").roles == ("train", "predict")
+    assert Kit.read(out / "edge-ward-4.zip").roles == ("train", "predict", "region")
     register = json.loads((out / "accounts.json").read_text())
     names = [account["name"] for account in register["accounts"]]
     assert names == ["aggregator", "operator", "0", "1", "2", "ward-4", "kiosk", "web"]
@@ -63,6 +63,7 @@ def test_the_whole_story_on_the_command_line(tmp_path: Path) -> None:
         ("--edges 2 --broker-host b --predict 2", "--predict '2': not one of the edges to create"),
         ("--edges 2 --broker-host b --predict 0,,1", "--predict '': expected 1 to 64"),
         ("--edges 2 --broker-host b --train none", "edge '0' would have no role"),
+        ("--edges 2 --broker-host b --train 0 --evaluate 1 --region 1", "--region '1': its sums are updates"),
         ("--edges 2 --broker-host b --askers operator", "this name is reserved for the operator"),
         ("--edges x --broker-host b", "--edges"),
         ("--edges 100001 --broker-host b", "--edges"),
