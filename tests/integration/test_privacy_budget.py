@@ -17,7 +17,7 @@ from tests.support.simulated_aggregator import SimulatedAggregator, first_model
 pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("light_edges")]
 
 TASK = "digits-mlp"
-OPTIONS = ("--task", TASK, "--light", "--dp-local", "4", "--dp-clip", "0.5", "--privacy-budget", "1.5")
+OPTIONS = ("--task", TASK, "--light", "--dp-local", "4,0.5", "--privacy-budget", "1.5")
 ALLOWED = 2
 
 

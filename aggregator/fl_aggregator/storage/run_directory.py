@@ -82,7 +82,7 @@ class FleetRecord(BaseModel):
     """
 
     broker: str | None = None
-    options: dict[Literal["data", "device", "workers", "dp_sgd"], int | str | Path] = {}
+    options: dict[Literal["data", "device", "workers", "dp_sgd", "dp_local"], int | str | Path] = {}
     attack: AttackRecord | None = None
     virtual: VirtualTimeRecord | None = None
 

@@ -13,9 +13,8 @@ from fl_shared.cli import options
 from fl_shared.cli.headings import PRIVACY, option_under
 from fl_shared.errors import UserError
 
-_NAMES: Final = ("dp_sgd", "dp_sgd_tell", "dp_local", "dp_clip", "require_noise", "privacy_budget")
+_NAMES: Final = ("dp_sgd", "dp_sgd_tell", "dp_local", "require_noise", "privacy_budget")
 _NOISE: Final = options.FiniteRange(0.001, 1e6)
-_CLIP: Final = options.FiniteRange(1e-6, 1e6)
 
 
 def _checked(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, Any], str | None]:
@@ -61,15 +60,12 @@ def privacy_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "Implies --require-masked.",
         ),
         option_under(
-            PRIVACY, "--dp-clip", type=_CLIP, metavar="S", help="The longest update of --dp-local (L2 norm)."
-        ),
-        option_under(
             PRIVACY,
             "--dp-local",
-            type=_NOISE,
-            metavar="Z",
+            metavar="Z,S",
+            callback=_checked(LocalNoise.parse),
             show_default="off",
-            help="Clip each update to S (--dp-clip), and add noise of Z × S to it, before it leaves the edge: against "
+            help="Clip each update to S (L2 norm), and add noise of Z × S to it, before it leaves the edge: against "
             "everybody.",
         ),
         option_under(PRIVACY, "--dp-sgd-tell", is_flag=True, help="Send the ε of --dp-sgd with each update."),
@@ -90,16 +86,12 @@ def privacy_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _own_privacy(
     dp_sgd: str | None,
     dp_sgd_tell: bool,
-    dp_local: float | None,
-    dp_clip: float | None,
+    dp_local: str | None,
     require_noise: float | None,
     privacy_budget: str | None,
 ) -> OwnPrivacy:
     if dp_sgd_tell and dp_sgd is None:
         raise UserError("--dp-sgd-tell needs --dp-sgd: without it there is no ε to send")
-    if (dp_local is None) != (dp_clip is None):
-        given, missing = ("--dp-local", "--dp-clip") if dp_clip is None else ("--dp-clip", "--dp-local")
-        raise UserError(f"{given} needs {missing}: expected both, for example --dp-local 1 --dp-clip 0.5")
     if privacy_budget is not None and dp_sgd is None and dp_local is None and require_noise is None:
         raise UserError(
             "--privacy-budget needs --dp-sgd, --dp-local or --require-noise: an update without noise has no ε"
@@ -107,7 +99,7 @@ def _own_privacy(
     found = OwnPrivacy(
         None if dp_sgd is None else ExampleNoise.parse(dp_sgd),
         dp_sgd_tell,
-        None if dp_local is None or dp_clip is None else LocalNoise(dp_local, dp_clip),
+        None if dp_local is None else LocalNoise.parse(dp_local),
         require_noise,
         None if privacy_budget is None else Budget.parse(privacy_budget),
     )

@@ -64,6 +64,19 @@ class LocalNoise:
     noise: float
     clip: float
 
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads ``Z,S``. Raises ``ValueError`` that says what was expected."""
+        expected = "Z,S, for example 1,0.5: a noise multiplier from 0.001 to 1e6, and a clip from 1e-6 to 1e6"
+        found = cls(*_numbers(text, expected, least=2))
+        if not 0.001 <= found.noise <= 1e6 or not 1e-6 <= found.clip <= 1e6:
+            raise ValueError(f"{text!r}; expected {expected}")
+        return found
+
+    def __str__(self) -> str:
+        """Returns what `parse` reads."""
+        return f"{self.noise!r},{self.clip!r}"
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -190,12 +203,12 @@ NO_PRIVACY: Final = OwnPrivacy()
 """The edge does what the aggregator says."""
 
 
-def _numbers(text: str, expected: str) -> list[float]:
-    """Reads one number, or two with a comma between. Raises ``ValueError``."""
+def _numbers(text: str, expected: str, *, least: int = 1) -> list[float]:
+    """Reads ``least`` numbers at least, two at most, with a comma between. Raises ``ValueError``."""
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError:
         found = []
-    if not 1 <= len(found) <= 2:
+    if not least <= len(found) <= 2:
         raise ValueError(f"{text!r}; expected {expected}")
     return found

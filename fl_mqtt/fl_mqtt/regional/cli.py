@@ -53,7 +53,10 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @option_under(BROKER, "--downstream-prefix", metavar="TOPIC", callback=shared.topic_prefix, show_default="fl",
               help="Prefix of the topics of the region.")  # fmt: skip
 @option_under(
-    SECURITY, "--upstream-kit", type=FILE, help="Kit of a region's account (provision --region) at the broker of the run above."
+    SECURITY,
+    "--upstream-kit",
+    type=FILE,
+    help="Kit of a region's account (provision --region) at the broker of the run above.",
 )
 @option_under(
     SECURITY, "--downstream-kit", type=FILE, help="Kit of an aggregator's account at the region's broker."

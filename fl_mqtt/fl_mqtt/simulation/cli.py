@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 GRACE: Final = 0.0
 """Seconds, instead of the default of `Settings`: an edge of a simulation that is lost does not return."""
-OF_EDGES: Final = ("data", "device", "workers", "dp_sgd")
+OWN_NOISE: Final = ("dp_sgd", "dp_local")
+OF_EDGES: Final = ("data", "device", "workers", *OWN_NOISE)
 """The options of ``fl-edge`` that ``simulate`` has too, and passes on to its edges."""
 
 
@@ -145,6 +146,7 @@ def simulate(
             refuse_with_resume(*OF_EDGES, "attack", "virtual", "heterogeneity", "seeds", "sweep")
         elif virtual:
             virtual_devices(heterogeneity)
+            _refuse_own_noise(values)
         directory = resume or _begin_sweep(broker, run_dir, init, attack, values, seeds, sweep)
         return sweep_cli.run(directory, broker, parallel, as_json=as_json, quiet=quiet)
     sweep_cli.refuse_misplaced(click.get_current_context(), sweeping=False)
@@ -152,8 +154,8 @@ def simulate(
     of_edges = {name: values.pop(name) for name in OF_EDGES}
     if resume is None:
         devices = virtual_devices(heterogeneity) if virtual else None
-        if virtual and of_edges["dp_sgd"] is not None:
-            raise UserError("--dp-sgd cannot be combined with --virtual: its edges count nothing")
+        if virtual:
+            _refuse_own_noise(of_edges)
         settings = parse_settings(**values, prefix=broker.prefix or DEFAULT_PREFIX)
         _check_task(settings)
         address = None if broker.broker is None else str(broker.broker)
@@ -223,6 +225,13 @@ def simulate(
             click.echo("the broker, the edges and the dashboard keep running until Ctrl-C", err=True)
             sim.stay()
     return code
+
+
+def _refuse_own_noise(of_edges: dict[str, Any]) -> None:
+    for name in OWN_NOISE:
+        if of_edges[name] is not None:
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} cannot be combined with --virtual: its edges count nothing")
 
 
 def _begin_sweep(

@@ -22,6 +22,11 @@ from fl_shared.errors import UserError
             "--stay cannot be combined with --virtual: in virtual time there is no broker",
         ),
         (["--heterogeneity", "phones"], "--heterogeneity needs --virtual"),
+        (["--virtual", "--dp-sgd", "1"], "--dp-sgd cannot be combined with --virtual"),
+        (
+            ["--virtual", "--dp-local", "1,0.5", "--seeds", "0-1"],
+            "--dp-local cannot be combined with --virtual",
+        ),
         (
             ["--virtual", "--heterogeneity", "slow"],
             "--heterogeneity: no file 'slow'; expected a file, or one of",
