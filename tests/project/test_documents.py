@@ -95,5 +95,5 @@ def test_the_readme_names_every_example_and_each_program_has_its_test() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     examples = [path for path in (ROOT / "examples").iterdir() if not path.name.startswith(".")]
     assert [path.name for path in examples if f"examples/{path.name}" not in readme] == []
-    programs = {path.stem.replace("-", "_") for path in examples if path.suffix in ("", ".ipynb")}
+    programs = {path.stem.replace("-", "_") for path in examples if path.suffix in ("", ".conf", ".ipynb")}
     assert programs == {path.stem[5:] for path in (ROOT / "tests" / "examples").glob("test_*.py")}
