@@ -26,6 +26,7 @@ from tests.support.broker import Mosquitto
 from tests.support.builders import session_of
 from tests.support.ports import free_port
 from tests.support.programs import Program
+from tests.support.schemas import checked
 from tests.support.simulated_edges import SimulatedEdges
 from tests.support.wait import wait_until
 
@@ -55,7 +56,7 @@ def watch(directory: Path, broker: str, *arguments: str) -> Program:
 def looked(broker: str) -> dict[str, Any]:
     done = status(broker, "--json")
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = checked("fl-aggregator status", done.stdout)
     return found
 
 
@@ -153,7 +154,7 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     assert "round 3: version 3 of 3, " in plain.out
     assert plain.out.count("round 2: version 2 of 3") == 1
     assert plain.err == ""
-    lines = [json.loads(line) for line in as_json.out.splitlines()]
+    lines = [checked("fl-aggregator watch", line) for line in as_json.out.splitlines()]
     assert [line["round"]["round"] for line in lines if "round" in line] == [1, 2, 3]
     assert lines[-1]["status"]["phase"] == "finished"
     assert lines[-1]["history"]["round"] == [1, 2, 3]

@@ -15,10 +15,12 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from tests.support.program_server import ForkedProgram, server
+from tests.support.schemas import checked
 from tests.support.wait import PATIENCE, wait_until
 
 BIN = Path(sys.executable).parent
 KEEPALIVE = "2"
+RESULTS = ("fl-aggregator doctor", "fl-aggregator predict", "fl-aggregator simulate")
 Process = subprocess.Popen[bytes] | ForkedProgram
 FORKED = sys.platform == "linux"
 """Whether programs may be forked by `program_server`, whose sockets other systems lack. The fixture ``command_lines``
@@ -37,6 +39,7 @@ class Program:
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._out, self._err = directory / "stdout.txt", directory / "stderr.txt"
+        self._name = " ".join((name, *arguments[:1]))
         self.command = [*program_of(name), *arguments]
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = begin(self.command, environment, out, err)
@@ -60,8 +63,9 @@ class Program:
 
     @property
     def result(self) -> dict[str, Any]:
-        """The JSON object in the last line of standard output."""
-        found: dict[str, Any] = json.loads(self.out.splitlines()[-1])
+        """The JSON object in the last line of standard output, which `RESULTS` print: what its schema says."""
+        assert self._name in RESULTS
+        found: dict[str, Any] = checked(self._name, self.out.splitlines()[-1])
         return found
 
     def running(self) -> bool:

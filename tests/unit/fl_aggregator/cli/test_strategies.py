@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 from click.testing import CliRunner
 
 from fl_aggregator.cli.main import cli
+from tests.support.schemas import checked
 
 
 def ask(*arguments: str) -> str:
@@ -32,7 +32,7 @@ def test_one_is_described_with_its_paper_and_the_fields_of_its_parts() -> None:
 
 
 def test_for_programs() -> None:
-    found = json.loads(ask("--json", "fedyogi"))
+    found = checked("fl-aggregator strategies", ask("--json", "fedyogi"))
     assert found["strategy"]["fedyogi"]["paper"] == "Reddi et al. 2021, arXiv:2003.00295"
     fields = found["server-optimizer"]["yogi"]["fields"]
     assert {name: field["default"] for name, field in fields.items()} == {
@@ -42,13 +42,13 @@ def test_for_programs() -> None:
         "type": "number", "default": 0.9, "minimum": 0, "exclusiveMaximum": 1, "required": False,
         "description": "how much of m and v stays",
     }  # fmt: skip
-    assert json.loads(ask("--json")).keys() == {
+    assert checked("fl-aggregator strategies", ask("--json")).keys() == {
         "strategy", "combine", "server-optimizer", "transform", "correct",
     }  # fmt: skip
 
 
 def test_every_part_has_its_paper_and_says_what_its_fields_mean() -> None:
-    for kind, members in json.loads(ask("--json")).items():
+    for kind, members in checked("fl-aggregator strategies", ask("--json")).items():
         for name, member in members.items():
             paper = member.get("paper", member.get("description"))
             assert re.search(r"et al\. 20\d\d", paper), f"{kind} {name}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from click.testing import CliRunner
 
@@ -11,6 +9,7 @@ pytest.importorskip("torch")
 from fl_edge.tasks import registry
 from fl_mqtt.task_list.cli import tasks
 from fl_shared.errors import UserError
+from tests.support.schemas import checked
 
 pytestmark = pytest.mark.edge
 
@@ -26,7 +25,7 @@ def test_one_task_with_its_options() -> None:
     output = CliRunner().invoke(tasks, ["tabular"]).output
     assert "--task-option target=…" in output
     assert "(required)" in output
-    found = json.loads(CliRunner().invoke(tasks, ["digits-mlp", "--json"]).output)
+    found = checked("fl-aggregator tasks", CliRunner().invoke(tasks, ["digits-mlp", "--json"]).output)
     assert [(option["name"], option["default"]) for option in found["options"]] == [("hidden", 64)]
     assert found["defaults"].keys() == {"epochs", "batch_size", "lr", "momentum"}
 

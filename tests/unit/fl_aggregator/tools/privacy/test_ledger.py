@@ -31,6 +31,7 @@ from fl_shared.errors import UserError
 from fl_shared.privacy.gaussian_mechanism import epsilon_of
 from fl_shared.protocol import messages as m
 from tests.support.private_federation import RARELY, private_federation
+from tests.support.schemas import checked
 
 
 def command(*arguments: str | Path) -> Result:
@@ -46,7 +47,7 @@ def refusal(directory: Path) -> str:
 def ledger(directory: Path) -> dict[str, Any]:
     done = command(directory, "--json")
     assert done.exit_code == 0, done.output
-    found: dict[str, Any] = json.loads(done.output)
+    found: dict[str, Any] = checked("fl-aggregator privacy spent", done.output)
     return found
 
 

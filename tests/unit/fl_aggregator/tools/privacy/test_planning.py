@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from click.testing import CliRunner, Result
 from fl_aggregator.cli.main import cli
 from fl_aggregator.privacy import subsampled
 from fl_shared.errors import UserError
+from tests.support.schemas import checked
 
 GATEWAYS = ["--clients", "1000", "--per-round", "100", "--rounds", "100", "--epsilon", "2"]
 MISSING = "--dp-against models needs dp-accounting: pip install 'fl-mqtt[dp]'"
@@ -23,7 +23,7 @@ def plan(*arguments: str) -> Result:
 def ways(*arguments: str) -> dict[str, Any]:
     done = plan(*arguments, "--json")
     assert done.exit_code == 0, done.output
-    found: dict[str, Any] = json.loads(done.output)["ways"]
+    found: dict[str, Any] = checked("fl-aggregator privacy plan", done.output)["ways"]
     return found
 
 
