@@ -42,7 +42,7 @@ class Leftovers:
         self._topics: set[str] = set()
         self._runs: dict[str, None] = {}
         self._again_until: dict[str, float] = {}
-        self._sent: OrderedDict[tuple[str, int, int], None] = OrderedDict()
+        self._sent: OrderedDict[int, None] = OrderedDict()
 
     def session_begun(self, now: float) -> None:
         """Must be called before a subscription: from now on, leftovers are expected."""
@@ -117,9 +117,10 @@ class Leftovers:
         return f"cleared or replaced {count} retained message{'' if count == 1 else 's'}{runs}"
 
 
-def _key(topic: str, *payload: bytes | memoryview) -> tuple[str, int, int]:
-    left, checksum = MAX_DIGESTED, 0
+def _key(topic: str, *payload: bytes | memoryview) -> int:
+    """Returns length and checksum in one number: thousands of topics would be a megabyte."""
+    left, checksum = MAX_DIGESTED, zlib.crc32(topic.encode())
     for piece in payload:
         checksum = zlib.crc32(piece[:left], checksum)
         left -= min(left, len(piece))
-    return topic, sum(map(len, payload)), checksum
+    return sum(map(len, payload)) << 32 | checksum
