@@ -89,7 +89,8 @@ def test_an_edge_that_raises_at_an_effect_is_offline(
     with Client(shared_mosquitto.endpoint, f"{prefix}/#", prefix=prefix) as observer:
         with pytest.raises(Crash):
             run_edge(shared_mosquitto, prefix, tmp_path)
-        observer.expect(m.ClientPresence, 10, state="offline")
+        left = observer.expect(m.ClientPresence, 10, state="offline")
+        assert left.reason == "an error in its program: Crash", "before its will, which has no reason"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

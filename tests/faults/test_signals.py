@@ -223,7 +223,7 @@ def test_an_edge_says_goodbye_even_while_it_trains(
         fleet.send(number)
         assert fleet.wait(30) == 130, fleet.output
         wait_until(lambda: not programs.alive(workers), 30, "the end of its workers")
-        wait_until(lambda: "edge 2 is offline" in run.err, 30, "its message of leaving")
+        wait_until(lambda: "edge 2 is offline, left: it was stopped" in run.err, 30, "its message of leaving")
         last = {one.topic: json.loads(one.payload)["state"] for one in presence.received}
     assert last == {f"fl/clients/{n}/presence": "offline" for n in range(3)}
     assert "Traceback" not in fleet.err

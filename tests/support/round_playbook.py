@@ -209,7 +209,10 @@ class Playbook:
                 return self._registered(client, {"examples": "10", "manifest": "M", **given})
             case "lose", [client]:
                 return on.EdgeLost(
-                    now=self.now, client=client, session=given.get("session", self.session(client))
+                    now=self.now,
+                    client=client,
+                    session=given.get("session", self.session(client)),
+                    reason=given.get("reason"),
                 )
             case "unbridge", [broker]:
                 return on.BridgeLost(now=self.now, broker=broker)

@@ -39,7 +39,10 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.AggregatorTopic(),
         m.AggregatorPresence(state="online", session="a1b2", run=RUN, incarnation=1),
     ),
-    "presence": (t.PresenceTopic("7"), m.ClientPresence(client="7", state="offline", session="c3d4")),
+    "presence": (
+        t.PresenceTopic("7"),
+        m.ClientPresence(client="7", state="offline", session="c3d4", reason="it was stopped"),
+    ),
     "register-first": (
         t.RegisterTopic("7"),
         m.Registration(

@@ -388,8 +388,8 @@ def shown(effect: Effect) -> str:
 
 def _content(message: m.Message) -> str:
     match message:
-        case m.ClientPresence(state=state, session=session):
-            return f"{state} session={session}"
+        case m.ClientPresence(state=state, session=session, reason=reason):
+            return f"{state} session={session}" + (f": {reason}" if reason else "")
         case m.Registration() as r if r.run is None:
             return f"register session={r.session}"
         case m.Registration(unable=str(reason)) as r:

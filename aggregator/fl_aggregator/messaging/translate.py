@@ -40,7 +40,7 @@ def event_from(
         case m.Registration():
             return _registration_event(message, scope, now)
         case m.ClientPresence(state="offline"):
-            return on.EdgeLost(now=now, client=message.client, session=message.session)
+            return on.EdgeLost(now=now, client=message.client, session=message.session, reason=message.reason)
         case m.ClientPresence():
             return None  # a birth says less than the registration that follows, and may be an old one
         case m.Update():

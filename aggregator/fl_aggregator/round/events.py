@@ -163,12 +163,13 @@ class Registered:
 class EdgeLost:
     """A session of an edge has ended.
 
-    Its connection was lost, as its will says, or it has gone offline, as its own message says.
+    Its connection was lost, as its will says, or it has gone offline, as its own message says, with the ``reason``.
     """
 
     now: float
     client: str
     session: str
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ from fl_aggregator.round.state import Run
 from fl_shared.system.frozen import replace
 from fl_shared.system.text import names_text
 
-MACHINE_VERSION: Final = 12
+MACHINE_VERSION: Final = 13
 """Increased whenever the same state and event give another result, or the state has another form: a journal can only
 be replayed by the version that wrote it."""
 
@@ -105,8 +105,8 @@ def _react(state: Run, event: on.Event) -> Transition:
             return closing.with_time_to_unmask(state, now), ()
         case on.Registered():
             return registration.register(state, event)
-        case on.EdgeLost(now=now, client=client, session=session):
-            return replace(state, roster=state.roster.mark_lost(client, session, now)), ()
+        case on.EdgeLost(now=now, client=client, session=session, reason=reason):
+            return replace(state, roster=state.roster.mark_lost(client, session, now, reason)), ()
         case on.BridgeLost(now=now, broker=broker):
             return replace(state, roster=state.roster.mark_bridge_lost(broker, now)), ()
         case (

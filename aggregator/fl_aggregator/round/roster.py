@@ -31,11 +31,11 @@ class Client:
     ``encodings`` are those in which it can send updates. ``partition`` is null if it does not train, or has
     not been assigned one yet; ``examples`` and ``manifest`` are known once it is loaded. ``lost_at`` is the
     run time of its loss, null while it is present. ``unconfirmed``: we do not know whether it is online,
-    because our own connection was lost and came back at ``lost_at``. ``unable``: why it does not take part,
-    null if it does. ``edges``: it is a regional aggregator, which stands for so many edges; null for an edge.
-    ``via``: the bridged broker that it is connected to, null for ours; ``bridge_lost``: whether it was lost with that
-    broker's bridge. ``environment``: where it runs, an index into the environments of the run. ``keys``: its public
-    keys for a run whose updates are masked.
+    because our own connection was lost and came back at ``lost_at``. ``left``: why it has left, as it said itself; null
+    if it has not, or was lost. ``unable``: why it does not take part, null if it does. ``edges``: it is a regional
+    aggregator, which stands for so many edges; null for an edge. ``via``: the bridged broker that it is connected to,
+    null for ours; ``bridge_lost``: whether it was lost with that broker's bridge. ``environment``: where it runs, an
+    index into the environments of the run. ``keys``: its public keys for a run whose updates are masked.
     """
 
     session: str
@@ -52,6 +52,7 @@ class Client:
     edges: int | None = None
     via: str | None = None
     bridge_lost: bool = False
+    left: str | None = None
     environment: int | None = None
     keys: str | None = None
 
@@ -64,6 +65,11 @@ class Client:
     def present(self) -> bool:
         """Whether the client is online, as far as we know."""
         return self.lost_at is None
+
+    @property
+    def left_text(self) -> str:
+        """Says why it has left, to follow that it is offline; empty if it has not said why."""
+        return "" if self.left is None else f", left: {self.left}"
 
     @property
     def trains(self) -> bool:
@@ -183,15 +189,18 @@ class Roster:
             return self
         return Roster({n: client for n, client in self.clients.items() if n not in names})
 
-    def mark_lost(self, name: str, session: str, now: float) -> Roster:
-        """Marks a client absent, unless the session that has ended is an older one."""
+    def mark_lost(self, name: str, session: str, now: float, reason: str | None = None) -> Roster:
+        """Marks a client absent, unless the session that has ended is an older one.
+
+        ``reason``: why it has left, null if it has not said that.
+        """
         client = self.clients.get(name)
         if client is None or client.session != session:
             return self
         if client.present:
-            return self.with_client(name, replace(client, lost_at=now))
+            return self.with_client(name, replace(client, lost_at=now, left=reason))
         if client.unconfirmed:
-            return self.with_client(name, replace(client, unconfirmed=False))
+            return self.with_client(name, replace(client, unconfirmed=False, left=reason))
         return self
 
     def behind(self, broker: str) -> tuple[str, ...]:
@@ -208,11 +217,15 @@ class Roster:
     def undo_recent_losses(self, now: float) -> Roster:
         """Marks clients present that were lost just before our own connection was.
 
-        A broker that is stopped publishes all wills first, and these say nothing about the edges.
+        A broker that is stopped publishes all wills first, and these say nothing about the edges. Who has said why it
+        leaves has left.
         """
         clients = {
             name: replace(client, lost_at=None, bridge_lost=False)
-            if client.lost_at is not None and not client.unconfirmed and now - client.lost_at < WILL_DELAY
+            if client.lost_at is not None
+            and client.left is None
+            and not client.unconfirmed
+            and now - client.lost_at < WILL_DELAY
             else client
             for name, client in self.clients.items()
         }

@@ -44,7 +44,7 @@ def missing_reasons(state: Run, phase: Collecting, now: float) -> dict[str, str]
             missing[name] = phase.dropped[name]
         elif client is None or client.lost_at is not None:
             seconds = 0.0 if client is None or client.lost_at is None else now - client.lost_at
-            missing[name] = f"offline: for {seconds:.1f} s"
+            missing[name] = f"offline: for {seconds:.1f} s{client.left_text if client else ''}"
         elif len(phase.updates) >= phase.target:
             missing[name] = "surplus: the round already had all the updates it needed"
         else:
@@ -171,9 +171,9 @@ def away_reason(state: Run, client: str, ticket: Ticket, now: float) -> str:
     known = state.roster.get(client)
     if known is not None and known.present:
         return f"deadline: no update within {now - ticket.issued:.0f} s"
-    return (
-        "offline" if known is None or known.lost_at is None else f"offline: for {now - known.lost_at:.1f} s"
-    )
+    if known is None or known.lost_at is None:
+        return "offline"
+    return f"offline: for {now - known.lost_at:.1f} s{known.left_text}"
 
 
 def stuck_buffer_detail(state: Run, phase: Buffering, now: float) -> str:

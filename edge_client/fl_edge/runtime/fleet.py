@@ -23,7 +23,8 @@ from fl_edge.runtime.dispatcher import Dispatcher
 from fl_edge.runtime.edge import Edge, identity_of
 from fl_edge.runtime.environment import environment_of
 from fl_edge.runtime.heartbeat import Heartbeat
-from fl_edge.runtime.loop import Interrupted, Runtime, RuntimeInbox
+from fl_edge.runtime.items import Interrupted, RuntimeInbox
+from fl_edge.runtime.loop import Runtime
 from fl_edge.runtime.masked_member import MaskedMember
 from fl_edge.runtime.worker_setup import EdgeSettings, edges_with_data, start_pool
 from fl_edge.session.masking import Trust

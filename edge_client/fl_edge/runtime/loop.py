@@ -10,22 +10,30 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, assert_never, cast
 
 from fl_edge.messaging.connection import EdgeConnectionEvent
 from fl_edge.messaging.model_store import FetchedModel, ModelStore, ModelUser, Transport
-from fl_edge.runtime import inbox as bounded
 from fl_edge.runtime.dispatcher import JobRunner, PredictionResult
 from fl_edge.runtime.edge import Edge, ModelServer
 from fl_edge.runtime.heartbeat import Heartbeat
+from fl_edge.runtime.items import (
+    FromConnection,
+    FromPredictor,
+    Interrupted,
+    Item,
+    JobEnded,
+    RuntimeInbox,
+    size_of,
+)
 from fl_edge.runtime.notices import ConnectionNotices
 from fl_edge.runtime.predictors import Predictors
 from fl_edge.runtime.router import Router
 from fl_edge.runtime.schedule import Schedule
 from fl_edge.session import effects, events, machine
 from fl_edge.session.masking import UnacceptablePlan
+from fl_edge.session.transitions import leaving_of
 from fl_edge.storage.update_store import UpdateWriter
 from fl_edge.workers.jobs import JobResult
 from fl_shared.errors import INTERRUPTED
@@ -37,44 +45,6 @@ LOG = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds in which the connection of an edge that stops may still send what is queued."""
-
-
-@dataclass(frozen=True, slots=True)
-class FromConnection:
-    """An event of the connection of a client's session."""
-
-    client: str
-    event: EdgeConnectionEvent
-
-
-@dataclass(frozen=True, slots=True)
-class FromPredictor:
-    """An event of the connection of a client's predictor."""
-
-    client: str
-    event: mqtt.ConnectionEvent
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupted:
-    """A signal has asked the process to stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobEnded:
-    """A job of the session of ``client`` has ended, and not in the pool; ``event`` is what it means at a time."""
-
-    client: str
-    event: Callable[[float], events.Event]
-
-
-Item = FromConnection | FromPredictor | JobResult | JobEnded | Interrupted
-RuntimeInbox = bounded.Inbox[Item]
-
-
-def _size(event: EdgeConnectionEvent | mqtt.ConnectionEvent) -> int | None:
-    """Returns the length of a message in bytes, or ``None`` for an event of the connection itself."""
-    return event.size if isinstance(event, mqtt.Received) else None
 
 
 class Runtime:
@@ -133,6 +103,21 @@ class Runtime:
         ``check`` is called in each turn, and raises if another thread has failed. Raises
         ``BrokerUnreachable`` if there is no broker for too long.
         """
+        try:
+            return self._run(check)
+        except Exception as error:
+            # Only its type: its text may have something of the data in it. The will that follows gives no reason.
+            self._leave(f"an error in its program: {type(error).__name__}")
+            raise
+
+    def _leave(self, reason: str) -> None:
+        """Says why the edges that are connected leave, though their sessions have not ended."""
+        for edge in self._edges.values():
+            if edge.connection is not None and edge.is_connected and isinstance(edge.state, machine.Session):
+                for leaving in leaving_of(edge.state, reason):
+                    edge.connection.send(leaving.topic, leaving.message, retain=True)
+
+    def _run(self, check: Callable[[], None]) -> int:
         for edge in self._edges.values():
             edge.connection = edge.connect(partial(self._enqueue, edge.client))
         while self._running:
@@ -157,15 +142,16 @@ class Runtime:
         remaining = [edge for edge in self._evaluators if isinstance(edge.state, machine.Session)]
         if len(remaining) == self._running:
             for edge in remaining:
-                self._add_event(edge, events.StopRequested(self._clock()))
+                ended = "the other edges of its process have ended"
+                self._add_event(edge, events.StopRequested(self._clock(), ended))
 
     def _enqueue(self, client: str, event: EdgeConnectionEvent) -> None:
         """Adds an event of a session's connection to the inbox. Runs on the network thread."""
-        self._inbox.put(FromConnection(client, event), _size(event))
+        self._inbox.put(FromConnection(client, event), size_of(event))
 
     def _enqueue_for_predictions(self, client: str, event: mqtt.ConnectionEvent) -> None:
         """Adds an event of a predictor's connection to the inbox. Runs on the network thread."""
-        self._inbox.put(FromPredictor(client, event), _size(event), is_prediction_request=True)
+        self._inbox.put(FromPredictor(client, event), size_of(event), is_prediction_request=True)
 
     def _get(self, timeout: float) -> Item | None:
         try:

@@ -12,7 +12,7 @@ from typing import Final
 
 from fl_edge.runtime.device import never_needs_torch
 from fl_edge.runtime.dispatcher import USER_ERRORS
-from fl_edge.runtime.loop import Interrupted, RuntimeInbox
+from fl_edge.runtime.items import Interrupted, RuntimeInbox
 from fl_edge.workers.jobs import FailureOutcome, JobResult
 from fl_edge.workers.pool import Pool
 from fl_edge.workers.process import WORKER

@@ -137,9 +137,8 @@ def end_if_data_are_wrong(session: Session) -> Transition:
         return transition(session)
     has_model = any(kept.run == phase.run and kept.announced for kept in session.retained_messages)
     if phase.fault == "data":
-        return stop(session, 2, "stopped, since its data cannot be used")
+        return stop(session, 2, "stopped, since its data cannot be used", told="its data cannot be used")
     if phase.fault == "either" and has_model:
-        return stop(
-            session, 2, f"stopped, since its data do not fit run {phase.run}, and those of other edges do"
-        )
+        unfit = f"its data do not fit run {phase.run}"
+        return stop(session, 2, f"stopped, since {unfit}, and those of other edges do", told=unfit)
     return transition(session)

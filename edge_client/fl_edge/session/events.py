@@ -42,9 +42,10 @@ class TimePassed:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """The user or the fleet wants the edge to stop."""
+    """The user or the fleet wants the edge to stop, and why."""
 
     now: float
+    reason: str = "it was stopped"
 
 
 @dataclass(frozen=True, slots=True)

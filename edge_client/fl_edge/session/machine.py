@@ -129,10 +129,10 @@ def _react(session: Session, event: Event) -> Transition:
                 lambda s: reporting.repeat(s, now),
                 lambda s: unmasking.repeat(s, now),
             )
-        case StopRequested():
-            return stop(session, INTERRUPTED, "interrupted")
+        case StopRequested(reason=reason):
+            return stop(session, INTERRUPTED, "interrupted", told=reason)
         case ConnectionRefused(reason=reason):
-            return stop(session, 2, reason)
+            return stop(session, 2, reason, told=reason)
         case AggregatorSeen():
             return presence.aggregator_seen(session, event)
         case BridgeSeen():

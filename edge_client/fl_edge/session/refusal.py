@@ -37,7 +37,8 @@ def refused(session: Session, reply: m.Refused, now: float) -> Transition:
     if is_foreign_run(session, reply.run):
         return transition(session)
     if reply.reason in FINAL_REFUSALS:
-        return stop(session, 2, f"refused by run {reply.run}: {reply.reason}: {reply.detail}")
+        refused_by = f"refused by run {reply.run}: {reply.reason}"
+        return stop(session, 2, f"{refused_by}: {reply.detail}", told=refused_by)
     phase = session.registration
     if isinstance(phase, Declined) and has_declined(session, reply):
         return end_if_data_are_wrong(replace(session, registration=replace(phase, due=None)))

@@ -14,6 +14,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.system.backoff import backoff
 from fl_shared.system.frozen import replace
+from fl_shared.system.text import shortened
 from fl_shared.transfer.upload import FinishedUpdate
 
 Transition = tuple[SessionState, tuple[Effect, ...]]
@@ -94,10 +95,11 @@ def cancel_evaluation(session: Session) -> Transition:
             return replace(session, evaluation=NotEvaluating()), ()
 
 
-def stop(session: Session, exit_code: int, reason: str) -> Transition:
+def stop(session: Session, exit_code: int, reason: str, told: str) -> Transition:
     """Stops the edge: cancels all jobs, publishes that it is offline, and disconnects.
 
-    ``reason`` is logged as an error, unless the exit code says that the edge was interrupted.
+    ``reason`` is logged as an error, unless the exit code says that the edge was interrupted. ``told``: the reason as
+    everybody may know it who reads the edge's presence, which is not sealed.
     """
     effects: list[Effect] = [
         Cancel(phase.job)
@@ -106,9 +108,17 @@ def stop(session: Session, exit_code: int, reason: str) -> Transition:
     ]
     if exit_code != INTERRUPTED:
         effects.append(LogNotice(reason, "error"))
-    if session.connection is not None:
-        client = session.identity.client
-        presence = m.ClientPresence(client=client, state="offline", session=session.connection.session)
-        effects.append(Send(t.PresenceTopic(client), presence, retain=True))
-    effects.append(Disconnect())
-    return Stopped(session.identity, exit_code, reason), tuple(effects)
+    return Stopped(session.identity, exit_code, reason), (*effects, *leaving_of(session, told), Disconnect())
+
+
+def leaving_of(session: Session, reason: str) -> tuple[Send, ...]:
+    """Returns the message that the edge is offline, and why; nothing without a connection."""
+    if session.connection is None:
+        return ()
+    leaving = m.ClientPresence(
+        client=session.identity.client,
+        state="offline",
+        session=session.connection.session,
+        reason=shortened(reason, m.MAX_LEAVING),
+    )
+    return (Send(t.PresenceTopic(session.identity.client), leaving, retain=True),)

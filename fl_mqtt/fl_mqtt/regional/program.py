@@ -12,7 +12,8 @@ from fl_edge.messaging.authenticity import MessageAuthenticator
 from fl_edge.messaging.connection import EdgeConnection
 from fl_edge.messaging.model_store import ModelStore
 from fl_edge.runtime.edge import Edge
-from fl_edge.runtime.loop import Interrupted, Runtime, RuntimeInbox
+from fl_edge.runtime.items import Interrupted, RuntimeInbox
+from fl_edge.runtime.loop import Runtime
 from fl_edge.runtime.masked_member import MaskedMember
 from fl_edge.session.state import Identity, Session
 from fl_edge.storage import update_store

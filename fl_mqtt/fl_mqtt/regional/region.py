@@ -19,7 +19,7 @@ from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run
 from fl_edge.messaging.model_store import FetchedModel
 from fl_edge.runtime.dispatcher import PredictionResult
-from fl_edge.runtime.loop import JobEnded
+from fl_edge.runtime.items import JobEnded
 from fl_edge.session import effects, events
 from fl_edge.session.evaluation import NO_SCORES
 from fl_edge.session.work import EvaluationScores

@@ -100,6 +100,7 @@ from fl_shared.protocol.kinds.round import (
     TrainingSettings,
 )
 from fl_shared.protocol.kinds.run import (
+    MAX_LEAVING,
     MAX_UNABLE,
     MAX_WEIGHTS_JSON,
     Admitted,
@@ -145,6 +146,7 @@ __all__ = [
     "MAX_DECLARED_NAME",
     "MAX_ENVIRONMENTS",
     "MAX_HISTORY",
+    "MAX_LEAVING",
     "MAX_MEMBERS",
     "MAX_METRICS",
     "MAX_METRIC_NAME",

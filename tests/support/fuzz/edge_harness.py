@@ -19,7 +19,8 @@ from fl_edge.prediction.newest_model import FETCH_RETRY_DELAY, PREDICTION_FETCH_
 from fl_edge.runtime.dispatcher import Dispatcher
 from fl_edge.runtime.edge import Edge
 from fl_edge.runtime.heartbeat import Heartbeat
-from fl_edge.runtime.loop import Runtime, RuntimeInbox
+from fl_edge.runtime.items import RuntimeInbox
+from fl_edge.runtime.loop import Runtime
 from fl_edge.runtime.masked_member import MaskedMember
 from fl_edge.session.state import Identity, Session, Stopped
 from fl_edge.storage import update_store

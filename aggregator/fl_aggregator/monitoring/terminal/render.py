@@ -182,7 +182,7 @@ def _add_edges(grid: Table, snapshot: Snapshot) -> None:
     if counts["missing"]:
         grid.add_row("missing", Text(counts.describe("missing"), style=BAD))
     if counts["offline"]:
-        grid.add_row("offline", Text(counts.describe("offline", reasons=False), style=BAD))
+        grid.add_row("offline", Text(counts.describe("offline"), style=BAD))
 
 
 def _metric_cell(metric: m.MetricDeclaration) -> Callable[[HistoryRow], str]:

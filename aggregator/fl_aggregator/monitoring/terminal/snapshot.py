@@ -82,22 +82,22 @@ class EdgeCounts:
         """The edges that are connected and not ready, with the reasons; empty if there are none."""
         return names_of(self.named.get("present", ()), self.not_ready)
 
-    def describe(self, state: m.EdgeStateName, *, reasons: bool = True) -> str:
+    def describe(self, state: m.EdgeStateName) -> str:
         """The edges in ``state`` as text: ``7 (its connection is lost), 9 and 3 more``.
 
         Empty if there are none.
         """
-        return names_of(self.named.get(state, ()), self[state], reasons=reasons)
+        return names_of(self.named.get(state, ()), self[state])
 
 
-def names_of(first_names: Iterable[tuple[str, str | None]], count: int, *, reasons: bool = True) -> str:
+def names_of(first_names: Iterable[tuple[str, str | None]], count: int) -> str:
     """The first few of ``count`` names, grouped by reason, and how many more there are.
 
-    ``first_names``: name and reason. ``reasons``: false to leave out the reasons.
+    ``first_names``: name and reason.
     """
     by_reason: dict[str | None, list[str]] = {}
     for name, reason in first_names:
-        by_reason.setdefault(one_line(reason) if reasons and reason else None, []).append(name)
+        by_reason.setdefault(one_line(reason) if reason else None, []).append(name)
     groups = [", ".join(names) + (f" ({reason})" if reason else "") for reason, names in by_reason.items()]
     more = count - sum(map(len, by_reason.values()))
     return "; ".join(groups) + (f" and {more} more" if more > 0 else "")

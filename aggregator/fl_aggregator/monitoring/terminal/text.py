@@ -163,5 +163,5 @@ def summary_lines(snapshot: Snapshot) -> list[str]:
         if edge_counts["missing"]:
             lines.append(f"missing: {edge_counts.describe('missing')}")
         if edge_counts["offline"]:
-            lines.append(f"offline: {edge_counts.describe('offline', reasons=False)}")
+            lines.append(f"offline: {edge_counts.describe('offline')}")
     return lines

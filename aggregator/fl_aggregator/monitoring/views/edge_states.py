@@ -21,6 +21,7 @@ LOADING_REASON: Final = "is loading its data"
 NO_EXAMPLES_REASON: Final = "has no examples to train on"
 EVALUATES_REASON: Final = "only evaluates"
 LOST_REASON: Final = "its connection is lost"
+LEFT_REASON: Final = "left: {}"
 UNCONFIRMED_REASON: Final = "has not returned since the aggregator lost its connection"
 BRIDGE_LOST_REASON: Final = "its broker {} is not connected"
 MAX_STATE_REASON: Final = 160
@@ -140,6 +141,8 @@ def closed_round_views(
 def _idle_state(client: Client) -> tuple[m.EdgeStateName, str | None]:
     if not client.present and client.bridge_lost:
         return "offline", BRIDGE_LOST_REASON.format(client.via)
+    if client.left is not None and not client.present:
+        return "offline", LEFT_REASON.format(client.left)
     if not client.present:
         return "offline", UNCONFIRMED_REASON if client.unconfirmed else LOST_REASON
     if client.unable is not None:

@@ -218,7 +218,8 @@ def log_presence(event: on.Event, before: Run, state: Run) -> None:
             client_state = state.roster.get(client)
             if client_state is not None and client_state.session == session and not client_state.present:
                 region = "" if client_state.region_text is None else f" ({client_state.region_text})"
-                LOG.info("edge %s%s is offline%s", client, region, _round_consequence(client, state))
+                consequence = _round_consequence(client, state)
+                LOG.info("edge %s%s is offline%s%s", client, region, client_state.left_text, consequence)
         case on.BridgeLost(broker=broker):
             LOG.warning(
                 "the bridge of broker %s is lost: edges %s count as offline until they register again",

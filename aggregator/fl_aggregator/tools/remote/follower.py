@@ -159,7 +159,7 @@ def _waiting_text(status: m.Status, edges: m.Edges | None) -> str:
     phrases = [f"{status.have} of {status.need} ready"]
     if edges is not None:
         loading = _edges_in_state(edges, "present")
-        offline = [(name, None) for name, view in edges.edges.items() if view.state == "offline"]
+        offline = [(name, view.reason) for name, view in edges.edges.items() if view.state == "offline"]
         for label, edge_names in (("not ready", loading), ("offline", offline)):
             if edge_names:
                 phrases.append(f"{label}: {names_of(edge_names[:10], len(edge_names))}")

@@ -17,7 +17,7 @@ from typing import Protocol
 from fl_edge.messaging.model_store import FetchedModel
 from fl_edge.runtime.dispatcher import Dispatcher
 from fl_edge.runtime.edge import vector_frame
-from fl_edge.runtime.loop import RuntimeInbox
+from fl_edge.runtime.items import RuntimeInbox
 from fl_edge.session import effects, events
 from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.training.local_part import LOCAL

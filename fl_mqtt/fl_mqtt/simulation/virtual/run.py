@@ -29,7 +29,7 @@ from fl_aggregator.storage.run_directory import (
     RunRecord,
 )
 from fl_edge.runtime.device import training_device
-from fl_edge.runtime.loop import RuntimeInbox
+from fl_edge.runtime.items import RuntimeInbox
 from fl_edge.runtime.worker_setup import (
     EdgeSettings,
     edges_with_data,

@@ -46,6 +46,8 @@ Specification = Annotated[
 """A part of a strategy, by its name, and the values of its fields: no code that is named by a stranger."""
 MAX_UNABLE: Final = 200
 """Characters that say why an edge does not take part in a run."""
+MAX_LEAVING: Final = 120
+"""Characters that say why an edge leaves."""
 MAX_WEIGHTS_JSON: Final = 2**15
 """Characters of the arrays that a refusal may list."""
 
@@ -73,12 +75,16 @@ class AggregatorPresence(Message):
 
 
 class ClientPresence(Message):
-    """An edge's birth and its will, retained on ``fl/clients/<client>/presence``."""
+    """An edge's birth and its will, retained on ``fl/clients/<client>/presence``.
+
+    ``reason``: why an edge leaves in order, for people; null in a birth and in a will.
+    """
 
     kind: Literal["presence"] = "presence"
     client: ClientId
     state: PresenceState
     session: Token
+    reason: Annotated[str, StringConstraints(max_length=MAX_LEAVING), AfterValidator(one_line)] | None = None
 
 
 class Partition(Fragment):

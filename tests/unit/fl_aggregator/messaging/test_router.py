@@ -170,9 +170,10 @@ def test_a_will_that_overtakes_a_registration_counts_all_the_same() -> None:
         return setup.router.read(AdmittedMessage(topic, received), setup.state, setup.playbook.now).event
 
     for client in ("0", "newcomer"):
-        gone = m.ClientPresence(client=client, state="offline", session="late")
+        gone = m.ClientPresence(client=client, state="offline", session="late", reason="it was stopped")
         lost = hear(t.PresenceTopic(client), gone)
         assert isinstance(lost, on.EdgeLost)
+        assert lost.reason == gone.reason
         assert step(setup.state, lost) == (setup.state, ()), "nothing for the journal"
         late = builders.registration(client, session="late")
         assert hear(t.RegisterTopic(client), late) is None

@@ -32,6 +32,15 @@ def test_a_round_closes_when_everyone_present_has_answered_and_the_quorum_is_in(
     assert f"{c}=offline: for 5.0 s" in playbook.result(1)
 
 
+def test_4_1_a_round_says_why_an_edge_has_left() -> None:
+    playbook = training(clients=3, per_round=3, quorum=2, grace=5)
+    a, b, c = playbook.cohort
+    playbook.play(f"send {a}", f"send {b}", f"lose {c} reason=stopped", "wait 5")
+    assert f"{c}=offline: for 5.0 s, left: stopped" in playbook.result(1)
+    playbook.play(f"rejoin {c}")
+    assert playbook.state.roster[c].left is None
+
+
 def test_a_round_closes_at_its_deadline_with_the_quorum() -> None:
     """5.8: "or at its deadline with the quorum"."""
     playbook = training(clients=3, per_round=3, quorum=2, deadline=60)

@@ -148,6 +148,8 @@ def test_who_was_lost_just_before_the_broker_went_is_not_taken_to_be_gone() -> N
     assert roster["a"].present
     assert not roster.is_absent("a", 500.0, 5.0), "while nobody can be heard"
     assert roster["gone"].lost_at == 97.5
+    left = Roster({"a": client()}).mark_lost("a", client().session, 99.0, "it was stopped")
+    assert not left.undo_recent_losses(100.0)["a"].present, "it said so itself"
     roster = roster.mark_all_unconfirmed(130.0)
     assert not roster.is_absent("a", 139.0, 5.0)
     assert roster.is_absent("a", 140.0, 5.0), "who does not come back was gone"

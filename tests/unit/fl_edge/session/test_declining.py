@@ -10,7 +10,10 @@ from fl_edge.session.state import Declined, LoadedPartition, Stopped
 from tests.support.samples import MANIFEST
 from tests.support.session_script import SessionScript
 
-BYE = ["send fl/clients/7/presence (retained): offline session=s1", "disconnect"]
+
+def bye(reason: str) -> list[str]:
+    """How an edge leaves: 4.1 has it say why."""
+    return [f"send fl/clients/7/presence (retained): offline session=s1: {reason}", "disconnect"]
 
 
 def failed(fault: str) -> SessionScript:
@@ -23,7 +26,7 @@ def failed(fault: str) -> SessionScript:
 def test_4_9_an_edge_whose_data_cannot_be_read_ends_with_2_once_the_aggregator_knows() -> None:
     script = failed("data")
     assert script.texts("refused unable") == [
-        "say error: stopped, since its data cannot be used", *BYE
+        "say error: stopped, since its data cannot be used", *bye("its data cannot be used")
     ]  # fmt: skip
     assert isinstance(script.state, Stopped)
     assert script.state.exit_code == 2
@@ -35,14 +38,14 @@ def test_4_9_an_edge_whose_data_do_not_fit_waits_until_the_run_has_a_model() -> 
     script.do("refused unable", "model 3 run=S")
     assert isinstance(script.session.registration, Declined)
     last = "say error: stopped, since its data do not fit run R, and those of other edges do"
-    assert script.texts("model 0") == [last, *BYE]
+    assert script.texts("model 0") == [last, *bye("its data do not fit run R")]
     assert isinstance(script.state, Stopped)
 
 
 def test_4_9_the_model_may_be_older_than_the_edge() -> None:
     script = SessionScript()
     script.do("connected s1", "admitted part=7/20", "model 4", "failed 0 a.csv user=yes fault=either")
-    assert script.texts("refused unable")[1:] == BYE
+    assert script.texts("refused unable")[1:] == bye("its data do not fit run R")
 
 
 def test_4_9_an_edge_that_lacks_the_data_of_the_task_waits_for_another_run() -> None:

@@ -11,7 +11,7 @@ def test_stopping_cancels_says_goodbye_and_disconnects() -> None:
     script.do(*TRAINS)
     assert script.texts("stop") == [
         "cancel job=1",
-        "send fl/clients/7/presence (retained): offline session=s1",
+        "send fl/clients/7/presence (retained): offline session=s1: it was stopped",
         "disconnect",
     ]
     assert script.do("trained 1") == ()

@@ -217,7 +217,8 @@ def test_4_6_where_others_are_in_its_place_an_edge_exits_with_2(reason: str) -> 
     assert isinstance(script.state, Stopped)
     assert script.state.exit_code == 2
     assert reason in script.state.reason
-    assert texts[-2:] == ["send fl/clients/7/presence (retained): offline session=s1", "disconnect"]
+    bye = f"send fl/clients/7/presence (retained): offline session=s1: refused by run R: {reason}"
+    assert texts[-2:] == [bye, "disconnect"]
 
 
 @pytest.mark.parametrize("reason", ["wrong-version", "wrong-task", "wrong-manifest", "lacks-ability"])

@@ -257,7 +257,7 @@ def test_a_look_in_lines() -> None:
         "edges: 1 in, 1 training, 1 missing, 1 offline",
         "they compute with torch 2.9.0 on Linux x86_64 (3), torch 2.5.1 on Linux x86_64 (1)",
         "missing: 7 (failed: x [31m)",
-        "offline: 9",
+        "offline: 9 (lost)",
     ]
 
 

@@ -36,7 +36,7 @@ def test_who_only_evaluates_is_not_counted_among_those_who_train() -> None:
     counts = EdgeCounts.of(edge_states.edge_states_of(playbook.state, ()), None, {})
     assert counts["present"] == 2
     assert counts.evaluators_text == ", 1 only evaluating"
-    assert counts.describe("present", reasons=False) == "9, 10"
+    assert counts.describe("present") == f"9, 10 ({edge_states.LOADING_REASON})"
 
 
 def test_in_round_0_one_is_selected_and_nobody_trains() -> None:
@@ -63,6 +63,12 @@ def test_an_open_round_and_how_it_ended() -> None:
         "examples": 57, "seconds": 0.25, "bytes": 100, "primary": 0.75, "loss": None, "environment": None,
     }  # fmt: skip
     assert views[three].examples is None
+
+    playbook.play(f"lose {five} reason=stopped")
+    left = edge_states.open_round_views(playbook.state, (), newest)[five]
+    assert (left.state, left.reason) == ("offline", "left: stopped")
+    playbook.play(f"rejoin {five}")
+    playbook.play(f"load {five}")
 
     playbook.play(f"send {three}", f"kept {three}", f"send {five}", f"kept {five}", "wait 1001")
     assert isinstance(playbook.state.phase, Aggregating)
