@@ -1,4 +1,4 @@
-"""An edge that is revoked while it is selected: once the broker is restarted, the round does without it."""
+"""An edge that is revoked while it is selected: the round does without it, once the aggregator or the broker knows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from fl_edge.training.synthetic_executor import SyntheticExecutor
 from fl_shared.protocol import messages as m
+from fl_shared.security.revocations import FILE_NAME
 from tests.support import programs
 from tests.support.client import Client, Endpoint
 from tests.support.provisioned_broker import ProvisionedBroker, kit_of, provisioned
@@ -41,12 +42,16 @@ def is_registered(edge: programs.Program) -> bool:
     [pytest.param(False, id="certificates"), pytest.param(True, id="passwords", marks=pytest.mark.long)],
 )
 def test_a_revoked_edge_does_not_hold_up_the_round(tmp_path: Path, stack: ExitStack, passwords: bool) -> None:
-    """The deadline is longer than any test: only the loss of the edge lets the round go on."""
+    """The deadline is longer than any test: only the loss of the edge lets the round go on.
+
+    The aggregator has no list of revoked kits: only the broker knows.
+    """
     made = provisioned(
         tmp_path / "kits",
         [*((name, ("train",)) for name in NAMES), ("forger", ("asker",))],
         passwords=passwords,
     )
+    (made.out / FILE_NAME).unlink()
     broker = stack.enter_context(ProvisionedBroker(made, extra_acl=FORGER))
     site = Site(tmp_path, made, broker)
     stack.callback(site.close)
@@ -63,6 +68,7 @@ def test_a_revoked_edge_does_not_hold_up_the_round(tmp_path: Path, stack: ExitSt
     site.edge(LAST)
     observer.wait_for_message(m.Selected, 60, round=1)
     made.revoke([REVOKED])
+    (made.out / FILE_NAME).unlink()
     broker.restart()
     programs.thaw(*programs.workers(edges[HELD]))
     run.ends_well()
@@ -70,3 +76,47 @@ def test_a_revoked_edge_does_not_hold_up_the_round(tmp_path: Path, stack: ExitSt
     assert [line["outcome"] for line in lines] == ["committed"] * 2
     assert [line["participants"] for line in lines] == [[HELD, LAST]] * 2
     assert lines[0]["missing"][REVOKED].startswith("offline")
+
+
+def test_the_aggregator_refuses_a_revoked_kit_though_the_broker_does_not_know(
+    tmp_path: Path, stack: ExitStack
+) -> None:
+    """The broker is not restarted, or its operator keeps the edge's rights: the running aggregator reads the list."""
+    made = provisioned(tmp_path / "kits", [*((name, ("train",)) for name in NAMES), ("forger", ("asker",))])
+    broker = stack.enter_context(ProvisionedBroker(made, extra_acl=FORGER))
+    site = Site(tmp_path, made, broker)
+    stack.callback(site.close)
+    observer = stack.enter_context(Client(Endpoint.of(kit_of(made, "forger")), "fl/#", reconnect=True))
+    settings = (
+        "--clients",
+        "3",
+        "--per-round",
+        "3",
+        "--quorum",
+        "2",
+        "--grace",
+        "3600",
+        "--deadline",
+        "86400",
+    )
+    weights = str(first_weights(tmp_path))
+    run = site.aggregator("run", *settings, "--init", weights, "--require-sealed", rounds=2)
+    revoked = site.edge(REVOKED, "--seal")
+    wait_until(partial(is_registered, revoked), 60, "the edge whose training is held")
+    held = programs.workers(revoked)
+    stack.callback(programs.thaw, *held)
+    programs.freeze(*held)
+    for name in (HELD, LAST):
+        site.edge(name, "--seal")
+    observer.wait_for_message(m.Selected, 60, round=1)
+    made.revoke([REVOKED])
+    run.ends_well()
+    lines = programs.history(tmp_path / "run")
+    assert [line["outcome"] for line in lines] == ["committed"] * 2
+    assert [line["participants"] for line in lines] == [[HELD, LAST]] * 2
+    assert lines[0]["missing"] == {
+        REVOKED: "offline: its kit was revoked, expected a new one: fl-aggregator provision add"
+    }
+    programs.thaw(*held)
+    assert revoked.wait(30) == 2
+    assert "kit-revoked" in revoked.err

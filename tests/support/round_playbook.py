@@ -13,6 +13,7 @@ Events, with what may be left out in brackets (the defaults are those of an edge
     load ID [examples=10] [manifest=M] [device=D] [session=S]           second registration
     rejoin ID                                                           a new session of the same device
     lose ID [session=S]                                                 its will
+    revoke [ID …] [list=N]                                              their kits, by the next list
     send ID [round=N] [base=vN] [digest=D] [examples=10] [manifest=M] [after.accuracy=0.5 …]
     offer ID [as send]                                                  an update too large to be sent unasked
     kept ID | unusable ID REASON [detail=…] [round=N] [digest=D] | made [round=N]    what the interpreter does
@@ -216,6 +217,9 @@ class Playbook:
                 )
             case "unbridge", [broker]:
                 return on.BridgeLost(now=self.now, broker=broker)
+            case "revoke", [*clients]:
+                number = int(given.get("list", self.state.revocations + 1))
+                return on.KitsRevoked(now=self.now, number=number, clients=tuple(clients))
             case "send", [client]:
                 self._sent[client] = self._update(client, given)
                 return on.UpdateArrived(now=self.now, update=self._sent[client])

@@ -9,6 +9,7 @@
 ``router``        decodes messages;  ``reader``: turns them into events, with ``ended_sessions``
 ``translate``     messages into events, effects into messages
 ``unsealing``     opens sealed messages;  ``rejections``, ``delays``: counts;  ``masked_answers``
+``revoked_kits``  refuses what revoked kits send
 ``publisher``     status, results, models;  ``watcher_feed``: for watchers;  ``unmask_publisher``
 ================  ===============================================================
 """

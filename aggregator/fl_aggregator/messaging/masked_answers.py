@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 
+from fl_aggregator.messaging.revoked_kits import RevokedKits
 from fl_aggregator.messaging.translate import MessageRejected
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
@@ -21,19 +22,23 @@ from fl_shared.system import base64url
 class MaskedAnswers:
     """Reads the answers of members, on the loop's thread. ``enrolment``: the key that certifies theirs, null in a lab.
 
-    ``plan``: of the masked round that is open or being unmasked.
+    ``revoked``: members with one of these are refused. ``plan``: of the masked round that is open or being unmasked.
     """
 
-    def __init__(self, enrolment: bytes | None = None) -> None:
+    def __init__(self, enrolment: bytes | None = None, revoked: RevokedKits | None = None) -> None:
         self.plan: Plan | None = None
         self._enrolment = enrolment
+        self._revoked = RevokedKits() if revoked is None else revoked
 
     def refusal(self, message: m.Registration, run: str) -> do.SendReply | None:
         """Refuses an edge whose keys for the run cannot be used, or are not certified; null if they are right."""
         if message.keys is None:
             return None
         try:
-            check_keys(parse_keys(message.keys), run, message.client, self._enrolment, time.time())
+            keys = parse_keys(message.keys)
+            check_keys(keys, run, message.client, self._enrolment, time.time())
+            if keys.certificate is not None and self._revoked.is_revoked(keys.certificate.member):
+                raise BadRunKeys(f"keys: the member key is in a revoked kit of {message.client!r}")
         except (ValueError, BadRunKeys) as error:
             refusal = do.Refuse("bad-run-keys", str(error))
             return do.SendReply(message.client, message.session, refusal)

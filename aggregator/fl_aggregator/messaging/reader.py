@@ -10,6 +10,7 @@ from fl_aggregator.messaging.delays import Delays
 from fl_aggregator.messaging.ended_sessions import EndedSessions
 from fl_aggregator.messaging.masked_answers import MaskedAnswers
 from fl_aggregator.messaging.rejections import Rejections
+from fl_aggregator.messaging.revoked_kits import RevokedKits
 from fl_aggregator.messaging.translate import MessageRejected
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
@@ -37,10 +38,16 @@ EMPTY_INBOUND: Final = Inbound()
 class MessageReader:
     """Reads messages to the aggregator, on the loop's thread."""
 
-    def __init__(self, rejections: Rejections, scope: EnvelopeSource, enrolment: bytes | None = None) -> None:
-        """``enrolment``: see `MaskedAnswers`."""
+    def __init__(
+        self,
+        rejections: Rejections,
+        scope: EnvelopeSource,
+        enrolment: bytes | None = None,
+        revoked: RevokedKits | None = None,
+    ) -> None:
+        """``enrolment``, ``revoked``: see `MaskedAnswers`."""
         self.delays = Delays()
-        self.answers = MaskedAnswers(enrolment)
+        self.answers = MaskedAnswers(enrolment, revoked)
         self._rejections = rejections
         self._scope = scope
         self._ended_sessions = EndedSessions()

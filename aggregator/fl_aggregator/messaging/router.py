@@ -10,6 +10,7 @@ from fl_aggregator.messaging.inbox import AdmittedMessage
 from fl_aggregator.messaging.rate_limiter import RateLimiter, Throttled
 from fl_aggregator.messaging.reader import EMPTY_INBOUND, Inbound, MessageReader
 from fl_aggregator.messaging.rejections import Rejections
+from fl_aggregator.messaging.revoked_kits import RevokedKits
 from fl_aggregator.messaging.translate import MessageRejected
 from fl_aggregator.messaging.unsealing import NotEntitled, Unsealer, check_account, check_claims
 from fl_aggregator.round import effects as do
@@ -38,7 +39,8 @@ class Router:
         enrolment: bytes | None = None,
     ) -> None:
         """``enrolment``: see `MaskedAnswers`."""
-        self.reader = MessageReader(rejections, scope, enrolment)
+        self.revoked = RevokedKits()
+        self.reader = MessageReader(rejections, scope, enrolment, self.revoked)
         self._rate_limiter = rate_limiter
         self._connections = connections
         self._channels = channels
@@ -97,12 +99,18 @@ class Router:
         most = codec.MAX_CONTAINERS
         if isinstance(topic, t.UpdatesTopic) and not updates.may_describe_arrays(state, topic.client):
             most = codec.MAX_CONTAINERS_WITHOUT_ARRAYS
+        channel = self._channels.of(topic)
         try:
             if voucher is not None:
-                check_account(voucher, self._channels.of(topic))
+                check_account(voucher, channel)
+            if channel.sealable:
+                account = getattr(topic, "client", None) if voucher is None else voucher.account
+                self.revoked.check(account, voucher)
             message = codec.decode(topic, payload, self._channels, max_containers=most)
             if voucher is not None:
                 check_claims(voucher, message)
+            if isinstance(message, m.Registration):
+                self.revoked.remember(message.client, message.session, voucher, state.roster)
         except codec.DecodeError as error:
             return self._handle_undecodable(topic, payload, error, state, now)
         except NotEntitled as error:
@@ -166,8 +174,7 @@ class Router:
         session = codec.session_in(bytes(payload)) if isinstance(topic, t.RegisterTopic) else None
         if session is None or error.client is None:
             return self.drop(state, error.client, error.reason, str(error))
-        refusal = do.Refuse("wrong-role" if error.reason == "wrong-role" else "kit-expired", str(error))
-        return Inbound(reply=do.SendReply(error.client, session, refusal))
+        return Inbound(reply=do.SendReply(error.client, session, do.Refuse(error.refusal_reason, str(error))))
 
     def drop(self, state: Run, client: str | None, reason: str, detail: str) -> Inbound:
         """See `MessageReader.drop`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fl_aggregator.messaging.translate import MessageRejected
 from fl_shared.errors import CannotOpen, UserError
@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     from fl_shared.security.vouchers import Voucher
 
 
+EntitlementReason = Literal["kit-expired", "kit-revoked", "wrong-role"]
+
+
 class NotEntitled(MessageRejected):
-    """An account's voucher has expired, or does not include what the account has sent."""
+    """An account's kit is revoked or has expired, or its voucher does not include what the account has sent."""
+
+    def __init__(self, reason: EntitlementReason, detail: str, client: str | None) -> None:
+        super().__init__(reason, detail, client)
+        self.refusal_reason = reason
 
 
 class Unsealed(NamedTuple):

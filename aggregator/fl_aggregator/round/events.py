@@ -181,6 +181,15 @@ class BridgeLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KitsRevoked:
+    """There is a newer list of revoked kits; ``clients``: those that have registered with one of these."""
+
+    now: float
+    number: int
+    clients: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateOffered:
     """An edge offers an update that is too large to be sent unasked.
 
@@ -378,6 +387,7 @@ Event = (
     | Registered
     | EdgeLost
     | BridgeLost
+    | KitsRevoked
     | UpdateOffered
     | UpdateArrived
     | UpdateStored

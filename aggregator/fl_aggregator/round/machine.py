@@ -23,6 +23,7 @@ from fl_aggregator.round import (
     evaluation,
     ordering,
     registration,
+    revoking,
     selecting,
     unmasking,
     updates,
@@ -109,6 +110,8 @@ def _react(state: Run, event: on.Event) -> Transition:
             return replace(state, roster=state.roster.mark_lost(client, session, now, reason)), ()
         case on.BridgeLost(now=now, broker=broker):
             return replace(state, roster=state.roster.mark_bridge_lost(broker, now)), ()
+        case on.KitsRevoked():
+            return revoking.revoke(state, event)
         case (
             on.UpdateOffered(update=update, payload=payload)
             | on.UpdateArrived(update=update, payload=payload)

@@ -16,6 +16,8 @@ from fl_aggregator.round.persistent_map import PersistentMap
 from fl_shared.protocol.messages import ClientRole
 from fl_shared.system.frozen import replace
 
+REVOKED: Final = "its kit was revoked, expected a new one: fl-aggregator provision add"
+"""Why a client with a revoked kit does not take part."""
 WILL_DELAY: Final = 2.0
 """At most this many seconds pass from the first will that a broker publishes when it stops until we notice
 that it is gone."""
@@ -65,6 +67,11 @@ class Client:
     def present(self) -> bool:
         """Whether the client is online, as far as we know."""
         return self.lost_at is None
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether its kit is revoked."""
+        return self.unable == REVOKED
 
     @property
     def left_text(self) -> str:

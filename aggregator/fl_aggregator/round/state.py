@@ -154,6 +154,7 @@ class Run:
     ``environments``: the distinct ones of the edges, at most 256, in the order in which they registered.
     ``order``: of a region, the round that it is asked for and has not opened yet. ``misled``: by client, in how
     many masked rounds its shares were wrong. ``releases``: of a run with differential privacy, who was in which.
+    ``revocations``: the number of the newest list of revoked kits, 0 before the first.
     """
 
     settings: Settings
@@ -182,6 +183,7 @@ class Run:
     order: Order | None = None
     misled: Mapping[str, int] = field(default_factory=dict)
     releases: Releases = field(default_factory=Releases)
+    revocations: int = 0
 
     def misled_text(self, client: str) -> str | None:
         """Says why an edge is left out of a run whose updates are masked; null if it is not."""

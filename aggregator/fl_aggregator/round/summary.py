@@ -42,6 +42,8 @@ def missing_reasons(state: Run, phase: Collecting, now: float) -> dict[str, str]
             continue
         if name in phase.dropped:
             missing[name] = phase.dropped[name]
+        elif client is not None and client.is_revoked:
+            missing[name] = f"offline: {client.unable}"
         elif client is None or client.lost_at is not None:
             seconds = 0.0 if client is None or client.lost_at is None else now - client.lost_at
             missing[name] = f"offline: for {seconds:.1f} s{client.left_text if client else ''}"

@@ -9,7 +9,7 @@
 ``compaction``         replaces the journal's older events by a snapshot
 ``resume``             replays a journal: the state, and the effects to repeat
 ``above``              what a region tells the run above
-``fencing``            lets only one aggregator run under a prefix
+``fencing``            lets only one aggregator run under a prefix;  ``revocation_file``: of kits
 ``disk_pause``         pauses the run while the disk is full
 =====================  ============================================================
 """

@@ -35,6 +35,7 @@ from fl_aggregator.server import connection_events
 from fl_aggregator.server.disk_pause import DiskPause, StoppedWhilePaused
 from fl_aggregator.server.fencing import Fence, Superseded
 from fl_aggregator.server.launch import Launch
+from fl_aggregator.server.revocation_file import RevocationFile
 from fl_aggregator.server.runner import Observer, Runner
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.disk_space import DiskFull
@@ -45,6 +46,7 @@ from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.events import CONNECT_TIMEOUT
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol.envelope import EnvelopeSource
+from fl_shared.security.revocations import RevocationList
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -99,6 +101,7 @@ class Aggregator:
             self._rate_limiter,
             enrolment=None if broker.kit is None else broker.kit.enrolment_public,
         )
+        self._revocation_file = RevocationFile.beside_kit(broker, launch.snapshot.state.revocations)
         self._fence = Fence(self._connections, self.inbox, self.scope, settings.prefix, broker)
         self._disk_pause = DiskPause(self._fence.get, self._dispatch, self._on_pause)
         self._trackers = Trackers() if trackers is None else trackers
@@ -135,6 +138,7 @@ class Aggregator:
     def run(self) -> Outcome:
         """Runs until the run is over, and returns how it ended. Raises ``UserError`` and ``RunFailed``."""
         try:
+            revoked = self._revocation_file.read_first()
             self._connections.connect(CONNECT_TIMEOUT)
             self._fence.wait_until_free()
             self.running = True
@@ -164,6 +168,7 @@ class Aggregator:
                 # Run time did not pass in the meantime.
                 self._started -= self._launch.snapshot.run_time
             self._runner.begin(self._launch.recovered)
+            self._obey(revoked)
             while not self.state.ended:
                 self._run_once()
             self._publish_status(force=True)
@@ -276,6 +281,7 @@ class Aggregator:
             self._router.record_throttled(self.state)
             self._connections.run_due_repairs()
             self._runner.handle(on.TimePassed(now=self._ticked_at))
+        self._obey(self._revocation_file.poll())
         self._runner.handle_waiting()
         self._interpreter.do_what_is_due(self.state)
         self._publish_status()
@@ -286,7 +292,8 @@ class Aggregator:
             return TICK
         has_dropped = self._rate_limiter.has_throttled or self.inbox.has_dropped
         in_run_time = (self._runner.due(), self._ticked_at + TICK if has_dropped else math.inf)
-        monotonic = (self._connections.due(), self._interpreter.status_publisher.due(self.state))
+        status_due = self._interpreter.status_publisher.due(self.state)
+        monotonic = (self._connections.due(), status_due, self._revocation_file.due())
         return max(0.0, min(min(in_run_time) - self._now(), min(monotonic) - time.monotonic()))
 
     def _on_pause(self) -> None:
@@ -327,6 +334,13 @@ class Aggregator:
             self._runner.handle(inbound.event)
             if isinstance(inbound.event, on.Evaluated) and self.state is not before:
                 self._rate_limiter.give_back(arrival)  # the report was awaited
+
+    def _obey(self, newest: RevocationList | None) -> None:
+        """Refuses what the revoked kits of a new list send from now on, and takes their edges for lost."""
+        if newest is None:
+            return
+        clients = self._router.revoked.replace(newest, self.state.roster)
+        self._runner.handle(on.KitsRevoked(now=self._now(), number=newest.number, clients=clients))
 
     def _publish_status(self, *, force: bool = False) -> None:
         self._interpreter.status_publisher.publish_status(

@@ -23,7 +23,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.system.frozen import replace
 
 FINAL_REFUSALS: Final[frozenset[m.RefusalReason]] = frozenset(
-    {"id-in-use", "wrong-role", "kit-expired", "bad-run-keys"}
+    {"id-in-use", "wrong-role", "kit-expired", "kit-revoked", "bad-run-keys"}
 )
 """The refusals after which the edge stops, since only a person can change their cause."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -25,7 +25,8 @@ class BrokerAccess:
     """How to connect to the broker. ``keepalive`` in seconds. It shows no secret when it is printed.
 
     ``tls`` is None if ``address`` is not encrypted. ``kit``: the kit from which the other values come, if
-    any. Raises ``UserError`` for values that `ConnectionSettings` rejects.
+    any. ``revoked``: where the list of revoked kits is, beside the kit. Raises ``UserError`` for values that
+    `ConnectionSettings` rejects.
     """
 
     address: BrokerAddress
@@ -35,6 +36,7 @@ class BrokerAccess:
     tls: ssl.SSLContext | None = field(default=None, repr=False)
     prefix: str = DEFAULT_PREFIX
     kit: Kit | None = None
+    revoked: Path | None = None
 
     def __post_init__(self) -> None:
         self.connection_settings()
@@ -161,6 +163,7 @@ class BrokerOptions:
         mqtt_client_id: str | None,
     ) -> BrokerAccess:
         from fl_shared.security.kit import Kit
+        from fl_shared.security.revocations import FILE_NAME
 
         conflicting = {
             "--ca": self.ca,
@@ -183,6 +186,7 @@ class BrokerOptions:
                 f"--prefix {self.prefix} cannot be combined with --kit: "
                 f"the kit's account has rights only under {kit.prefix!r}"
             )
-        return BrokerAccess.from_kit(
+        access = BrokerAccess.from_kit(
             kit, self.broker, keepalive=self.keepalive, mqtt_client_id=mqtt_client_id
         )
+        return replace(access, revoked=path.with_name(FILE_NAME))

@@ -6,6 +6,7 @@
 ``kit_archive``       the members of that file
 ``kit_certificates``  checks the certificates of that file
 ``vouchers``          what the enrolment key signs about an account
+``revocations``       the list of revoked kits, which it signs as well
 ``signatures``        Ed25519 signatures of messages, and of vouchers
 ``sealing``           end-to-end encryption of messages
 ``hpke``              RFC 9180 in authenticated mode

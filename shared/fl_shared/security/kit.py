@@ -252,6 +252,16 @@ class Kit:
         assert self.voucher is not None
         return Sealer(self.sealing_private, self.voucher, self.sealing_public)
 
+    @property
+    def public_keys(self) -> tuple[bytes, ...]:
+        """The public keys, 32 bytes each, for sealing and of the member, as far as the account has them."""
+        keys: list[X25519PrivateKey | Ed25519PrivateKey] = []
+        if self.sealing_private is not None:
+            keys.append(X25519PrivateKey.from_private_bytes(self.sealing_private))
+        if self.member_private is not None:
+            keys.append(Ed25519PrivateKey.from_private_bytes(self.member_private))
+        return tuple(key.public_key().public_bytes_raw() for key in keys)
+
     def _voucher(self) -> Voucher | None:
         """The voucher, null if there is none, or not a valid one for the account's key."""
         if self.sealing_private is None or self.voucher is None:

@@ -7,6 +7,7 @@
 ``eavesdropping``      reading or intercepting what is for others
 ``invalid_messages``   messages on one's own topics that no honest edge sends
 ``malicious_broker``   what the operator of the broker can try where the broker is not trusted
+``entitlement``        roles that a kit does not have, and kits that are revoked
 ``masked_adversary``   what an aggregator and its colluders can compute of masked sums
 ``played_aggregator``  a masked run for it, of honest edges without messages
 ``masked_sums``        attacks on masked sums, which other tests make

@@ -5,24 +5,27 @@ from __future__ import annotations
 from tests.support.attacks import (
     authentication,
     eavesdropping,
+    entitlement,
     impersonation,
     invalid_messages,
     malicious_broker,
     masked_sums,
 )
 from tests.support.attacks.attack import Attack, CoveredElsewhere
-from tests.support.attacks.cluster import ALL, LAB, SEALED
+from tests.support.attacks.cluster import ALL, KITS, LAB, SEALED
 
 ATTACKS: tuple[Attack, ...] = (
     *authentication.ATTACKS,
     *impersonation.ATTACKS,
     *eavesdropping.ATTACKS,
     *malicious_broker.ATTACKS,
+    *entitlement.ATTACKS,
     *invalid_messages.ATTACKS,
 )
 
 LIMITS = "tests/faults/test_limits.py"
 END_TO_END = "tests/integration/end_to_end"
+REVOCATION_FILE = "tests/unit/fl_aggregator/server/test_revocation_file.py"
 
 COVERED_ELSEWHERE = (
     CoveredElsewhere(
@@ -80,6 +83,33 @@ COVERED_ELSEWHERE = (
         "the old key or password after `rotate`, any after `revoke`", "a thief", "broker",
         "no connection", ("accounts", "end to end"),
         "tests/integration/test_acl.py::test_what_is_revoked_or_rotated_is_worth_nothing_any_more",
+    ),
+    CoveredElsewhere(
+        "to go on with a kit that is revoked in mid-round, whose owner the broker lets in", "operator", "aggregator",
+        "`refused`: `kit-revoked`; in the round's `missing`", SEALED,
+        "tests/integration/test_revocation.py::"
+        "test_the_aggregator_refuses_a_revoked_kit_though_the_broker_does_not_know",
+    ),
+    CoveredElsewhere(
+        "to take part in masked sums with the member key of a revoked kit", "a thief", "aggregator",
+        "`refused`: `bad-run-keys`", SEALED,
+        "tests/unit/fl_aggregator/messaging/test_masked_answers.py::"
+        "test_a_member_key_of_a_revoked_kit_certifies_nothing",
+    ),
+    CoveredElsewhere(
+        "a forged list of revoked kits, one that is too large, none", "who brings the list", "aggregator",
+        "an error in the log; the last list stays", KITS,
+        f"{REVOCATION_FILE}::test_a_forged_an_oversized_or_a_missing_list_leaves_the_last_one",
+    ),
+    CoveredElsewhere(
+        "an older list of revoked kits", "who brings the list", "aggregator",
+        "an error in the log; the last list stays", KITS,
+        f"{REVOCATION_FILE}::test_an_older_list_does_not_replace_a_newer_one",
+    ),
+    CoveredElsewhere(
+        "an older, a forged or no list of revoked kits at a resume", "who brings the list", "aggregator",
+        "exit code 2", KITS,
+        f"{REVOCATION_FILE}::test_a_run_does_not_go_on_with_less_than_it_has_obeyed",
     ),
     CoveredElsewhere(
         "to pose as the broker with its old key, after `rotate --broker`", "a thief", "edge",

@@ -12,7 +12,7 @@ from typing import Final
 
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.phases import Aggregating, Buffering, Collecting, Stopped, agreeing_of
-from fl_aggregator.round.roster import Client
+from fl_aggregator.round.roster import REVOKED, Client
 from fl_aggregator.round.state import Run, Summary
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import shortened
@@ -141,6 +141,8 @@ def closed_round_views(
 def _idle_state(client: Client) -> tuple[m.EdgeStateName, str | None]:
     if not client.present and client.bridge_lost:
         return "offline", BRIDGE_LOST_REASON.format(client.via)
+    if client.is_revoked:
+        return "offline", REVOKED
     if client.left is not None and not client.present:
         return "offline", LEFT_REASON.format(client.left)
     if not client.present:

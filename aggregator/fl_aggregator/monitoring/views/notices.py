@@ -220,6 +220,11 @@ def log_presence(event: on.Event, before: Run, state: Run) -> None:
                 region = "" if client_state.region_text is None else f" ({client_state.region_text})"
                 consequence = _round_consequence(client, state)
                 LOG.info("edge %s%s is offline%s%s", client, region, client_state.left_text, consequence)
+        case on.KitsRevoked(clients=clients) if clients:
+            LOG.warning(
+                "the kits of edges %s were revoked: they count as lost",
+                names_text(natural_order(clients), MAX_NAMED_IN_NOTICE),
+            )
         case on.BridgeLost(broker=broker):
             LOG.warning(
                 "the bridge of broker %s is lost: edges %s count as offline until they register again",

@@ -6,6 +6,7 @@
 ``enrolment``           vouches for accounts
 ``acl``                 what each account may read and write, as Mosquitto's ACL file
 ``broker_files``        the other files of the broker: its configuration and its passwords
+``revocations``         the list of revoked kits for the aggregator
 ``kits``                makes, replaces and revokes kits; completes a change that was interrupted
 ``cli``                 the command line
 ======================  ==============================================================================

@@ -36,6 +36,7 @@ HASH_ROUNDS: Final = 101
 """Rounds of PBKDF2, as in mosquitto_passwd. More would not help, since passwords are 192 random bits."""
 
 Serial = Annotated[str, Field(pattern="^[0-9a-f]{1,40}$")]
+PublicKey = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class _Frozen(BaseModel):
@@ -46,7 +47,7 @@ class Account(_Frozen):
     """An account at the broker. ``pending``: its kit has not been written yet.
 
     It has either a certificate with the hexadecimal ``serial``, or a ``password``, hashed as in the broker's
-    password file.
+    password file. ``keys``: the public keys in its kit for which there are vouchers, in hexadecimal.
     """
 
     name: Annotated[str, Field(pattern=f"^{CLIENT_PATTERN}$")]
@@ -55,6 +56,7 @@ class Account(_Frozen):
     pending: bool
     serial: Serial | None = None
     password: str | None = None
+    keys: tuple[PublicKey, ...] = ()
 
     @property
     def kit_file(self) -> str:
@@ -71,6 +73,14 @@ class RevokedCertificate(_Frozen):
 
     name: str
     serial: Serial
+    when: AwareDatetime
+
+
+class RevokedKeys(_Frozen):
+    """The ``keys`` of an account's kit that is no longer valid since ``when``."""
+
+    name: str
+    keys: tuple[PublicKey, ...]
     when: AwareDatetime
 
 
@@ -106,7 +116,7 @@ class AccountRegister(_Frozen):
 
     ``settled``: all other files agree with it. ``predict_group``: the secret share group of edges with the
     role ``predict`` (`fl_shared.security.kit.Kit`). ``broker_pin``: the `public_key_pin` of the broker's key in
-    hexadecimal, null until its newest certificate is written.
+    hexadecimal, null until its newest certificate is written. ``list_number``: of the newest list of revoked kits.
     """
 
     format: Literal[1] = 1
@@ -117,6 +127,8 @@ class AccountRegister(_Frozen):
     broker_serial: Serial | None = None
     broker_pin: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     revoked: tuple[RevokedCertificate, ...] = ()
+    revoked_keys: tuple[RevokedKeys, ...] = ()
+    list_number: Annotated[int, Field(ge=0)] = 0
 
     @classmethod
     def read(cls, directory: Path) -> Self | None:
@@ -162,14 +174,14 @@ class AccountRegister(_Frozen):
         replaced = [one for one in self.accounts if one.name in changed]
         unchanged = [one for one in self.accounts if one.name not in changed]
         sorted_accounts = sorted([*unchanged, *changed.values()], key=_sort_key)
-        return self._with_changes(accounts=tuple(sorted_accounts), revoked=self._with_revoked(replaced, now))
+        return self._with_changes(accounts=tuple(sorted_accounts))._with_revoked(replaced, now)
 
     def without(self, names: Iterable[str], now: datetime) -> AccountRegister:
         """The register without the accounts ``names``, whose certificates are revoked."""
         removed_names = set(names)
         removed = [account for account in self.accounts if account.name in removed_names]
         remaining = tuple(one for one in self.accounts if one.name not in removed_names)
-        return self._with_changes(accounts=remaining, revoked=self._with_revoked(removed, now))
+        return self._with_changes(accounts=remaining)._with_revoked(removed, now)
 
     def with_kits(self, accounts: Iterable[Account]) -> AccountRegister:
         """The register in which these accounts, which it contains already, are no longer pending."""
@@ -196,13 +208,25 @@ class AccountRegister(_Frozen):
     def _with_changes(self, **values: object) -> AccountRegister:
         return self.model_copy(update={**values, "settled": False})
 
-    def _with_revoked(self, accounts: Iterable[Account], now: datetime) -> tuple[RevokedCertificate, ...]:
-        newly_revoked = [
+    def _with_revoked(self, accounts: Iterable[Account], now: datetime) -> AccountRegister:
+        """The register with the kits of ``accounts`` revoked, and the number of a new list of them.
+
+        The number follows the clock, so that it also grows if the register comes from a backup.
+        """
+        old = list(accounts)
+        certificates = [
             RevokedCertificate(name=account.name, serial=account.serial, when=now)
-            for account in accounts
+            for account in old
             if account.serial
         ]
-        return (*self.revoked, *newly_revoked)
+        keys = [
+            RevokedKeys(name=account.name, keys=account.keys, when=now) for account in old if account.keys
+        ]
+        return self._with_changes(
+            revoked=(*self.revoked, *certificates),
+            revoked_keys=(*self.revoked_keys, *keys),
+            list_number=max(self.list_number + 1, int(now.timestamp())),
+        )
 
 
 def _sort_key(account: Account) -> tuple[bool, bool, int, str]:

@@ -152,6 +152,11 @@ class Authority:
             )
 
     @property
+    def can_enrol(self) -> bool:
+        """Whether the file of the enrolment key was there."""
+        return self._enrolment is not None
+
+    @property
     def pem(self) -> bytes:
         """The certificate of the authority."""
         return self._cert.public_bytes(Encoding.PEM)

@@ -341,8 +341,10 @@ def _print_reload_hint(provisioned: Provision, *, restart: bool = False) -> None
     others = "".join(f" (of broker {name}: {provisioned.broker_directory}-{name})" for name in names)
     copy = f"copy the files in {provisioned.broker_directory}{others} to the broker and"
     if restart:
+        click.echo(f"{copy} restart it: after a reload alone, old connections stay open")
         click.echo(
-            f"{copy} restart it: after a reload alone, old connections stay open and rounds wait for their edges"
+            f"copy {provisioned.revocation_list} beside the aggregator's kit, if that is on another machine: "
+            "a running aggregator reads it"
         )
     else:
         click.echo(f"{copy} make it reload them: kill -HUP its process")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fl_shared.security.kit import AccountRole
+from fl_shared.security.revocations import RevocationList
 from fl_shared.security.signatures import Signer
 from fl_shared.security.vouchers import Member, Voucher, voucher_roles
 
@@ -27,6 +28,10 @@ class Enrolment:
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._signer = Signer(key.private_bytes_raw())
         self.public = key.public_key().public_bytes_raw()
+
+    def issue_list(self, revoked: RevocationList) -> bytes:
+        """The signed list of revoked kits, as the content of its file."""
+        return revoked.sign(self._signer)
 
     def issue_voucher(self, account: str, public: bytes, roles: Iterable[AccountRole], expires: int) -> bytes:
         """The voucher for an account's sealing key ``public`` (X25519, raw, 32 bytes), and for its roles."""

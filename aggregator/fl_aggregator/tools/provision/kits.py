@@ -19,11 +19,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fl_aggregator.tools.provision import accounts as acc
-from fl_aggregator.tools.provision import broker_files
+from fl_aggregator.tools.provision import broker_files, revocations
 from fl_aggregator.tools.provision.accounts import Account, AccountRegister, BrokerLocation
 from fl_aggregator.tools.provision.authority import Authority, new_serial
 from fl_shared.errors import UserError
 from fl_shared.security.kit import AccountRole, Kit
+from fl_shared.security.revocations import FILE_NAME
 from fl_shared.security.vouchers import voucher_roles
 from fl_shared.system.file_lock import FileLock
 
@@ -55,6 +56,11 @@ class Provision:
     def broker_directory(self) -> Path:
         """The directory of the files for the broker."""
         return self.out / acc.BROKER_DIRECTORY
+
+    @property
+    def revocation_list(self) -> Path:
+        """The list of revoked kits, for the aggregator."""
+        return self.out / FILE_NAME
 
     # --- changes ------------------------------------------------------------------------------------------
 
@@ -127,19 +133,24 @@ class Provision:
             if "bridge" in account.roles:
                 self._write_bridge(account, path)
                 completed.append(account)
-            elif account.serial is None:
-                password = acc.new_password()
-                self._kit(account, password).write(path, replace=True)
-                completed.append(account.model_copy(update={"password": acc.hash_password(password)}))
             else:
-                if not _is_written(account, path):
-                    self._kit(account, None).write(path, replace=True)
-                completed.append(account)
+                completed.append(self._write_kit(account, path))
         if completed:
             self._save(self.register.with_kits(completed))
         broker_files.write(self.broker_directory, self.register, self._authority, self._now)
+        revocations.write(self.out, self.register, self._authority, self._now)
         self._save(self.register.model_copy(update={"settled": True}))
         return result
+
+    def _write_kit(self, account: Account, path: Path) -> Account:
+        """Writes the kit of a pending account, unless it is there; returns the account as it is registered then."""
+        kit = _written_kit(account, path)
+        if kit is None:
+            kit = self._kit(account, acc.new_password() if account.serial is None else None)
+            kit.write(path, replace=True)
+        keys = () if account.name == acc.AGGREGATOR else tuple(key.hex() for key in kit.public_keys)
+        password = None if kit.password is None else acc.hash_password(kit.password)
+        return account.model_copy(update={"keys": keys, "password": password})
 
     def _write_bridge(self, account: Account, certificate: Path) -> None:
         assert account.serial is not None
@@ -316,14 +327,15 @@ def _locked(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _is_written(account: Account, path: Path) -> bool:
-    """Whether the kit at ``path`` contains the account's newest certificate."""
+def _written_kit(account: Account, path: Path) -> Kit | None:
+    """The kit at ``path``, if it contains the account's newest certificate."""
     if account.serial is None or not path.exists():
-        return False
+        return None
     try:
         kit = Kit.read(path)
     except UserError:
-        return False
+        return None
     if kit.cert is None:
-        return False
-    return x509.load_pem_x509_certificate(kit.cert).serial_number == int(account.serial, 16)
+        return None
+    is_newest = x509.load_pem_x509_certificate(kit.cert).serial_number == int(account.serial, 16)
+    return kit if is_newest else None

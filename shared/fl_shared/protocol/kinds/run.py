@@ -32,7 +32,7 @@ from fl_shared.system.text import one_line
 from fl_shared.tensors.manifest import Manifest
 
 RefusalReason = Literal[
-    "id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "wrong-role", "kit-expired",
+    "id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "wrong-role", "kit-expired", "kit-revoked",
     "lacks-ability", "no-partition-left", "unable", "no-run-keys", "bad-run-keys",
 ]  # fmt: skip
 LimitReason = Literal[

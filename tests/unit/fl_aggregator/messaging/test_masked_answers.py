@@ -8,8 +8,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fl_aggregator.messaging.masked_answers import MaskedAnswers
+from fl_aggregator.messaging.revoked_kits import RevokedKits
 from fl_aggregator.round import effects as do
+from fl_aggregator.round.roster import Roster
 from fl_shared.masking.run_keys import MemberCredential, RunKeys
+from fl_shared.security.revocations import RevocationList
 from fl_shared.security.vouchers import member_bytes
 from tests.support.builders import registration
 
@@ -53,3 +56,15 @@ def test_in_a_lab_any_keys_will_do() -> None:
     keys = RunKeys.generate(os.urandom).announce("any", "other", None)
     assert MaskedAnswers().refusal(registration("7", keys=keys), "r") is None
     assert MaskedAnswers().refusal(registration("7"), "r") is None, "the round machine says what is missing"
+
+
+def test_a_member_key_of_a_revoked_kit_certifies_nothing() -> None:
+    certified, revoked = credential("7"), RevokedKits()
+    member = Ed25519PrivateKey.from_private_bytes(certified.private).public_key().public_bytes_raw()
+    answers = MaskedAnswers(ENROLMENT.public_key().public_bytes_raw(), revoked)
+    message = registration("7", keys=RunKeys.generate(os.urandom).announce("r", "7", certified))
+    assert answers.refusal(message, "r") is None
+    revoked.replace(RevocationList(number=1, accounts=(), keys=(member.hex(),)), Roster())
+    found = answers.refusal(message, "r")
+    assert found is not None
+    assert found.body == do.Refuse("bad-run-keys", "keys: the member key is in a revoked kit of '7'")

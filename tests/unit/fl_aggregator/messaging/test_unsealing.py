@@ -18,6 +18,7 @@ from fl_aggregator.messaging.router import Router
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.round import events as on
 from fl_aggregator.round.effects import Refuse
+from fl_aggregator.round.roster import Client, Roster
 from fl_aggregator.round.state import new_run
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt import events as mqtt
@@ -28,6 +29,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.security.kit import Kit
+from fl_shared.security.revocations import RevocationList
 from fl_shared.security.sealing import Sealer
 from fl_shared.security.signatures import Signer
 from fl_shared.security.vouchers import Voucher, VoucherRole
@@ -54,9 +56,9 @@ KIT = Kit(
 
 
 class Aggregator:
-    """What an aggregator with ``--require-sealed`` makes of a message."""
+    """What an aggregator with a kit makes of a message; ``required``: with ``--require-sealed``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, required: bool = True) -> None:
         self.rejections = Rejections()
         scope = EnvelopeSource("run-1", 1)
         self._state = new_run(Settings(task="digits"))
@@ -64,7 +66,18 @@ class Aggregator:
         network = cast(Network, RecordingNetwork())
         access = BrokerAccess(BrokerAddress.parse("mqtt://localhost"))
         connections = Connections(network, access, self._state.settings, scope, Inbox(limiter.admit))
-        self._router = Router(connections, self.rejections, Unsealer(KIT, required=True), scope, limiter)
+        unsealer = Unsealer(KIT, required=required)
+        self._router = Router(connections, self.rejections, unsealer, scope, limiter)
+
+    def revoke(
+        self, *accounts: str, keys: tuple[str, ...] = (), roster: Roster | None = None
+    ) -> tuple[str, ...]:
+        newest = RevocationList(number=1, accounts=accounts, keys=keys)
+        return self._router.revoked.replace(newest, roster or self._state.roster)
+
+    def read_plain(self, topic: t.Topic, message: m.Message) -> Inbound:
+        received = mqtt.Received(t.build("fl", topic), codec.encode(message), False, 1)
+        return self._router.read(AdmittedMessage(topic, received), self._state, 0.0)
 
     def read(
         self,
@@ -74,9 +87,10 @@ class Aggregator:
         roles: set[VoucherRole],
         expires: int = FUTURE,
         issuer: Ed25519PrivateKey = ENROLMENT,
+        key: X25519PrivateKey | None = None,
     ) -> Inbound:
         """Reads a message that the account ``name`` with these roles has sealed; ``issuer`` vouches for it."""
-        key, text = X25519PrivateKey.generate(), t.build("fl", topic)
+        key, text = key or X25519PrivateKey.generate(), t.build("fl", topic)
         voucher = Voucher(name, key.public_key().public_bytes_raw(), frozenset(roles), expires)
         encoded = voucher.sign(Signer(issuer.private_bytes_raw()))
         sealer = Sealer(key.private_bytes_raw(), encoded, KIT.sealing_public)
@@ -186,3 +200,44 @@ def test_only_the_operators_voucher_stops_a_run() -> None:
     )
     assert aggregator.read(t.ControlTopic(), stop, "operator", {"train"}) is EMPTY_INBOUND
     assert aggregator.rejections.total == {"operator": {"wrong-role": 1}}
+
+
+def test_nothing_counts_that_a_revoked_kit_sends() -> None:
+    aggregator, key = Aggregator(), X25519PrivateKey.generate()
+    public = key.public_key().public_bytes_raw().hex()
+    aggregator.revoke("7", "operator", keys=(public,))
+    roles: set[VoucherRole] = {"train", "evaluate", "operator"}
+    answer = refusal(aggregator.read(t.RegisterTopic("7"), registration("7"), "7", roles, key=key))
+    assert answer.reason == "kit-revoked"
+    assert answer.detail.startswith("edge 7: its kit was revoked, expected a new one")
+    failed = m.TrainingFailed(**SCOPE, client="7", session="s", round=1, detail="")
+    assert aggregator.read(t.UpdatesTopic("7"), failed, "7", roles, key=key) is EMPTY_INBOUND
+    assert aggregator.read(t.EvaluationsTopic("7"), evaluation("test"), "7", roles, key=key) is EMPTY_INBOUND
+    stop = m.Control(run="run-1", incarnation=1, reason="lunch")
+    assert aggregator.read(t.ControlTopic(), stop, "operator", roles, key=key) is EMPTY_INBOUND
+    assert aggregator.rejections.total == {"7": {"kit-revoked": 2}, "operator": {"kit-revoked": 1}}
+    assert aggregator.read(t.UpdatesTopic("7"), failed, "7", roles).event is not None, (
+        "a kit counts that is newer than the list"
+    )
+
+
+def test_an_account_without_a_kit_sends_nothing_plain_either_but_its_presence() -> None:
+    aggregator = Aggregator(required=False)
+    aggregator.revoke("7")
+    assert refusal(aggregator.read_plain(t.RegisterTopic("7"), registration("7"))).reason == "kit-revoked"
+    assert aggregator.read_plain(t.RegisterTopic("8"), registration("8")).event is not None
+    gone = m.ClientPresence(client="7", session="s", state="offline")
+    assert isinstance(aggregator.read_plain(t.PresenceTopic("7"), gone).event, on.EdgeLost)
+
+
+def test_a_list_names_the_edges_that_have_registered_with_revoked_kits_and_no_others() -> None:
+    aggregator, old, new = Aggregator(), X25519PrivateKey.generate(), X25519PrivateKey.generate()
+    for name, session, key in (("7", "s1", old), ("8", "s2", new), ("9", "s3", old), ("9", "s4", new)):
+        message = registration(name, session=session)
+        assert aggregator.read(t.RegisterTopic(name), message, name, {"train"}, key=key).event is not None
+    roster = Roster()
+    for name, session in (("7", "s1"), ("8", "s2"), ("9", "s4"), ("10", "s5"), ("11", "s6")):
+        client = Client(session=session, device="d", roles=("train",), encodings=("f32",), registered_at=0.0)
+        roster = roster.with_client(name, client)
+    keys = (old.public_key().public_bytes_raw().hex(),)
+    assert aggregator.revoke("10", keys=keys, roster=roster) == ("10", "7")

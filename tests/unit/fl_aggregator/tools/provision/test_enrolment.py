@@ -19,6 +19,7 @@ from fl_aggregator.tools.provision.accounts import BrokerLocation
 from fl_shared.errors import UserError
 from fl_shared.masking.run_keys import BadRunKeys, MemberCredential, RunKeys, check_keys, parse_keys
 from fl_shared.security.kit import Kit
+from fl_shared.security.revocations import FILE_NAME
 from fl_shared.security.signatures import Signer, Verifier
 from fl_shared.security.vouchers import Member
 from tests.support.provisioning import KITS, PLACE, WITH_PASSWORDS, begin, check_whole
@@ -69,7 +70,7 @@ def test_nothing_that_leaves_the_authority_makes_a_members_voucher(
     """P1 in docs/privacy.md."""
     made = begin(tmp_path, place)
     enrolment = Kit.read(tmp_path / "aggregator.zip").enrolment_public
-    delivered = [*tmp_path.glob("*.zip"), *made.broker_directory.iterdir()]
+    delivered = [*tmp_path.glob("*.zip"), tmp_path / FILE_NAME, *made.broker_directory.iterdir()]
     found = publics(delivered)
     signing = Kit.read(tmp_path / "aggregator.zip").signing_public
     assert signing in found, "it finds the keys that are there"

@@ -1,0 +1,126 @@
+"""The file with the list of revoked kits: read at the start, and again when it changes (protocol, 14)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from fl_shared.cli.broker_access import BrokerAccess
+from fl_shared.errors import UserError
+from fl_shared.security.revocations import FILE_NAME, MAX_LIST, InvalidList, RevocationList
+from fl_shared.security.signatures import Verifier
+from fl_shared.system.files import read_at_most
+
+LOG: Final = logging.getLogger(__name__)
+
+CHECK_SECONDS: Final = 5.0
+"""Seconds from one look at the file to the next."""
+
+_Stamp = tuple[int, int, int]
+
+
+class RevocationFile:
+    """Follows the file ``path``; null if there is none to follow.
+
+    ``number``: of the newest list that the run has been told of. ``clock``: monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        verifier: Verifier | None,
+        number: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = path
+        self._verifier = verifier
+        self._number = number
+        self._clock = clock
+        self._stamp: _Stamp | None = None
+        self._next = -math.inf if path is not None and verifier is not None else math.inf
+
+    @classmethod
+    def beside_kit(cls, access: BrokerAccess, number: int) -> RevocationFile:
+        """The file beside the aggregator's kit. Without a kit there is none to follow."""
+        verifier = None if access.kit is None else Verifier(access.kit.enrolment_public)
+        return cls(access.revoked, verifier, number)
+
+    def read_first(self) -> RevocationList | None:
+        """Reads the list with which a run begins, or goes on; null if there is none.
+
+        Raises ``UserError`` for one that cannot be used: the run would obey kits that were revoked.
+        """
+        if self._path is None or self._verifier is None:
+            return None
+        self._next = self._clock() + CHECK_SECONDS
+        try:
+            newest = self._read()
+        except (InvalidList, OSError) as error:
+            raise UserError(f"{self._path}: {_text(error)}") from None
+        if newest is not None:
+            return self._taken(newest)
+        if self._number:
+            raise UserError(
+                f"{self._path}: is missing, but this run has obeyed list {self._number}; "
+                "put the newest one that fl-aggregator provision wrote there"
+            )
+        LOG.info("no %s beside the kit: the broker alone refuses revoked kits", FILE_NAME)
+        return None
+
+    def due(self) -> float:
+        """Returns the time of the clock at which `poll` looks at the file again; ∞ for never."""
+        return self._next
+
+    def poll(self) -> RevocationList | None:
+        """Returns a list that is newer than the last one; null if there is none, or it is not time to look.
+
+        A file that cannot be used is named in the log, once for each of its changes, and the last list stays.
+        """
+        if self._clock() < self._next:
+            return None
+        self._next = self._clock() + CHECK_SECONDS
+        try:
+            newest = self._read()
+        except (InvalidList, OSError) as error:
+            LOG.error("%s: %s; the list before it stays in force", self._path, _text(error))
+            return None
+        if newest is None or newest.number == self._number:
+            return None
+        return self._taken(newest)
+
+    def _taken(self, newest: RevocationList) -> RevocationList:
+        self._number = newest.number
+        LOG.info("list %d of revoked kits is in force: %d keys", newest.number, len(newest.keys))
+        return newest
+
+    def _read(self) -> RevocationList | None:
+        assert self._path is not None
+        assert self._verifier is not None
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            if self._stamp is not None:
+                self._stamp = None
+                LOG.error("%s is gone; the list before stays in force", self._path)
+            return None
+        stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if stamp == self._stamp:
+            return None
+        self._stamp = stamp
+        content, _ = read_at_most(self._path, MAX_LIST + 1, regular=True)
+        if len(content) > MAX_LIST:
+            raise InvalidList(f"larger than {MAX_LIST} bytes")
+        newest = RevocationList.read(content, self._verifier)
+        if newest.number < self._number:
+            raise InvalidList(
+                f"number: {newest.number}, but list {self._number} is in force; expected a newer one"
+            )
+        return newest
+
+
+def _text(error: InvalidList | OSError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
