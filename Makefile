@@ -2,7 +2,7 @@
 .POSIX:
 .SUFFIXES:
 .NOTPARALLEL:
-.PHONY: help setup setup-dev demo test test-long lint format clean distclean
+.PHONY: help setup setup-dev demo docs test test-long lint format clean distclean
 
 # Where Debian and Homebrew keep the broker, whether or not a user's PATH has it.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin:/opt/homebrew/sbin
@@ -29,6 +29,11 @@ setup-dev: ## The same, and what the tests need
 demo: setup ## Train 20 edges for 10 rounds through a real broker, then ask them for a prediction
 	$(BIN)/fl-mqtt demo $(SIMULATE)
 
+docs: setup ## Build the documentation site into site/, and check all its links
+	@sh scripts/setup.sh --docs
+	$(BIN)/python -m scripts.site.assemble build/docs
+	$(BIN)/zensical build --strict --clean
+
 lint: setup-dev ## Style, types, which package may import what, and what bandit finds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,7 +53,7 @@ format: setup-dev ## Let ruff format the sources and sort their imports
 	$(BIN)/ruff format .
 
 clean: ## Remove caches and builds
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build dist site .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## Remove .venv as well (what runs have left in runs/ stays)

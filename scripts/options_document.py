@@ -1,4 +1,4 @@
-"""Writes the document of all options of a run and of an edge, as the commands declare them.
+"""Writes the document of all commands and their options, as the programs declare them.
 
 python -m scripts.options_document > docs/options.md
 """
@@ -6,26 +6,33 @@ python -m scripts.options_document > docs/options.md
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from typing import Final
 
 import click
 
+from fl_aggregator.cli.main import cli as fl_aggregator
 from fl_aggregator.cli.start import start
 from fl_edge.cli import command as fl_edge
+from fl_edge.tools.task_commands import check_task, new_task
+from fl_mqtt.cli.demo import demo
 from fl_mqtt.regional.cli import relay
 from fl_mqtt.simulation.cli import simulate
 from fl_shared.cli.headings import HEADINGS, OTHER, heading_of
 
-TOP = """# Options
+TOP: Final = """# Commands and options
 
-What `fl-aggregator start`, `fl-aggregator simulate`, `fl-edge` and `fl-aggregator relay` can be told. `--help` shows
-the same.
+What all commands can be told. `--help` shows the same.
 
-Every option can also be set in the environment (`FL_KEEPALIVE` for `--keepalive`) or in the TOML file of `--config`
-(`keepalive = 10`). The command line wins over the environment, and the environment over the file. The settings of a
-run are in its `run.json`. With `--resume` they cannot change, except that `--require-sealed` can be turned on.
+Nearly every option can also be set in the environment (`FL_KEEPALIVE` for `--keepalive`) or in the TOML file of
+`--config` (`keepalive = 10`). The command line wins over the environment, and the environment over the file. The
+settings of a run are in its `run.json`. With `--resume` they cannot change, except that `--require-sealed` can be
+turned on.
 
 This file is generated: `python -m scripts.options_document > docs/options.md`.
 """
+LONG: Final = (start, simulate, fl_edge, relay)
+"""The commands that come first, and whose own options are told apart."""
 
 
 def render() -> str:
@@ -36,15 +43,38 @@ def render() -> str:
         heading: [row for row in rows if row not in known]
         for heading, rows in _rows(simulate, "simulate").items()
     }
-    return "\n".join(
-        [
-            TOP,
-            *_section("fl-aggregator start", of_start),
-            *_section("fl-aggregator simulate", own, "The options of `start`, with these differences:"),
-            *_section("fl-edge", _rows(fl_edge, "fl-edge")),
-            *_section("fl-aggregator relay", _rows(relay, "relay")),
-        ]
-    )
+    lines = [
+        TOP,
+        *_section("fl-aggregator start", of_start),
+        *_section("fl-aggregator simulate", own, "The options of `start`, with these differences:"),
+        *_section("fl-edge", _rows(fl_edge, "fl-edge")),
+        *_section("fl-aggregator relay", _rows(relay, "relay")),
+    ]
+    for path, command in _other_commands():
+        usage = " ".join(command.collect_usage_pieces(click.Context(command)))
+        text = _prose((command.help or "").replace("\b\n", ""))
+        lines += _section(path, _rows(command, path), f"`{path} {usage}`\n\n{text}")
+    return "\n".join(lines)
+
+
+def _other_commands() -> Iterator[tuple[str, click.Command]]:
+    """Each command with the words by which it is called, but for those of `LONG`."""
+    for path, command in (
+        *_below("fl-aggregator", fl_aggregator),
+        ("fl-edge new-task", new_task),
+        ("fl-edge check-task", check_task),
+        ("fl-mqtt demo", demo),
+    ):
+        if command not in LONG:
+            yield path, command
+
+
+def _below(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    if not isinstance(command, click.Group) or command.invoke_without_command:
+        yield path, command
+    if isinstance(command, click.Group):
+        for name in sorted(command.commands):
+            yield from _below(f"{path} {name}", command.commands[name])
 
 
 def _rows(command: click.Command, name: str) -> dict[str, list[str]]:
@@ -59,17 +89,25 @@ def _rows(command: click.Command, name: str) -> dict[str, list[str]]:
             in_words = default.startswith("(")
             shown = default.strip("()").replace("<", "&lt;") if in_words or not default else f"`{default}`"
             line = " | ".join(
-                cell.replace("|", r"\|") for cell in (f"`{record[0]}`", shown, option.help or "")
+                cell.replace("|", r"\|") for cell in (f"`{record[0]}`", shown, _prose(option.help or ""))
             )
             rows[heading_of(option)].append(f"| {line} |")
     return rows
+
+
+def _prose(text: str) -> str:
+    """Text in which Markdown finds no links and no HTML."""
+    for sign in "<[]":
+        text = text.replace(sign, f"\\{sign}")
+    return text
 
 
 def _section(title: str, rows: dict[str, list[str]], first: str = "") -> list[str]:
     lines = [f"## `{title}`", ""]
     if first:
         lines += [first, ""]
-    lines += ["| option | default | meaning |", "| --- | --- | --- |"]
+    if any(rows.values()):
+        lines += ["| option | default | meaning |", "| --- | --- | --- |"]
     for heading, found in rows.items():
         if found:
             lines += [f"| **{heading}** | | |", *found]

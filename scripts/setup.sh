@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh         installs what the programs need
 #   scripts/setup.sh --dev   installs what the tests need as well
+#   scripts/setup.sh --docs  installs what builds the documentation site as well
 #
 # PYTHON=python3.12   the interpreter (default: the first of python3, python3.14 … that is 3.11 or later)
 # TORCH_INDEX=URL     takes torch and torchvision, and nothing else, from another package index
@@ -18,6 +19,8 @@ cd "$(dirname "$0")/.."
 here=$(pwd -P)
 dev=no
 [ "${1:-}" = --dev ] && dev=yes
+docs=no
+[ "${1:-}" = --docs ] && docs=yes
 
 # Debian's directory of the broker is not in the PATH of ordinary users, Homebrew's not in that of new shells.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin:/opt/homebrew/sbin
@@ -272,12 +275,12 @@ choose_torch() {
     fi
 }
 
-# Dependency groups came with pip 25.1.
-install_tools() {
-    say "installing the tools of the tests into .venv"
+# install_group GROUP WHAT. Dependency groups came with pip 25.1.
+install_group() {
+    say "installing $2 into .venv"
     .venv/bin/python -c 'import sys, pip
 sys.exit([int(n) for n in pip.__version__.split(".")[:2]] < [25, 1])' || pip install --upgrade 'pip>=25.1'
-    pip install --group dev
+    pip install --group "$1"
 }
 
 fingerprint() {
@@ -313,8 +316,13 @@ if ! is_current .setup; then
     did=something
 fi
 if [ "$dev" = yes ] && ! is_current .setup-dev; then
-    install_tools
+    install_group dev "the tools of the tests"
     echo "$wanted" >.venv/.setup-dev
+    did=something
+fi
+if [ "$docs" = yes ] && ! is_current .setup-docs; then
+    install_group docs "what builds the documentation site"
+    echo "$wanted" >.venv/.setup-docs
     did=something
 fi
 if [ $did = nothing ]; then

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.site.assemble import GENERATED
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     [
@@ -37,6 +39,8 @@ def broken_links(document: Path) -> list[str]:
             continue
         name, _, anchor = target.partition("#")
         file = (document.parent / name).resolve() if name else document
+        if file in [ROOT / "docs" / page for page in GENERATED]:  # the site's strict build checks these links
+            continue
         if not file.exists() or (anchor and anchor not in anchors(file)):
             broken.append(target)
     return broken

@@ -156,7 +156,7 @@ def provision(
         )
         return
     click.echo(
-        f"the broker's files are in {provisioned.broker_directory}: docs/operations.md says how to install them"
+        f"the broker's files are in {provisioned.broker_directory}: docs/how-to/accounts.md says how to install them"
     )
 
 
