@@ -51,6 +51,7 @@ TRIALS = {"fl/doctor/0a1b/trip"}
 MAY_WRITE = {
     "aggregator": OF_AGGREGATOR
     | TRIALS
+    | {"fl/answers/a1b2"}
     | {f"fl/{kind}/{name}" for kind in ("replies", "register") for name in ("0", "1", "judge", "oracle")}
     | {"fl/updates/0", "fl/updates/1", "fl/evaluations/0", "fl/evaluations/1", "fl/evaluations/judge"},
     "operator": {"fl/control"} | TRIALS,

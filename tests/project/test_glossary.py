@@ -43,8 +43,8 @@ NO_TERM = {
         "batch", "label", "loss", "maximum", "metrics", "minimum", "momentum", "probabilities", "train",
     },
     "words of programming, with their usual meaning": {
-        "bytes", "count", "data", "error", "index", "max", "name", "output", "pixels", "protocol", "signature",
-        "settings", "sha256", "shape", "size", "unit",
+        "bytes", "count", "data", "error", "index", "max", "name", "number", "output", "pixels", "protocol",
+        "signature", "settings", "sha256", "shape", "size", "unit",
     },
     "software and machines": {"cores", "fl", "library", "memory", "mqtt", "platform", "python"},
     "plain English, with its usual meaning": {

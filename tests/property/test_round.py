@@ -36,6 +36,7 @@ ODD = (
     "start",
     "interrupt",
     "made round={number}",
+    "pause number={number}",
     "fail {client} round={number}",
     "unusable {client} malformed round={number}",
 )
@@ -256,7 +257,7 @@ class AnyRun(RuleBasedStateMachine):
     def a_deadline_ends_the_round(self) -> None:
         """What the state would do at its deadline, without doing it: nobody needs to be lucky."""
         phase = self.state.phase
-        if isinstance(phase, Collecting):
+        if isinstance(phase, Collecting) and self.state.paused is None:
             now = self.play.now
             self.play.now = phase.deadline
             try:
@@ -270,12 +271,22 @@ class AnyRun(RuleBasedStateMachine):
                 assert len(after.phase.cohort) == len(phase.cohort) + 1
                 assert after.phase.round == phase.round
 
+    @rule(number=st.none() | st.integers(0, 2))
+    def the_operator_pauses(self, number: int | None) -> None:
+        self.tell("pause for lunch" + ("" if number is None else f" number={number}"))
+
+    @precondition(lambda self: self.state.paused is not None)
+    @rule(again=flips)
+    def the_pause_ends(self, again: bool) -> None:
+        self.tell(f"unpause number={self.state.pauses - again}")
+
     # --- the end ----------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
         if not hasattr(self, "play"):
             return
         self.play.invariants.check_replay(self.state)
+        self.tell("unpause")
         if self.silent:
             self.end_in_silence()
         else:

@@ -27,6 +27,7 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.server import launch as launches
 from fl_aggregator.server.disk_pause import DiskPause
+from fl_aggregator.server.pauses import Pauses
 from fl_aggregator.server.runner import Runner
 from fl_shared.masking.answers import Declined, open_shares, sign_closing
 from fl_shared.masking.masked_update import mask_update
@@ -297,7 +298,8 @@ class MaskedFederation:
 
     # --- the outlet -----------------------------------------------------------------------------------------
 
-    def send(self, topic: t.Topic, message: m.Message) -> None:
+    def send(self, topic: t.Topic, message: m.Message, correlation: bytes | None = None) -> None:
+        assert correlation is None, "nobody asks anything"
         heard = codec.decode(topic, codec.encode(message))
         self.published.append((topic, heard))
         self._to_edges.append((topic, heard))
@@ -334,9 +336,10 @@ class MaskedFederation:
         self.rejections = rejections
         self.reader = MessageReader(rejections, self.scope)
         limiter = RateLimiter("fl", 100, 100, lambda: self.runner.state.roster)
+        pauses = Pauses(lambda: self.now)
         self.runner = Runner(
             launch, self.scope, self, self._jobs.append, self.reader, rejections, limiter,
-            DiskPause(lambda _: None, lambda _name, _item: None, lambda: None), Trackers(),
+            pauses, DiskPause(pauses, lambda _: None, lambda _name, _item: None, lambda: None), Trackers(),
             clock=lambda: self.now, executor=_Inline(),
         )  # fmt: skip
         perform = self.runner.interpreter.perform

@@ -33,8 +33,17 @@ class RecordingConnection:
     def unsubscribe(self, filters: list[str]) -> bool:
         return bool(filters)
 
-    def publish(self, topic: str, payload: Payload, *, qos: int, retain: bool = False) -> None:
+    def publish(
+        self,
+        topic: str,
+        payload: Payload,
+        *,
+        qos: int,
+        retain: bool = False,
+        correlation_data: bytes | None = None,
+    ) -> None:
         assert qos == 1
+        assert correlation_data is None, "nothing here is an answer to a command"
         self.published.append((topic, b"".join(Publish(topic, payload, qos, retain).pieces), retain))
 
 

@@ -66,7 +66,9 @@ class RoundInvariants:
             self.written = [number for number in self.written if number not in again]
         if self.ended:
             assert before == after, "nothing changes after the end"
-            assert all(isinstance(effect, do.SendReply) for effect in effects), "after the end only answers"
+            assert all(isinstance(effect, do.SendReply | do.Answer) for effect in effects), (
+                "after the end only answers"
+            )
         self.journal += [record.event for record in records]
         for effect in effects:
             self._take(effect, before, event)
@@ -114,6 +116,8 @@ class RoundInvariants:
                 self._check_answer(client, body)
             case do.AnnounceRound(round=number, cohort=cohort):
                 if self.open_round is None:
+                    paused = before.paused is not None and not isinstance(event, on.UnpauseRequested)
+                    assert not paused, "no round opens in a pause"
                     assert number == self.last_round + 1 or self.last_round == number == 0
                     if isinstance(before.phase, Selecting):
                         assert event.now >= before.phase.not_before, "opened before its time"

@@ -189,7 +189,7 @@ class Playbook:
             case "tick", []:
                 return on.TimePassed(now=self.now)
             case (("wait" | "sleep"), [seconds]):
-                self.now += float(seconds)
+                self.now += 0.0 if self.state.paused else float(seconds)
                 return on.TimePassed(now=self.now) if verb == "wait" else None
             case "disconnect", []:
                 return on.Disconnected(now=self.now)
@@ -201,6 +201,12 @@ class Playbook:
                 return on.UpdatesLost(now=self.now, round=self.round, clients=tuple(clients))
             case "interrupt", reason:
                 return on.StopRequested(now=self.now, reason=" ".join(reason) or "stopped")
+            case "pause", reason:
+                return on.PauseRequested(
+                    now=self.now, reason=" ".join(reason), number=_number(given), answer_to="operator"
+                )
+            case "unpause", []:
+                return on.UnpauseRequested(now=self.now, number=_number(given), answer_to="operator")
             case "rejoin", [client]:
                 self._sessions[client] = self._sessions.get(client, 1) + 1
                 return self._registered(client, given)
@@ -366,6 +372,10 @@ class Playbook:
 def keys_of(client: str) -> str:
     """Public keys of an edge, which open nothing."""
     return urlsafe_b64encode(hashlib.sha512(client.encode()).digest()).decode().rstrip("=")
+
+
+def _number(given: dict[str, str]) -> int | None:
+    return int(given["number"]) if "number" in given else None
 
 
 def gathered(*, auto: bool = True, **settings: Any) -> Playbook:

@@ -25,6 +25,8 @@ def describe(effect: do.Effect) -> str:
             return "record"
         case do.SendReply(client=client, session=session, body=body):
             return f"{_describe_body(client, body)}{'' if session == f'{client}.1' else f' to={session}'}"
+        case do.Answer(command=command, accepted=accepted, detail=detail):
+            return f"answer {command} {'yes' if accepted else 'no'} {_quote(detail)}"
         case do.AnnounceRound():
             cohort = ",".join(effect.cohort)
             masking = effect.masking
@@ -115,7 +117,7 @@ def _model(model: ModelReference | None) -> str:
 def describe_phase(state: Run) -> str:
     """The state of the machine, on one line."""
     phase = state.phase
-    words = [type(phase).__name__.lower()]
+    words = [*(["paused:"] if state.paused is not None else []), type(phase).__name__.lower()]
     match phase:
         case Selecting(round=number):
             words.append(str(number))

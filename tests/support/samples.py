@@ -428,7 +428,15 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             seconds=1.5,
         ),
     ),
-    "control": (t.ControlTopic(), m.Control(run=RUN, reason="the site closes")),
+    "stop": (t.ControlTopic(), m.Stop(run=RUN, reason="the site closes")),
+    "pause": (t.ControlTopic(), m.Pause(run=RUN, incarnation=1, reason="the site moves", number=2)),
+    "resume": (t.ControlTopic(), m.Resume(run=RUN, incarnation=1, number=2)),
+    "answer": (
+        t.AnswersTopic("a1b2"),
+        m.CommandAnswer(
+            run=RUN, incarnation=1, seq=12, command="pause", accepted=True, detail="paused by the operator"
+        ),
+    ),
     "prediction": (
         t.PredictionsTopic(),
         m.Prediction(

@@ -62,7 +62,8 @@ class SimulatedFederation:
         usual = {
             "written": now(), "task": "digits", "phase": "collecting", "round": 3, "version": 2, "rounds": 10,
             "have": 1, "need": 2, "present": 3, "seconds_left": 60.0, "missing": [],
-            "metrics": {"accuracy": 0.75, "loss": 0.5}, "primary": ACCURACY, "split": "test", "paused": None,
+            "metrics": {"accuracy": 0.75, "loss": 0.5}, "primary": ACCURACY, "split": "test",
+            "paused": None, "held": False,
         }  # fmt: skip
         self.publish("status", self.scope("status", **(usual | more)), retain=retain)
 

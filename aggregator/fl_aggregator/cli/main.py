@@ -12,7 +12,8 @@ from fl_aggregator.tools.dashboard.cli import dashboard
 from fl_aggregator.tools.doctor.cli import doctor
 from fl_aggregator.tools.privacy.cli import privacy
 from fl_aggregator.tools.provision.cli import provision
-from fl_aggregator.tools.remote.cli import predict, status, stop, watch
+from fl_aggregator.tools.remote.cli import predict, status, watch
+from fl_aggregator.tools.remote.control import pause, resume, stop
 from fl_aggregator.tools.report.cli import report
 from fl_shared.cli import options as shared
 from fl_shared.cli.headings import CommandGroup
@@ -31,6 +32,8 @@ def cli() -> None:
 for command in (
     start,
     predict,
+    pause,
+    resume,
     stop,
     status,
     watch,

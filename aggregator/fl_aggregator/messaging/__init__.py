@@ -7,7 +7,7 @@
 ``rate_limiter``  drops what exceeds a client's limits, before the inbox
 ``rate_limits``   PURE: how much a client may send
 ``router``        decodes messages;  ``reader``: turns them into events, with ``ended_sessions``
-``translate``     messages into events, effects into messages
+``translate``     messages into events, effects into messages;  ``commands``: who is answered
 ``unsealing``     opens sealed messages;  ``rejections``, ``delays``: counts;  ``masked_answers``
 ``revoked_kits``  refuses what revoked kits send
 ``publisher``     status, results, models;  ``watcher_feed``: for watchers;  ``unmask_publisher``

@@ -281,13 +281,17 @@ class Connections:
 
     # --- publishing ---------------------------------------------------------------------------------------
 
+    def parse(self, topic: str) -> t.Topic | None:
+        """Returns the topic in a text, null if it is not one of ours, or not under the prefix of the run."""
+        return self._channels.parse(self._prefix, topic)
+
     def topic(self, topic: t.Topic) -> str:
         """Returns the topic's text, under the prefix of the run."""
         return t.build(self._prefix, topic)
 
-    def send(self, topic: t.Topic, message: m.Message) -> None:
-        """Publishes a message that is not retained."""
-        self._publish(*self._encode(topic, message), retain=False)
+    def send(self, topic: t.Topic, message: m.Message, correlation: bytes | None = None) -> None:
+        """Publishes a message that is not retained. ``correlation``: the Correlation Data of what it answers."""
+        self._publish(*self._encode(topic, message), retain=False, correlation=correlation)
 
     def retain(self, topic: t.Topic, message: m.Message, *, counted: bool = True) -> None:
         """Publishes a retained message, and again on every connect until it is cleared.
@@ -322,13 +326,15 @@ class Connections:
             self._predecessor = None
         self._publish(topic, payload, retain=True)
 
-    def _publish(self, topic: str, payload: Pieces, *, retain: bool) -> None:
+    def _publish(
+        self, topic: str, payload: Pieces, *, retain: bool, correlation: bytes | None = None
+    ) -> None:
         if self._control is None or not self.may_publish:
             return
         self._leftovers.published(topic, *payload)
         if topic not in self._uncounted_topics:
             self.bytes_down += sum(map(len, payload))
-        publish_waiting(self._control, topic, payload, retain=retain)
+        publish_waiting(self._control, topic, payload, retain=retain, correlation=correlation)
 
     def close(self) -> None:
         """Publishes that we are offline, retained, so that no will is needed; then disconnects.

@@ -17,12 +17,14 @@ PUBLISH_TIMEOUT: Final = 30.0
 reconnect if it is retained."""
 
 
-def publish_waiting(connection: Connection, topic: str, payload: Payload, *, retain: bool) -> None:
+def publish_waiting(
+    connection: Connection, topic: str, payload: Payload, *, retain: bool, correlation: bytes | None = None
+) -> None:
     """Publishes at QoS 1. Drops a message that the broker does not accept, or that finds no room within 30 s."""
     deadline = time.monotonic() + PUBLISH_TIMEOUT
     while True:
         try:
-            connection.publish(topic, payload, qos=1, retain=retain)
+            connection.publish(topic, payload, qos=1, retain=retain, correlation_data=correlation)
             return
         except MessageTooLarge as error:
             LOG.warning("not published, and missing for its readers until the broker accepts it: %s", error)

@@ -21,8 +21,8 @@ class Outlet(Protocol):
     def maximum_packet_size(self) -> int:
         """Bytes of the largest packet that may be published."""
 
-    def send(self, topic: t.Topic, message: m.Message) -> None:
-        """Publishes a message that is not retained."""
+    def send(self, topic: t.Topic, message: m.Message, correlation: bytes | None = None) -> None:
+        """Publishes a message that is not retained. ``correlation``: the Correlation Data of what it answers."""
 
     def retain(self, topic: t.Topic, message: m.Message, *, counted: bool = True) -> None:
         """Publishes a retained message. ``counted``: whether its bytes are part of a round's cost."""

@@ -29,7 +29,7 @@ class Inbound:
 
     event: on.Event | None = None
     chunk: m.UpdateChunk | None = None
-    reply: do.SendReply | None = None
+    reply: do.SendReply | do.Answer | None = None
 
 
 EMPTY_INBOUND: Final = Inbound()

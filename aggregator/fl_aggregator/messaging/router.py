@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from fl_aggregator.messaging import translate
+from fl_aggregator.messaging.commands import AnswerAddress, addressed, refusal
 from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import AdmittedMessage
 from fl_aggregator.messaging.rate_limiter import RateLimiter, Throttled
@@ -71,6 +72,8 @@ class Router:
             self._connections.clear_foreign(received.topic)
             detail = f"topic: {received.topic}: only presence may be retained"
             return self.drop(state, None, "retained", detail)
+        if isinstance(topic, t.ControlTopic):
+            return self._read_command(topic, arrival, state, now)
         if isinstance(topic, t.BrokerTopic):
             return self._read_bridge_state(topic, received.payload, state, now)
         try:
@@ -82,6 +85,29 @@ class Router:
             return self._decode(topic, payload, voucher, state, now)
         finally:
             self._rate_limiter.charge_work(arrival, time.thread_time() - begun)
+
+    def _read_command(
+        self, topic: t.ControlTopic, arrival: AdmittedMessage, state: Run, now: float
+    ) -> Inbound:
+        """A command is answered, also if it is not obeyed, when its Response Topic is one for answers."""
+        received, to = arrival.received, None
+        answers = self._connections.parse(received.response_topic or "")
+        if isinstance(answers, t.AnswersTopic):
+            to = AnswerAddress(answers, received.correlation_data)
+        try:
+            payload, voucher = self._unsealer.unseal(topic, received.topic, received.payload)
+            self._check_entitled(topic, voucher)
+            message = codec.decode(topic, payload, self._channels)
+            event = translate.event_from(topic, message, self._scope, now, len(payload))
+        except codec.DecodeError as error:
+            self.drop(state, None, "wrong-version" if error.wrong_version else "malformed", str(error))
+            reply = refusal(to, str(error))
+        except MessageRejected as error:
+            self.drop(state, error.client, error.reason, str(error))
+            reply = refusal(to, str(error))
+        else:
+            return EMPTY_INBOUND if event is None else Inbound(addressed(event, to))
+        return EMPTY_INBOUND if reply is None else Inbound(reply=reply)
 
     def _read_bridge_state(
         self, topic: t.BrokerTopic, payload: bytes | memoryview, state: Run, now: float
@@ -99,13 +125,8 @@ class Router:
         most = codec.MAX_CONTAINERS
         if isinstance(topic, t.UpdatesTopic) and not updates.may_describe_arrays(state, topic.client):
             most = codec.MAX_CONTAINERS_WITHOUT_ARRAYS
-        channel = self._channels.of(topic)
         try:
-            if voucher is not None:
-                check_account(voucher, channel)
-            if channel.sealable:
-                account = getattr(topic, "client", None) if voucher is None else voucher.account
-                self.revoked.check(account, voucher)
+            self._check_entitled(topic, voucher)
             message = codec.decode(topic, payload, self._channels, max_containers=most)
             if voucher is not None:
                 check_claims(voucher, message)
@@ -118,6 +139,15 @@ class Router:
         except MessageRejected as error:
             return self.drop(state, error.client, error.reason, str(error))
         return self.reader.read(topic, message, len(payload), state, now)
+
+    def _check_entitled(self, topic: t.Topic, voucher: Voucher | None) -> None:
+        """Raises `NotEntitled` if an account may not write to a topic, or its kit is revoked."""
+        channel = self._channels.of(topic)
+        if voucher is not None:
+            check_account(voucher, channel)
+        if channel.sealable:
+            account = getattr(topic, "client", None) if voucher is None else voucher.account
+            self.revoked.check(account, voucher)
 
     def record_throttled(self, state: Run) -> None:
         """Counts messages that the rate limiter has dropped since the last call, and sometimes tells their senders."""

@@ -67,17 +67,27 @@ def event_from(
                 if message.confusion is None
                 else on.ConfusionCounts(message.confusion.labels, message.confusion.counts),
             )
-        case m.Control(run=run, incarnation=incarnation, reason=reason):
-            if run != scope.run:
-                raise MessageRejected("other-run", f"run: {run!r}, expected {scope.run!r}", None)
-            if incarnation not in (None, scope.incarnation):
-                raise MessageRejected(
-                    "other-incarnation", f"incarnation: {incarnation}, expected {scope.incarnation}", None
-                )
-            suffix = f": {reason}" if reason else ""
-            return on.StopRequested(now=now, reason=f"stopped by fl-aggregator stop{suffix}")
+        case m.Command():
+            return _command_event(message, scope, now)
         case _:
             return None
+
+
+def _command_event(message: m.Command, scope: EnvelopeSource, now: float) -> on.Event:
+    if message.run != scope.run:
+        raise MessageRejected("other-run", f"run: {message.run!r}, expected {scope.run!r}", None)
+    if message.incarnation not in (None, scope.incarnation):
+        raise MessageRejected(
+            "other-incarnation", f"incarnation: {message.incarnation}, expected {scope.incarnation}", None
+        )
+    suffix = f": {message.reason}" if message.reason else ""
+    match message:
+        case m.Pause(number=number):
+            return on.PauseRequested(now=now, reason=f"by the operator{suffix}", number=number)
+        case m.Resume(number=number):
+            return on.UnpauseRequested(now=now, number=number)
+        case _:
+            return on.StopRequested(now=now, reason=f"stopped by fl-aggregator stop{suffix}")
 
 
 def invalid_update_event(

@@ -6,10 +6,10 @@
 ``drawing``       opens one whose cohort is secret;  ``secrecy``: what is shown of it
 ``closing``       closes, commits or abandons a round;  ``pace``: its deadline
 ``agreeing``      on what a masked round sums;  ``unmasking``: its sum
-``registration``  clients and their partitions;  ``revoking`` of kits;  ``evaluation``: metrics of versions
+``pausing``       the operator's commands;  ``command_events``;  ``revoking``: of kits
+``registration``  clients and their partitions;  ``evaluation``: metrics of versions
 ``updates``       accepts or rejects an update;  ``personalization``: the edges' own models
-``summary``       how a round ended;  ``effects``: what the machine asks for
-``state``         of a run;  ``snapshot``: for a resume;  ``phases``;  ``roster``;  ``events``
-``awaited``       the edges that a round waits for;  ``privacy``: those of releases;  ``persistent_map``
+``state``         of a run;  ``snapshot``: for a resume;  ``phases``;  ``roster``;  ``events``;  ``effects``
+``summary``       how a round ended;  ``awaited``: its edges;  ``privacy``: of releases;  ``persistent_map``
 ================  ===============================================================
 """

@@ -16,7 +16,13 @@ from fl_aggregator.round import events as on
 from fl_aggregator.round.events import Event, UpdateMetadata
 from fl_aggregator.round.phases import Order, Ticket
 from fl_aggregator.round.state import Counted, Run, Summary
-from fl_shared.protocol.messages import ModelReference, RefusalReason, RejectionReason, Split
+from fl_shared.protocol.messages import (
+    CommandName,
+    ModelReference,
+    RefusalReason,
+    RejectionReason,
+    Split,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,19 @@ class SendReply:
     client: str
     session: str
     body: Admit | Refuse | Accept | Reject
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Tell who has sent a command whether it is obeyed, and how the run is now, or why not.
+
+    ``to``: as its event had it. ``command``: null if it could not be read.
+    """
+
+    to: object
+    command: CommandName | None
+    accepted: bool
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +303,7 @@ class EndRun:
 Effect = (
     Record
     | SendReply
+    | Answer
     | AnnounceRound
     | Draw
     | DeclineOrder
@@ -328,6 +348,7 @@ class EffectSpec:
 EFFECT_SPECS: Final[dict[type[Effect], EffectSpec]] = {
     Record: EffectSpec("loop", "nothing: it is what persists the event, before any other effect of its step"),
     SendReply: EffectSpec("loop", "the event; before Accept also the update, in the spool (Keep)"),
+    Answer: EffectSpec("loop", "the event, if it has changed the state"),
     AnnounceRound: EffectSpec(
         "both", "the event that opened the round or called substitutes", repeated_on_resume=True
     ),

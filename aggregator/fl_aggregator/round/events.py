@@ -12,6 +12,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fl_aggregator.round.command_events import PauseRequested as PauseRequested
+from fl_aggregator.round.command_events import StopRequested as StopRequested
+from fl_aggregator.round.command_events import UnpauseRequested as UnpauseRequested
 from fl_aggregator.round.masked_events import Agreed as Agreed
 from fl_aggregator.round.masked_events import Declined as Declined
 from fl_aggregator.round.masked_events import SharesArrived as SharesArrived
@@ -370,14 +373,6 @@ class TimePassed:
     now: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopRequested:
-    """The operator has asked to end the run early."""
-
-    now: float
-    reason: str
-
-
 Event = (
     Started
     | Resumed
@@ -406,4 +401,6 @@ Event = (
     | Drawn
     | TimePassed
     | StopRequested
+    | PauseRequested
+    | UnpauseRequested
 )

@@ -22,6 +22,7 @@ from fl_aggregator.round import (
     drawing,
     evaluation,
     ordering,
+    pausing,
     registration,
     revoking,
     selecting,
@@ -61,7 +62,9 @@ def step(state: Run, event: on.Event) -> Transition:
     if after.roster is not state.roster and isinstance(after.phase, Collecting):
         client = event.client if isinstance(event, on.Registered | on.EdgeLost) else None
         after = closing.follow_roster(after, after.phase, state.roster, client)
-    after, further_effects = _advance(after, event.now)
+    after, further_effects = (
+        _advance(after, event.now) if after.paused is None else _complete(after, event.now)
+    )
     effects += further_effects
     if after == state:
         return state, effects
@@ -74,7 +77,7 @@ def due(state: Run) -> float | None:
     Before it, ``TimePassed`` does nothing. ``state`` is one that `step` has returned, so that what could be done at
     once is done.
     """
-    if state.ended:
+    if state.ended or state.paused is not None:
         return None
     at = evaluation.due(state)
     match state.phase:
@@ -156,8 +159,12 @@ def _react(state: Run, event: on.Event) -> Transition:
             return drawing.drawn(state, event)
         case on.TimePassed():
             return state, ()
-        case on.StopRequested(now=now, reason=reason):
-            return closing.stop_run(state, now, reason)
+        case on.StopRequested():
+            return pausing.stop(state, event)
+        case on.PauseRequested():
+            return pausing.pause(state, event)
+        case on.UnpauseRequested():
+            return pausing.unpause(state, event)
         case _:
             assert_never(event)
 
@@ -176,6 +183,9 @@ def _step_after_end(state: Run, event: on.Event) -> Transition:
             return state, (reply_to(update, decision),)
         case on.UpdateInvalid():
             return state, (do.SendReply(event.client, event.session, _rejection(event)),)
+        case on.StopRequested() | on.PauseRequested() | on.UnpauseRequested():
+            obeyed = isinstance(event, on.StopRequested)
+            return state, pausing.answer(event, accepted=obeyed, detail=f"is over: {state.phase.name}")
         case _:
             return state, ()
 
@@ -212,6 +222,23 @@ def _abandon_for_lost_updates(state: Run, event: on.UpdatesLost) -> Transition:
 
 def _lost_text(event: on.UpdatesLost) -> str:
     return f"accepted updates were lost when the aggregator stopped: {names_text(event.clients, 5)}"
+
+
+def _complete(state: Run, now: float) -> Transition:
+    """In a pause, does what is complete without any more of the edges: see `pausing`."""
+    if state.ended:
+        return state, ()
+    state, effects = evaluation.advance(state, now)
+    match state.phase:
+        case Collecting() as phase if len(phase.updates) >= phase.target:
+            state, further_effects = collect(state, phase, now)
+        case Agreeing() as phase:
+            state, further_effects = agreeing.advance(state, phase, now)
+        case Unmasking() as phase:
+            state, further_effects = unmasking.advance(state, phase, now)
+        case _:
+            further_effects = ()
+    return state, effects + further_effects
 
 
 def _advance(state: Run, now: float) -> Transition:

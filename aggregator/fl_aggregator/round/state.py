@@ -155,6 +155,7 @@ class Run:
     ``order``: of a region, the round that it is asked for and has not opened yet. ``misled``: by client, in how
     many masked rounds its shares were wrong. ``releases``: of a run with differential privacy, who was in which.
     ``revocations``: the number of the newest list of revoked kits, 0 before the first.
+    ``paused``: why the operator has paused the run, null if he has not; ``pauses``: how often he has.
     """
 
     settings: Settings
@@ -184,6 +185,8 @@ class Run:
     misled: Mapping[str, int] = field(default_factory=dict)
     releases: Releases = field(default_factory=Releases)
     revocations: int = 0
+    paused: str | None = None
+    pauses: int = 0
 
     def misled_text(self, client: str) -> str | None:
         """Says why an edge is left out of a run whose updates are masked; null if it is not."""

@@ -10,6 +10,6 @@
 ``resume``             replays a journal: the state, and the effects to repeat
 ``above``              what a region tells the run above
 ``fencing``            lets only one aggregator run under a prefix;  ``revocation_file``: of kits
-``disk_pause``         pauses the run while the disk is full
+``pauses``             why the run is paused, and its time;  ``disk_pause``: while the disk is full
 =====================  ============================================================
 """

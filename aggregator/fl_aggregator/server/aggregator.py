@@ -35,6 +35,7 @@ from fl_aggregator.server import connection_events
 from fl_aggregator.server.disk_pause import DiskPause, StoppedWhilePaused
 from fl_aggregator.server.fencing import Fence, Superseded
 from fl_aggregator.server.launch import Launch
+from fl_aggregator.server.pauses import Pauses
 from fl_aggregator.server.revocation_file import RevocationFile
 from fl_aggregator.server.runner import Observer, Runner
 from fl_aggregator.storage.checkpoint import Model
@@ -103,7 +104,8 @@ class Aggregator:
         )
         self._revocation_file = RevocationFile.beside_kit(broker, launch.snapshot.state.revocations)
         self._fence = Fence(self._connections, self.inbox, self.scope, settings.prefix, broker)
-        self._disk_pause = DiskPause(self._fence.get, self._dispatch, self._on_pause)
+        self._pauses = Pauses(time.monotonic)
+        self._disk_pause = DiskPause(self._pauses, self._fence.get, self._dispatch, self._on_pause)
         self._trackers = Trackers() if trackers is None else trackers
         try:
             self._runner = Runner(
@@ -114,6 +116,7 @@ class Aggregator:
                 self._router.reader,
                 self.rejections,
                 self._rate_limiter,
+                self._pauses,
                 self._disk_pause,
                 self._trackers,
                 clock=self._now,
@@ -217,7 +220,7 @@ class Aggregator:
     @property
     def pause_reason(self) -> str | None:
         """Why the run is paused, and null if it is not. May be read on any thread."""
-        return self._disk_pause.reason
+        return self._pauses.reason
 
     @property
     def shared_values(self) -> int | None:
@@ -249,7 +252,7 @@ class Aggregator:
             bytes_up=0 if secret else self._connections.bytes_up,
             bytes_down=0 if secret else self._connections.bytes_down,
             connected=self._connections.connected,
-            paused=self._disk_pause.reason is not None,
+            paused=self._pauses.reason is not None,
             refused={} if secret else self.rejections.by_reason,
         )
 
@@ -259,7 +262,7 @@ class Aggregator:
 
     def _now(self) -> float:
         """Run time in seconds."""
-        return self._disk_pause.without_pauses(time.monotonic()) - self._started
+        return self._pauses.without_pauses() - self._started
 
     def _run_once(self) -> None:
         self._network.check()
@@ -273,7 +276,7 @@ class Aggregator:
             self._dispatch(*item)
         if self._fence.is_unsure:
             return  # no round may end until it knows that no other aggregator has taken over
-        if item is None or self._now() - self._ticked_at >= TICK:
+        if item is None or self.state.paused is not None or self._now() - self._ticked_at >= TICK:
             # Also after an item, so that deadlines pass even in a flood of messages.
             self._ticked_at = self._now()
             if (dropped := self.inbox.pop_dropped()) > 0:
@@ -344,5 +347,5 @@ class Aggregator:
 
     def _publish_status(self, *, force: bool = False) -> None:
         self._interpreter.status_publisher.publish_status(
-            self.state, self._now(), self._disk_pause.reason, self.rejections, force=force
+            self.state, self._now(), self._pauses.reason, self.rejections, force=force
         )

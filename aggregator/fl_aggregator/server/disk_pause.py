@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 from fl_aggregator.aggregation.worker import JobDone
 from fl_aggregator.messaging.inbox import AdmittedMessage, ConnectionName, InboxItem, size_of
 from fl_aggregator.round.events import StopRequested
+from fl_aggregator.server.pauses import Pauses
 from fl_aggregator.storage.disk_space import DiskFull, has_space
 
 LOG: Final = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class StoppedWhilePaused(Exception):
 
 
 class DiskPause:
-    """Repeats what failed because the disk is full, and keeps the time of the pauses.
+    """Repeats what failed because the disk is full.
 
     It belongs to the loop's thread, which it blocks in a pause. ``get`` returns the next item that has arrived, or null
     after a number of seconds. ``notify`` is called at the beginning, at the
@@ -50,23 +51,20 @@ class DiskPause:
 
     def __init__(
         self,
+        pauses: Pauses,
         get: Callable[[float], tuple[ConnectionName, InboxItem] | None],
         handle: Callable[[ConnectionName, InboxItem], None],
         notify: Callable[[], None],
     ) -> None:
+        self._pauses = pauses
         self._get = get
         self._handle_urgent = handle
         self._on_event = notify
-        self._paused_since: float | None = None
-        self._total_paused = 0.0
+        self._began_at = 0.0
         self._deferred: deque[tuple[ConnectionName, InboxItem]] = deque()
         self._deferred_bytes = 0
-        self.reason: str | None = None
-        """Why the run is paused, in words; null if it is not. May be read on any thread."""
-
-    def without_pauses(self, at: float) -> float:
-        """Returns ``at`` (seconds of a clock that never stops) minus the time of all pauses so far."""
-        return (at if self._paused_since is None else self._paused_since) - self._total_paused
+        self.waits = False
+        """Whether the run waits for space on the disk, so that nothing can be recorded."""
 
     def pop_deferred(self) -> tuple[ConnectionName, InboxItem] | None:
         """Returns the next item that came in a pause, to be handled before the inbox; null if none did."""
@@ -105,21 +103,19 @@ class DiskPause:
         self._end()
 
     def _begin(self, disk_full: DiskFull) -> None:
-        self._paused_since = time.monotonic()
-        self.reason = str(disk_full)
+        self._began_at, self.waits = time.monotonic(), True
+        self._pauses.begin("disk", str(disk_full))
         LOG.warning("paused: %s; the run continues by itself when that is over", disk_full)
         self._on_event()
 
     def _end(self) -> None:
-        assert self._paused_since is not None
-        seconds = time.monotonic() - self._paused_since
-        self._paused_since, self.reason = None, None
-        self._total_paused += seconds
-        LOG.warning("continuing after a pause of %.0f s", seconds)
+        self.waits = False
+        self._pauses.end("disk")
+        LOG.warning("there is space again after %.0f s", time.monotonic() - self._began_at)
         self._on_event()
 
     def _wait(self, disk_full: DiskFull) -> None:
-        self.reason = str(disk_full)
+        self._pauses.begin("disk", str(disk_full))
         next_check = time.monotonic() + DISK_CHECK_INTERVAL
         while True:
             arrived = self._get(max(0.0, next_check - time.monotonic()))

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar, assert_never, cast
 from fl_aggregator.aggregation.validation import InvalidUpdate
 from fl_aggregator.aggregation.worker import AggregationWorker, JobDone
 from fl_aggregator.messaging import translate
+from fl_aggregator.messaging.commands import AnswerAddress, answer_message
 from fl_aggregator.messaging.delays import Delays
 from fl_aggregator.messaging.masked_answers import MaskedAnswers
 from fl_aggregator.messaging.outlet import Outlet
@@ -200,6 +201,8 @@ class Interpreter:
                 self.write(lambda: self._directory.journal.append(event))
             case do.SendReply():
                 self._reply(effect, state)
+            case do.Answer(to=AnswerAddress(topic=topic, correlation=correlation)):
+                self._outlet.send(topic, answer_message(effect, self._scope), correlation)
             case do.AnnounceRound():
                 self._announce(effect)
             case do.Draw():
@@ -259,7 +262,7 @@ class Interpreter:
                 self._write_history(effect)
             case do.StoreBest():
                 self._store_best(effect)
-            case do.EndRun():
+            case do.EndRun() | do.Answer():
                 pass
             case _:
                 assert_never(effect)

@@ -29,10 +29,12 @@ from fl_aggregator.server import resume
 from fl_aggregator.server.disk_pause import DiskPause, StoppedWhilePaused
 from fl_aggregator.server.interpreter import Interpreter
 from fl_aggregator.server.launch import Launch
+from fl_aggregator.server.pauses import Pauses
 from fl_aggregator.server.resume import RecoveredRun
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import EnvelopeSource
+from fl_shared.system.invocation import aggregator_command
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class Runner:
         reader: MessageReader,
         rejections: Rejections,
         rate_limiter: RateLimiter,
+        pauses: Pauses,
         disk_pause: DiskPause,
         trackers: Trackers,
         *,
@@ -72,6 +75,7 @@ class Runner:
         self._scope = scope
         self._outlet = outlet
         self._reader = reader
+        self._pauses = pauses
         self._disk_pause = disk_pause
         self._trackers = trackers
         self._clock = clock
@@ -110,7 +114,8 @@ class Runner:
         return self.worker.in_progress()
 
     def begin(self, recovered: RecoveredRun | None) -> None:
-        """Begins the run, or continues it where its journal ends."""
+        """Begins the run, or continues it where its journal ends: paused, if the operator had paused it."""
+        self._follow_pause(None)
         if recovered is None:
             self.handle(on.Started(now=self._clock()))
             return
@@ -131,8 +136,8 @@ class Runner:
             self.interpreter.perform(effect, self.state)
 
     def handle(self, event: on.Event) -> None:
-        """Takes one event: records it, then performs its effects. In a pause of the run it waits."""
-        if self._disk_pause.reason is not None:
+        """Takes one event: records it, then performs its effects. While the disk is full, it waits."""
+        if self._disk_pause.waits:
             self._defer(event)
             return
         before = self._recorded_state = self.state
@@ -141,6 +146,7 @@ class Runner:
             if isinstance(effect, do.Record):
                 self.interpreter.perform(effect, before)  # before its effects can be seen
         self.state = after
+        self._follow_pause(before.paused)
         if after.roster is not before.roster:
             notices.log_presence(event, before, after)
         for effect in effects:
@@ -153,24 +159,39 @@ class Runner:
         self._trackers.observe(shown_run(self.state), () if secret else effects)
         self.interpreter.compactor.add(event, after, effects)
 
+    def _follow_pause(self, before: str | None) -> None:
+        """Lets run time stand still while the operator pauses the run; ``before``: why he did so until now."""
+        now = self.state.paused
+        if now == before:
+            return
+        if now is not None:
+            self._pauses.begin("operator", now)
+            LOG.warning("paused: %s; %s continues the run", now, aggregator_command("resume"))
+        else:
+            self._pauses.end("operator")
+            LOG.warning("the operator continues the run")
+
     def due(self) -> float:
         """Returns the run time at which something is to be done, though nothing happens; ∞ for never."""
         dues = (due(self.state), self._observer_due, self.interpreter.due())
         return min((at for at in dues if at is not None), default=math.inf)
 
     def _defer(self, event: on.Event) -> None:
-        """Puts an event off in a pause, since it cannot be recorded; only a stop takes effect."""
+        """Puts an event off while the disk is full, since it cannot be recorded; only a stop takes effect."""
         if isinstance(event, on.StopRequested):
             raise StoppedWhilePaused(event)
         if len(self._events) < MAX_QUEUED_ITEMS:
             self._events.append(event)
 
     def stop_unrecorded(self, event: on.StopRequested) -> None:
-        """Stops a run that is paused, so that nothing can be recorded.
+        """Stops a run whose disk is full, so that nothing can be recorded.
 
         It need not be: the journal has the state before what did not fit.
         """
-        self.state, _ = step(self._recorded_state, event)
+        self.state, effects = step(self._recorded_state, event)
+        for effect in effects:
+            if isinstance(effect, do.Answer):
+                self.interpreter.perform(effect, self.state)
 
     def handle_waiting(self) -> None:
         """Takes the events that effects have left, and those of a pause that is over."""

@@ -215,8 +215,10 @@ ROWS: Final = (
             note="On change, at most twice a second, and every 5 s."),
     Channel(t.HistoryTopic, (m.History,), "aggregator", ("watcher",), retained=True, largest=MAX_NAMES,
             note="After each round."),
-    Channel(t.ControlTopic, (m.Control,), "operator", ("aggregator",),
-            note="Repeated until the status says `interrupted`."),
+    Channel(t.ControlTopic, (m.Stop, m.Pause, m.Resume), "operator", ("aggregator",),
+            note="Repeated until it is answered, `stop` until the status says `interrupted`."),
+    Channel(t.AnswersTopic, (m.CommandAnswer,), "aggregator", ("operator",),
+            note="The Response Topic of a command."),
     Channel(t.RegisterTopic, (m.Registration,), "edge", ("aggregator",), limit="registration",
             answers=(m.Admitted, m.Refused, m.Limited), note=f"Repeated until it is answered. {_BARE}"),
     # At QoS 0 a broker delivers all of ten thousand retained births, at QoS 1 about a thousand.

@@ -31,6 +31,7 @@ from fl_shared.protocol.kinds.base import (
     Timestamp,
     Token,
 )
+from fl_shared.protocol.kinds.command import Command, CommandAnswer, CommandName, Pause, Resume, Stop
 from fl_shared.protocol.kinds.environment import MAX_ENVIRONMENTS, Environment, computes_counts
 from fl_shared.protocol.kinds.evaluation import MAX_CLASSES, Confusion, Evaluation
 from fl_shared.protocol.kinds.masked import (
@@ -106,7 +107,6 @@ from fl_shared.protocol.kinds.run import (
     Admitted,
     AggregatorPresence,
     ClientPresence,
-    Control,
     Limited,
     LimitReason,
     Partition,
@@ -169,9 +169,11 @@ __all__ = [
     "ClientPresence",
     "ClientRole",
     "Closing",
+    "Command",
+    "CommandAnswer",
+    "CommandName",
     "Companion",
     "Confusion",
-    "Control",
     "Correction",
     "Count",
     "CountedUpdate",
@@ -210,6 +212,7 @@ __all__ = [
     "OfferedSection",
     "Opened",
     "Partition",
+    "Pause",
     "PersonalScore",
     "Phase",
     "Precision",
@@ -225,6 +228,7 @@ __all__ = [
     "RejectionReason",
     "Reply",
     "Result",
+    "Resume",
     "Reveal",
     "RoundPrivacy",
     "RunId",
@@ -236,6 +240,7 @@ __all__ = [
     "Selected",
     "Split",
     "Status",
+    "Stop",
     "SumOf",
     "TaskName",
     "TaskSpec",

@@ -70,9 +70,17 @@ class HistoryTopic(Topic):
 
 @dataclass(frozen=True, slots=True)
 class ControlTopic(Topic):
-    """``fl/control``: the operator's order to stop the run."""
+    """``fl/control``: the operator's commands."""
 
     PATTERN: ClassVar[str] = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswersTopic(Topic):
+    """``fl/answers/<asker>``: the aggregator's answers to one who has sent a command."""
+
+    PATTERN: ClassVar[str] = "answers/{asker}"
+    asker: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def test_only_the_operators_kit_ends_a_run_and_its_word_is_good_once(site: Site)
         site.edge(name, "--seal")
     run = site.aggregator("run", "--require-sealed", rounds=100_000)
     name = wait_until(lambda: re.search(r"run ([0-9a-f]+) at", run.err), 20, "it has begun")[1]
-    plain = codec.encode(m.Control(run=name, incarnation=1, reason="forged"))
+    plain = codec.encode(m.Stop(run=name, incarnation=1, reason="forged"))
     wait_until(lambda: "round 2: version" in run.err, 30, "rounds are made")
     forger.publish("fl/control", plain)
     forger.publish("fl/control", kit_of(site.made, "0").sealer().seal("fl/control", plain))

@@ -187,7 +187,7 @@ def repeats_a_registration(cluster: Cluster) -> None:
 
 
 def orders_a_stop(cluster: Cluster) -> None:
-    words = codec.encode(m.Control(run=cluster.run, incarnation=cluster.incarnation, reason="forged"))
+    words = codec.encode(m.Stop(run=cluster.run, incarnation=cluster.incarnation, reason="forged"))
     for payload in (words, cluster.kit(BAD).sealer().seal("fl/control", words)):
         assert cluster.observer.publish("fl/control", payload) < 0x80
 

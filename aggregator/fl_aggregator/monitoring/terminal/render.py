@@ -103,9 +103,7 @@ def _overview(snapshot: Snapshot, *, ascii_only: bool) -> Table:
         grid.add_row("served", Text(version_text(status.first_version, status.version or 0)))
     label = status.phase if status.round is None else f"round {status.round}"
     if status.paused is not None:
-        grid.add_row(
-            "paused", Text(f"{one_line(status.paused)}; continues by itself when that is over", style=BAD)
-        )
+        grid.add_row("paused", Text(text.pause_text(status), style=BAD))
     grid.add_row(label, _bar(status.have, status.need, _phase_text(snapshot)))
     if snapshot.waiting_text:
         grid.add_row(

@@ -11,6 +11,7 @@ from fl_aggregator.monitoring.views.privacy import epsilon_text, status_line
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.monitoring.views.visibility import masked_line
 from fl_shared.protocol import messages as m
+from fl_shared.system.invocation import aggregator_command
 from fl_shared.system.text import (
     duration_text,
     names_text,
@@ -99,13 +100,23 @@ MASKED_ANSWERS: Final = {"agreeing": "have signed what is summed", "unmasking": 
 """What the members of a masked round have done, by phase."""
 
 
+def pause_text(status: m.Status) -> str:
+    """Why the run is paused, and what ends that."""
+    end = (
+        f"{aggregator_command('resume')} continues it"
+        if status.held
+        else "continues by itself when that is over"
+    )
+    return f"{one_line(status.paused or '')}; {end}"
+
+
 def progress_line(snapshot: Snapshot) -> str:
     """The phase of the run and its progress, in one line."""
     status = snapshot.status
     phase = status.phase if status.round is None else f"round {status.round}: {status.phase}"
     phrases = [phase]
     if status.paused is not None:
-        phrases = [f"paused: {one_line(status.paused)}; continues by itself when that is over"]
+        phrases = [f"paused: {pause_text(status)}"]
     elif status.phase == "selecting":
         phrases.append(snapshot.waiting_text or f"{status.have} of {status.need} edges ready")
     elif status.phase in m.COLLECTING_PHASES:

@@ -184,7 +184,9 @@ def _runtime_families(metrics: RuntimeMetrics) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily("fl_connected", "1 if connected to the broker.", float(metrics.connected))
     yield GaugeMetricFamily(
-        "fl_paused", "1 while the run is paused because the disk is full.", float(metrics.paused)
+        "fl_paused",
+        "1 while the run is paused: by its operator, or because the disk is full.",
+        float(metrics.paused),
     )
 
 

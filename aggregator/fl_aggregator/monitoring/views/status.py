@@ -134,6 +134,8 @@ def _build_status(
         primary=None if state.declared is None else state.primary,
         split=state.split,
         paused=None if paused is None else shortened(paused, MAX_PAUSE_REASON),
+        pauses=state.pauses,
+        held=state.paused is not None,
         refused=refused,
         attack=None if record is None else record.attack,
         masked=None if record is None else record.masked,

@@ -59,7 +59,8 @@ def acl_rules(
         return [*rules, AclRule("readwrite", t.trials(prefix))]
     if "operator" in roles:
         rules = _rules_of(channels, channels.rows, "operator", prefix, [ANY_CLIENT], [])
-        return [AclRule("read", f"{prefix}/#"), *rules, AclRule("write", t.trials(prefix))]
+        writes = [rule for rule in rules if rule.access != "read"]  # it reads everything
+        return [AclRule("read", f"{prefix}/#"), *writes, AclRule("write", t.trials(prefix))]
     if "bridge" in roles:
         return [AclRule(*rule) for rule in bridge_rules(account.name.removeprefix(BRIDGE), prefix)]
     if "asker" in roles:

@@ -1,4 +1,4 @@
-"""The commands that read or control a run over the broker. Functions import what is slow to import."""
+"""The commands that read a run over the broker. Functions import what is slow to import."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import click
 
 from fl_shared.cli import options as shared
 from fl_shared.cli.broker_access import DEFAULT_PREFIX
-from fl_shared.cli.logging import start_logging
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.system.invocation import aggregator_command
 
@@ -113,33 +112,3 @@ def predict(
     answer = request_prediction(access, Request(payload, access.prefix, client), timeout)
     click.echo(answer.model_dump_json() if as_json else prediction_line(answer))
     return 0 if answer.error is None else RunFailed.exit_code
-
-
-@shared.command()
-@click.option(
-    "--run", metavar="ID", default=None, show_default="the run that is online", help="Stop only this run."
-)
-@click.option("--reason", metavar="TEXT", default="", help="Reason that the aggregator will log.")
-@click.option(
-    "--timeout",
-    type=shared.FiniteRange(0.1, 3600.0),
-    default=30.0,
-    help="Seconds to wait for the run to stop.",
-)
-@shared.broker_options
-@shared.logging_options
-@shared.config_option
-def stop(
-    run: str | None,
-    reason: str,
-    timeout: float,
-    broker: BrokerOptions,
-    verbose: int,
-    log_format: str,
-) -> None:
-    """Stop the run that is online, from any machine: its round is kept, and its aggregator prints how to resume."""
-    from fl_aggregator.tools.remote.stop import stop as stop_run
-
-    start_logging(verbose, log_format)
-    access = broker.access(roles=("operator",))
-    click.echo(stop_run(access, run, reason, timeout))

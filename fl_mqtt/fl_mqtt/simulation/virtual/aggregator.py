@@ -18,6 +18,7 @@ from fl_aggregator.round import machine
 from fl_aggregator.round.state import Run
 from fl_aggregator.server.disk_pause import DiskPause
 from fl_aggregator.server.launch import Launch
+from fl_aggregator.server.pauses import Pauses
 from fl_aggregator.server.runner import Observer, Runner
 from fl_mqtt.simulation.virtual.network import Network, size_of
 from fl_mqtt.simulation.virtual.world import World
@@ -63,7 +64,8 @@ class Aggregator:
         limiter = RateLimiter(
             settings.prefix, settings.clients, settings.roster_limit, lambda: self.state.roster
         )
-        self.disk_pause = DiskPause(_sleep, lambda _name, _item: None, lambda: None)
+        self.pauses = Pauses(lambda: world.now)
+        disk_pause = DiskPause(self.pauses, _sleep, lambda _name, _item: None, lambda: None)
         self.runner = Runner(
             launch,
             self.scope,
@@ -72,9 +74,10 @@ class Aggregator:
             self._reader,
             self.rejections,
             limiter,
-            self.disk_pause,
+            self.pauses,
+            disk_pause,
             Trackers() if trackers is None else trackers,
-            clock=lambda: world.now,
+            clock=self._now,
             observer=observer,
             executor=_Inline(),
             real_clock=real_clock,
@@ -107,7 +110,7 @@ class Aggregator:
 
     def stop(self, reason: str) -> None:
         """Ends the run, as the operator does."""
-        self._handle(on.StopRequested(now=self._world.now, reason=reason))
+        self._handle(on.StopRequested(now=self._now(), reason=reason))
 
     def kill(self) -> None:
         """Ends the program without warning: nothing more is recorded or published but its will."""
@@ -120,7 +123,7 @@ class Aggregator:
     def _receive(self, topic: t.Topic, message: m.Message | None, _retained: bool) -> None:
         if not self._alive or message is None:
             return
-        inbound = self._reader.read(topic, message, size_of(message), self.state, self._world.now)
+        inbound = self._reader.read(topic, message, size_of(message), self.state, self._now())
         if inbound.chunk is not None:
             self.runner.receive_chunk(inbound.chunk)
         if inbound.event is not None:
@@ -139,6 +142,10 @@ class Aggregator:
 
     # --- time -----------------------------------------------------------------------------------------------
 
+    def _now(self) -> float:
+        """Run time in seconds."""
+        return self.pauses.without_pauses()
+
     def _handle(self, event: on.Event) -> None:
         self.runner.handle(event)
         self._after_event()
@@ -155,12 +162,13 @@ class Aggregator:
         due = min(self.runner.interpreter.due(), math.inf if of_machine is None else of_machine)
         if due < self._due:
             self._due = due
-            self._world.at(due, lambda: self._time_passed(due))
+            paused = self._world.now - self._now()
+            self._world.at(due + paused, lambda: self._time_passed(due))
 
     def _time_passed(self, due: float) -> None:
         if self._alive and due == self._due:
             self._due = math.inf
-            self._handle(on.TimePassed(now=self._world.now))
+            self._handle(on.TimePassed(now=self._now()))
             self.runner.interpreter.do_what_is_due(self.state)
             self._schedule()
 
@@ -175,8 +183,9 @@ class _Outlet:
         self.maximum_packet_size = MAX_MQTT_PACKET
         self._network = network
 
-    def send(self, topic: t.Topic, message: m.Message) -> None:
+    def send(self, topic: t.Topic, message: m.Message, correlation: bytes | None = None) -> None:
         """See `Outlet.send`."""
+        del correlation  # no operator asks anything
         self._publish(topic, message, retain=False)
 
     def retain(self, topic: t.Topic, message: m.Message, *, counted: bool = True) -> None:

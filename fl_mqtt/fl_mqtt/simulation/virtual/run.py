@@ -122,7 +122,7 @@ class VirtualRun:
     @property
     def pause_reason(self) -> str | None:
         """Why the run is paused, and null if it is not. May be read on any thread."""
-        return self._aggregator.disk_pause.reason
+        return self._aggregator.pauses.reason
 
     def uploading(self) -> Collection[str]:
         """Returns the clients whose update is being received or checked, for observers."""

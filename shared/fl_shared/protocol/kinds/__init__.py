@@ -2,7 +2,8 @@
 
 ===============  ===========================================================
 ``base``         members' types, and the base classes of all messages
-``run``          births, wills, registrations and their answers, the operator's order
+``run``          births, wills, registrations and their answers
+``command``      the operator's commands, and the answers
 ``environment``  where an edge runs
 ``round``        the opening and the result of a round
 ``model``        a model's announcement, manifest and chunks

@@ -201,6 +201,10 @@ class Status(Scoped):
     split: Split | None = None
     paused: Annotated[str, StringConstraints(max_length=300)] | None = None
     """Why the run is paused (its deadlines wait as well); null if it is not paused."""
+    pauses: Count = 0
+    """How often the operator has paused the run; the number of the pause that lasts, if ``held``."""
+    held: bool = False
+    """Whether the operator has paused the run, so that it waits for a command."""
     first_version: Count | None = None
     """The mean of the versions from this one to ``version`` is evaluated and used for predictions; null: ``version``
     itself is."""

@@ -1,4 +1,4 @@
-"""Births and wills, registrations and their answers, and the order to stop."""
+"""Births and wills, registrations and their answers."""
 
 from __future__ import annotations
 
@@ -199,15 +199,3 @@ class Limited(Reply):
     kind: Literal["limited"] = "limited"
     reason: LimitReason
     detail: Text
-
-
-class Control(Message):
-    """The order to stop ``run``, on ``fl/control``, never retained. ``reason`` is for people.
-
-    ``incarnation``: only this start of the run's aggregator obeys, and no later one that resumes it; null: any.
-    """
-
-    kind: Literal["stop"] = "stop"
-    run: RunId
-    incarnation: Incarnation | None = None
-    reason: Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] = ""

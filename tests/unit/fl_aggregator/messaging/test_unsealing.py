@@ -17,7 +17,7 @@ from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.router import Router
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.round import events as on
-from fl_aggregator.round.effects import Refuse
+from fl_aggregator.round.effects import Refuse, SendReply
 from fl_aggregator.round.roster import Client, Roster
 from fl_aggregator.round.state import new_run
 from fl_shared.cli.broker_access import BrokerAccess
@@ -102,7 +102,7 @@ class Aggregator:
 
 def refusal(inbound: Inbound) -> Refuse:
     assert inbound.event is None
-    assert inbound.reply is not None
+    assert isinstance(inbound.reply, SendReply)
     assert isinstance(inbound.reply.body, Refuse)
     return inbound.reply.body
 
@@ -194,7 +194,7 @@ def test_an_evaluation_needs_the_role_of_its_split(split: str, roles: set[Vouche
 
 
 def test_only_the_operators_voucher_stops_a_run() -> None:
-    aggregator, stop = Aggregator(), m.Control(run="run-1", incarnation=1, reason="lunch")
+    aggregator, stop = Aggregator(), m.Stop(run="run-1", incarnation=1, reason="lunch")
     assert isinstance(
         aggregator.read(t.ControlTopic(), stop, "operator", {"operator"}).event, on.StopRequested
     )
@@ -213,7 +213,7 @@ def test_nothing_counts_that_a_revoked_kit_sends() -> None:
     failed = m.TrainingFailed(**SCOPE, client="7", session="s", round=1, detail="")
     assert aggregator.read(t.UpdatesTopic("7"), failed, "7", roles, key=key) is EMPTY_INBOUND
     assert aggregator.read(t.EvaluationsTopic("7"), evaluation("test"), "7", roles, key=key) is EMPTY_INBOUND
-    stop = m.Control(run="run-1", incarnation=1, reason="lunch")
+    stop = m.Stop(run="run-1", incarnation=1, reason="lunch")
     assert aggregator.read(t.ControlTopic(), stop, "operator", roles, key=key) is EMPTY_INBOUND
     assert aggregator.rejections.total == {"7": {"kit-revoked": 2}, "operator": {"kit-revoked": 1}}
     assert aggregator.read(t.UpdatesTopic("7"), failed, "7", roles).event is not None, (

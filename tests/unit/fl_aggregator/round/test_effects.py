@@ -72,9 +72,9 @@ def test_the_interpreter_does_what_the_table_says(tmp_path: Path) -> None:
             harness.finish_round()
     finally:
         harness.close()
-    # Of asynchronous runs, of regions, of masked rounds, of secret cohorts, and after the last version.
+    # Of asynchronous runs, of regions, of masked rounds, of secret cohorts, after the last version, and to an operator.
     untouched = {do.IssueTicket, do.WithdrawTicket, do.CloseBuffer, do.Personalize, do.DeclineOrder}
-    untouched |= {do.Draw, do.PublishClosing, do.PublishReveal, do.KeepShares}
+    untouched |= {do.Draw, do.PublishClosing, do.PublishReveal, do.KeepShares, do.Answer}
     assert recorder.performed == set(EFFECT_SPECS) - {do.EndRun} - untouched
     assert recorder.queued == {k for k, row in EFFECT_SPECS.items() if row.thread != "loop"} - untouched
     for kind, found in recorder.answers.items():

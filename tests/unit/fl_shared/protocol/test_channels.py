@@ -48,7 +48,7 @@ def test_what_is_signed() -> None:
     """Clauses 9.2 and 9.8."""
     assert topics_of([row for row in ROWS if row.signed]) == {
         "aggregator", "status", "history", "work", "replies", "selected", "missing", "edges", "result", "model",
-        "unmask",
+        "unmask", "answers",
     }  # fmt: skip
 
 

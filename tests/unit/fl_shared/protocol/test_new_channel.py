@@ -299,7 +299,8 @@ DocumentedRow = tuple[set[str], str, set[str], bool, list[str]]
 def documented(row: Channel) -> DocumentedRow:
     """The row as section 2 has to have it."""
     addresses = [asyncapi.address(row.topic, bare) for bare in (False, True)[: 1 + t.is_optional(row.topic)]]
-    topics = {one.format_map(FIELD).removesuffix("/") for one in addresses}
+    field = FIELD if t.is_optional(row.topic) else {**FIELD, "asker": "<asker>"}
+    topics = {one.format_map(field).removesuffix("/") for one in addresses}
     return topics, row.sender, set(row.receivers), row.retained, list(map(kind_of, row.messages))
 
 

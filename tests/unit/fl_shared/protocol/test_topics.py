@@ -13,6 +13,7 @@ SPELLINGS: dict[str, t.Topic] = {
     "fl/aggregator": t.AggregatorTopic(),
     "fl/status": t.StatusTopic(),
     "fl/control": t.ControlTopic(),
+    "fl/answers/a1b2": t.AnswersTopic("a1b2"),
     "fl/register": t.RegisterTopic(),
     "fl/register/7": t.RegisterTopic("7"),
     "fl/clients/lab-a_2/presence": t.PresenceTopic("lab-a_2"),

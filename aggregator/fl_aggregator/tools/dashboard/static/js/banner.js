@@ -24,7 +24,10 @@ const Banner = (() => {
     if (status.phase === "interrupted") return { tone: "warn", text: "The run was interrupted. Continue it with fl-aggregator start --resume." };
     if (aggregator?.state === "offline") return { tone: "bad", text: `The aggregator is offline.${then} Edges keep their updates until it is back.` };
     if (age > STALE_AFTER) return { tone: "bad", text: `No message from the aggregator for ${Format.seconds(age / 1000)}.${then}` };
-    if (status.paused) return { tone: "warn", text: `The run is paused: ${status.paused}` };
+    if (status.paused) {
+      const end = status.held ? ". Continue it with fl-aggregator resume." : "";
+      return { tone: "warn", text: `The run is paused: ${status.paused}${end}` };
+    }
     return null;
   }
 

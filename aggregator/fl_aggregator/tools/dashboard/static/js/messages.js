@@ -94,7 +94,7 @@ const Messages = (() => {
       ...scope, written: matching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/), task: text(64), phase: oneOf(PHASES),
       round: nullable(count), version: nullable(count), rounds: count, have: count, need: count, present: count,
       seconds_left: nullable(seconds), missing: list(token, 10), metrics, primary: nullable(metric), split,
-      paused: nullable(text(300)), attack: nullable(text(120)), masked: nullable(maskedSums), privacy: nullable(privacy), first_version: nullable(count),
+      paused: nullable(text(300)), held: boolean, attack: nullable(text(120)), masked: nullable(maskedSums), privacy: nullable(privacy), first_version: nullable(count),
     }),
     history: shape({ ...scope, task: text(64), rounds: count, started: text(40), metrics: nullable(list(metric, 32)), columns }),
     edges: shape({
