@@ -215,6 +215,8 @@ class RoundInvariants:
         at = due(after)
         assert at is None or now < at < math.inf, "it is due already"
         last = now + 1e6 if at is None else math.nextafter(at, now)
+        if after.paused is not None:
+            last = now  # no time passes in a pause
         assert step(after, on.TimePassed(now=last)) == (after, ()), f"due at {at}, but it acts at {last}"
         if at is not None:
             assert step(after, on.TimePassed(now=at)) != (after, ()), f"due at {at}, but it does nothing"
