@@ -301,12 +301,21 @@ ensure_promtool() {
         say "no promtool for the tests (Debian's package prometheus): continuing without"
 }
 
+# MicroPython, in which a test runs an edge. Debian 12 does not have it. Without it, the test says why it is skipped.
+ensure_micropython() {
+    ! has micropython || return 0
+    [ "$(package_manager)" = apt-get ] || return 0
+    { apt-cache show micropython >/dev/null 2>&1 && install_packages apt-get micropython; } ||
+        say "no MicroPython for the tests (Debian's package micropython): continuing without"
+}
+
 # ----------------------------------------------------------------------------------------------------------
 
 ensure_broker
 [ "$dev" = no ] || ensure_dataset
 [ "$dev" = no ] || ensure_browser
 [ "$dev" = no ] || ensure_promtool
+[ "$dev" = no ] || ensure_micropython
 ensure_environment
 wanted=$(fingerprint)
 did=nothing

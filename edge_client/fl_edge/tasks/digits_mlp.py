@@ -24,9 +24,9 @@ _PIXELS: Final = 64
 
 
 class DigitsMlpOptions(TaskOptions):
-    """``hidden``: the number of hidden units."""
+    """``hidden``: the number of hidden units; with 0 the model is linear."""
 
-    hidden: Annotated[int, Field(ge=1, le=4096)] = 64
+    hidden: Annotated[int, Field(ge=0, le=4096)] = 64
 
 
 class DigitsMlpTask(DenseTask):
@@ -38,7 +38,8 @@ class DigitsMlpTask(DenseTask):
     metrics = (Metric("accuracy", unit="%", minimum=0.0, maximum=1.0),)
 
     def layers(self) -> DenseLayers:
-        return DenseLayers((_PIXELS, cast(DigitsMlpOptions, self.options).hidden, len(DIGITS)))
+        hidden = cast(DigitsMlpOptions, self.options).hidden
+        return DenseLayers((_PIXELS, *([hidden] if hidden else []), len(DIGITS)))
 
     def load(self, context: LoadContext) -> LocalData:
         data = datasets.read("digits", "train", context.data_dir)
