@@ -10,5 +10,6 @@
 ``system``      files, processes, memory, the broker program, and text for people
 ``tensors``     weights as named vectors: manifests, sections, encodings
 ``errors``      the errors that callers tell apart
+``data``        the handwritten digits that ship with the package
 ==============  ==============================================================================
 """

@@ -222,7 +222,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         }
         assert (package == "fl_aggregator") == bool(pages)
         wanted |= sources | pages | {f"{package}/py.typed"}
-    wanted |= {f"fl_edge/data/digits.{suffix}" for suffix in ("csv.gz", "LICENSE.md")}
+    wanted |= {f"fl_shared/data/digits.{suffix}" for suffix in ("csv.gz", "LICENSE.md")}
     wanted |= {f"fl_mqtt/cli/seven.{suffix}" for suffix in ("json", "png")}
     wanted |= {f"fl_mqtt/simulation/virtual/presets/{name}.toml" for name in PRESETS}
     wanted |= {f"fl_edge/tools/template/{name}.txt" for name in ("pyproject.toml", "README.md", "task.py")}

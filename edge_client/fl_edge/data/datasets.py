@@ -22,6 +22,7 @@ from fl_edge.data import cifar10_pickles
 from fl_edge.data.downloads import DataSetFiles, fetch
 from fl_edge.data.formats import Uint8Array, read_cifar_archive, read_cifar_files, read_idx
 from fl_edge.errors import DataCorruptError, DataMissingError
+from fl_shared.data.digits import DIGITS
 
 DataSetName = Literal["digits", "mnist", "fashion-mnist", "cifar10"]
 DataSetSplit = Literal["train", "test"]
@@ -30,7 +31,6 @@ CLASSES: Final = 10
 """Number of classes, the same in each of the data sets."""
 DIGITS_TEST_SHARE: Final = 0.2
 """Fraction of the digits that is the test split."""
-_DIGITS_FILE: Final = Path(__file__).with_name("digits.csv.gz")
 _DIGITS_SPLIT_SEED: Final = 1797
 
 SYSTEM_DIRECTORIES: Final = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
@@ -96,11 +96,11 @@ def _home() -> Path | None:
 
 
 def _digits(split: DataSetSplit) -> tuple[Uint8Array, NDArray[np.int64]]:
-    """Reads the handwritten digits in this package (``digits.LICENSE.md``), of which a fixed fifth is the test split.
+    """Reads the handwritten digits that ship with us, of which a fixed fifth is the test split.
 
     There are 1797 of 8 × 8 pixels, with values from 0 to 16.
     """
-    rows = np.loadtxt(_DIGITS_FILE, np.uint8, delimiter=",")
+    rows = np.loadtxt(DIGITS, np.uint8, delimiter=",")
     order = np.random.default_rng(np.random.SeedSequence(_DIGITS_SPLIT_SEED)).permutation(len(rows))
     test = round(DIGITS_TEST_SHARE * len(rows))
     selected = rows[np.sort(order[:test] if split == "test" else order[test:])]

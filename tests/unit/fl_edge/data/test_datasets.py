@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fl_edge.data import datasets
 from fl_edge.data.downloads import DataSetFiles, fetch
 from fl_edge.errors import DataCorruptError, DataMissingError
+from fl_shared.data.digits import DIGITS
 
 pytestmark = pytest.mark.edge
 
@@ -235,8 +236,7 @@ def test_digits_have_a_fixed_test_split() -> None:
 
 def test_digits_are_those_of_scikit_learn_in_a_split_that_never_changes() -> None:
     """The sum of the file in ``sklearn.datasets``, and those of the splits that were made of it when it was used."""
-    file = Path(datasets.__file__).with_name("digits.csv.gz").read_bytes()
-    sums = [hashlib.sha256(file).hexdigest()]
+    sums = [hashlib.sha256(DIGITS.read_bytes()).hexdigest()]
     for split in ("train", "test"):
         data = read("digits", split)
         sums.append(hashlib.sha256(data.images.tobytes() + data.labels.astype("<i8").tobytes()).hexdigest())
