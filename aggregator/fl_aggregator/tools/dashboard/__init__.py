@@ -1,7 +1,8 @@
 """The dashboard: a static page that connects to the broker by itself, over MQTT WebSockets.
 
 ==============  ==================================================================================
-``static/``     the page: HTML, styles, plain scripts, and the two libraries in ``vendor/``
+``static/``     the page: HTML, styles, plain scripts, the two libraries in ``vendor/``, and in ``join/`` the edge
+                for browsers, which ``examples/node-edge`` makes
 ``address``     the broker's address for browsers: ``ws://[user@]host[:port][/path]``
 ``server``      serves the page and tells it the broker's address; nothing else
 ``cli``         ``fl-aggregator dashboard``

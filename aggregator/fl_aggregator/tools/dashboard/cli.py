@@ -49,6 +49,11 @@ def _parse_listen(_ctx: click.Context, _param: click.Parameter, value: str) -> t
     callback=_parse_listen,
     help="Address to serve the page on; port 0 chooses a free port.",
 )
+@click.option(
+    "--join",
+    is_flag=True,
+    help="Offer visitors to take part in runs of handwritten digits with their device.",
+)
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser on this machine.")
 @click.option(
     "--mosquitto",
@@ -64,6 +69,7 @@ def dashboard(
     broker: WebSocketAddress,
     prefix: str,
     listen: tuple[str, int],
+    join: bool,
     open_browser: bool,
     mosquitto_port: int | None,
     verbose: int,
@@ -73,12 +79,14 @@ def dashboard(
     from fl_aggregator.tools.dashboard.server import STATIC, DashboardServer
     from fl_shared.system.mosquitto import Listener
 
+    if join and mosquitto_port is not None:
+        raise UserError("--join: needs this command to serve the page; leave --mosquitto out")
     if mosquitto_port is not None:
         click.echo("\n".join(Listener(mosquitto_port, websockets=True, http_dir=STATIC).config_lines()))
         return
     start_logging(verbose, log_format)
     stopped = threading.Event()
-    with DashboardServer(broker, prefix, listen) as server:
+    with DashboardServer(broker, prefix, listen, join=join) as server:
         # The user asked to serve until Ctrl-C, so that this end is not a failure.
         signals.end_on_signals(lambda _signal: stopped.set())
         click.echo(f"dashboard: {server.url} (broker {broker.url}, prefix {prefix}); stop with Ctrl-C")

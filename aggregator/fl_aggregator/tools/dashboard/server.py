@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
+from fl_shared.data.digits import DIGITS
 from fl_shared.errors import UserError
 from fl_shared.system.bounded_server import REQUEST_TIMEOUT, BoundedServer
 
@@ -23,12 +24,14 @@ LOG = logging.getLogger(__name__)
 STATIC: Final = Path(__file__).parent / "static"
 """The directory of the page's files, which Mosquitto can serve too."""
 CONFIG_PATH: Final = "/config.json"
+DIGITS_PATH: Final = "/join/digits.csv.gz"
 _CONTENT_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
     ".svg": "image/svg+xml",
+    ".gz": "application/gzip",
     ".md": "text/plain; charset=utf-8",
     ".LICENSE": "text/plain; charset=utf-8",
 }
@@ -50,12 +53,19 @@ _POLL_INTERVAL: Final = 0.1
 class DashboardServer:
     """Serves the page at ``url`` while its ``with`` block runs, on a thread of its own.
 
-    ``listen``: host and port, 0 for any free port. Raises `UserError` if it cannot listen there.
+    ``listen``: host and port, 0 for any free port. ``join``: the page offers visitors to take part with their device,
+    and is served with the digits that they train on. Raises `UserError` if it cannot listen there.
     """
 
-    def __init__(self, broker: WebSocketAddress, prefix: str, listen: tuple[str, int]) -> None:
-        config = {"broker": broker.url, "prefix": prefix, "user": broker.user}
+    def __init__(
+        self, broker: WebSocketAddress, prefix: str, listen: tuple[str, int], *, join: bool = False
+    ) -> None:
+        config = {"broker": broker.url, "prefix": prefix, "user": broker.user} | (
+            {"join": True} if join else {}
+        )
         pages = _pages() | {CONFIG_PATH: (_CONTENT_TYPES[".json"], json.dumps(config).encode())}
+        if join:
+            pages[DIGITS_PATH] = (_CONTENT_TYPES[".gz"], DIGITS.read_bytes())
         host, port = listen
         kind = _IPv6Server if ":" in host else _Server
         try:

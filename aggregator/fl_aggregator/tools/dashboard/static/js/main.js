@@ -44,6 +44,7 @@
 
   function connect(to) {
     broker?.end();
+    Participation.leave();
     where = to;
     federation = new Federation(mark, Events.add);
     Events.clear();
@@ -60,12 +61,14 @@
     Edges.start();
     Prediction.start(() => broker);
     Settings.start(connect);
+    Participation.start(() => where);
     byId("connection").addEventListener("click", () => Settings.show(where, null));
     // Ages and remaining times change without a message, too.
     setInterval(() => {
       federation.tellPresence(Date.now());
       broker?.tick(federation.status?.run === federation.run ? federation.status.round : null);
       Prediction.learn(federation.status);
+      Participation.offer(federation);
       mark("status");
     }, 1000);
     where = await Settings.load();

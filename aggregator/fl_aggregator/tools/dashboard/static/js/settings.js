@@ -9,6 +9,7 @@ const Settings = (() => {
   const dialog = byId("settings");
   const problem = byId("settings-problem");
   const ADDRESS = /^wss?:\/\/[^\s/?#@]+(\/[^\s#]*)?$/;
+  let join = false;
   const PREFIX = /^[^+#$\s/]+(\/[^+#$\s/]+){0,4}$/;
 
   /** @param {string} address @returns {string} its host and port, empty if it has none */
@@ -23,6 +24,7 @@ const Settings = (() => {
     } catch {
       // The file is missing or not JSON: the defaults apply.
     }
+    join = given?.join === true;
     const linked = new URLSearchParams(location.hash.slice(1));
     const one = (name, otherwise) => linked.get(name) ?? (typeof given?.[name] === "string" ? given[name] : otherwise);
     const own = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host || "localhost:9001"}/mqtt`;
@@ -84,5 +86,14 @@ const Settings = (() => {
     });
   }
 
-  return { load, wrong, show, start };
+  return {
+    load,
+    wrong,
+    show,
+    start,
+    /** Whether the page is served with the offer to take part. */
+    get join() {
+      return join;
+    },
+  };
 })();
