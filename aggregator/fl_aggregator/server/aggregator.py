@@ -27,6 +27,7 @@ from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics, Trackers
 from fl_aggregator.monitoring.views.history import RoundHistory
 from fl_aggregator.monitoring.views.notices import log_promise
 from fl_aggregator.monitoring.views.round_record import read_records
+from fl_aggregator.monitoring.views.status import service_line
 from fl_aggregator.monitoring.views.visibility import masked_line
 from fl_aggregator.round import events as on
 from fl_aggregator.round.phases import Finished
@@ -48,6 +49,7 @@ from fl_shared.mqtt.events import CONNECT_TIMEOUT
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.security.revocations import RevocationList
+from fl_shared.system.service import Service
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -103,6 +105,7 @@ class Aggregator:
             enrolment=None if broker.kit is None else broker.kit.enrolment_public,
         )
         self._revocation_file = RevocationFile.beside_kit(broker, launch.snapshot.state.revocations)
+        self._service = Service()
         self._fence = Fence(self._connections, self.inbox, self.scope, settings.prefix, broker)
         self._pauses = Pauses(time.monotonic)
         self._disk_pause = DiskPause(self._pauses, self._fence.get, self._dispatch, self._on_pause)
@@ -165,6 +168,7 @@ class Aggregator:
                 )
             self._connections.connect_updates()
             self._connections.begin_session()
+            self._service.ready()
             self._started = time.monotonic()
             if self._launch.recovered is not None:
                 self._fence.settle()
@@ -190,7 +194,8 @@ class Aggregator:
         finally:
             if self.state.ended:
                 self._trackers.run_ended(self.state.phase.name)
-            self._connections.close()  # first: after an error, nobody may wait for what is left to do here
+            self._service.stopping()
+            self._connections.close()  # before all else: after an error, nobody may wait for what is left to do here
             self._network.close()
             self._worker.close()
             if isinstance(self.state.phase, Finished):
@@ -288,6 +293,12 @@ class Aggregator:
         self._runner.handle_waiting()
         self._interpreter.do_what_is_due(self.state)
         self._publish_status()
+        self._tell_service()
+
+    def _tell_service(self) -> None:
+        """Says that the loop turns, also in a pause, and what it does."""
+        connected, paused = self._connections.connected, self._disk_pause.reason
+        self._service.turn(time.monotonic(), lambda: service_line(self.state, connected, paused))
 
     def _seconds_until_due(self) -> float:
         """Returns how long the loop may wait for an item, since nothing else is to be done until then."""
@@ -296,12 +307,13 @@ class Aggregator:
         has_dropped = self._rate_limiter.has_throttled or self.inbox.has_dropped
         in_run_time = (self._runner.due(), self._ticked_at + TICK if has_dropped else math.inf)
         status_due = self._interpreter.status_publisher.due(self.state)
-        monotonic = (self._connections.due(), status_due, self._revocation_file.due())
+        monotonic = (self._connections.due(), status_due, self._revocation_file.due(), self._service.due)
         return max(0.0, min(min(in_run_time) - self._now(), min(monotonic) - time.monotonic()))
 
     def _on_pause(self) -> None:
         self._network.check()
         self._publish_status()
+        self._tell_service()
 
     # --- what arrives -------------------------------------------------------------------------------------
 

@@ -55,6 +55,7 @@ from fl_shared.protocol import topics as t
 from fl_shared.protocol.task_spec import task_name
 from fl_shared.system.file_limit import raise_file_limit
 from fl_shared.system.invocation import install_command
+from fl_shared.system.service import Service
 
 if TYPE_CHECKING:
     from fl_shared.security.kit import Kit
@@ -124,6 +125,8 @@ def run(settings: FleetSettings) -> int:
         maximum_packet_size=m.MAX_PACKET,
     )
     with contextlib.ExitStack() as stack:
+        service = Service()
+        stack.callback(service.stopping)
         heartbeat = None if settings.heartbeat is None else Heartbeat(settings.heartbeat, time.monotonic())
         label_counts = LabelCountsFile(settings.label_counts_file)
         inbox = RuntimeInbox()
@@ -168,9 +171,18 @@ def run(settings: FleetSettings) -> int:
         def check() -> None:
             network.check()
             check_threads()
+            service.turn(time.monotonic(), lambda: _service_status(edges))
 
+        service.ready()  # before there is a broker or a run: an edge waits for both as long as it takes
         gc.freeze()  # what is loaded stays: otherwise each collection looks at all objects of all modules
         return runtime.run(check)
+
+
+def _service_status(edges: list[Edge]) -> str:
+    """Returns how many edges are connected, and how many have been admitted to a run."""
+    connected = sum(edge.connection is not None and edge.connection.is_connected for edge in edges)
+    admitted = sum(isinstance(edge.state, Session) and edge.state.membership is not None for edge in edges)
+    return f"{connected} of {len(edges)} edges connected, {admitted} in a run"
 
 
 def _edge(

@@ -6,7 +6,7 @@
 ``flood_control``  limits on what a flood of messages costs
 ``child_process``  child processes that end with their parent
 ``shared_memory``  large vectors, shared by processes;  ``malloc``: keeps freed memory
-``mosquitto``      starts a Mosquitto broker as a child
+``mosquitto``      starts a Mosquitto broker as a child;  ``service``: tells systemd how a service is
 ``file_limit``     the limit of open files;  ``bounded_server``: bounded connections;  ``entry_points``: plugins
 ``token_bucket``   limits the rate of events;  ``backoff``: growing pauses
 ``text``           sizes, durations and names for people; untrusted text on one line

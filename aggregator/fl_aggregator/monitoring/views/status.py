@@ -168,3 +168,11 @@ def missing_message(state: Run, scope: EnvelopeSource, now: float) -> m.Missing 
             seconds=round(max(0.0, now - since), 1),
         )
     return m.Missing(**scope.envelope(), round=phase.round, clients=clients)
+
+
+def service_line(state: Run, connected: bool, paused: str | None) -> str:
+    """What the service manager is told that the aggregator does. ``paused``: why the run is paused, or null."""
+    if paused is not None:
+        return f"paused: {paused}"
+    broker = "" if connected else "no broker; "
+    return f"{broker}{state.phase.name}, version {state.version} of {state.settings.rounds}"
