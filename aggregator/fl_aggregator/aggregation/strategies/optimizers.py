@@ -132,3 +132,19 @@ class Extrapolation:
         squares = sum((update.norm or 0.0) ** 2 for update in closed.contributions)
         lr = squares / (2 * len(closed.contributions) * (closed.mean_norm**2 + self.epsilon))
         block.weights[:] += max(1.0, lr) * block.change
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulate:
+    """s ← s + Δ, and x stays: sums that the run directory has, and no model that others could read.
+
+    For federated analytics (Bonawitz et al. 2021, "Federated Learning and Privacy", ACM Queue 19(5)).
+    """
+
+    wants_norms: ClassVar[bool] = False
+
+    def state(self) -> Mapping[str, float]:
+        return {"sums": 0.0}
+
+    def step(self, block: Block, closed: ClosedRound) -> None:  # noqa: ARG002
+        block.state["sums"][:] += block.change

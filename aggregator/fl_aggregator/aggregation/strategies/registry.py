@@ -19,7 +19,7 @@ from fl_aggregator.aggregation.strategies.parts import (
     WeightedSum,
 )
 from fl_aggregator.aggregation.strategies.presets import PRESETS, Preset
-from fl_aggregator.aggregation.strategies.sums import Mean, Normalized
+from fl_aggregator.aggregation.strategies.sums import Mean, Normalized, Sum
 from fl_aggregator.configuration.checks import check_places
 from fl_aggregator.configuration.privacy import plan_of
 from fl_aggregator.configuration.regions import Sums
@@ -36,6 +36,7 @@ PARTS: Final[Mapping[str, Mapping[str, str]]] = {
         "mean": f"{_HERE}.sums:Mean",
         "normalized": f"{_HERE}.sums:Normalized",
         "fair": f"{_HERE}.sums:Fair",
+        "sum": f"{_HERE}.sums:Sum",
         "median": f"{_HERE}.coordinates:Median",
         "trimmed-mean": f"{_HERE}.coordinates:TrimmedMean",
         "krum": f"{_HERE}.distances:Krum",
@@ -49,6 +50,7 @@ PARTS: Final[Mapping[str, Mapping[str, str]]] = {
         "yogi": f"{_HERE}.optimizers:Yogi",
         "adagrad": f"{_HERE}.optimizers:Adagrad",
         "extrapolation": f"{_HERE}.optimizers:Extrapolation",
+        "accumulate": f"{_HERE}.optimizers:Accumulate",
     },
     "transform": {"clip": f"{_HERE}.transforms:Clip"},
     "correct": {"prox": f"{_HERE}.corrections:Prox", "scaffold": f"{_HERE}.corrections:Scaffold"},
@@ -163,17 +165,17 @@ def _plan(settings: Settings) -> PrivacyPlan | None:
 
 
 def _check_takes_sum(strategy: Strategy, settings: Settings, option: str, apart: str, weighs: str) -> None:
-    """Raises ``UserError`` unless the strategy takes the mean of the changes of weights, and nothing else.
+    """Raises ``UserError`` unless the strategy takes the mean or the sum of the changes of weights, and nothing else.
 
-    ``apart`` says why no single update can be had, ``weighs`` how a combination differs from the mean.
+    ``apart`` says why no single update can be had, ``weighs`` how a combination differs from that.
     """
     combine, correct = _options_of(settings)
     optimize = settings.server_optimizer
-    mean = Mean(equal=settings.dp is not None)
+    sums = (Mean(), Sum()) if settings.dp is None else (Mean(equal=True),)
     causes = (
         (combine, strategy.needs_all_updates, f"needs each update, {apart}"),
         (correct, strategy.correct is not None and bool(strategy.correct.sections), "sends a second vector"),
-        (combine, strategy.combine != mean, weighs),
+        (combine, strategy.combine not in sums, weighs),
         (
             f"--transform {', '.join(settings.transform)}",
             bool(strategy.transforms),

@@ -33,6 +33,25 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True)
+class Sum:
+    """Σ nₖ Δₖ, as of secure aggregation (Bonawitz et al. 2017, doi:10.1145/3133956.3133982).
+
+    nₖ: the examples of an edge, 1 in a survey.
+    """
+
+    wants_norms: ClassVar[bool] = False
+
+    def max_weight(self, max_examples: int) -> float:
+        return float(max_examples)
+
+    def weight(self, update: Contribution) -> float:
+        return float(update.examples)
+
+    def divisor(self, closed: ClosedRound) -> float:  # noqa: ARG002
+        return 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Normalized:
     """FedNova: τ Σ pₖ Δₖ / ‖aₖ‖₁, pₖ = nₖ / Σ n, τ = Σ pₖ ‖aₖ‖₁ (Wang et al. 2020, arXiv:2007.07481, equation 7).
 
