@@ -1,6 +1,7 @@
 """A task and its options as one text: ``tabular``, or ``tabular?hidden=64&target=price`` (protocol, 2.4).
 
-A member whose name has a hyphen is the run's own, and no option of the task: what stays on the edges (protocol, 5.17).
+A member whose name has a hyphen is the run's own, and no option of the task: what stays on the edges (protocol, 5.17),
+and what a survey asks for (protocol, 13).
 """
 
 from __future__ import annotations
@@ -13,6 +14,12 @@ KEEP_LOCAL: Final = "keep-local"
 """``batchnorm`` and globs of names, separated by commas: the arrays of the model that stay on the edges."""
 LOCAL_SEED: Final = "local-seed"
 """The seed from which an edge that has none of these arrays yet makes them."""
+
+
+SURVEY_LEAST: Final = "survey-least"
+"""The fewest edges in a sum. A task with this member is surveyed, and not trained."""
+SURVEY_RANGES: Final = "survey-ranges"
+"""Public ranges of columns: ``COLUMN:LOW:HIGH``, separated by commas, with percent-encoded names."""
 
 
 def format_task(name: str, options: Mapping[str, str]) -> str:
@@ -41,3 +48,8 @@ def own_options(text: str) -> tuple[str, dict[str, str]]:
 def keeps_local(text: str) -> bool:
     """Whether a part of the model stays on the edges."""
     return KEEP_LOCAL in parse_task(text)[1]
+
+
+def is_survey(text: str) -> bool:
+    """Whether the task is surveyed, and not trained."""
+    return SURVEY_LEAST in parse_task(text)[1]

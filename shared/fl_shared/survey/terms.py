@@ -1,0 +1,52 @@
+"""What a survey asks for, as members of the task's name that belong to the run (protocol, 2.4). Imports no NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Self
+from urllib.parse import quote, unquote
+
+from fl_shared.protocol.task_spec import SURVEY_LEAST, SURVEY_RANGES, parse_task
+
+FEWEST: Final = 2
+"""Of one edge, a sum is what the edge has."""
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyTerms:
+    """The terms of a survey. ``ranges``: of some columns, the values that everybody knows them to be between."""
+
+    least: int
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, task: str) -> Self | None:
+        """Returns the terms in a task's name; null if it is no survey. Raises ``ValueError`` that names the member."""
+        given = parse_task(task)[1]
+        if SURVEY_LEAST not in given:
+            return None
+        text = given[SURVEY_LEAST]
+        if not text.isdecimal() or not FEWEST <= int(text[:9]) <= 10**8:
+            raise ValueError(f"{SURVEY_LEAST}: {text[:20]!r}, expected a number of edges from {FEWEST} on")
+        return cls(int(text), dict(map(_range_of, filter(None, given.get(SURVEY_RANGES, "").split(",")))))
+
+    @property
+    def members(self) -> dict[str, str]:
+        """Returns them as members of a task's name."""
+        texts = [
+            f"{quote(name, safe='')}:{low!r}:{high!r}" for name, (low, high) in sorted(self.ranges.items())
+        ]
+        return {SURVEY_LEAST: str(self.least)} | ({SURVEY_RANGES: ",".join(texts)} if texts else {})
+
+
+def _range_of(text: str) -> tuple[str, tuple[float, float]]:
+    name, *bounds = text.split(":")
+    try:
+        low, high = map(float, bounds)
+    except ValueError:
+        low = high = math.nan
+    if not (name and -(2.0**50) <= low < high <= 2.0**50):
+        raise ValueError(f"{SURVEY_RANGES}: {text[:80]!r}, expected COLUMN:LOW:HIGH with LOW below HIGH")
+    return unquote(name), (low, high)
