@@ -13,6 +13,7 @@ import click
 
 from fl_aggregator.cli.main import cli as fl_aggregator
 from fl_aggregator.cli.start import start
+from fl_aggregator.cli.survey import survey
 from fl_edge.cli import command as fl_edge
 from fl_edge.tools.task_commands import check_task, new_task
 from fl_mqtt.cli.demo import demo
@@ -31,7 +32,7 @@ turned on.
 
 This file is generated: `python -m scripts.options_document > docs/options.md`.
 """
-LONG: Final = (start, simulate, fl_edge, relay)
+LONG: Final = (start, simulate, survey, fl_edge, relay)
 """The commands that come first, and whose own options are told apart."""
 
 
@@ -39,14 +40,23 @@ def render() -> str:
     """The document, in Markdown."""
     of_start = _rows(start, "start")
     known = [row for rows in of_start.values() for row in rows]
-    own = {
-        heading: [row for row in rows if row not in known]
-        for heading, rows in _rows(simulate, "simulate").items()
-    }
+
+    def own(command: click.Command, name: str) -> dict[str, list[str]]:
+        rows = _rows(command, name)
+        return {heading: [row for row in found if row not in known] for heading, found in rows.items()}
+
+    of_survey = (
+        "Of the options of `start` those that say whose data to ask for and over which broker, and these:"
+    )
     lines = [
         TOP,
         *_section("fl-aggregator start", of_start),
-        *_section("fl-aggregator simulate", own, "The options of `start`, with these differences:"),
+        *_section(
+            "fl-aggregator simulate",
+            own(simulate, "simulate"),
+            "The options of `start`, with these differences:",
+        ),
+        *_section("fl-aggregator survey", own(survey, "survey"), of_survey),
         *_section("fl-edge", _rows(fl_edge, "fl-edge")),
         *_section("fl-aggregator relay", _rows(relay, "relay")),
     ]

@@ -17,8 +17,10 @@ import click
 from click.core import ParameterSource
 
 from fl_edge.runtime.privacy_options import privacy_options
+from fl_edge.runtime.survey_options import survey_options
 from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.privacy import OwnPrivacy
+from fl_edge.session.survey import SurveyPolicy
 from fl_shared.cli import options
 from fl_shared.cli.headings import BROKER, DATA, EDGE, OUTPUT, SECURITY, TRAINING, option_under
 from fl_shared.cli.logging import start_logging
@@ -237,6 +239,7 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     "together with the aggregator. Implies --seal, and needs --task.",
 )
 @privacy_options
+@survey_options
 @options.logging_options
 @options.config_option
 @options.version_option
@@ -250,6 +253,7 @@ def command(
     seal: bool,
     require_masked: RequiredMasking | None,
     privacy: OwnPrivacy,
+    survey: SurveyPolicy,
     verbose: int,
     log_format: str,
     **values: Any,
@@ -319,6 +323,7 @@ def command(
             seal=seal,
             requires=require_masked,
             privacy=privacy,
+            survey=survey,
             via=values["via"],
             worker=click.get_current_context().obj or WORKER,
         )

@@ -8,6 +8,7 @@ import click
 
 from fl_aggregator.cli.start import start
 from fl_aggregator.cli.strategies import strategies
+from fl_aggregator.cli.survey import survey
 from fl_aggregator.tools.dashboard.cli import dashboard
 from fl_aggregator.tools.doctor.cli import doctor
 from fl_aggregator.tools.privacy.cli import privacy
@@ -31,6 +32,7 @@ def cli() -> None:
 
 for command in (
     start,
+    survey,
     predict,
     pause,
     resume,

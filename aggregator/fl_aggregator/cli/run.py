@@ -54,8 +54,11 @@ def run_aggregator(
     quiet: bool,
     resume_arguments: list[str],
     hint: str = "",
+    resumed_by: str | None = None,
 ) -> Iterator[tuple[RunT, Callable[[Outcome], None]]]:
     """Yields the aggregator that ``make`` makes, and a function that prints the summary of its outcome.
+
+    ``resumed_by``: the command that continues it; null: this one.
 
     It is displayed on stderr and followed by trackers, and the first Ctrl-C stops its run cleanly.
     """
@@ -85,9 +88,8 @@ def run_aggregator(
     def finish(outcome: Outcome) -> None:
         display.stop()
         directory = launch.directory.path
-        resume = summary.resume_command(
-            click.get_current_context().command.name or "", outcome, directory, resume_arguments
-        )
+        command = resumed_by or click.get_current_context().command.name or ""
+        resume = summary.resume_command(command, outcome, directory, resume_arguments)
         result_line = summary.outcome_line(outcome, display.waiting_notices.refused_text)
         if aggregator.record.attack is not None:
             result_line += f"; {aggregator.record.attack}"
@@ -96,6 +98,7 @@ def run_aggregator(
             summary.personal_line(outcome.state),
             None if masked is None else masked_line(masked),
             summary.privacy_line(outcome.state),
+            summary.survey_line(outcome.state, directory),
         ]
         lines = [result_line, *(line for line in more if line is not None)]
         if quiet:

@@ -82,6 +82,13 @@ def privacy_line(state: Run) -> str | None:
     return None if state.privacy is None else spent_line(state.privacy)
 
 
+def survey_line(state: Run, directory: Path) -> str | None:
+    """Says how to see what a survey has found; null of a training."""
+    if state.settings.survey is None or not isinstance(state.phase, Finished):
+        return None
+    return f"see what it found: {aggregator_command('survey', directory)}"
+
+
 def written_files(directory: Path, state: Run) -> Iterator[str]:
     """Yields lines that name the files in a run directory that a user may want, with their sizes."""
     best = f"{state.primary.name} ({quantity_text(state.best, state.primary.unit)})"

@@ -46,7 +46,8 @@ def shorter_text(settings: Settings) -> str | None:
     They are the loosest of some round numbers, none above the caps that are set, for the next smaller width that can
     be reached.
     """
-    if not settings.masked or settings.dp is not None:  # of a private run, no cap decides it
+    # Of a private run no cap decides it, and a survey has those that it needs.
+    if not settings.masked or settings.dp is not None or settings.survey is not None:
         return None
     width = width_of(settings)
     for bits in reversed([bits for bits in WIDTHS if bits < width]):

@@ -28,6 +28,7 @@ from fl_aggregator.configuration.pace import FIXED, PACE_METAVAR, Pace, parse_pa
 from fl_aggregator.configuration.privacy import PrivacyOptions, check_private, noise_places
 from fl_aggregator.configuration.regions import Region, Sums
 from fl_aggregator.configuration.staleness import STALENESS_METAVAR, parse_staleness
+from fl_aggregator.configuration.survey import Survey
 from fl_aggregator.configuration.values import Target, parse_serve, parse_target, readable_by
 from fl_aggregator.privacy.plan import PrivacyPlan
 from fl_shared.cli.headings import BROKER, DATA, EVALUATION, OUTPUT, PRIVACY, ROUNDS, RUN, SECURITY, TRAINING
@@ -200,6 +201,7 @@ class Settings(MaskedOptions, PrivacyOptions):
     # Not options: what is known once the run begins.
     sums: Sums = Sums()
     region: Region | None = None
+    survey: Survey | None = None
     privacy: PrivacyPlan | None = None
     """Of a private run; null before it is resolved."""
 
@@ -249,8 +251,9 @@ class Settings(MaskedOptions, PrivacyOptions):
     @property
     def task_spec(self) -> str:
         """The task with its options and the run's, as messages name it."""
-        of_run = {KEEP_LOCAL: self.local_patterns, LOCAL_SEED: str(self.seed)}
-        return format_task(self.task, {**self.task_option, **(of_run if self.keep_local else {})})
+        of_run = {KEEP_LOCAL: self.local_patterns, LOCAL_SEED: str(self.seed)} if self.keep_local else {}
+        surveyed = {} if self.survey is None else self.survey.terms.members
+        return format_task(self.task, {**self.task_option, **of_run, **surveyed})
 
     @property
     def local_patterns(self) -> str:
@@ -367,7 +370,7 @@ class Settings(MaskedOptions, PrivacyOptions):
         headings = (BROKER, OUTPUT, SECURITY, *(() if self.dp else (PRIVACY,)))
         others = {name for name, o in options_of_run().items() if o.heading in headings}
         values = self.model_dump(
-            mode="json", exclude={"prefix", "sums", "region", "privacy", "dp_ledger", *others}
+            mode="json", exclude={"prefix", "sums", "region", "survey", "privacy", "dp_ledger", *others}
         )
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

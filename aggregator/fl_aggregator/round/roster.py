@@ -97,7 +97,7 @@ class Standing(NamedTuple):
     """What is counted of a client. ``loaded``: whether it has examples, null before it has loaded its partition.
 
     ``unconfirmed_since``: its loss, if it is unconfirmed; all such clients have the same. ``assigned``: whether it has
-    a partition.
+    a partition. ``declined``: whether it would train, but says that it takes no part.
     """
 
     trains: bool
@@ -106,6 +106,7 @@ class Standing(NamedTuple):
     assigned: bool
     loaded: bool | None
     manifest: str | None
+    declined: bool
 
     @classmethod
     def of(cls, client: Client) -> Standing:
@@ -117,6 +118,7 @@ class Standing(NamedTuple):
             client.partition is not None,
             None if client.examples is None else client.examples > 0,
             client.manifest,
+            "train" in client.roles and client.unable is not None,
         )
 
 

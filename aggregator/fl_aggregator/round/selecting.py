@@ -85,14 +85,16 @@ def _decides_at(state: Run, phase: Selecting) -> float:
     """Returns when a round opens, the first partitions are assigned, or the run fails: perhaps at once (-∞).
 
     The first round waits for all ``clients``. If all are here but some have no data or another model, the quorum is
-    enough: no more will come.
+    enough: no more will come. In a survey, who declines is here.
     """
     if state.begun and state.settings.region is not None:
         return ordering.due(state, len(_eligible(state)), _minimum(state))
     waited = phase.since + state.settings.wait
     complete = True
     if not state.begun:
-        complete = state.roster.count(lambda one: one.trains and one.present) >= state.settings.expected_edges
+        is_survey = state.settings.survey is not None
+        here = state.roster.count(lambda one: one.present and (one.trains or (is_survey and one.declined)))
+        complete = here >= state.settings.expected_edges
         if _some_unassigned(state):
             return -math.inf if complete else waited
         if state.roster.count(lambda one: one.trains and one.present and one.loaded is None):

@@ -7,6 +7,7 @@ They do not import each other, except that ``doctor`` uses ``remote``.
 ``doctor``     checks whether a broker can support a run
 ``provision``  accounts, certificates, kits
 ``report``     runs as one page
+``survey``     what a survey has found
 ``privacy``    what a private run has spent, or would need
 ``dashboard``  serves the page that shows a run in a browser
 =============  ==================================================================

@@ -9,7 +9,7 @@
 ``dispatcher``  jobs for the pool, and their results as events
 ``schedule``    what is due when, though nothing arrives
 ``predictors``  where predictions are made, and when they are due
-``device``      the device to train on;  ``environment``: software and machine;  ``privacy_options``
+``device``      the device to train on;  ``environment``: software and machine;  ``privacy_options``, ``survey_options``
 ``heartbeat``   shows that the process works;  ``notices``: what it waits for
 ==============  =================================================================
 """

@@ -16,6 +16,7 @@ from fl_edge.session import effects, events
 from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.privacy import NO_PRIVACY, NOT_WITH_DP_SGD, OwnPrivacy
 from fl_edge.session.state import Identity, LoadedPartition, Session, SessionState
+from fl_edge.session.survey import USUAL, SurveyPolicy
 from fl_edge.session.work import OwnState, StateReference
 from fl_edge.storage.own_state_files import OwnStateFiles
 from fl_edge.storage.privacy_ledger import PrivacyLedger
@@ -70,6 +71,7 @@ def identity_of(
     environment: Environment | None = None,
     requires: RequiredMasking | None = None,
     privacy: OwnPrivacy = NO_PRIVACY,
+    survey: SurveyPolicy = USUAL,
 ) -> Identity:
     """Returns who an edge is, with the tasks and abilities of this installation. ``light``: without those of torch."""
     return Identity(
@@ -93,6 +95,7 @@ def identity_of(
         via=via,
         requires=requires,
         privacy=privacy,
+        survey=survey,
     )
 
 

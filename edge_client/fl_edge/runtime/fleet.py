@@ -31,6 +31,7 @@ from fl_edge.session.masking import Trust
 from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.privacy import NO_PRIVACY, OwnPrivacy
 from fl_edge.session.state import Session
+from fl_edge.session.survey import USUAL, SurveyPolicy
 from fl_edge.session.work import PendingUpdate
 from fl_edge.storage import update_store
 from fl_edge.storage.label_counts_file import LabelCountsFile
@@ -86,8 +87,8 @@ class FleetSettings:
     update's chunks, in bytes. ``broker_timeout``: seconds that the edges may be without a broker; ``None``
     for no limit. ``heartbeat``: the file to touch, see `Heartbeat`. ``seal``: encrypt what is sent, for the
     aggregator alone; that requires a kit. ``label_counts_file``: see `LabelCountsFile`. ``light``:
-    never use torch. ``requires``, ``privacy`` and ``via``: see `Identity`. ``worker``: what a worker process runs, see
-    `process.WORKER`.
+    never use torch. ``requires``, ``privacy``, ``survey`` and ``via``: see `Identity`. ``worker``: what a worker
+    process runs, see `process.WORKER`.
     """
 
     edges: tuple[EdgeSettings, ...]
@@ -102,6 +103,7 @@ class FleetSettings:
     seal: bool = False
     requires: RequiredMasking | None = None
     privacy: OwnPrivacy = NO_PRIVACY
+    survey: SurveyPolicy = USUAL
     label_counts_file: Path | None = None
     light: bool = False
     via: str | None = None
@@ -205,6 +207,7 @@ def _edge(
         environment=environment,
         requires=settings.requires,
         privacy=settings.privacy,
+        survey=settings.survey,
     )
     mqtt_client_id = connection.mqtt_client_id
     for_predictions = replace(

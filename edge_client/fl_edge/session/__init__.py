@@ -9,7 +9,7 @@
 ``presence``      reacting to births and wills
 ``rounds``        being selected, fetching the base, training
 ``reporting``     sending an update until it is answered;  ``charging``: counting its cost first
-``unmasking``     signing and opening what a masked round sums;  ``evaluation``: of models
-``policy``        the masked rounds that an edge requires;  ``masking``: the plan of one;  ``privacy``: own noise
+``masking``       the plan of a masked round;  ``unmasking``: its sum;  ``evaluation``: of models
+``policy``        the masked rounds that an edge requires;  ``survey``: the surveys;  ``privacy``: own noise
 ================  ===============================================================
 """

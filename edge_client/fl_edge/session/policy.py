@@ -7,6 +7,8 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+from fl_edge.session.survey import problem_of_masked_survey, problem_of_survey
+
 if TYPE_CHECKING:
     from fl_edge.session.privacy import OwnPrivacy
     from fl_edge.session.state import Identity, Session
@@ -82,12 +84,14 @@ def noise_problem(selected: m.Selected, privacy: OwnPrivacy) -> str | None:
 
 
 def problem_of_task(identity: Identity, task: str) -> str | None:
-    """Says why an edge that requires masks takes no part in a run of ``task``; null if it does.
+    """Says why an edge takes no part in a run of ``task``: it requires masks, or wants no such survey; null if it does.
 
     With the options of a task, an aggregator could choose what of the data the names of a model's arrays tell.
     """
     from fl_shared.protocol.task_spec import format_task, own_options
 
+    if problem := problem_of_survey(identity, task):
+        return problem
     if identity.requires is None or identity.names_task(task):
         return None
     named = shlex.quote(format_task(*own_options(task)))
@@ -100,6 +104,8 @@ def problem_of_masking(session: Session, selected: m.Selected) -> str | None:
     """Says why the edge takes no part in a round because of its masks, or since it has none; null if it does."""
     membership, kept = session.membership, session.masked_run
     if problem := policy_problem(selected, session.identity.requires):
+        return problem
+    if problem := problem_of_masked_survey(session.identity, selected):
         return problem
     if problem := _problem_of_privacy(membership is not None and membership.private, selected):
         return problem

@@ -13,6 +13,7 @@ from typing import Literal
 from fl_edge.session.masking import MaskedRun
 from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.privacy import NO_PRIVACY, Charge, OwnPrivacy
+from fl_edge.session.survey import USUAL, SurveyPolicy, hides_figures
 from fl_edge.session.work import (
     Calm,
     EvaluationState,
@@ -43,7 +44,7 @@ class Identity:
     whether it encrypts what it sends to the aggregator. ``edges``: it is a regional aggregator, which stands for so
     many edges; ``None`` for an edge. ``via``: the name of its broker, if that is bridged to the aggregator's.
     ``environment``: where it runs. ``requires``: the masked rounds that it takes part in; ``None`` for any round.
-    ``privacy``: what it does for that of its own data.
+    ``privacy``: what it does for that of its own data. ``survey``: the surveys that it takes part in.
     """
 
     client: str
@@ -61,6 +62,7 @@ class Identity:
     environment: m.Environment | None = None
     requires: RequiredMasking | None = None
     privacy: OwnPrivacy = NO_PRIVACY
+    survey: SurveyPolicy = USUAL
 
     @property
     def trains(self) -> bool:
@@ -318,13 +320,16 @@ class Session:
     def is_discreet(self) -> bool:
         """Whether the edge says nothing of its data but its update: how many examples it has, or its scores.
 
-        In masked rounds, in runs with differential privacy, and if its user has asked for it.
+        In masked rounds, in runs with differential privacy, in surveys unless its user allows more, and if its user has
+        asked for it.
         A restarted edge takes the run whose keys it has for its own until it is admitted.
         """
         is_masked = self.masked_run is not None if self.membership is None else self.membership.masked
         is_private = self.membership is not None and self.membership.private
         own = self.identity.requires is not None or self.identity.privacy.is_asked
-        return own or is_masked or is_private
+        if own or is_masked or is_private:
+            return True
+        return self.membership is not None and hides_figures(self.identity, self.membership.task)
 
     def pending_update(self) -> PendingUpdate | None:
         """Returns the update that must outlive this process because it is not answered yet, or ``None``."""

@@ -10,6 +10,6 @@
 ``tabular``    ``series``: tables;  ``recurrent``: a GRU;  ``requests``: their JSON
 ``scoring``    metrics of both kinds;  ``buffers``: buffers of any name
 ``digits``     ``digits_mlp``, ``mnist``, ``cifar10``: the built-in tasks
-``synthetic``  the names of tasks without data, for measuring
+``synthetic``  names of tasks without data;  ``survey``: what a task tells of its data
 =============  ==================================================================
 """

@@ -16,6 +16,7 @@ from fl_edge.tasks.answers import class_answer
 from fl_edge.tasks.classes import DIGITS
 from fl_edge.tasks.dense import DenseLayers, DenseTask
 from fl_edge.tasks.pictures import decode_picture, preprocess_coarse_digit
+from fl_edge.tasks.survey import Columns, Surveyed
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Metric, TaskOptions
 
 MEAN, DEVIATION = np.float32(4.8767), np.float32(6.0111)
@@ -52,6 +53,14 @@ class DigitsMlpTask(DenseTask):
     def load_test(self, data_dir: Path | None) -> Examples:
         data = datasets.read("digits", "test", data_dir)
         return Examples(_inputs(data.images), data.labels)
+
+    def survey_columns(self) -> Columns:
+        return Columns(self.labels, ("pixel",))
+
+    def survey(self, context: LoadContext) -> Surveyed:
+        data = self.load(context).train
+        pixels = np.rint(np.asarray(data.inputs) * DEVIATION + MEAN)
+        return Surveyed(len(data), data.labels, {"pixel": pixels.reshape(-1)})
 
     def predict(self, model: Any, payload: bytes) -> Mapping[str, Any]:
         pixels = preprocess_coarse_digit(decode_picture(payload))

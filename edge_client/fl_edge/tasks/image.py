@@ -21,11 +21,14 @@ from fl_edge.tasks import classes
 from fl_edge.tasks.answers import class_answer
 from fl_edge.tasks.pictures import decode_picture
 from fl_edge.tasks.sgd import batches, sgd
+from fl_edge.tasks.survey import Columns, Surveyed
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Metric, Scores, Task, TrainReport
 from fl_shared.protocol.messages import TrainingSettings
 
 EVALUATION_BATCH: Final = 128
 """Examples. Larger batches do not fit the cache: 10,000 images take 0.60 s at 128, 0.85 s at 1,000 (LeNet)."""
+
+CHANNELS: Final = ("red", "green", "blue")
 
 
 class PictureTask(Task):
@@ -80,6 +83,21 @@ class PictureTask(Task):
         with torch.inference_mode():
             logits = model(self._standardise(pixels.reshape(1, *pixels.shape[:2], -1)).to(device))
             return class_answer(self.labels, logits[0].double().softmax(0).tolist())
+
+    def survey_columns(self) -> Columns:
+        names = ("pixel",) if len(self.mean) == 1 else tuple(f"pixel.{name}" for name in CHANNELS)
+        return Columns(self.labels, names)
+
+    def survey(self, context: LoadContext) -> Surveyed:
+        data = self.load(context).train
+        inputs, labels = data.tensors()
+        pixels = inputs.numpy()
+        if inputs.is_floating_point():  # standardised
+            mean, deviation = (np.array(one).reshape(1, -1, 1, 1) for one in (self.mean, self.deviation))
+            pixels = np.rint(pixels * deviation + mean)
+        names = self.survey_columns().numbers
+        channels = {name: pixels[:, channel].reshape(-1) for channel, name in enumerate(names)}
+        return Surveyed(len(data), labels, channels)
 
     def example_request(self) -> Any:
         pixel = [0] * len(self.mean) if len(self.mean) > 1 else 0

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from fl_edge.errors import EdgeError, TaskOptionsError, UnknownTaskError
 from fl_edge.tasks.synthetic import parameter_count
-from fl_shared.protocol.task_spec import KEEP_LOCAL, LOCAL_SEED, parse_task
+from fl_shared.protocol.task_spec import own_options
 from fl_shared.system.entry_points import entry_points
 from fl_shared.system.invocation import install_command
 
@@ -77,8 +77,7 @@ def load_task(text: str) -> Task:
     Raises ``UnknownTaskError`` if there is none (it lists the names), or if it cannot be loaded (it says why), and
     ``TaskOptionsError`` for an option that is wrong.
     """
-    name, given = parse_task(text)
-    given = {option: value for option, value in given.items() if option not in (KEEP_LOCAL, LOCAL_SEED)}
+    name, given = own_options(text)
     kind = task_class(name)
     try:
         options = kind.Options.model_validate(given)

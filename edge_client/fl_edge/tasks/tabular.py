@@ -21,6 +21,7 @@ from fl_edge.tasks.answers import class_answer, number_answer
 from fl_edge.tasks.classes import confusion_matrix
 from fl_edge.tasks.dense import DenseLayers, DenseTask
 from fl_edge.tasks.requests import json_object
+from fl_edge.tasks.survey import Columns, Surveyed
 from fl_edge.tasks.task import (
     Examples,
     LoadContext,
@@ -199,6 +200,27 @@ class TabularTask(DenseTask):
             return class_answer(self.labels, network.probabilities(features)[0])
         output = float(network.raw_outputs(features)[0, 0])
         return number_answer(statistics.deviation[-1] * output + statistics.mean[-1], self.options.unit)
+
+    def survey_columns(self) -> Columns:
+        schema = self._own_rows().schema
+        target = () if schema.classes else (self.options.target,)
+        declared = dict(schema.choices.categorical)
+        return Columns(
+            schema.classes,
+            (*schema.numbers, *target),
+            {name: tuple(dict.fromkeys(declared.get(name, ()))) for name in schema.categories},
+        )
+
+    def survey(self, context: LoadContext) -> Surveyed:
+        data, schema = self.load(context).train, self._own_rows().schema
+        inputs = dict(zip(schema.columns, np.asarray(data.inputs).T, strict=True))
+        target = {} if schema.classes else {self.options.target: data.labels}
+        return Surveyed(
+            len(data),
+            data.labels if schema.classes else (),
+            {name: inputs[name] for name in schema.numbers} | target,
+            {name: inputs[name] for name in schema.categories},
+        )
 
     def example_request(self) -> Any:
         return None if self._schema is None else self._schema.example_request()

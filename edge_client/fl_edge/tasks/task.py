@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from fl_edge.errors import DataMissingError
+from fl_edge.tasks.survey import Columns, Surveyed
 from fl_shared.protocol.messages import Confusion, Partition, TrainingSettings
 
 if TYPE_CHECKING:
@@ -259,6 +260,18 @@ class Task(ABC):
     def example_input(self) -> torch.Tensor | None:
         """Returns one input as a batch, with which the model is exported to ONNX; None if that is not offered."""
         return None
+
+    def survey_columns(self) -> Columns:
+        """Returns what a survey counts besides examples: by default the classes."""
+        return Columns(self.labels)
+
+    def survey(self, context: LoadContext) -> Surveyed:
+        """Returns the examples of ``context.partition`` in the columns of `survey_columns`, as they were measured.
+
+        Raises ``DataMissingError``, as `load`.
+        """
+        data = self.load(context).train
+        return Surveyed(len(data), data.labels if self.labels else ())
 
     def shared(self, model: nn.Module) -> tuple[str, ...]:
         """Returns the names in ``model.state_dict()`` that are shared: those of floating-point arrays."""

@@ -10,6 +10,6 @@
 ``local_training``      one call in torch;  ``local_part``: what of a model stays on the edge
 ``generator``           torch's global generator;  ``model_check``: examines a model when its task is loaded
 ``task_results``        checks what a task's own code returns
-``synthetic_executor``  executes ``synthetic-N``, without torch
+``synthetic_executor``  executes ``synthetic-N``;  ``survey_executor``: surveys a task's data
 ======================  =========================================================
 """

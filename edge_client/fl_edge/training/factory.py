@@ -7,8 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from fl_edge.errors import TaskOptionsError, UnknownTaskError
+from fl_edge.tasks.synthetic import parameter_count
 from fl_edge.training.executor import Executor
 from fl_shared.protocol.task_spec import task_name
+from fl_shared.survey.terms import SurveyTerms
 
 
 def has_torch() -> bool:
@@ -26,7 +28,6 @@ def executor_for(
     where there is none.
     """
     from fl_edge.tasks.registry import load_task, needs_package
-    from fl_edge.tasks.synthetic import parameter_count
     from fl_edge.training.local_part import LocalPart
     from fl_edge.training.synthetic_executor import SyntheticExecutor
 
@@ -38,6 +39,12 @@ def executor_for(
         raise TaskOptionsError(f"--keep-local: a synthetic task, {task_name(task)}, has nothing to keep")
     if values is not None and hides_examples:
         raise UnknownTaskError(f"--dp-sgd: a synthetic task, {task_name(task)}, has no examples to hide")
+    try:
+        terms = SurveyTerms.of(task)
+    except ValueError as error:
+        raise TaskOptionsError(str(error)) from None
+    if terms is not None:
+        return _survey_executor(task, data_dir, terms, hides_examples=hides_examples)
     if values is not None:
         return SyntheticExecutor(values)
     loaded = load_task(task)
@@ -53,3 +60,18 @@ def executor_for(
     if has_torch():
         raise UnknownTaskError(f"task {loaded.name!r} needs torch: expected an edge without --light")
     raise UnknownTaskError(needs_package(loaded.name, "torch"))
+
+
+def _survey_executor(
+    task: str, data_dir: Path | None, terms: SurveyTerms, *, hides_examples: bool
+) -> Executor:
+    from fl_edge.tasks.registry import load_task
+    from fl_edge.training.survey_executor import SurveyExecutor
+
+    if hides_examples:
+        raise UnknownTaskError(
+            "--dp-sgd: the sums of a survey have no noise, so this edge takes part in none"
+        )
+    if parameter_count(task_name(task)) is not None:
+        raise UnknownTaskError(f"a synthetic task, {task_name(task)}, has no data to survey")
+    return SurveyExecutor(load_task(task), data_dir, terms)

@@ -10,6 +10,7 @@ from typing import Final
 
 from fl_aggregator.configuration.regions import Region, Sums
 from fl_aggregator.configuration.settings import Durability, Settings, parse_settings
+from fl_aggregator.configuration.survey import Survey
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.round import events as on
 from fl_aggregator.round.phases import Failed
@@ -23,7 +24,8 @@ from fl_mqtt.regional.versions import Version
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.protocol import messages as m
-from fl_shared.protocol.task_spec import parse_task
+from fl_shared.protocol.task_spec import own_options
+from fl_shared.survey.terms import SurveyTerms
 
 MOST_ROUNDS: Final = 1_000_000
 STOP_TIMEOUT: Final = 10.0
@@ -54,7 +56,8 @@ def settings_of(
             f"--per-round {options.per_round}: the run above has room for {sums.slots} edges in a round "
             "(its --edges-per-round)"
         )
-    name, task_options = parse_task(task)
+    name, task_options = own_options(task)
+    terms = SurveyTerms.of(task)
     return parse_settings(
         task=name,
         task_option=task_options,
@@ -78,6 +81,7 @@ def settings_of(
         encoding=sums.encoding,
         model_encoding=sums.model_encoding,
         prefix=prefix,
+        survey=None if terms is None else Survey(least=terms.least, ranges=dict(terms.ranges)),
         region=Region(name=options.name, edges=options.edges),
         sums=Sums(combine=sums.combine, transforms=sums.transforms, norms=sums.norms),
     )

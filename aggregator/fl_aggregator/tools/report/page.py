@@ -26,6 +26,7 @@ from fl_aggregator.tools.report.reading import RunReport
 from fl_aggregator.tools.report.sections import newest_version, section, setting_text
 from fl_aggregator.tools.report.similarity import similarity
 from fl_aggregator.tools.report.style import STYLE
+from fl_aggregator.tools.report.survey import is_survey, survey
 from fl_aggregator.tools.report.visibility import visibility
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import duration_text, number_text, quantity_text, size_text
@@ -101,6 +102,11 @@ def _run_sections(run: RunReport) -> list[Child]:
     if not run.rounds:
         nothing = section("Rounds", note="No round has ended yet: the history is empty.")
         return [nothing, sections.labels(run), sections.settings(run)]
+    if is_survey(run):
+        return [
+            survey(run), participation(run), environments(run), sections.time_and_traffic(run),
+            sections.rejections(run), sections.rounds(run), sections.settings(run),
+        ]  # fmt: skip
     return [
         sections.learning(run), _side_by_side(sections.primary_by_edge(run), confusion(run)),
         edge_values(run), personal(run), sections.labels(run), participation(run),

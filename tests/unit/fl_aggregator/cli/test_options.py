@@ -53,9 +53,15 @@ def headings_in(text: str) -> list[str]:
 def test_every_setting_is_an_option() -> None:
     """The prefix comes with the options that say how to reach the broker: a kit names it, too.
 
-    What a regional aggregator is told by the run above is no option either, nor is the plan that follows from --dp.
+    What a regional aggregator is told by the run above is no option either, nor what is surveyed, nor the plan of --dp.
     """
-    assert Settings.model_fields.keys() - OPTIONS_OF_RUN.keys() == {"prefix", "sums", "region", "privacy"}
+    assert Settings.model_fields.keys() - OPTIONS_OF_RUN.keys() == {
+        "prefix",
+        "sums",
+        "region",
+        "survey",
+        "privacy",
+    }
     assert parameters(start).keys() >= OPTIONS_OF_RUN.keys()
     assert OPTIONS_OF_RUN.keys() - parameters(simulate).keys() == {"require_sealed"}
 

@@ -76,6 +76,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "masked_colluders": None,
         "unmask_wait": None,
         "privacy": None,
+        "survey": None,
         "dp": None,
         "dp_epsilon": None,
         "dp_noise": None,

@@ -1,0 +1,80 @@
+"""In which surveys an edge takes part, and what it tells in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fl_edge.session.policy import RequiredMasking
+from fl_edge.session.privacy import Budget, LocalNoise, OwnPrivacy
+from fl_edge.session.survey import SurveyPolicy, Telling
+from fl_shared.protocol import messages as m
+from tests.support.session_script import SessionScript, identity
+from tests.support.session_steps import sent
+
+TASK = "digits?survey-least=5"
+NO_NOISE = "the sums of a survey have no noise, and this edge sends nothing without"
+NOISE = OwnPrivacy(local=LocalNoise(1.0, 0.5), budget=Budget(8.0))
+
+
+def script_of(**changes: Any) -> SessionScript:
+    script = SessionScript(identity(**changes))
+    script.do("connected s1")
+    return script
+
+
+@pytest.mark.parametrize(
+    ("changes", "task", "problem"),
+    [
+        ({}, TASK, None),
+        ({"survey": SurveyPolicy("each")}, TASK, None),
+        ({"survey": SurveyPolicy("no")}, "digits", None),
+        ({"survey": SurveyPolicy("no")}, TASK, "this edge takes part in no survey (--survey no)"),
+        (
+            {},
+            "digits?survey-least=4",
+            "the survey has sums of 4 edges, expected at least 5 (--survey-least)",
+        ),
+        ({"survey": SurveyPolicy(least=2)}, "digits?survey-least=2", None),
+        ({"roles": ("evaluate",)}, TASK, "a survey asks edges with the role train only"),
+        ({"privacy": NOISE}, TASK, f"{NO_NOISE} (--dp-local)"),
+        ({}, "digits?survey-least=many", "survey-least: 'many', expected a number of edges from 2 on"),
+        ({"requires": RequiredMasking(5, 1), "task": "digits"}, TASK, None),
+        ({"edges": 12, "survey": SurveyPolicy("no")}, TASK, None),
+    ],
+)  # fmt: skip
+def test_an_edge_declines_what_its_user_does_not_want(
+    changes: dict[str, Any], task: str, problem: str | None
+) -> None:
+    script = script_of(**changes)
+    messages = sent(script.do(f"admitted part=7/20 task={task}"))
+    assert [one.unable for one in messages if isinstance(one, m.Registration) and one.unable] == (
+        [] if problem is None else [problem]
+    )
+
+
+@pytest.mark.parametrize("tells", ["sums", "each"])
+def test_an_edge_tells_its_own_figures_only_if_it_may(tells: Telling) -> None:
+    script = script_of(survey=SurveyPolicy(tells))
+    for line in ("admitted part=7/20", "loaded 0", "admitted part=7/20", "selected 1", "fetched 1"):
+        script.do(f"{line} task={TASK}")
+    (update,) = sent(script.do("trained 1 before=0.25 after=0.75"))
+    assert isinstance(update, m.Update)
+    assert (update.metrics == m.UpdateMetrics()) == (tells == "sums")
+    assert tells == "each" or (update.examples, update.steps) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("least", "problem"),
+    [(5, None), (6, "the survey has sums of 5 masked updates, expected at least 6 (--survey-least)")],
+)
+def test_a_masked_round_must_have_the_least_edges_too(least: int, problem: str | None) -> None:
+    script = script_of(survey=SurveyPolicy(least=least))
+    task = "task=digits?survey-least=8"
+    for line in ("admitted part=7/20 masked", "loaded 0", "keys", "admitted part=7/20 masked"):
+        script.do(f"{line} {task}")
+    messages = sent(script.do(f"selected 1 cohort=7,8,9 masked least=5 colluders=1 {task}"))
+    assert [one.detail for one in messages if isinstance(one, m.TrainingFailed)] == (
+        [] if problem is None else [problem]
+    )
