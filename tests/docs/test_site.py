@@ -45,7 +45,9 @@ def test_every_link_leads_to_a_file_of_the_site(site: Path) -> None:
 
 def test_decisions_and_messages_are_listed(site: Path) -> None:
     decisions = (site / "adr" / "README.md").read_text(encoding="utf-8")
-    assert "- [1. The journal records events, not decisions](0001-the-journal-records-events.md)\n" in decisions
+    assert (
+        "- [1. The journal records events, not decisions](0001-the-journal-records-events.md)\n" in decisions
+    )
     messages = (site / "reference" / "messages.md").read_text(encoding="utf-8")
     assert re.search(
         r"^\| `fl/updates/\{client\}` \|.*\| edge \| aggregator \| 1 \| no \| \[update\]\(#update\)",

@@ -44,7 +44,9 @@ def test_systemd_takes_the_unit(unit: Path, tmp_path: Path) -> None:
     done = analyze("verify", "--man=no", copy)
     assert (done.returncode, done.stderr) == (0, "")
     copy.write_text(copy.read_text().replace("DynamicUser=yes", "DynamicUser=perhaps"))
-    assert "bad unit file setting" in analyze("verify", "--man=no", copy).stderr, "it does complain of what is wrong"
+    assert "bad unit file setting" in analyze("verify", "--man=no", copy).stderr, (
+        "it does complain of what is wrong"
+    )
 
 
 @needs_systemd

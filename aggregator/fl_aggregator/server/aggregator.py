@@ -297,7 +297,7 @@ class Aggregator:
 
     def _tell_service(self) -> None:
         """Says that the loop turns, also in a pause, and what it does."""
-        connected, paused = self._connections.connected, self._disk_pause.reason
+        connected, paused = self._connections.connected, self._pauses.reason
         self._service.turn(time.monotonic(), lambda: service_line(self.state, connected, paused))
 
     def _seconds_until_due(self) -> float:
