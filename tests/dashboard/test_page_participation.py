@@ -21,7 +21,7 @@ from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.browser import CheckedPage
 from tests.support.client import Client
-from tests.support.node_edge import with_packages
+from tests.support.node_edge import NodeEdge, with_packages
 from tests.support.observed_fold import ObservedUpdates
 
 if TYPE_CHECKING:
@@ -31,18 +31,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(480)]
 PREFIX = "browser/joins"
 CONNECTED = "document.querySelector('#connection').dataset.state !== 'connecting'"
 RUN = (
-    "--clients",
-    "2",
-    "--per-round",
-    "2",
-    "--quorum",
-    "2",
-    "--epochs",
-    "1",
-    "--deadline",
-    "240",
-    "--wait",
-    "240",
+    *("--task", "digits-mlp", "--clients", "3", "--per-round", "3", "--quorum", "3", "--rounds", "3"),
+    *("--epochs", "1", "--deadline", "240", "--wait", "240"),
 )
 
 
@@ -61,7 +51,7 @@ def joined(web_broker: tuple[Mosquitto, int]) -> Iterator[str]:
         yield server.url
 
 
-def test_a_browser_takes_part_beside_another_edge(
+def test_a_browser_takes_part_beside_other_edges(
     chromium: Browser, web_broker: tuple[Mosquitto, int], joined: str, stack: ExitStack, tmp_path: Path
 ) -> None:
     """With its part of the digits, and not before it is asked for."""
@@ -69,9 +59,8 @@ def test_a_browser_takes_part_beside_another_edge(
     prefix = ("--prefix", PREFIX)
     observer = stack.enter_context(Client(broker.endpoint, f"{PREFIX}/#", prefix=PREFIX))
     stack.enter_context(programs.edges(tmp_path / "light", broker.url, "0", "--light", *prefix))
-    run = stack.enter_context(
-        programs.aggregator(tmp_path, broker.url, *prefix, "--task", "digits-mlp", "--rounds", "3", *RUN)
-    )
+    stack.enter_context(NodeEdge(with_packages(tmp_path), "1", "--id", "1", "--broker", broker.url, *prefix))
+    run = stack.enter_context(programs.aggregator(tmp_path, broker.url, *prefix, *RUN))
     page = CheckedPage(chromium)
     stack.callback(page.close)
     page.page.goto(joined)
@@ -85,7 +74,7 @@ def test_a_browser_takes_part_beside_another_edge(
     assert name.startswith("browser-")
     run.ends_well(240)
     page.wait_text("#join-state", "3 updates of this device have been accepted")
-    assert [line["participants"] for line in programs.history(tmp_path)] == [["0", name]] * 3
+    assert [line["participants"] for line in programs.history(tmp_path)] == [["0", "1", name]] * 3
     observer.catch_up()
     versions = ObservedUpdates(observer.received).versions(observer.received)
     assert len(versions) == 3

@@ -111,6 +111,40 @@ def test_a_light_edge_and_one_in_javascript_learn_the_same(
     np.testing.assert_allclose(trained_of_node, trained, atol=1e-5)
 
 
+def test_a_linear_model_of_a_task_of_ones_own(
+    shared_mosquitto: Mosquitto, stack: ExitStack, tmp_path: Path
+) -> None:
+    """Each edge has a file of its own, and nobody but their users knows the task."""
+    copy = with_packages(tmp_path)
+    prefix = ("--prefix", "node/linear")
+    task = "flowers:FlowersTask"
+    for number, name in enumerate(("north", "south")):
+        rows = [((index * 7 + number) % 10, index % 10) for index in range(60)]
+        data = tmp_path / f"{name}.csv"
+        data.write_text("x,y,class\n" + "".join(f"{x / 10},{y / 10},{int(x > y)}\n" for x, y in rows))
+        common = ("--id", name, "--broker", shared_mosquitto.url, "--task", task, "--layers", "2,2", *prefix)
+        stack.enter_context(NodeEdge(copy, name, *common, data=data, shared=False))
+    run = (
+        "--task",
+        task,
+        "--partition",
+        "own",
+        "--clients",
+        "2",
+        "--per-round",
+        "2",
+        "--rounds",
+        "3",
+        "--lr",
+        "1",
+    )
+    with programs.aggregator(tmp_path, shared_mosquitto.url, *prefix, *run) as aggregator:
+        aggregator.ends_well()
+    lines = programs.history(tmp_path)
+    assert [line["participants"] for line in lines] == [["north", "south"]] * 3
+    assert lines[-1]["metrics"]["accuracy"] > 0.9, lines[-1]
+
+
 def test_a_kit_signs_and_seals(tmp_path: Path, stack: ExitStack) -> None:
     copy = with_packages(tmp_path)
     made = provisioned(tmp_path / "kits", [("0", ("train",)), ("1", ("train",))])

@@ -57,13 +57,15 @@ def _installed() -> Path:
 class NodeEdge:
     """``node src/node.js`` in a copy of `with_packages`; killed when the ``with`` block ends.
 
-    ``data``: a file that all edges have.
+    ``data``: the file with the examples. ``shared``: all edges have it.
     """
 
-    def __init__(self, copy: Path, name: str, *arguments: str, data: Path = DIGITS) -> None:
+    def __init__(
+        self, copy: Path, name: str, *arguments: str, data: Path = DIGITS, shared: bool = True
+    ) -> None:
         self._log = copy / f"{name}.txt"
-        state = ("--state", str(copy / "state"))
-        command = ["node", "src/node.js", "--data", str(data), "--shared", *state, *arguments]
+        where = ("--data", str(data), *(["--shared"] if shared else []), "--state", str(copy / "state"))
+        command = ["node", "src/node.js", *where, *arguments]
         with self._log.open("wb") as out:
             self._process = subprocess.Popen(
                 command, cwd=copy, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
