@@ -21,6 +21,7 @@ from tests.support.broker import Mosquitto
 from tests.support.client import Client
 from tests.support.samples import MESSAGES
 from tests.support.wait import wait_until
+from tests.support.witnessed_versions import check_versions
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "micropython-edge"
@@ -93,7 +94,7 @@ def test_its_formats_are_those_of_the_vectors(tmp_path: Path, program: tuple[str
 def test_it_shares_a_run_with_a_light_edge_and_goes_on_with_a_resumed_aggregator(
     shared_mosquitto: Mosquitto, stack: ExitStack, tmp_path: Path
 ) -> None:
-    """Clauses 1.11, 4.1 to 4.4, 5.2, 5.5, 5.11 and 6.1 to 6.3, as an edge in MQTT 3.1.1 keeps them."""
+    """Clauses 1.11, 4.1 to 4.4, 5.2, 5.5, 5.10, 5.11 and 6.1 to 6.3, as an edge in MQTT 3.1.1 keeps them."""
     data, url, prefix = tmp_path / "own.csv", shared_mosquitto.url, ("--prefix", "micropython")
     data.write_text(
         "".join(f"{line}\n" for line in gzip.decompress(DIGITS.read_bytes()).decode().splitlines()[:150])
@@ -129,5 +130,6 @@ def test_it_shares_a_run_with_a_light_edge_and_goes_on_with_a_resumed_aggregator
     assert [told[0], *told[2:]] == [1] * (ROUNDS - 1), device.output
     assert "rejected" not in device.out
     assert "Error" not in device.output
+    assert check_versions(watcher) == ROUNDS + 1
     device.send(signal.SIGKILL)
     watcher.expect(m.ClientPresence, client="small", state="offline")
