@@ -32,7 +32,7 @@ ROOT: Final = Path(__file__).parents[2]
 SHELL: Final = frozenset({"sh", "bash", "console"})
 PYTHON: Final = frozenset({"python", "py"})
 DATA: Final = frozenset({"toml", "json"})
-SHOWN: Final = frozenset({"text", "yaml", "mermaid"})
+SHOWN: Final = frozenset({"ini", "mermaid", "text", "yaml"})
 """Languages of blocks that only show something."""
 FENCE: Final = re.compile(r"^( *)```([\w-]*)")
 MARK: Final = re.compile(r"<!-- (?:not run: (?P<reason>\S.*)|(?P<beside>in another terminal)) -->")
