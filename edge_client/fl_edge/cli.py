@@ -222,6 +222,12 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
 )
 @option_under(
     SECURITY,
+    "--no-device-info",
+    is_flag=True,
+    help="Say nothing of this machine: neither its platform, memory and cores nor its software.",
+)
+@option_under(
+    SECURITY,
     "--seal",
     is_flag=True,
     help="Encrypt what the edge sends so that only the aggregator can read it, not even the broker "
@@ -325,6 +331,7 @@ def command(
             privacy=privacy,
             survey=survey,
             via=values["via"],
+            device_info=not values["no_device_info"],
             worker=click.get_current_context().obj or WORKER,
         )
     )

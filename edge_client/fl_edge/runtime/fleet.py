@@ -87,8 +87,8 @@ class FleetSettings:
     update's chunks, in bytes. ``broker_timeout``: seconds that the edges may be without a broker; ``None``
     for no limit. ``heartbeat``: the file to touch, see `Heartbeat`. ``seal``: encrypt what is sent, for the
     aggregator alone; that requires a kit. ``label_counts_file``: see `LabelCountsFile`. ``light``:
-    never use torch. ``requires``, ``privacy``, ``survey`` and ``via``: see `Identity`. ``worker``: what a worker
-    process runs, see `process.WORKER`.
+    never use torch. ``device_info``: say where the edges run. ``requires``, ``privacy``, ``survey`` and ``via``: see
+    `Identity`. ``worker``: what a worker process runs, see `process.WORKER`.
     """
 
     edges: tuple[EdgeSettings, ...]
@@ -107,6 +107,7 @@ class FleetSettings:
     label_counts_file: Path | None = None
     light: bool = False
     via: str | None = None
+    device_info: bool = True
     worker: tuple[str, ...] = WORKER
 
     @property
@@ -153,7 +154,7 @@ def run(settings: FleetSettings) -> int:
         network = Network()
         # After an error there is no DISCONNECT, so that the broker sends the wills: a crash is a lost connection.
         stack.push(lambda error, *_: network.close(graceful=error is None, timeout=NETWORK_CLOSE_TIMEOUT))
-        environment = environment_of(settings.task, light=settings.light)
+        environment = environment_of(settings.task, light=settings.light) if settings.device_info else None
         edges = [
             _edge(edge, state, settings, connection, network, environment)
             for edge, state in zip(settings.edges, states, strict=True)
@@ -193,7 +194,7 @@ def _edge(
     settings: FleetSettings,
     connection: mqtt.ConnectionSettings,
     network: Network,
-    environment: m.Environment,
+    environment: m.Environment | None,
 ) -> Edge:
     identity = identity_of(
         edge.client,

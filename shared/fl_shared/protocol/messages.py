@@ -32,7 +32,7 @@ from fl_shared.protocol.kinds.base import (
     Token,
 )
 from fl_shared.protocol.kinds.command import Command, CommandAnswer, CommandName, Pause, Resume, Stop
-from fl_shared.protocol.kinds.environment import MAX_ENVIRONMENTS, Environment, computes_counts
+from fl_shared.protocol.kinds.environment import MAX_ENVIRONMENTS, Environment, environment_counts
 from fl_shared.protocol.kinds.evaluation import MAX_CLASSES, Confusion, Evaluation
 from fl_shared.protocol.kinds.masked import (
     MAX_MEMBERS,
@@ -254,7 +254,7 @@ __all__ = [
     "UpdateChunk",
     "UpdateClaim",
     "UpdateMetrics",
-    "computes_counts",
+    "environment_counts",
     "metrics_text",
     "primary_of",
 ]  # fmt: skip

@@ -25,7 +25,7 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Run
 from fl_aggregator.storage.run_directory import RunRecord
 from fl_shared.protocol.envelope import EnvelopeSource
-from fl_shared.protocol.messages import computes_counts
+from fl_shared.protocol.messages import environment_counts
 from fl_shared.system.text import names_text, natural_order
 
 LOG: Final = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class Display:
             edge_counts=EdgeCounts.of(
                 edge_states.edge_states_of(state, self._source.uploading()),
                 getattr(state.phase, "round", None),
-                computes_counts(
+                environment_counts(
                     state.environments, (client.environment for client in state.roster.clients.values())
                 ),
             ),

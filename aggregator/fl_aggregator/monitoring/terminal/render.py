@@ -175,6 +175,8 @@ def _add_edges(grid: Table, snapshot: Snapshot) -> None:
     grid.add_row("edges", Text(f"{online} here, {counts['offline']} offline{counts.evaluators_text}"))
     if counts.computes_text:
         grid.add_row("software", Text(counts.computes_text))
+    if counts.machines_text:
+        grid.add_row("machines", Text(counts.machines_text))
     if counts.not_ready:
         grid.add_row("not ready", Text(counts.not_ready_text, style=BAD))
     if counts["missing"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
@@ -15,6 +16,8 @@ from fl_shared.system.text import natural_key, one_line
 
 MAX_NAMED_PER_STATE: Final = 10
 """Number of edges in one state that are named."""
+MAX_MACHINES: Final = 4
+"""Number of kinds of machines that are named."""
 ESTIMATE_ROUNDS: Final = 10
 """Number of the last rounds from which the remaining time is estimated."""
 
@@ -25,7 +28,7 @@ class EdgeCounts:
 
     ``round``: the round that they describe. For a watcher, it may be a second older than the status.
     ``evaluators``: the number of edges that are present and only evaluate, which no state counts.
-    ``computes``: the number of edges that compute with what (`computes_counts`).
+    ``environments``: the number of edges in each, the most first.
     """
 
     round: int | None = None
@@ -34,14 +37,14 @@ class EdgeCounts:
     """Of those that are present, only the ones that are not ready are named."""
     not_ready: int = 0
     evaluators: int = 0
-    computes: Mapping[str, int] = field(default_factory=dict)
+    environments: Mapping[m.Environment, int] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls,
         edges: Iterable[tuple[str, m.EdgeStateName, str | None]],
         round_number: int | None,
-        computes: Mapping[str, int],
+        environments: Mapping[m.Environment, int],
     ) -> EdgeCounts:
         """Counts ``edges``, of which each has a name, a state and a reason or null."""
         counts: dict[m.EdgeStateName, int] = {}
@@ -60,7 +63,7 @@ class EdgeCounts:
             if len(first_names) < MAX_NAMED_PER_STATE:
                 first_names.append((name, reason))
         few = {state: tuple(names) for state, names in named.items()}
-        return cls(round_number, counts, few, not_ready, evaluators, computes)
+        return cls(round_number, counts, few, not_ready, evaluators, environments)
 
     @property
     def evaluators_text(self) -> str:
@@ -73,9 +76,16 @@ class EdgeCounts:
     @property
     def computes_text(self) -> str:
         """What the edges compute with, if they differ in that; empty otherwise."""
-        if len(self.computes) < 2:
-            return ""
-        return ", ".join(f"{one_line(name)} ({count})" for name, count in self.computes.items())
+        computes = _summed((one.computes, count) for one, count in self.environments.items())
+        return "" if len(computes) < 2 else ", ".join(f"{name} ({count})" for name, count in computes)
+
+    @property
+    def machines_text(self) -> str:
+        """On which machines the edges run, as they say, the most frequent ones; empty if none says that."""
+        machines = _summed((one.machine, count) for one, count in self.environments.items() if one.machine)
+        named, rest = machines[:MAX_MACHINES], sum(count for _, count in machines[MAX_MACHINES:])
+        texts = [f"{name} ({count})" for name, count in named]
+        return "; ".join([*texts, f"others ({rest})"] if rest else texts)
 
     @property
     def not_ready_text(self) -> str:
@@ -88,6 +98,14 @@ class EdgeCounts:
         Empty if there are none.
         """
         return names_of(self.named.get(state, ()), self[state])
+
+
+def _summed(counts: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The texts, each once and safe for a terminal, with the sums of their counts, the greatest first."""
+    sums: Counter[str] = Counter()
+    for text, count in counts:
+        sums[one_line(text)] += count
+    return sums.most_common()
 
 
 def names_of(first_names: Iterable[tuple[str, str | None]], count: int) -> str:

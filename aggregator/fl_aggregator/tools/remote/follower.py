@@ -141,7 +141,7 @@ class Follower(Observer):
             counts = EdgeCounts.of(
                 ((name, view.state, view.reason) for name, view in edges.edges.items()),
                 edges.round,
-                m.computes_counts(edges.environments, (view.environment for view in edges.edges.values())),
+                m.environment_counts(edges.environments, (view.environment for view in edges.edges.values())),
             )
         return Snapshot(status, rows, dict(sorted(recent.items())), counts, _waiting_text(status, edges))
 

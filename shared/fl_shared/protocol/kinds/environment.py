@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from pydantic import StringConstraints
 
 from fl_shared.protocol.kinds.base import Count, Fragment
+from fl_shared.system.text import size_text
 
 MAX_ENVIRONMENTS: Final = 256
 """The most distinct environments that a run remembers; edges beyond them are without one."""
@@ -36,10 +37,20 @@ class Environment(Fragment):
         """What the bits of an update depend on, besides its data and settings, for people."""
         return f"{self.library or 'unknown software'} on {self.platform or 'an unknown platform'}"
 
+    @property
+    def machine(self) -> str:
+        """The machine and the version of our own software, for people; empty if neither is known."""
+        cores = None if self.cores is None else f"{self.cores} core{'' if self.cores == 1 else 's'}"
+        memory = None if self.memory is None else size_text(self.memory)
+        ours = None if self.fl_mqtt is None else f"fl-mqtt {self.fl_mqtt}"
+        return ", ".join(part for part in (self.platform, cores, memory, ours) if part is not None)
 
-def computes_counts(environments: Sequence[Environment], indices: Iterable[int | None]) -> dict[str, int]:
-    """How many edges compute with what, the most first. ``indices``: for each edge, of its environment, or null."""
+
+def environment_counts(
+    environments: Sequence[Environment], indices: Iterable[int | None]
+) -> dict[Environment, int]:
+    """How many edges have which environment, the most first. ``indices``: for each edge, of its own, or null."""
     counts = Counter(
-        environments[index].computes for index in indices if index is not None and index < len(environments)
+        environments[index] for index in indices if index is not None and index < len(environments)
     )
     return dict(counts.most_common())

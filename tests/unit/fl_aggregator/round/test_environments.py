@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts
 from fl_aggregator.monitoring.views import edge_states, notices
 from fl_aggregator.round import events as on
 from fl_aggregator.round.snapshot import Snapshot
@@ -37,9 +43,9 @@ def test_edges_that_are_alike_share_one_description() -> None:
     assert [state.roster[name].environment for name in sorted(state.roster)] == [0, 1, 0, None]
     views = edge_states.open_round_views(state, (), {})
     assert [views[name].environment for name in sorted(views)] == [0, 1, 0, None]
-    assert m.computes_counts(state.environments, (view.environment for view in views.values())) == {
-        "torch 2.9.0+cpu on Linux x86_64": 2,
-        "torch 2.5.1 on Linux x86_64": 1,
+    assert m.environment_counts(state.environments, (view.environment for view in views.values())) == {
+        TORCH: 2,
+        OLDER: 1,
     }
 
 
@@ -89,3 +95,24 @@ def test_what_computes_differently_is_named_once(caplog: pytest.LogCaptureFixtur
     )
     assert logged("join 3", OLDER) == [], "once for each, not for each edge"
     assert logged("join 4", OLDER.model_copy(update={"cores": 4})) == []
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "two\nlines", "Süd", "", "x" * 65, "\u202eevil", "bell\x07"])
+def test_4_13_nothing_but_printable_ascii_is_taken(text: str) -> None:
+    with pytest.raises(ValidationError, match="platform"):
+        m.Environment(platform=text)
+
+
+def test_4_13_markup_is_shown_as_it_is() -> None:
+    """On a terminal; pages escape it (`test_report.py`), and no label of a metric has it."""
+    hostile = m.Environment(
+        platform='[bold red]<script>"', fl_mqtt="[/]", memory=m.MAX_COUNT, cores=m.MAX_COUNT
+    )
+    counts = EdgeCounts.of([("0", "present", None)], None, {hostile: 1})
+    console = Console(file=io.StringIO(), width=200)
+    grid = Table.grid()
+    grid.add_row(Text(counts.machines_text))
+    console.print(grid)
+    assert '[bold red]<script>"' in console.file.getvalue()  # type: ignore[attr-defined]
+    many = {m.Environment(platform=f"P{number}"): 1 for number in range(9)}
+    assert EdgeCounts.of([], None, many).machines_text == "P0 (1); P1 (1); P2 (1); P3 (1); others (5)"

@@ -202,7 +202,10 @@ def picture(**changes: object) -> Snapshot:
             ("9", "offline", "lost"),
         ],
         3,
-        {"torch 2.9.0 on Linux x86_64": 3, "torch 2.5.1 on Linux x86_64": 1},
+        {
+            m.Environment(library="torch 2.9.0", platform="Linux x86_64", cores=4, memory=8_300_000_000): 3,
+            m.Environment(library="torch 2.5.1", platform="Linux x86_64", cores=1, fl_mqtt="0.1.0"): 1,
+        },
     )
     rows = tuple(HistoryRow.of(each) for each in records)
     return Snapshot(status, rows, {each.round: each for each in records}, counts)
@@ -256,6 +259,7 @@ def test_a_look_in_lines() -> None:
         f"{ROUND_2}; missing: 7 (offline: for 3.1 s)",
         "edges: 1 in, 1 training, 1 missing, 1 offline",
         "they compute with torch 2.9.0 on Linux x86_64 (3), torch 2.5.1 on Linux x86_64 (1)",
+        "they run on Linux x86_64, 4 cores, 8.3 GB (3); Linux x86_64, 1 core, fl-mqtt 0.1.0 (1)",
         "missing: 7 (failed: x [31m)",
         "offline: 9 (lost)",
     ]
