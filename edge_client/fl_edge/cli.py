@@ -228,6 +228,12 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
 )
 @option_under(
     SECURITY,
+    "--no-remote-log",
+    is_flag=True,
+    help="Send no line of the log to the operator who asks for it (fl-aggregator logs).",
+)
+@option_under(
+    SECURITY,
     "--seal",
     is_flag=True,
     help="Encrypt what the edge sends so that only the aggregator can read it, not even the broker "
@@ -332,6 +338,7 @@ def command(
             survey=survey,
             via=values["via"],
             device_info=not values["no_device_info"],
+            remote_log=not values["no_remote_log"],
             worker=click.get_current_context().obj or WORKER,
         )
     )

@@ -54,9 +54,10 @@ MAY_WRITE = {
     | {"fl/answers/a1b2"}
     | {f"fl/{kind}/{name}" for kind in ("replies", "register") for name in ("0", "1", "judge", "oracle")}
     | {"fl/updates/0", "fl/updates/1", "fl/evaluations/0", "fl/evaluations/1", "fl/evaluations/judge"},
-    "operator": {"fl/control"} | TRIALS,
-    "0": {"fl/register/0", "fl/clients/0/presence", "fl/updates/0", "fl/evaluations/0"},
+    "operator": {"fl/control", "fl/clients/0/log-request", "fl/clients/1/log-request"} | TRIALS,
+    "0": {"fl/register/0", "fl/clients/0/presence", "fl/clients/0/log", "fl/updates/0", "fl/evaluations/0"},
     "1": {"fl/register/1", "fl/clients/1/presence", "fl/updates/1", "fl/evaluations/1", *ANSWERS}
+    | {"fl/clients/1/log"}
     | {"fl/predict", "fl/predict/1"},
     "judge": {"fl/register/judge", "fl/clients/judge/presence", "fl/evaluations/judge"},
     "oracle": {
@@ -74,10 +75,13 @@ MAY_READ = {
     | {f"fl/register/{name}" for name in ("0", "1", "judge", "oracle")}
     | {f"fl/clients/{name}/presence" for name in ("0", "1", "judge", "oracle")}
     | {"fl/updates/0", "fl/updates/1", "fl/evaluations/0", "fl/evaluations/1", "fl/evaluations/judge"},
-    "0": FOR_ALL_EDGES | OF_ROUNDS | {"fl/replies/0", "fl/clients/0/work", "fl/clients/0/presence"},
+    "0": FOR_ALL_EDGES
+    | OF_ROUNDS
+    | {"fl/replies/0", "fl/clients/0/work", "fl/clients/0/presence", "fl/clients/0/log-request"},
     "1": FOR_ALL_EDGES
     | OF_ROUNDS
-    | {"fl/replies/1", "fl/clients/1/work", "fl/clients/1/presence", "fl/predict", "fl/predict/1"},
+    | {"fl/replies/1", "fl/clients/1/work", "fl/clients/1/presence", "fl/predict", "fl/predict/1"}
+    | {"fl/clients/1/log-request"},
     "judge": FOR_ALL_EDGES | {"fl/replies/judge", "fl/clients/judge/presence"},
     "oracle": FOR_ALL_EDGES
     | {"fl/replies/oracle", "fl/clients/oracle/presence", "fl/predict", "fl/predict/oracle"},
@@ -97,6 +101,7 @@ FORBIDDEN_TO_ALL = {
     "fl/replies",
     "fl/clients/0",
     "fl/clients/0/presence/x",
+    "fl/clients/0/log/x",
     "fl/register/0/x",
     "fl/updates/0/x",
     "fl/evaluations/0/x",

@@ -43,6 +43,31 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.PresenceTopic("7"),
         m.ClientPresence(client="7", state="offline", session="c3d4", reason="it was stopped"),
     ),
+    "log-request": (
+        t.LogRequestTopic("7"),
+        m.LogRequest(
+            client="7",
+            reader="9f86d081",
+            level="warning",
+            recent=50,
+            seconds=30,
+            public="A" * 43,
+            voucher="B" * 98,
+        ),
+    ),
+    "log": (
+        t.LogTopic("7"),
+        m.LogLines(
+            client="7",
+            reader="9f86d081",
+            lines=(
+                m.LogLine(time="2026-01-02T03:04:05.678Z", level="warning", text="no broker: trying again"),
+            ),
+            recent=2,
+            left_out=3,
+            withheld=1,
+        ),
+    ),
     "register-first": (
         t.RegisterTopic("7"),
         m.Registration(

@@ -13,7 +13,7 @@ from fl_aggregator.tools.dashboard.cli import dashboard
 from fl_aggregator.tools.doctor.cli import doctor
 from fl_aggregator.tools.privacy.cli import privacy
 from fl_aggregator.tools.provision.cli import provision
-from fl_aggregator.tools.remote.cli import predict, status, watch
+from fl_aggregator.tools.remote.cli import logs, predict, status, watch
 from fl_aggregator.tools.remote.control import pause, resume, stop
 from fl_aggregator.tools.report.cli import report
 from fl_shared.cli import options as shared
@@ -39,6 +39,7 @@ for command in (
     stop,
     status,
     watch,
+    logs,
     dashboard,
     report,
     privacy,

@@ -3,7 +3,7 @@
 They do not import each other, except that ``doctor`` uses ``remote``.
 
 =============  ==================================================================
-``remote``     reads a run over the broker: status, watch, predict, stop
+``remote``     reads a run over the broker: status, watch, logs, predict, stop
 ``doctor``     checks whether a broker can support a run
 ``provision``  accounts, certificates, kits
 ``report``     runs as one page

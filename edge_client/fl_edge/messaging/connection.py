@@ -96,8 +96,12 @@ class EdgeConnection:
                 self._post(event)
 
     def subscribe(self) -> None:
-        """Subscribes to what the aggregator sends to edges with these roles, except the chunks of models."""
-        self._subscribe([row for row in self._channels.between("aggregator", "edge") if not row.bulk])
+        """Subscribes to what the aggregator sends to edges with these roles, except the chunks of models.
+
+        Also to what the operator asks this edge.
+        """
+        rows = (*self._channels.between("aggregator", "edge"), *self._channels.between("operator", "edge"))
+        self._subscribe([row for row in rows if not row.bulk])
         if self._via is not None:
             self._connection.subscribe([(t.build(self._prefix, t.BrokerTopic(self._via)), 1)])
 
@@ -139,17 +143,21 @@ class EdgeConnection:
         except QueueFull as error:
             LOG.warning("will request chunks of the model later: %s", error, extra={"client": self.client})
 
-    def send(self, topic: t.Topic, message: m.Message, *, retain: bool) -> None:
-        """Publishes a message with QoS 1, sealed if it may be.
+    def send(self, topic: t.Topic, message: m.Message, *, retain: bool, sealer: Sealer | None = None) -> None:
+        """Publishes a message, sealed if it may be. ``sealer``: seals what is not for the aggregator.
 
         A message that cannot be sent is dropped, since all that matter are repeated until they are answered.
         """
-        text = t.build(self._prefix, topic)
+        text, row = t.build(self._prefix, topic), self._channels.of(topic)
         pieces = codec.encode_pieces(message, self._channels)
-        payload = self._sealed(text, pieces) if self._channels.of(topic).sealable else pieces
+        payload = self._sealed(text, pieces) if row.sealable else pieces
+        if sealer is not None:
+            payload = sealer.seal(text, b"".join(pieces))
         try:
-            self._connection.publish(text, payload, qos=1, retain=retain)
+            self._connection.publish(text, payload, qos=row.published_qos, retain=retain)
         except (QueueFull, MessageTooLarge) as error:
+            if row.published_qos == 0:
+                return  # a line of the log about that would be the next one to send
             LOG.warning(
                 "%s not sent, will repeat it until it is answered: %s",
                 message.kind,

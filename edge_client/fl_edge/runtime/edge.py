@@ -17,6 +17,7 @@ from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.privacy import NO_PRIVACY, NOT_WITH_DP_SGD, OwnPrivacy
 from fl_edge.session.state import Identity, LoadedPartition, Session, SessionState
 from fl_edge.session.survey import USUAL, SurveyPolicy
+from fl_edge.session.transitions import leaving_of
 from fl_edge.session.work import OwnState, StateReference
 from fl_edge.storage.own_state_files import OwnStateFiles
 from fl_edge.storage.privacy_ledger import PrivacyLedger
@@ -190,6 +191,21 @@ class Edge:
                 return own
             case _:
                 return OwnState()
+
+    def say_leaving(self, reason: str) -> None:
+        """Says why the edge leaves if it is connected, though its session has not ended."""
+        if self.connection is not None and self.is_connected and isinstance(self.state, Session):
+            for leaving in leaving_of(self.state, reason):
+                self.connection.send(leaving.topic, leaving.message, retain=True)
+
+    @property
+    def tells_all(self) -> bool:
+        """Whether its log may say of its data what its run is told: it belongs to a run that learns each update."""
+        match self.state:
+            case Session(is_discreet=False, membership=membership):
+                return membership is not None
+            case _:
+                return False
 
     @property
     def is_connected(self) -> bool:

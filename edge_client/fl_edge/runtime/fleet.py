@@ -26,6 +26,7 @@ from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.items import Interrupted, RuntimeInbox
 from fl_edge.runtime.loop import Runtime
 from fl_edge.runtime.masked_member import MaskedMember
+from fl_edge.runtime.remote_log import remote_log
 from fl_edge.runtime.worker_setup import EdgeSettings, edges_with_data, start_pool
 from fl_edge.session.masking import Trust
 from fl_edge.session.policy import RequiredMasking
@@ -87,8 +88,9 @@ class FleetSettings:
     update's chunks, in bytes. ``broker_timeout``: seconds that the edges may be without a broker; ``None``
     for no limit. ``heartbeat``: the file to touch, see `Heartbeat`. ``seal``: encrypt what is sent, for the
     aggregator alone; that requires a kit. ``label_counts_file``: see `LabelCountsFile`. ``light``:
-    never use torch. ``device_info``: say where the edges run. ``requires``, ``privacy``, ``survey`` and ``via``: see
-    `Identity`. ``worker``: what a worker process runs, see `process.WORKER`.
+    never use torch. ``device_info``: say where the edges run. ``remote_log``: answer who asks for their log.
+    ``requires``, ``privacy``, ``survey`` and ``via``: see `Identity`. ``worker``: what a worker process runs, see
+    `process.WORKER`.
     """
 
     edges: tuple[EdgeSettings, ...]
@@ -108,6 +110,7 @@ class FleetSettings:
     light: bool = False
     via: str | None = None
     device_info: bool = True
+    remote_log: bool = True
     worker: tuple[str, ...] = WORKER
 
     @property
@@ -169,6 +172,11 @@ def run(settings: FleetSettings) -> int:
             broker_timeout=settings.broker_timeout,
             heartbeat=heartbeat,
             predict_group=settings.predict_group,
+            remote_log=stack.enter_context(
+                remote_log(
+                    edges, settings.broker_access.kit, seals=settings.seal, allowed=settings.remote_log
+                )
+            ),
         )
 
         def check() -> None:

@@ -29,11 +29,11 @@ from fl_edge.runtime.items import (
 )
 from fl_edge.runtime.notices import ConnectionNotices
 from fl_edge.runtime.predictors import Predictors
+from fl_edge.runtime.remote_log import RemoteLog
 from fl_edge.runtime.router import Router
 from fl_edge.runtime.schedule import Schedule
 from fl_edge.session import effects, events, machine
 from fl_edge.session.masking import UnacceptablePlan
-from fl_edge.session.transitions import leaving_of
 from fl_edge.storage.update_store import UpdateWriter
 from fl_edge.workers.jobs import JobResult
 from fl_shared.errors import INTERRUPTED
@@ -53,6 +53,7 @@ class Runtime:
     ``broker_timeout``: seconds that all edges together may be without a broker; ``None`` for no limit.
     ``heartbeat`` beats while the loop runs and at least one edge is connected. ``server``: what an edge does with
     announced models, in place of answering predictions. ``listener`` hears each event before its session does.
+    ``remote_log`` answers who asks for an edge's log; null: nobody is answered.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Runtime:
         clock: Callable[[], float] = time.monotonic,
         server: Callable[[Edge, ModelStore], ModelServer] | None = None,
         listener: Callable[[events.Event], None] = lambda _event: None,
+        remote_log: RemoteLog | None = None,
     ) -> None:
         self._edges = {edge.client: edge for edge in edges}
         self._inbox = inbox
@@ -83,11 +85,16 @@ class Runtime:
         self._running = len(self._edges)
         self._evaluators = [edge for edge in edges if edge.state.identity.roles == ("evaluate",)]
         self._notices = ConnectionNotices(edges, broker, broker_timeout, clock())
-        self._router = Router(prefix, self._store, self._notices, self._add_event, self._process_events)
+        self._router = Router(
+            prefix, self._store, self._notices, self._add_event, self._process_events, remote_log
+        )
         self._predictors = Predictors(
             prefix, self._store, jobs, self._enqueue_for_predictions, predict_group, clock()
         )
-        self._schedule = Schedule(self._store, self._notices, self._predictors, inbox, heartbeat, clock())
+        self._remote_log = remote_log
+        self._schedule = Schedule(
+            self._store, self._notices, self._predictors, inbox, heartbeat, remote_log, clock()
+        )
         for edge in edges:
             if server is not None:
                 edge.server = server(edge, self._store)
@@ -107,15 +114,9 @@ class Runtime:
             return self._run(check)
         except Exception as error:
             # Only its type: its text may have something of the data in it. The will that follows gives no reason.
-            self._leave(f"an error in its program: {type(error).__name__}")
+            for edge in self._edges.values():
+                edge.say_leaving(f"an error in its program: {type(error).__name__}")
             raise
-
-    def _leave(self, reason: str) -> None:
-        """Says why the edges that are connected leave, though their sessions have not ended."""
-        for edge in self._edges.values():
-            if edge.connection is not None and edge.is_connected and isinstance(edge.state, machine.Session):
-                for leaving in leaving_of(edge.state, reason):
-                    edge.connection.send(leaving.topic, leaving.message, retain=True)
 
     def _run(self, check: Callable[[], None]) -> int:
         for edge in self._edges.values():
@@ -216,6 +217,8 @@ class Runtime:
                 if edge.connection is not None and edge.connection.is_connected:
                     edge.connection.subscribe()
         self._predictors.advance(now)
+        if self._remote_log is not None:
+            self._remote_log.advance(now)
 
     # --- results of the workers and the store -------------------------------------------------------------
 
@@ -302,8 +305,8 @@ class Runtime:
                 if edge.server is not None:
                     edge.server.model_announced(announced, now)
                     self._predictors.used(edge, now)
-            case effects.LogNotice(text=text, level=level):
-                LOG.log(getattr(logging, level.upper()), "%s", text, extra={"client": client})
+            case effects.LogNotice(text=text, level=level, told=told):
+                LOG.log(getattr(logging, level.upper()), "%s", text, extra={"client": client, "told": told})
             case effects.Disconnect():
                 self._disconnect(edge)
             case _:

@@ -14,10 +14,12 @@ from fl_edge.messaging.model_store import ModelStore
 from fl_edge.messaging.translate import event_of, event_of_cleared
 from fl_edge.runtime.edge import Edge
 from fl_edge.runtime.notices import ConnectionNotices
+from fl_edge.runtime.remote_log import RemoteLog
 from fl_edge.session import events
 from fl_edge.session.state import Session
 from fl_shared.errors import BadSignature
 from fl_shared.mqtt import events as mqtt
+from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS, Channels
 from fl_shared.protocol.codec import DecodeError, decode, session_in
@@ -40,7 +42,7 @@ class Router:
     """Turns what arrives at an edge into events of its session.
 
     ``add_event`` queues an event for an edge's session; ``process_events`` handles all queued events and
-    performs their effects.
+    performs their effects. ``remote_log`` answers who asks for an edge's log; null: nobody is answered.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Router:
         notices: ConnectionNotices,
         add_event: Callable[[Edge, events.Event], None],
         process_events: Callable[[], None],
+        remote_log: RemoteLog | None = None,
         channels: Channels = CHANNELS,
     ) -> None:
         self._prefix = prefix
@@ -58,6 +61,7 @@ class Router:
         self._notices = notices
         self._add_event = add_event
         self._process_events = process_events
+        self._remote_log = remote_log
         self._drop_counts: Counter[str] = Counter()
         self._decoded = lru_cache(SHARED_MESSAGES)(partial(decode, channels=channels))
         """What all edges of a fleet hear is decoded once, and is in memory once."""
@@ -120,6 +124,9 @@ class Router:
         if isinstance(topic, t.BrokerTopic):
             self._add_event(edge, events.BridgeSeen(now, received.payload == b"1"))
             return
+        if isinstance(topic, t.LogRequestTopic):
+            self._log_requested(edge, topic, received, now)
+            return
         try:
             event = self._decode(edge, topic, received, now)
         except (DecodeError, BadSignature, _StaleMessage) as error:
@@ -128,6 +135,19 @@ class Router:
                 self._drop(edge, type(topic).__name__, str(error))
         if event is not None:
             self._add_event(edge, event)
+
+    def _log_requested(
+        self, edge: Edge, topic: t.LogRequestTopic, received: mqtt.Received, now: float
+    ) -> None:
+        if self._remote_log is None or received.retain or not received.payload:
+            return  # a retained request is an old one
+        try:
+            request = decode(topic, received.payload, self._channels)
+        except DecodeError as error:
+            self._drop(edge, type(topic).__name__, str(error))
+            return
+        if isinstance(request, m.LogRequest) and request.client == topic.client == edge.client:
+            self._remote_log.asked(request, now)
 
     def _decode(self, edge: Edge, topic: t.Topic, received: mqtt.Received, now: float) -> events.Event | None:
         """Returns the event of a message, or ``None`` if it means nothing to the session.

@@ -13,6 +13,7 @@ from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.inbox import Inbox
 from fl_edge.runtime.notices import ConnectionNotices
 from fl_edge.runtime.predictors import Predictors
+from fl_edge.runtime.remote_log import RemoteLog
 from fl_edge.session import machine
 from fl_edge.session.state import Registering
 
@@ -36,6 +37,7 @@ class Schedule:
         predictors: Predictors,
         inbox: Inbox[Any],
         heartbeat: Heartbeat | None,
+        remote_log: RemoteLog | None,
         now: float,
     ) -> None:
         self._store = store
@@ -43,6 +45,7 @@ class Schedule:
         self._predictors = predictors
         self._inbox = inbox
         self._heartbeat = heartbeat
+        self._remote_log = remote_log
         self._timers: list[tuple[float, int, Edge]] = []
         self._order = itertools.count()
         self._chores_at = now + CHORE_INTERVAL
@@ -92,6 +95,7 @@ class Schedule:
     def _chores_due(self, now: float) -> float:
         dues = [self._notices.due(), self._predictors.due]
         dues += [now] if self._inbox.has_dropped else []
+        dues += [] if self._remote_log is None else [self._remote_log.due]
         if self._heartbeat is not None and self._notices.has_broker:
             dues.append(self._heartbeat.due)
         return min(dues)

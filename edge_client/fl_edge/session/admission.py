@@ -111,7 +111,7 @@ def _resume_restored_update(session: Session, reply: m.Admitted, now: float) -> 
     if problem := problem_of_update(session, pending.selected, pending.update):
         text = f"round {number}: its update was finished before the restart, and is dropped: {problem}"
         return transition(session, LogNotice(text, "warning"))
-    notice = LogNotice(f"round {number}: its update was finished before the restart")
+    notice = LogNotice.of_no_data(f"round {number}: its update was finished before the restart")
     update = pending.update
     was_discreet = pending.selected.privacy is not None  # it says no more than it may
     if session.is_discreet and (session.identity.privacy.is_asked or not was_discreet):
@@ -132,7 +132,9 @@ def _end_finished_round(session: Session, reply: m.Admitted) -> Transition:
     session = session.answered(reply.finished_round)
     if isinstance(session.work, Idle) or session.work.selected.round != reply.finished_round:
         return transition(session)
-    notice = LogNotice(f"round {reply.finished_round}: the aggregator needs no update of this edge any more")
+    notice = LogNotice.of_no_data(
+        f"round {reply.finished_round}: the aggregator needs no update of this edge any more"
+    )
     return then(cancel_work(session), lambda s: transition(s, notice))
 
 
@@ -153,7 +155,7 @@ def _forget_lost_rounds(session: Session, reply: m.Admitted) -> Transition:
     if isinstance(session.work, Idle) or session.work.selected.round <= newest:
         return transition(session)
     number = session.work.selected.round
-    notice = LogNotice(
+    notice = LogNotice.of_no_data(
         f"round {number}: the aggregator no longer knows this round; its update is dropped", "warning"
     )
     return then(cancel_work(session), lambda s: transition(s, notice))
@@ -174,15 +176,15 @@ def _continue_registration(session: Session, before: Session, reply: m.Admitted,
         return (
             transition(session)
             if isinstance(previous_phase, RegistrationComplete)
-            else transition(session, LogNotice(prefix))
+            else transition(session, LogNotice.of_no_data(prefix))
         )
     if partition is None:
         if isinstance(previous_phase, AwaitingPartition):
             return wait_to_register(session, AwaitingPartition, now, previous_phase.attempt)
-        notice = LogNotice(f"{prefix}; data will be assigned when the run starts")
+        notice = LogNotice.of_no_data(f"{prefix}; data will be assigned when the run starts")
         return then(transition(session, notice), lambda s: wait_to_register(s, AwaitingPartition, now, 0))
     if isinstance(state, NoPartition) or (state.task, state.partition) != (reply.task, partition):
-        notice = LogNotice(f"{prefix} with partition {partition.index} of {partition.count}")
+        notice = LogNotice.of_no_data(f"{prefix} with partition {partition.index} of {partition.count}")
         return then(
             transition(session, notice),
             lambda s: load_partition(s, reply.task, partition, 0),

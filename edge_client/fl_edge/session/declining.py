@@ -104,16 +104,19 @@ def leave(
 
     ``told``: the reason as the aggregator may know it; null if it may know all of it.
     """
-    notice = f"does not take part in run {run.run}: {reason}"
-    notice += "" if fault == "data" else f"; waiting for {awaits}"
+    start, end = (
+        f"does not take part in run {run.run}: ",
+        "" if fault == "data" else f"; waiting for {awaits}",
+    )
+    said = (reason if told is None else told)[: m.MAX_UNABLE]
+    notice = LogNotice(f"{start}{reason}{end}", "error", told=f"{start}{said}{end}")
     loading = session.partition_state
     effects = (Cancel(loading.job),) if isinstance(loading, LoadingPartition) else ()
     phase = session.registration
     if not isinstance(phase, Offline):
-        said = (reason if told is None else told)[: m.MAX_UNABLE]
         phase = Declined(phase.connection, run.run, run.incarnation, said, 0, None, fault)
     session = replace(session, registration=phase, membership=None, partition_state=NoPartition())
-    return then(transition(session, *effects, LogNotice(notice, "error")), cancel_work, cancel_evaluation)
+    return then(transition(session, *effects, notice), cancel_work, cancel_evaluation)
 
 
 def send_decline(session: Session, now: float, attempt: int) -> Transition:

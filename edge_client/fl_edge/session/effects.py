@@ -209,10 +209,19 @@ class Disconnect:
 
 @dataclass(frozen=True, slots=True)
 class LogNotice:
-    """Log a text for the user, together with the edge's id."""
+    """Log a text for the user, together with the edge's id.
+
+    ``told``: the text as others may know it who must know nothing of the edge's data; null for none.
+    """
 
     text: str
     level: Literal["info", "warning", "error"] = "info"
+    told: str | None = None
+
+    @classmethod
+    def of_no_data(cls, text: str, level: Literal["info", "warning", "error"] = "info") -> LogNotice:
+        """A notice with nothing of the edge's data in it."""
+        return cls(text, level, text)
 
 
 Effect = (

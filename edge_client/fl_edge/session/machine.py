@@ -246,7 +246,7 @@ def _replied(session: Session, reply: m.Reply, now: float) -> Transition:
         case m.Limited():
             # What was dropped is repeated, like everything that is not answered.
             notice = f"the aggregator drops some of this edge's messages: {reply.reason}: {reply.detail}"
-            return transition(session, LogNotice(notice, "warning"))
+            return transition(session, LogNotice.of_no_data(notice, "warning"))
         case _:
             return transition(session)
 

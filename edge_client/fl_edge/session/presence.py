@@ -26,7 +26,7 @@ def aggregator_seen(session: Session, event: AggregatorSeen) -> Transition:
     is_new = previous is None or _incarnation_of(previous) != _incarnation_of(presence)
     step = _aggregator_seen(session, event)
     if presence.state == "online" and presence.sealed and not session.identity.seals and is_new:
-        notice = LogNotice(UNSEALED.format(presence.run), "error")
+        notice = LogNotice.of_no_data(UNSEALED.format(presence.run), "error")
         return then(step, lambda s: transition(s, notice) if s.aggregator == presence else transition(s))
     return step
 

@@ -43,8 +43,9 @@ def report_failure(
 
     ``told``: the detail as the aggregator may know it; null if it may know all of it.
     """
-    notice = LogNotice(f"round {selected.round}: cannot train: {detail}", "warning")
     said = (detail if told is None else told)[:MAX_DETAIL]
+    failure = f"round {selected.round}: cannot train:"
+    notice = LogNotice(f"{failure} {detail}", "warning", told=f"{failure} {said}")
     session = replace(session, work=ReportingFailure(selected, said, None, 0, now))
     return then(transition(session, notice), lambda s: report(s, now))
 
@@ -219,7 +220,7 @@ def accepted(session: Session, reply: m.Accepted) -> Transition:
         case Reporting(selected=selected, update=update) if _is_answer_to(
             session, reply, selected, update.digest
         ):
-            notice = LogNotice(f"round {reply.round}: accepted")
+            notice = LogNotice.of_no_data(f"round {reply.round}: accepted")
             return then(cancel_work(session.answered(reply.round)), lambda s: transition(s, notice))
         case _:
             return transition(session)
@@ -236,7 +237,7 @@ def rejected(session: Session, reply: m.Rejected) -> Transition:
             pass
         case _:
             return transition(session)
-    notice = LogNotice(f"round {reply.round}: rejected: {reply.reason}: {reply.detail}", "warning")
+    notice = LogNotice.of_no_data(f"round {reply.round}: rejected: {reply.reason}: {reply.detail}", "warning")
     session = session.answered(reply.round)
     return then(own_state.drop_rejected(session, reply.digest), cancel_work, lambda s: transition(s, notice))
 

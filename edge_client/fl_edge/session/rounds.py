@@ -134,7 +134,7 @@ def _stop_ended_round(session: Session, result: m.Result) -> Transition:
 
 def _stop_work(session: Session, reason: str) -> Transition:
     assert isinstance(session.work, Fetching | Training | ReportingFailure)
-    notice = LogNotice(f"round {session.work.selected.round}: stopped: {reason}")
+    notice = LogNotice.of_no_data(f"round {session.work.selected.round}: stopped: {reason}")
     return then(cancel_work(session), lambda s: transition(s, notice))
 
 
@@ -204,7 +204,7 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
         # The round is started when the partition has been loaded.
         return transition(session)
     selected = _with_newest_base(session, selected)
-    notice = LogNotice(f"selected for round {selected.round}")
+    notice = LogNotice.of_no_data(f"selected for round {selected.round}")
     session, job = with_next_job(session)
     if selected.base is None:
         session = replace(session, work=Training(job, selected))
@@ -277,7 +277,7 @@ def trained(session: Session, event: Trained) -> Transition:
             loss_text = "" if loss is None else f", loss {loss:.4f}"
             notice = LogNotice(f"round {selected.round}: trained in {update.seconds:.1f} s{loss_text}")
             if event.body is not None:
-                notice = LogNotice(f"round {selected.round}: trained, and masked the update")
+                notice = LogNotice.of_no_data(f"round {selected.round}: trained, and masked the update")
                 session = _with_body(session, selected, event.body)
             if problem := charging.problem_of_noise(session, update, event):
                 return reporting.report_failure(session, selected, problem, event.now)

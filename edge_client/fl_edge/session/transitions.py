@@ -107,7 +107,7 @@ def stop(session: Session, exit_code: int, reason: str, told: str) -> Transition
         if isinstance(phase, LoadingPartition | Fetching | Training | Evaluating)
     ]
     if exit_code != INTERRUPTED:
-        effects.append(LogNotice(reason, "error"))
+        effects.append(LogNotice(reason, "error", told))
     return Stopped(session.identity, exit_code, reason), (*effects, *leaving_of(session, told), Disconnect())
 
 

@@ -78,17 +78,19 @@ def _notice(asked: m.Closing | m.Reveal, answer: Answer) -> LogNotice:
     what = f"the set of {len(asked.included)} updates"
     match answer:
         case Signature():
-            return LogNotice(f"round {asked.round}: signs {what}")
+            return LogNotice.of_no_data(f"round {asked.round}: signs {what}")
         case Shares(unopened=()):
-            return LogNotice(f"round {asked.round}: opens {what}")
+            return LogNotice.of_no_data(f"round {asked.round}: opens {what}")
         case Shares(unopened=unopened):
-            return LogNotice(
+            return LogNotice.of_no_data(
                 f"round {asked.round}: opens {what}, but not what these have sent: {', '.join(unopened)}",
                 "warning",
             )
         case Refusal(reason=reason, detail=detail):
             verb = "sign" if isinstance(asked, m.Closing) else "open"
-            return LogNotice(f"round {asked.round}: does not {verb} {what}: {reason}: {detail}", "warning")
+            return LogNotice.of_no_data(
+                f"round {asked.round}: does not {verb} {what}: {reason}: {detail}", "warning"
+            )
         case _:
             assert_never(answer)
 
@@ -131,7 +133,7 @@ def repeat(session: Session, now: float) -> Transition:
         if state.answer is None
         else f"round {number}: the aggregator did not say in time what has become of this edge's {what}"
     )
-    return transition(replace(session, unmasking=Calm()), LogNotice(text, "warning"))
+    return transition(replace(session, unmasking=Calm()), LogNotice.of_no_data(text, "warning"))
 
 
 def _send(session: Session, now: float, attempt: int) -> Transition:

@@ -136,7 +136,7 @@ def _kinds(row: Channel) -> list[str]:
 def _operations(row: Channel, name: str) -> Tree:
     channel = {"$ref": f"#/channels/{name}"}
     title = name[0].upper() + name[1:]
-    binding: Tree = {"qos": 1, "retain": row.retained}
+    binding: Tree = {"qos": row.published_qos, "retain": row.retained}
     if row.encoding == "picture":
         binding["messageExpiryInterval"] = REQUEST_EXPIRY
     sent: Tree = {

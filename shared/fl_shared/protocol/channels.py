@@ -47,7 +47,9 @@ class Channel:
     """Bytes of a payload, before it is sealed."""
     retained: bool = False
     qos: int = 1
-    """Of subscriptions; everything is published at QoS 1."""
+    """Of subscriptions."""
+    published_qos: int = 1
+    """0 for what nobody misses."""
     limit: Limit | None = None
     roles: tuple[m.ClientRole, ...] = EVERY_ROLE
     """Only edges with one of these roles send or read here."""
@@ -228,6 +230,10 @@ ROWS: Final = (
             note=f"For a cohort of more than 256 edges. {_OPEN}"),
     Channel(t.UnmaskTopic, (m.Closing, m.Reveal), "aggregator", ("edge",), retained=True, roles=("train",),
             largest=MAX_NAMES, note="While the sum of a masked round is closed and opened; an empty message ends it."),
+    Channel(t.LogRequestTopic, (m.LogRequest,), "operator", ("edge",),
+            note="Repeated as long as lines are wanted. Edges ignore a retained one."),
+    Channel(t.LogTopic, (m.LogLines,), "edge", ("operator",), qos=0, published_qos=0,
+            note="Only after a request, and until it has run out."),
     Channel(t.RepliesTopic, (m.Admitted, m.Refused, m.Grant, m.Accepted, m.Rejected, m.Limited), "aggregator",
             ("edge",), note="Only an answer here means that a message has arrived."),
     Channel(t.SelectedTopic, (m.Selected,), "aggregator", _ALL, retained=True, roles=("train",), note=_OPEN),

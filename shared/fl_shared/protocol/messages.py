@@ -34,6 +34,17 @@ from fl_shared.protocol.kinds.base import (
 from fl_shared.protocol.kinds.command import Command, CommandAnswer, CommandName, Pause, Resume, Stop
 from fl_shared.protocol.kinds.environment import MAX_ENVIRONMENTS, Environment, environment_counts
 from fl_shared.protocol.kinds.evaluation import MAX_CLASSES, Confusion, Evaluation
+from fl_shared.protocol.kinds.log import (
+    MAX_LOG_LINES,
+    MAX_LOG_SECONDS,
+    MAX_LOG_TEXT,
+    MAX_RECENT_LINES,
+    LogLevel,
+    LogLine,
+    LogLines,
+    LogRefusal,
+    LogRequest,
+)
 from fl_shared.protocol.kinds.masked import (
     MAX_MEMBERS,
     Agreed,
@@ -147,11 +158,15 @@ __all__ = [
     "MAX_ENVIRONMENTS",
     "MAX_HISTORY",
     "MAX_LEAVING",
+    "MAX_LOG_LINES",
+    "MAX_LOG_SECONDS",
+    "MAX_LOG_TEXT",
     "MAX_MEMBERS",
     "MAX_METRICS",
     "MAX_METRIC_NAME",
     "MAX_OUTLIERS",
     "MAX_PACKET",
+    "MAX_RECENT_LINES",
     "MAX_REFUSED_NAMED",
     "MAX_TASK_SPEC",
     "MAX_UNABLE",
@@ -195,6 +210,11 @@ __all__ = [
     "ImageRequest",
     "LimitReason",
     "Limited",
+    "LogLevel",
+    "LogLine",
+    "LogLines",
+    "LogRefusal",
+    "LogRequest",
     "MaskedSums",
     "Masking",
     "Member",

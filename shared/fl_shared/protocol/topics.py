@@ -116,6 +116,22 @@ class UnmaskTopic(Topic):
 
 
 @dataclass(frozen=True, slots=True)
+class LogRequestTopic(Topic):
+    """``fl/clients/<client>/log-request``: the operator asks for an edge's log."""
+
+    PATTERN: ClassVar[str] = "clients/{client}/log-request"
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogTopic(Topic):
+    """``fl/clients/<client>/log``: lines of an edge's log, while the operator asks for them."""
+
+    PATTERN: ClassVar[str] = "clients/{client}/log"
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
 class RepliesTopic(Topic):
     """``fl/replies/<client>``: answers to one edge."""
 

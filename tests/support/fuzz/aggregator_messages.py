@@ -151,6 +151,10 @@ class AggregatorMessages:
             m.Rejected(**self.envelope(), **head, reason="late", detail="too late"),
         )
 
+    def log_request(self, seconds: int) -> m.LogRequest:
+        """The operator's, for the edge's log."""
+        return m.LogRequest(client=CLIENT, reader="r1", level="debug", recent=200, seconds=seconds)
+
     def all_messages(self, number: int, session: str, model: ModelPublication) -> list[Sent]:
         """All messages from round ``number`` on, after ``model``."""
         replies = t.RepliesTopic(CLIENT)
@@ -160,6 +164,7 @@ class AggregatorMessages:
             (replies, self.admitted(CLIENT, session, PARTITION, 1)),
             *((replies, answer) for answer in self.answers(session, number - 1, model.digest)),
             (t.PresenceTopic(CLIENT), m.ClientPresence(client=CLIENT, state="offline", session=session)),
+            *((t.LogRequestTopic(CLIENT), self.log_request(seconds)) for seconds in (30, 0)),
             (t.ResultTopic(number), m.Result(
                 **self.envelope(), round=number, outcome="committed", reason=None, version=number,
                 digest=model.digest, participants=(CLIENT,), missing={"other": "lost"}, examples=10,

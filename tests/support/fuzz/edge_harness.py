@@ -20,8 +20,11 @@ from fl_edge.runtime.dispatcher import Dispatcher
 from fl_edge.runtime.edge import Edge
 from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.items import RuntimeInbox
+from fl_edge.runtime.log_readers import LogReaders
 from fl_edge.runtime.loop import Runtime
 from fl_edge.runtime.masked_member import MaskedMember
+from fl_edge.runtime.recent_lines import RecentLines
+from fl_edge.runtime.remote_log import RemoteLog
 from fl_edge.session.state import Identity, Session, Stopped
 from fl_edge.storage import update_store
 from fl_edge.storage.label_counts_file import LabelCountsFile
@@ -100,6 +103,7 @@ class EdgeHarness:
             prefix="fl", broker="nowhere",
             broker_timeout=None, clock=lambda: self.now,
             heartbeat=None if self._heartbeat is None else Heartbeat(self._heartbeat, self.now),
+            remote_log=RemoteLog(edges, LogReaders(RecentLines(lambda _: True), allowed=True, sealer_for=None)),
         )  # fmt: skip
         for edge in edges:
             edge.connection = edge.connect(partial(self.runtime._enqueue, edge.client))

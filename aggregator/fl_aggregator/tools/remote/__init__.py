@@ -1,13 +1,13 @@
 """Reads and controls a run over the broker, from any machine.
 
 ==============  ===================================================================
-``cli``         the commands ``status``, ``watch`` and ``predict``;  ``control``: ``pause``, ``resume``, ``stop``
+``cli``         the commands ``status``, ``watch``, ``logs``, ``predict``;  ``control``: ``pause``, ``resume``, ``stop``
 ``remote_run``  connects, subscribes, receives
 ``observer``    keeps a run's birth and status
 ``follower``    makes snapshots from the messages that are retained for observers
 ``sighting``    a snapshot, and whether the aggregator is online
 ``status``      reads the run once;  ``watch``: follows it
-``health``      ``status --check``;  ``predict``: a request and its answer
+``health``      ``status --check``;  ``logs``, ``predict``: a request and its answers
 ``command``     sends a command and waits for the answer;  ``stop``: and until the run has ended
 ==============  ===================================================================
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from fl_shared.system.invocation import aggregator_command
 
 if TYPE_CHECKING:
     from fl_shared.cli.broker_access import BrokerAccess, BrokerOptions
+    from fl_shared.protocol.messages import LogLevel
 
 WAIT_RANGE = shared.FiniteRange(0.1, 86_400.0)
 
@@ -112,3 +114,41 @@ def predict(
     answer = request_prediction(access, Request(payload, access.prefix, client), timeout)
     click.echo(answer.model_dump_json() if as_json else prediction_line(answer))
     return 0 if answer.error is None else RunFailed.exit_code
+
+
+@shared.command()
+@click.argument("client", metavar="ID")
+@click.option("--level", type=click.Choice(("debug", "info", "warning", "error")), default="info",
+              help="Least important lines to show; edges log debug lines with --verbose only.")  # fmt: skip
+@click.option("--recent", type=click.IntRange(0, 200), default=50, help="Lines of the past to show first.")
+@click.option("--follow", is_flag=True, help="Go on with what the edge logs from now on, until Ctrl-C.")
+@click.option(
+    "--seconds", type=shared.FiniteRange(0.1, 86_400.0), default=None, help="Follow for so many seconds."
+)
+@click.option("--wait", type=WAIT_RANGE, default=10.0, help="Seconds to wait for the first answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@shared.broker_options
+@shared.config_option
+def logs(
+    client: str,
+    level: LogLevel,
+    recent: int,
+    follow: bool,
+    seconds: float | None,
+    wait: float,
+    as_json: bool,
+    broker: BrokerOptions,
+) -> None:
+    """Show the log of the edge ID: its recent lines and, if asked for, those that follow."""
+    from fl_aggregator.tools.remote.logs import json_objects, read_log, text_lines
+    from fl_shared.protocol.topics import valid_client
+
+    if not valid_client(client):
+        raise UserError(f"ID {client!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ -")
+    if follow and seconds is not None:
+        raise UserError("--follow cannot be combined with --seconds")
+    access = broker.access(roles=("operator",))
+    lasting = math.inf if follow else seconds
+    for message in read_log(access, client, level, recent, lasting, wait):
+        for shown in map(json.dumps, json_objects(message)) if as_json else text_lines(message):
+            click.echo(shown)

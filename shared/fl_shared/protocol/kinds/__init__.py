@@ -10,6 +10,7 @@
 ``update``       updates, offers, chunks, failed training, and the answers
 ``evaluation``   results of evaluations
 ``observation``  what watchers read;  ``privacy``: what is said of differential privacy
+``log``          the log of an edge, on request
 ``prediction``   prediction requests and answers
 ===============  ===========================================================
 """

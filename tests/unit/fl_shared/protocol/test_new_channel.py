@@ -130,7 +130,7 @@ def test_the_aggregator_subscribes_to_it() -> None:
     assert updates.own == [("fl/updates/#", 1)]
 
 
-ALWAYS = {"fl/replies/7", "fl/aggregator", "fl/model"}
+ALWAYS = {"fl/replies/7", "fl/aggregator", "fl/model", "fl/clients/7/log-request"}
 WHEN_TRAINING = {
     "fl/clients/7/work",
     "fl/clients/7/unmask",

@@ -19,6 +19,8 @@ SPELLINGS: dict[str, t.Topic] = {
     "fl/clients/lab-a_2/presence": t.PresenceTopic("lab-a_2"),
     "fl/clients/7/work": t.WorkTopic("7"),
     "fl/clients/7/unmask": t.UnmaskTopic("7"),
+    "fl/clients/7/log-request": t.LogRequestTopic("7"),
+    "fl/clients/7/log": t.LogTopic("7"),
     "fl/replies/7": t.RepliesTopic("7"),
     "fl/round/0/selected": t.SelectedTopic(0),
     "fl/round/12/missing": t.MissingTopic(12),
