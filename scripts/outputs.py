@@ -109,6 +109,26 @@ class RoundLine(TypedDict):
 
 
 @exact
+class LogEntry(TypedDict):
+    """A line of ``logs``: one of the edge's log. ``time``: in UTC."""
+
+    time: str
+    level: m.LogLevel
+    text: str
+
+
+@exact
+class LogGap(TypedDict):
+    """A line of ``logs``: how many lines of the log are not shown here. At least one of the two is there.
+
+    ``left_out``: too many in a short time. ``withheld``: they may say something of the edge's data.
+    """
+
+    left_out: NotRequired[int]
+    withheld: NotRequired[int]
+
+
+@exact
 class TaskOption(TypedDict):
     """An option of a task. ``default``: null if it is required."""
 
@@ -286,5 +306,6 @@ OUTPUTS: Final[dict[str, Any]] = {
     "fl-aggregator strategies": Strategies,
     "fl-aggregator tasks": TaskDescription | list[TaskDescription],
     "fl-aggregator watch": RoundLine | SightLine,
+    "fl-aggregator logs": LogEntry | LogGap,
 }
-"""By command, the type of what it prints; of ``watch``, that of each line."""
+"""By command, the type of what it prints; of ``watch`` and ``logs``, that of each line."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from tests.support.client import Client, Endpoint
 from tests.support.programs import Program
 from tests.support.provisioned_broker import ProvisionedBroker, kit_of, provisioned
 from tests.support.provisioned_site import FORGER, Site
+from tests.support.schemas import checked
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.broker
@@ -32,12 +32,12 @@ def test_12_lines_of_an_edge_that_does_not_seal(tmp_path: Path, mosquitto: Mosqu
         programs.edges(tmp_path / "shy", mosquitto.url, "shy", "--task", TASK, "--no-remote-log") as shy,
     ):
         wait_until(
-            lambda: "connected to" in shy.err and fleet.err.count("connected to") == 2, 30, "all edges"
+            lambda: "connected to" in shy.err and fleet.err.count("connected to") == 2, 60, "all edges"
         )
         assert listener.received == [], "12.1: nobody has asked"
         once = programs.run("fl-aggregator", "logs", "0", "--json", *reach, cwd=tmp_path)
         assert once.returncode == 0, once.stderr
-        [line] = [json.loads(text) for text in once.stdout.splitlines()]
+        [line] = [checked("fl-aggregator logs", text) for text in once.stdout.splitlines()]
         assert (line["level"], line["text"]) == ("info", f"connected to {mosquitto.url}, prefix fl")
         refused = programs.run("fl-aggregator", "logs", "shy", *reach, cwd=tmp_path)
         assert refused.returncode == 1
@@ -50,7 +50,7 @@ def test_12_lines_of_an_edge_that_does_not_seal(tmp_path: Path, mosquitto: Mosqu
             plan = ("--task", TASK, "--clients", "2", "--per-round", "2", "--rounds", "1")
             with programs.aggregator(tmp_path, mosquitto.url, *plan) as run:
                 run.ends_well()
-            wait_until(lambda: "round 1: accepted" in reader.out, 30, "a line that the edge has just logged")
+            wait_until(lambda: "round 1: accepted" in reader.out, 60, "a line that the edge has just logged")
             assert "connected to" not in reader.out, "of the past"
         heard = [one for one in listener.received if one.topic == topic]
     assert not any(one.retained for one in heard)
@@ -63,7 +63,7 @@ def test_12_4_the_lines_of_an_edge_that_seals(tmp_path: Path) -> None:
     with ProvisionedBroker(made, extra_acl=FORGER) as broker:
         site = Site(tmp_path, made, broker)
         edge = site.edge("0", "--seal")
-        wait_until(lambda: "connected to" in edge.err, 30, "the edge")
+        wait_until(lambda: "connected to" in edge.err, 60, "the edge")
         with Client(Endpoint.of(kit_of(made, "forger")), "fl/clients/0/log") as listener:
             found = programs.run("fl-aggregator", "logs", "0", "--kit", site.kit("operator"), cwd=tmp_path)
             assert found.returncode == 0, found.stderr

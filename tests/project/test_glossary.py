@@ -43,14 +43,14 @@ NO_TERM = {
         "batch", "label", "loss", "maximum", "metrics", "minimum", "momentum", "probabilities", "train",
     },
     "words of programming, with their usual meaning": {
-        "bytes", "count", "data", "error", "index", "max", "name", "number", "output", "pixels", "protocol",
-        "signature", "settings", "sha256", "shape", "size", "unit",
+        "bytes", "count", "data", "error", "index", "level", "lines", "max", "name", "number", "output", "pixels",
+        "protocol", "public", "signature", "settings", "sha256", "shape", "size", "text", "time", "unit",
     },
     "software and machines": {"cores", "fl", "library", "memory", "mqtt", "platform", "python"},
     "plain English, with its usual meaning": {
         "after", "awaited", "awaits", "before", "better", "delayed", "detail", "down", "finished", "first", "have",
-        "higher", "is", "left", "need", "newest", "out", "outcome", "reason", "seconds", "started", "state",
-        "trusted", "unopened", "up", "via", "worst", "written",
+        "higher", "is", "left", "need", "newest", "out", "outcome", "reason", "recent", "seconds", "started",
+        "state", "trusted", "unopened", "up", "via", "withheld", "worst", "written",
     },
     "the format of all messages: which version, which kind": {"kind", "v"},
 }  # fmt: skip

@@ -8,8 +8,7 @@
 ``vouchers``          what the enrolment key signs about an account
 ``revocations``       the list of revoked kits, which it signs as well
 ``signatures``        Ed25519 signatures of messages, and of vouchers
-``sealing``           end-to-end encryption of messages
-``operator_seals``    the same between an edge and the operator
+``sealing``           end-to-end encryption of messages;  ``operator_seals``: from edge to operator
 ``hpke``              RFC 9180 in authenticated mode
 ``verified``          decodes a received message after checking its signature
 ====================  ===========================================================

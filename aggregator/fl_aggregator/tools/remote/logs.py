@@ -73,8 +73,9 @@ class LogReader(RemoteRun):
         """
         heard_at, ask_at = time.monotonic(), 0.0
         while (now := time.monotonic()) < until:
-            if now - heard_at >= (SILENCE if self.answered else wait):
-                raise RunFailed(self._silence_text(now - heard_at))
+            limit = SILENCE if self.answered else wait
+            if now - heard_at >= limit:
+                raise RunFailed(self._silence_text(limit))
             if not self.subscribed:
                 ask_at = 0.0
             elif now >= ask_at:

@@ -10,7 +10,6 @@
 ``update``       updates, offers, chunks, failed training, and the answers
 ``evaluation``   results of evaluations
 ``observation``  what watchers read;  ``privacy``: what is said of differential privacy
-``log``          the log of an edge, on request
-``prediction``   prediction requests and answers
+``prediction``   prediction requests and answers;  ``log``: an edge's log, on request
 ===============  ===========================================================
 """
