@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from pydantic_core import core_schema
 
 from fl_aggregator.cli.start import start
+from fl_aggregator.cli.survey import survey
 from fl_aggregator.configuration.settings import Settings
 from fl_edge.cli import command as fl_edge
 from fl_mqtt.regional.cli import relay
@@ -29,6 +30,7 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 CONFIGURED: Final[Mapping[str, click.Command]] = {
     "fl-aggregator start": start,
     "fl-aggregator simulate": simulate,
+    "fl-aggregator survey": survey,
     "fl-aggregator relay": relay,
     "fl-edge": fl_edge,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from tests.support import programs
 from tests.support.broker import Mosquitto
+from tests.support.schemas import checked
 from tests.support.tables import write_csv
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
@@ -47,7 +47,7 @@ def test_it_prints_what_the_tables_have(tmp_path: Path, shared_mosquitto: Mosqui
             programs.Program(tmp_path, "fl-aggregator", "survey", *common, *prefix, *TASK, *asked)
         )
         run.ends_well()
-    found = run.result
+    found = checked("fl-aggregator survey", run.out)
     assert "edge 2 does not take part: this edge takes part in no survey (--survey no)" in run.err
     assert "edge 5 does not take part: the survey has sums of 4 edges, expected at least 6" in run.err
     rows = [row for number in (0, 1, 3, 4) for row in rows_of(number)]
@@ -60,7 +60,7 @@ def test_it_prints_what_the_tables_have(tmp_path: Path, shared_mosquitto: Mosqui
     assert age["deviation"] == pytest.approx(ages.std(), rel=1e-6)
     assert set(found["figures"]) == (set() if masked else {"3"})
     again = programs.run("fl-aggregator", "survey", str(tmp_path / "run"), "--json")
-    assert json.loads(again.stdout) == found
+    assert checked("fl-aggregator survey", again.stdout) == found
     report = programs.run("fl-aggregator", "report", str(tmp_path / "run"), "--out", str(tmp_path / "r.html"))
     assert report.returncode == 0, report.stderr
     assert f"{len(rows)} examples on 4 edges" in (tmp_path / "r.html").read_text()

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 class Cells(BaseModel):
     """Cells by name. ``others``: how many were left out, with ``others_examples`` together; null if that is too few."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     shown: dict[str, int]
     others: int = 0

@@ -20,7 +20,7 @@ BARS: Final = 20
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Quantile(_Frozen):
