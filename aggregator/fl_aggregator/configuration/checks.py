@@ -72,8 +72,9 @@ def check_bounds(settings: Settings) -> None:
             "but --durability is memory"
         )
     if len(settings.task_spec) > m.MAX_TASK_SPEC:
+        more = "--keep-local" if settings.survey is None else "--range"
         raise ValueError(
-            f"task_option: with --keep-local, {len(settings.task_spec)} characters in a message, "
+            f"task_option: with {more}, {len(settings.task_spec)} characters in a message, "
             f"expected at most {m.MAX_TASK_SPEC}"
         )
     if settings.keep_local and settings.target is not None and not settings.holdout:

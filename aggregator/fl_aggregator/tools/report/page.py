@@ -70,13 +70,14 @@ def document(title: str, body: Sequence[Child]) -> str:
 
 def _single_run(run: RunReport) -> list[Child]:
     settings = run.settings
-    about = [f"{settings[name]} {name}" for name in ("clients", "rounds") if name in settings]
+    names = ("clients",) if is_survey(run) else ("clients", "rounds")
+    about = [f"{settings[name]} {name}" for name in names if name in settings]
     subtitle = " · ".join(
         [f"task {settings.get('task', 'unknown')}", *about, f"partition {settings.get('partition', '?')}"]
     )
     return [
         tag("header", tag("h1", run.name), tag("p", subtitle, class_="sub"), tag("p", _state_text(run), class_="sub"),
-            _attack_text(run), sections.tiles(run)),
+            _attack_text(run), None if is_survey(run) else sections.tiles(run)),
         tag("main", faults([run]), *_run_sections(run)),
     ]  # fmt: skip
 
@@ -104,8 +105,8 @@ def _run_sections(run: RunReport) -> list[Child]:
         return [nothing, sections.labels(run), sections.settings(run)]
     if is_survey(run):
         return [
-            survey(run), participation(run), environments(run), sections.time_and_traffic(run),
-            sections.rejections(run), sections.rounds(run), sections.settings(run),
+            survey(run), environments(run), sections.rejections(run), sections.rounds(run),
+            sections.settings(run),
         ]  # fmt: skip
     return [
         sections.learning(run), _side_by_side(sections.primary_by_edge(run), confusion(run)),
