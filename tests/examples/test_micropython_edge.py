@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fl_edge.tasks.digits_mlp import DigitsMlpOptions, DigitsMlpTask
+from fl_shared.data.digits import DIGITS
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from tests.support import programs
@@ -25,7 +26,6 @@ from tests.support.witnessed_versions import check_versions
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "micropython-edge"
-DIGITS = ROOT / "edge_client" / "fl_edge" / "data" / "digits.csv.gz"
 MICROPYTHON = shutil.which("micropython") or ""
 HEAP = ("-X", "heapsize=2M")
 ROUNDS = 4
