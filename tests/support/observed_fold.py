@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.manifest import Vector
+from fl_shared.tensors.digest import content_digest
+from fl_shared.tensors.manifest import Manifest, Vector
 from tests.support.received import Received
 
 
@@ -69,3 +70,13 @@ class ObservedUpdates:
             assert result.digest is not None
             found.append((result.digest, weights))
         return found
+
+
+def check_versions(received: Sequence[Received], manifest: Manifest) -> int:
+    """Returns how many versions a run has made of updates. Each must have the bits that follow from these."""
+    versions = ObservedUpdates(received).versions(received)
+    for number, (digest, weights) in enumerate(versions, start=1):
+        assert digest == content_digest([("weights", "f32", manifest.digest, weights.tobytes())]), (
+            f"version {number}"
+        )
+    return len(versions)

@@ -42,9 +42,9 @@ export function taskOf(text, own = []) {
   for (const option of options.keys()) {
     if (name !== "digits-mlp" || option !== "hidden") throw new Error(`task ${name}: the option ${option} is unknown to this edge`);
   }
-  if (!Number.isInteger(hidden) || hidden < 1 || hidden > MAX_HIDDEN) throw new Error(`hidden: ${hidden}, expected 1 to ${MAX_HIDDEN}`);
+  if (!Number.isInteger(hidden) || hidden < 0 || hidden > MAX_HIDDEN) throw new Error(`hidden: ${hidden}, expected 0 to ${MAX_HIDDEN}`);
   if (name === "digits") return { model: digitsModel(), digits: true };
-  if (name === "digits-mlp") return { model: dense([PIXELS, hidden, 10]), digits: true };
+  if (name === "digits-mlp") return { model: dense(hidden ? [PIXELS, hidden, 10] : [PIXELS, 10]), digits: true };
   const found = own.find((task) => task.name === name);
   if (found === undefined) throw new Error(`task ${name}: this edge has ${["digits", "digits-mlp", ...own.map((task) => task.name)].join(", ")}`);
   return { model: dense(found.sizes), digits: false };
