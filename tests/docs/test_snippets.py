@@ -31,11 +31,12 @@ RUN = {
     page: [b for b in BLOCKS if b.page == page and b.language in SHELL | PYTHON and b.reason is None]
     for page in PAGES
 }
-TORCH = {"docs/strategies.md", "docs/simulation.md", "docs/tasks.md"}
+TORCH = {"docs/how-to/from-flower.md", "docs/strategies.md", "docs/simulation.md", "docs/tasks.md"}
 """Pages whose edges need torch. The edges of all other pages do without, which starts them faster."""
 LONG = {
     "docs/brokers.md",
     "docs/how-to/from-fedml.md",
+    "docs/how-to/from-flower.md",
     "docs/how-to/masked-sums.md",
     "docs/how-to/private-runs.md",
     "docs/how-to/python.md",  # the same program as in the README

@@ -1,9 +1,8 @@
-"""Programs that use the library: a script with a class of its own, the README, and Ctrl-C."""
+"""Programs that use the library: a script with a class of its own, and Ctrl-C."""
 
 from __future__ import annotations
 
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -104,14 +103,3 @@ def test_ctrl_c_stops_the_run_cleanly_and_the_program_resumes_it(tmp_path: Path,
         "fl-mqtt: the run's task is the class Mine of a Python program: "
         f"resume it there, with fl_mqtt.simulate(Mine, resume='{run}')"
     )
-
-
-def test_the_program_in_the_readme_runs(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    (tmp_path / "program.py").write_text(code)
-    done = python(tmp_path, "program.py")
-    assert done.returncode == 0, done.stderr
-    loss, shape, examples = re.fullmatch(r"(\S+) (\(16, 2\)) (\d+)\n", done.stdout).groups()  # type: ignore[union-attr]
-    assert float(loss) < 0.1
-    assert (shape, examples) == ("(16, 2)", "200")
