@@ -22,6 +22,7 @@ from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.privacy import OwnPrivacy
 from fl_edge.session.survey import SurveyPolicy
 from fl_shared.cli import options
+from fl_shared.cli.completion import names_of
 from fl_shared.cli.headings import BROKER, DATA, EDGE, OUTPUT, SECURITY, TRAINING, option_under
 from fl_shared.cli.logging import start_logging
 from fl_shared.cli.main import run_program
@@ -110,6 +111,12 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     return value
 
 
+def _tasks() -> tuple[str, ...]:
+    from fl_edge.tasks import registry
+
+    return registry.names()
+
+
 @options.command(
     epilog=f"{options.EPILOG} Who writes a task has two more commands: {edge_command('new-task', 'DIR')}, "
     f"{edge_command('check-task', 'NAME')}."
@@ -147,6 +154,7 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     EDGE,
     "--task",
     metavar="NAME",
+    shell_complete=names_of(_tasks),
     show_default="the task that the aggregator announces",
     help="Train only this task.",
 )

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin
 import click
 from click.core import ParameterSource
 
+from fl_aggregator.cli.completion import COMPLETERS
 from fl_shared.cli.headings import OUTPUT, RUN, GroupedOption, option_under
 from fl_shared.cli.options import KEY_VALUE, key_values
 from fl_shared.errors import UserError
@@ -47,6 +48,7 @@ def settings_options(without: Collection[str] = (), **defaults: Any) -> list[cli
                 multiple=several,
                 default=defaults.get(name, field.default if option.default is None else None),
                 show_default=option.default or not several,
+                shell_complete=COMPLETERS.get(name),
             )
         )
     return made

@@ -8,11 +8,18 @@ from typing import Any
 import click
 
 from fl_shared.cli import options as shared
+from fl_shared.cli.completion import names_of
 from fl_shared.errors import UserError
 
 
+def _names() -> tuple[str, ...]:
+    from fl_edge.tasks import registry
+
+    return registry.names()
+
+
 @shared.command(epilog=None)
-@click.argument("name", metavar="[NAME]", required=False)
+@click.argument("name", metavar="[NAME]", required=False, shell_complete=names_of(_names))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def tasks(name: str | None, as_json: bool) -> None:
     """List the tasks that are installed here, or the options of the task NAME."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from fl_shared.cli.completion import kit_files
 from fl_shared.cli.headings import BROKER, EMPTY, OUTPUT, SECURITY, GroupedCommand, option_under
 from fl_shared.cli.logging import LOG_FORMATS
 from fl_shared.errors import UserError
@@ -131,7 +132,7 @@ def _broker_options(command: Command, shown_default: str) -> Command:
         prefix_option(None),
         option_under(BROKER, "--keepalive", type=click.IntRange(1, 65_535), default=30,
                      help="Keepalive in seconds; a lost connection is noticed within twice this time."),
-        option_under(SECURITY, "--kit", type=file,
+        option_under(SECURITY, "--kit", type=file, shell_complete=kit_files,
                      help="Kit from fl-aggregator provision: the broker's address and an account."),
         option_under(SECURITY, "--ca", type=file, show_default="those of this system",
                      help="Authorities to check the broker's certificate with (PEM)."),
