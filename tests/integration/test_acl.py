@@ -52,6 +52,7 @@ MAY_WRITE = {
     "aggregator": OF_AGGREGATOR
     | TRIALS
     | {"fl/answers/a1b2"}
+    | {f"fl/clients/{name}/presence" for name in ("0", "1", "judge", "oracle")}
     | {f"fl/{kind}/{name}" for kind in ("replies", "register") for name in ("0", "1", "judge", "oracle")}
     | {"fl/updates/0", "fl/updates/1", "fl/evaluations/0", "fl/evaluations/1", "fl/evaluations/judge"},
     "operator": {"fl/control", "fl/clients/0/log-request", "fl/clients/1/log-request"} | TRIALS,

@@ -14,7 +14,7 @@ from fl_aggregator.tools.doctor.cli import doctor
 from fl_aggregator.tools.privacy.cli import privacy
 from fl_aggregator.tools.provision.cli import provision
 from fl_aggregator.tools.remote.cli import logs, predict, status, watch
-from fl_aggregator.tools.remote.control import pause, resume, stop
+from fl_aggregator.tools.remote.control import clear, pause, resume, stop
 from fl_aggregator.tools.report.cli import report
 from fl_shared.cli import options as shared
 from fl_shared.cli.headings import CommandGroup
@@ -37,6 +37,7 @@ for command in (
     pause,
     resume,
     stop,
+    clear,
     status,
     watch,
     logs,

@@ -96,10 +96,9 @@ class Channel:
         return side in self.receivers or (side == self.sender == "aggregator" and self.retained)
 
     def writes(self, side: Side) -> bool:
-        """Whether this side writes here. Aggregators and edges that are asked clear what should not be retained."""
+        """Whether this side writes here. Aggregators, and edges that are asked, clear what others have retained."""
         asked = side == "edge" and self.sender == "asker"
-        clears = (side == "aggregator" or asked) and side in self.receivers and not self.retained
-        return side == self.sender or clears
+        return side == self.sender or (side in self.receivers and (side == "aggregator" or asked))
 
 
 class Channels:

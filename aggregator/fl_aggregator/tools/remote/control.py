@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from fl_shared.cli import options as shared
 from fl_shared.cli.logging import start_logging
+from fl_shared.errors import UserError
+from fl_shared.system.text import names_text
 
 if TYPE_CHECKING:
     from fl_shared.cli.broker_access import BrokerOptions
@@ -71,3 +74,36 @@ def stop(
 
     start_logging(verbose, log_format)
     click.echo(stop_run(broker.access(roles=("operator",)), run, reason, timeout))
+
+
+@shared.command()
+@click.option("--yes", is_flag=True, help="Clear without asking.")
+@shared.broker_options
+@shared.logging_options
+@shared.config_option
+def clear(yes: bool, broker: BrokerOptions, verbose: int, log_format: str) -> int:
+    """Clear all that is retained under the prefix: what runs have left, and presences of edges that are gone.
+
+    It says first what there is, and refuses while an aggregator is online. With accounts, it takes the aggregator's.
+    """
+    from fl_aggregator.tools.remote import clear as clearing
+
+    start_logging(verbose, log_format)
+    access = broker.access(roles=("aggregator",))
+    clearing.check_not_online(access)
+    found = clearing.retained_topics(access)
+    where = f"under the prefix {access.prefix!r} at {access.address}"
+    if not found.topics:
+        click.echo(f"nothing is retained {where}")
+        return 0
+    click.echo(f"retained {where}:")
+    for line in found.lines():
+        click.echo(line)
+    if not yes and not sys.stdin.isatty():
+        raise UserError("clear asks before it clears, and there is no terminal: add --yes")
+    if not yes and not click.confirm("Clear all of them?"):
+        return 0
+    left = clearing.clear(access, found.topics)
+    online = f"; online, so that their presence stays: {names_text(left.edges, 5)}" if left.edges else ""
+    click.echo(f"cleared {len(found.topics)} topic{'' if len(found.topics) == 1 else 's'}{online}")
+    return 0
