@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @shared.command(more=settings_options)
 @run_options
 @tracking_options
+@shared.home_assistant_option("Announce the run to Home Assistant as a device, under its discovery prefix.")
 @shared.quiet_option
 @shared.broker_options
 @shared.client_id_option
@@ -39,6 +40,7 @@ def start(
     run_dir: Path | None,
     resume: Path | None,
     tracking: TrackingOptions,
+    home_assistant: str | None,
     **values: Any,
 ) -> int:
     """Run training rounds with the edges that connect to the broker."""
@@ -84,7 +86,12 @@ def start(
         run_aggregator(
             launch,
             lambda observer, trackers: Aggregator(
-                launch, access, unsealer=unsealer, observer=observer, trackers=trackers
+                launch,
+                access,
+                unsealer=unsealer,
+                observer=observer,
+                trackers=trackers,
+                home_assistant=home_assistant,
             ),
             tracking,
             log_format,

@@ -10,6 +10,6 @@
 ``translate``     messages into events, effects into messages;  ``commands``: who is answered
 ``unsealing``     opens sealed messages;  ``rejections``, ``delays``: counts;  ``masked_answers``
 ``revoked_kits``  refuses what revoked kits send
-``publisher``     status, results, models;  ``watcher_feed``: for watchers;  ``unmask_publisher``
+``publisher``     status, results, models;  ``watcher_feed``: for watchers;  ``unmask_publisher``;  ``home_assistant``
 ================  ===============================================================
 """

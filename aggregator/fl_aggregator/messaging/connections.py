@@ -303,6 +303,11 @@ class Connections:
             self._uncounted_topics.add(text)
         self._retained.retain(text, payload, lambda: payload)
 
+    def retain_outside(self, topic: str, payload: bytes) -> None:
+        """Publishes a retained message that is not of the protocol, and again on every connect."""
+        self._uncounted_topics.add(topic)
+        self._retained.retain(topic, (payload,), lambda: (payload,))
+
     def retain_large(self, topic: t.Topic, make: Callable[[], m.Message]) -> None:
         """Publishes a large retained message, which is made again each time it has to be repeated."""
         self._retained.retain(*self._encode(topic, make()), lambda: self._encode(topic, make())[1])

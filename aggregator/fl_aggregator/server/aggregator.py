@@ -11,6 +11,7 @@ from typing import Final, assert_never
 
 from fl_aggregator.aggregation.worker import JobDone
 from fl_aggregator.messaging.connections import RIVAL_TOPICS, Connections
+from fl_aggregator.messaging.home_assistant import HomeAssistantDevice
 from fl_aggregator.messaging.inbox import (
     TICK,
     AdmittedMessage,
@@ -74,8 +75,12 @@ class Aggregator:
         unsealer: Unsealer | None = None,
         observer: Observer | None = None,
         trackers: Trackers | None = None,
+        home_assistant: str | None = None,
     ) -> None:
-        """``trackers`` must have been entered as a context manager."""
+        """``trackers`` must have been entered as a context manager.
+
+        ``home_assistant``: the prefix under which the run is announced to Home Assistant; null for nowhere.
+        """
         self.settings = settings = launch.record.settings
         launch.record.certified = broker.kit is not None and (
             launch.recovered is None or launch.record.certified
@@ -106,6 +111,17 @@ class Aggregator:
         )
         self._revocation_file = RevocationFile.beside_kit(broker, launch.snapshot.state.revocations)
         self._service = Service()
+        self._home_assistant = (
+            None
+            if home_assistant is None
+            else HomeAssistantDevice(
+                self._connections,
+                home_assistant,
+                settings.prefix,
+                self.scope.run,
+                with_buttons=broker.kit is None,
+            )
+        )
         self._fence = Fence(self._connections, self.inbox, self.scope, settings.prefix, broker)
         self._pauses = Pauses(time.monotonic)
         self._disk_pause = DiskPause(self._pauses, self._fence.get, self._dispatch, self._on_pause)
@@ -358,6 +374,8 @@ class Aggregator:
         self._runner.handle(on.KitsRevoked(now=self._now(), number=newest.number, clients=clients))
 
     def _publish_status(self, *, force: bool = False) -> None:
+        if self._home_assistant is not None:
+            self._home_assistant.publish_due(self.state)
         self._interpreter.status_publisher.publish_status(
             self.state, self._now(), self._pauses.reason, self.rejections, force=force
         )

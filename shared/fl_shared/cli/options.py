@@ -22,7 +22,7 @@ from fl_shared.cli.completion import kit_files
 from fl_shared.cli.headings import BROKER, EMPTY, OUTPUT, SECURITY, GroupedCommand, option_under
 from fl_shared.cli.logging import LOG_FORMATS
 from fl_shared.errors import UserError
-from fl_shared.protocol.topics import valid_prefix
+from fl_shared.protocol.topics import HOME_ASSISTANT, valid_prefix
 
 if TYPE_CHECKING:
     from fl_shared.mqtt.address import BrokerAddress
@@ -108,6 +108,20 @@ def prefix_option(default: str | None = "fl") -> Callable[[Command], Command]:
         show_default="fl",
         callback=topic_prefix,
         help="Prefix of all topics.",
+    )
+
+
+def home_assistant_option(text: str) -> Callable[[Command], Command]:
+    """Adds ``--home-assistant [PREFIX]``, passed as ``home_assistant``: null if it is not given."""
+    return option_under(
+        OUTPUT,
+        "--home-assistant",
+        metavar="[PREFIX]",
+        is_flag=False,
+        flag_value=HOME_ASSISTANT,
+        default=None,
+        callback=topic_prefix,
+        help=f"{text} Without PREFIX: {HOME_ASSISTANT}.",
     )
 
 

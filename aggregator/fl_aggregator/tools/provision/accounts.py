@@ -89,6 +89,7 @@ class BrokerLocation(_Frozen):
 
     ``broker_dir``: the directory where the broker finds its files, null for the directory where they are
     made. ``bridged``: the names of the brokers that are bridged to the one at the first of the ``hosts``.
+    ``home_assistant``: the prefix under which the aggregator may announce its run to Home Assistant; null for nowhere.
     """
 
     hosts: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -98,6 +99,7 @@ class BrokerLocation(_Frozen):
     days: Annotated[int, Field(ge=1)]
     broker_dir: str | None = None
     bridged: tuple[str, ...] = ()
+    home_assistant: str | None = None
 
     @property
     def hub(self) -> str:

@@ -29,14 +29,19 @@ class AclRule:
     filter: str
 
 
-def acl_text(accounts: Sequence[Account], prefix: str) -> str:
-    """The ACL file for Mosquitto 2.0 and 2.1. Clients without an account in it have no rights."""
+def acl_text(accounts: Sequence[Account], prefix: str, home_assistant: str | None = None) -> str:
+    """The ACL file for Mosquitto 2.0 and 2.1. Clients without an account in it have no rights.
+
+    ``home_assistant``: see `BrokerLocation`.
+    """
     lines = ["# Made by `fl-aggregator provision`, which rewrites it with each change."]
     predictors = [account.name for account in accounts if "predict" in account.roles]
     askers = [account.name for account in accounts if "asker" in account.roles]
     for account in accounts:
         lines += ["", f"# {', '.join(account.roles)}", f"user {account.name}"]
         rules = acl_rules(account, prefix, predictors, askers)
+        if home_assistant is not None and "aggregator" in account.roles:
+            rules.append(AclRule("readwrite", t.home_assistant_topic(home_assistant, prefix)))
         lines += [f"topic {rule.access} {rule.filter}" for rule in rules]
     return "\n".join(lines) + "\n"
 

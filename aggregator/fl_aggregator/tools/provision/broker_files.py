@@ -41,7 +41,10 @@ _HEADER: Final = "Made by `fl-aggregator provision`; docs/how-to/accounts.md say
 def write(directory: Path, register: AccountRegister, authority: Authority, now: datetime) -> None:
     """Writes all files but the broker's certificate and key. Raises ``OSError``."""
     location = register.place
-    files = {CA: authority.pem, ACL: acl.acl_text(register.accounts, location.prefix).encode()}
+    files = {
+        CA: authority.pem,
+        ACL: acl.acl_text(register.accounts, location.prefix, location.home_assistant).encode(),
+    }
     if location.passwords:
         lines = (f"{account.name}:{account.password}\n" for account in register.accounts if account.password)
         files[PASSWORDS] = "".join(lines).encode()

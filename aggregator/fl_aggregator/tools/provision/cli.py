@@ -74,6 +74,7 @@ def _role_options(command: Command) -> Command:
     "--askers", metavar="WHO", default="none", help="Accounts that may ask for predictions: none, or NAME,…"
 )
 @click.option("--password", "passwords", is_flag=True, help="Use passwords instead of certificates.")
+@shared.home_assistant_option("Let the aggregator announce its run to Home Assistant.")
 @click.option("--days", type=click.IntRange(1, 7_000), default=730, help="Validity of certificates, in days.")
 @click.option(
     "--broker-dir",
@@ -98,6 +99,7 @@ def provision(
     region: str,
     askers: str,
     passwords: bool,
+    home_assistant: str | None,
     days: int,
     broker_dir: str | None,
     out: Path,
@@ -138,6 +140,7 @@ def provision(
         days=days,
         broker_dir=_parse_broker_dir(broker_dir),
         bridged=tuple(bridged),
+        home_assistant=home_assistant,
     )
     requested = _edge_accounts([str(number) for number in range(edges)], train, evaluate, predict, region)
     if askers == "all":

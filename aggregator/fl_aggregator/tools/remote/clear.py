@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from fl_aggregator.monitoring.views.home_assistant import is_ours
 from fl_aggregator.tools.remote.observer import Observer
 from fl_aggregator.tools.remote.remote_run import RemoteRun
 from fl_shared.cli.broker_access import BrokerAccess
@@ -100,6 +101,26 @@ def retained_topics(access: BrokerAccess) -> Retained:
                 found.add(received.topic)
                 quiet_since = time.monotonic()
     return Retained(access.prefix, tuple(sorted(found)))
+
+
+def home_assistant_topic(access: BrokerAccess, discovery_prefix: str) -> str | None:
+    """The topic on which a run under the prefix is still announced to Home Assistant; null if none is.
+
+    Null, too, if the account may not read it, or the message there is not ours.
+    """
+    topic = t.home_assistant_topic(discovery_prefix, access.prefix)
+    try:
+        with RemoteRun(access, [(topic, 1)]) as run:
+            deadline = time.monotonic() + ANSWER_WAIT
+            while (now := time.monotonic()) < deadline:
+                received = run.receive(QUIET)
+                if received is not None:
+                    return topic if is_ours(received.payload, access.prefix) else None
+                if run.subscribed and time.monotonic() - now >= QUIET:
+                    break
+    except UserError:  # the broker refuses the subscription
+        pass
+    return None
 
 
 def clear(access: BrokerAccess, topics: Collection[str]) -> Retained:

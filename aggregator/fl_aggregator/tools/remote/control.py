@@ -10,6 +10,7 @@ import click
 from fl_shared.cli import options as shared
 from fl_shared.cli.logging import start_logging
 from fl_shared.errors import UserError
+from fl_shared.protocol.topics import HOME_ASSISTANT
 from fl_shared.system.text import names_text
 
 if TYPE_CHECKING:
@@ -78,10 +79,12 @@ def stop(
 
 @shared.command()
 @click.option("--yes", is_flag=True, help="Clear without asking.")
+@click.option("--home-assistant", metavar="PREFIX", default=HOME_ASSISTANT, callback=shared.topic_prefix,
+              help="Discovery prefix of Home Assistant: the run's device is cleared there.")  # fmt: skip
 @shared.broker_options
 @shared.logging_options
 @shared.config_option
-def clear(yes: bool, broker: BrokerOptions, verbose: int, log_format: str) -> int:
+def clear(yes: bool, home_assistant: str, broker: BrokerOptions, verbose: int, log_format: str) -> int:
     """Clear all that is retained under the prefix: what runs have left, and presences of edges that are gone.
 
     It says first what there is, and refuses while an aggregator is online. With accounts, it takes the aggregator's.
@@ -93,17 +96,21 @@ def clear(yes: bool, broker: BrokerOptions, verbose: int, log_format: str) -> in
     clearing.check_not_online(access)
     found = clearing.retained_topics(access)
     where = f"under the prefix {access.prefix!r} at {access.address}"
-    if not found.topics:
+    announced = clearing.home_assistant_topic(access, home_assistant)
+    if not found.topics and announced is None:
         click.echo(f"nothing is retained {where}")
         return 0
     click.echo(f"retained {where}:")
     for line in found.lines():
         click.echo(line)
+    if announced is not None:
+        click.echo(f"{1:7,} for Home Assistant: {announced}")
     if not yes and not sys.stdin.isatty():
         raise UserError("clear asks before it clears, and there is no terminal: add --yes")
     if not yes and not click.confirm("Clear all of them?"):
         return 0
-    left = clearing.clear(access, found.topics)
+    topics = [*found.topics, *([] if announced is None else [announced])]
+    left = clearing.clear(access, topics)
     online = f"; online, so that their presence stays: {names_text(left.edges, 5)}" if left.edges else ""
-    click.echo(f"cleared {len(found.topics)} topic{'' if len(found.topics) == 1 else 's'}{online}")
+    click.echo(f"cleared {len(topics)} topic{'' if len(topics) == 1 else 's'}{online}")
     return 0
