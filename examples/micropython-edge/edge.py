@@ -48,6 +48,9 @@ class Edge:
         self.mqtt.subscribe(self.prefix + self.presence, 0)  # (1.7)
         for topic in TOPICS:
             self.mqtt.subscribe(self.prefix + topic.format(self.client))
+        self.appear()
+
+    def appear(self):
         self.tell(self.presence, "presence", retain=True, state="online")
         self.register(run=None, incarnation=None)
 
@@ -78,12 +81,12 @@ class Edge:
         topic = topic[len(self.prefix) :]
         try:
             message = formats.unpack(payload)[0] if topic.startswith("model/") else json.loads(payload)
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, KeyError):
             message = {}  # nothing, or a topic that is cleared (2.2)
         scope, session = (message.get("run"), message.get("incarnation")), message.get("session")
-        if topic == self.presence and session != self.session:  # (4.1)
+        if topic == self.presence and (session != self.session or message["state"] == "offline"):  # (4.1)
             time.sleep(1)
-            self.tell(self.presence, "presence", retain=True, state="online")
+            self.appear()
         elif topic == "aggregator" and message.get("state") == "online" and self.born != (scope, session):
             self.born = (scope, session)
             self.register(run=None, incarnation=None)  # (4.2)

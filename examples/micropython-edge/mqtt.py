@@ -39,8 +39,7 @@ class Client:
         self.number = self.number % 65535 + 1
         self.write(kind, start + struct.pack(">H", self.number) + body)
 
-    def publish(self, topic, payload, retain=False):
-        """With QoS 1. A PUBACK proves nothing (1.8), so none is waited for."""
+    def publish(self, topic, payload, retain=False):  # a PUBACK proves nothing (1.8): none is waited for
         self.numbered(0x32 | retain, payload, text(topic))
 
     def subscribe(self, topic, qos=1):
@@ -49,8 +48,7 @@ class Client:
     def unsubscribe(self, topic):
         self.numbered(0xA2, text(topic))
 
-    def stay(self):
-        """Tells the broker that the client is alive, when it is time."""
+    def stay(self):  # tells the broker that the client is alive, when it is time
         if time.ticks_diff(time.ticks_ms(), self.sent) > KEEPALIVE * 500:
             self.write(0xC0, b"")
 
