@@ -63,3 +63,20 @@ def test_p8_what_an_edge_has_trained_is_in_no_prediction_of_a_masked_run(
         section = ModelSection("weights", MANIFEST, DATA)
         model = FetchedModel(reference.digest, (section,), SharedBytes.copy_of(DATA))
         assert (edge.personal_model(RUN, model) is None) == masked
+
+
+def test_12_5_an_edge_tells_all_of_its_log_only_in_a_run_that_learns_each_update() -> None:
+    member = MaskedMember("7", RunKeysFile(Path(), "7"))
+
+    def told(*lines: str) -> bool:
+        script = SessionScript()
+        script.do(*lines)
+        return Edge(script.state, Path(), member, no_connection, no_connection).tells_all  # type: ignore[arg-type]
+
+    member_of = ("connected s1", "admitted part=7/20")
+    assert told(*member_of)
+    assert not told("connected s1"), "nobody has said yet what the run is"
+    assert not told("connected s1", "admitted part=7/20 masked")
+    assert not told("connected s1", "admitted part=7/20 private")
+    assert not told(*member_of, "refused lacks-ability"), "it has left the run"
+    assert not told(*member_of, "stop")

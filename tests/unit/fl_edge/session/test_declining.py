@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from fl_edge.session.effects import LogNotice
 from fl_edge.session.state import Declined, LoadedPartition, Stopped
 from tests.support.samples import MANIFEST
 from tests.support.session_script import SessionScript
@@ -103,3 +104,14 @@ def test_4_9_an_edge_whose_holdout_does_not_fit_the_model_leaves_the_run() -> No
     script = SessionScript()
     script.do("connected s1", "admitted part=7/20", "loaded 0", "model 0 evaluate=holdout", "fetched 1")
     assert script.texts("failed 1 a.csv user=yes fault=either")[-1].endswith("incarnation=1: a.csv")
+
+
+@pytest.mark.parametrize("kind", ["", " private", " masked"])
+def test_12_5_a_notice_tells_others_no_more_than_the_run_is_told(kind: str) -> None:
+    script = SessionScript()
+    script.do("connected s1", "admitted part=7/20" + kind)
+    found = script.do("failed 0 John-Doe user=yes fault=data")
+    [notice] = [effect for effect in found if isinstance(effect, LogNotice)]
+    assert "John-Doe" in notice.text
+    assert notice.told is not None
+    assert ("John-Doe" in notice.told) == (kind == "")
