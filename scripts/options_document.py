@@ -20,6 +20,7 @@ from fl_mqtt.cli.demo import demo
 from fl_mqtt.regional.cli import relay
 from fl_mqtt.simulation.cli import simulate
 from fl_shared.cli.headings import HEADINGS, OTHER, heading_of
+from fl_shared.cli.request_kit import request_kit_command
 
 TOP: Final = """# Commands and options
 
@@ -73,6 +74,7 @@ def _other_commands() -> Iterator[tuple[str, click.Command]]:
         *_below("fl-aggregator", fl_aggregator),
         ("fl-edge new-task", new_task),
         ("fl-edge check-task", check_task),
+        ("fl-edge request-kit", request_kit_command("edge")),
         ("fl-mqtt demo", demo),
     ):
         if command not in LONG:

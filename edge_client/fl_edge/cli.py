@@ -39,8 +39,8 @@ LOG: Final = logging.getLogger(__name__)
 
 ROLES: Final = ("train", "predict", "evaluate")
 """The roles of an edge, in the order in which they are listed."""
-COMMANDS_OF_AUTHORS: Final = ("new-task", "check-task")
-"""The commands for who writes a task."""
+OTHER_COMMANDS: Final = ("new-task", "check-task", "request-kit")
+"""The commands for who writes a task, and for a device that keeps its private keys."""
 MAX_EDGES: Final = 10_000
 """The largest number of edges in one process."""
 
@@ -119,7 +119,8 @@ def _tasks() -> tuple[str, ...]:
 
 @options.command(
     epilog=f"{options.EPILOG} Who writes a task has two more commands: {edge_command('new-task', 'DIR')}, "
-    f"{edge_command('check-task', 'NAME')}."
+    f"{edge_command('check-task', 'NAME')}. A device that keeps its private keys begins with "
+    f"{edge_command('request-kit', 'ID')}."
 )
 @option_under(
     EDGE,
@@ -402,10 +403,16 @@ def main(program: str = "fl-edge", worker: tuple[str, ...] | None = None) -> NoR
 
     ``worker``: what its worker processes run instead of `process.WORKER`.
     """
-    if sys.argv[1:2] and sys.argv[1] in COMMANDS_OF_AUTHORS:  # the command itself takes no arguments
-        from fl_edge.tools import task_commands
-
-        name = sys.argv.pop(1)
-        chosen = {"new-task": task_commands.new_task, "check-task": task_commands.check_task}[name]
-        run_program(chosen, f"{program} {name}")
+    if sys.argv[1:2] and sys.argv[1] in OTHER_COMMANDS:  # the command itself takes no arguments
+        run_program(_other_command(sys.argv[1]), f"{program} {sys.argv.pop(1)}")
     run_program(command, program, worker)
+
+
+def _other_command(name: str) -> click.Command:
+    if name == "request-kit":
+        from fl_shared.cli.request_kit import request_kit_command
+
+        return request_kit_command("edge")
+    from fl_edge.tools import task_commands
+
+    return {"new-task": task_commands.new_task, "check-task": task_commands.check_task}[name]

@@ -24,6 +24,7 @@ from fl_aggregator.cli.main import cli as fl_aggregator
 from fl_edge.cli import command as fl_edge
 from fl_edge.tools.task_commands import check_task, new_task
 from fl_mqtt.cli.main import cli as fl_mqtt
+from fl_shared.cli.request_kit import request_kit_command
 from tests.support.ports import free_port
 from tests.support.programs import BIN
 from tests.support.wait import PATIENCE, wait_until
@@ -43,6 +44,7 @@ PROGRAMS: Final = {
     "fl-edge": fl_edge,
     "fl-edge new-task": new_task,
     "fl-edge check-task": check_task,
+    "fl-edge request-kit": request_kit_command("edge"),
     "fl-mqtt": fl_mqtt,
     "fl-mqtt edge": fl_edge,
 }

@@ -19,6 +19,7 @@ from fl_aggregator.tools.report.cli import report
 from fl_shared.cli import options as shared
 from fl_shared.cli.headings import CommandGroup
 from fl_shared.cli.main import run_program
+from fl_shared.cli.request_kit import request_kit_command
 from fl_shared.system.entry_points import entry_points
 
 
@@ -46,6 +47,7 @@ for command in (
     privacy,
     strategies,
     provision,
+    request_kit_command("asker"),
     doctor,
 ):
     cli.add_command(command)

@@ -17,7 +17,7 @@ from fl_shared.mqtt.address import BrokerAddress
 
 OF_BROKER: Final = tuple(name for name in BrokerOptions.__dataclass_fields__ if name != "broker")
 """The arguments, besides ``broker``, that say how to reach the broker."""
-_FILES: Final = ("ca", "cert", "key", "kit")
+_FILES: Final = ("ca", "cert", "key", "kit", "keys")
 _OPTIONS: Final = {
     name.replace("_", "-"): name
     for name in (

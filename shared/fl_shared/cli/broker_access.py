@@ -95,6 +95,7 @@ class BrokerOptions:
     cert: Path | None = None
     key: Path | None = None
     kit: Path | None = None
+    keys: Path | None = None
     password: str | None = field(default=None, repr=False)
     password_file: Path | None = None
     prefix: str | None = None
@@ -115,6 +116,10 @@ class BrokerOptions:
         """
         if self.kit is not None:
             return self._from_kit(self.kit, roles, mqtt_client_id)
+        if self.keys is not None:
+            raise UserError(
+                f"--keys {self.keys} needs --kit: expected the kit that answers the request of these keys"
+            )
         default = BrokerAddress("localhost")
         address = self.broker or recorded_address or default
         if self.password is not None and self.broker is None and address != default:
@@ -140,7 +145,13 @@ class BrokerOptions:
 
     def credential_arguments(self) -> list[str]:
         """The arguments that pass on the kit or the certificates to another program."""
-        present = {"--kit": self.kit, "--ca": self.ca, "--cert": self.cert, "--key": self.key}
+        present = {
+            "--kit": self.kit,
+            "--keys": self.keys,
+            "--ca": self.ca,
+            "--cert": self.cert,
+            "--key": self.key,
+        }
         return [
             argument for name, path in present.items() if path is not None for argument in (name, str(path))
         ]
@@ -176,7 +187,7 @@ class BrokerOptions:
                 raise UserError(
                     f"{name} cannot be combined with --kit: the kit has its own; expected one of them"
                 )
-        kit = Kit.read(path)
+        kit = Kit.read(path, self.keys)
         if roles and not set(roles) & set(kit.roles):
             raise UserError(
                 f"--kit {path}: is for {kit.name!r} ({', '.join(kit.roles)}), expected one for {' or '.join(roles)}"

@@ -135,7 +135,7 @@ def broker_options_of_simulate(command: Command) -> Command:
     return _broker_options(command, "its own Mosquitto")
 
 
-_BROKER_OPTION_NAMES: Final = ("broker", "ca", "cert", "key", "kit", "prefix", "keepalive")
+_BROKER_OPTION_NAMES: Final = ("broker", "ca", "cert", "key", "kit", "keys", "prefix", "keepalive")
 
 
 def _broker_options(command: Command, shown_default: str) -> Command:
@@ -148,6 +148,8 @@ def _broker_options(command: Command, shown_default: str) -> Command:
                      help="Keepalive in seconds; a lost connection is noticed within twice this time."),
         option_under(SECURITY, "--kit", type=file, shell_complete=kit_files,
                      help="Kit from fl-aggregator provision: the broker's address and an account."),
+        option_under(SECURITY, "--keys", type=file, show_default="beside the kit, ending with .keys",
+                     help="Private keys for a kit that answers the request of request-kit."),
         option_under(SECURITY, "--ca", type=file, show_default="those of this system",
                      help="Authorities to check the broker's certificate with (PEM)."),
         option_under(SECURITY, "--cert", type=file, help="Client certificate, if the broker requires one (PEM)."),

@@ -4,6 +4,9 @@
 the broker's certificate must come from; ``cert.pem`` and ``key.pem``, or a user and a password in
 ``kit.json``, identify the account. Anyone who has a kit can act as the account, so its file is readable for
 its owner only (mode 0600), and a `Kit` does not show its secrets when it is printed.
+
+A kit that answers the request of a device (`kit_request`) has no private keys. They are in a file that only the device
+has (`device_keys`), and are read with the kit.
 """
 
 from __future__ import annotations
@@ -13,17 +16,14 @@ from base64 import b64encode
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
 from fl_shared.errors import UserError
-from fl_shared.mqtt.address import BrokerAddress
-from fl_shared.protocol.topics import CLIENT_PATTERN, GROUP_PATTERN, valid_prefix
-from fl_shared.security.hpke import KEY_BYTES, check_public_key
+from fl_shared.security.device_keys import KEYS_SUFFIX, DeviceKeys
 from fl_shared.security.kit_archive import (
     CA,
     CERTIFICATE,
@@ -34,78 +34,16 @@ from fl_shared.security.kit_archive import (
     zip_members,
 )
 from fl_shared.security.kit_certificates import check_authorities, check_certificate
+from fl_shared.security.kit_description import FORMAT, Description, parse_description
+from fl_shared.security.kit_description import AccountRole as AccountRole
+from fl_shared.security.kit_request import fingerprint
 from fl_shared.security.sealing import Opener, Sealer
-from fl_shared.security.signatures import SIGNATURE_BYTES, Signer, Verifier, check_signing_key
-from fl_shared.security.tls import PIN_BYTES, Tls
-from fl_shared.security.vouchers import VOUCHER_BYTES, Member, Voucher
+from fl_shared.security.signatures import Signer, Verifier
+from fl_shared.security.tls import Tls
+from fl_shared.security.vouchers import Member, Voucher
 from fl_shared.system.files import read_at_most, warn_if_others_may_read, write_private
 
-FORMAT: Final = 2
 MAX_KIT: Final = 256 * 2**10
-
-AccountRole = Literal["train", "evaluate", "predict", "region", "aggregator", "operator", "asker", "bridge"]
-"""``region``: with ``train``, an account that may send the sum of many edges, as a regional aggregator does.
-``bridge``: a broker's account at the hub of a star. It has a certificate, and no kit."""
-
-
-def check_broker_url(value: str) -> str:
-    """Returns ``value``. Raises ``ValueError`` unless it is a broker's URL with TLS and without a user."""
-    form = "expected mqtts://host:port or wss://host:port/path"
-    try:
-        address = BrokerAddress.parse(value)
-    except UserError:
-        # Without the reason: that repeats the value, which may contain the account's password.
-        raise ValueError(form) from None
-    if not address.is_encrypted or address.user is not None:
-        raise ValueError(form)
-    return value
-
-
-def _prefix(value: str) -> str:
-    if not valid_prefix(value):
-        raise ValueError(f"{value!r} is not a valid topic prefix")
-    return value
-
-
-def _format(value: int) -> int:
-    if value < FORMAT:
-        raise ValueError(
-            f"{value}, made by an older version; get new kits for all: "
-            "fl-aggregator provision rotate --all --force"
-        )
-    if value > FORMAT:
-        raise ValueError(f"{value}, made by a newer version; expected {FORMAT}")
-    return value
-
-
-_RawKey = Annotated[Base64Bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTES)]
-_SigningKey = Annotated[_RawKey, AfterValidator(check_signing_key)]
-_Signature = Annotated[Base64Bytes, Field(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
-
-
-class _Description(BaseModel):
-    """The content of ``kit.json``; bytes are in base64."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
-
-    format: Annotated[int, AfterValidator(_format)]
-    name: Annotated[str, Field(pattern=f"^{CLIENT_PATTERN}$")]
-    roles: Annotated[list[AccountRole], Field(min_length=1, max_length=4)]
-    broker: Annotated[str, Field(max_length=512), AfterValidator(check_broker_url)]
-    prefix: Annotated[str, Field(max_length=256), AfterValidator(_prefix)]
-    broker_pin: Annotated[Base64Bytes, Field(min_length=PIN_BYTES, max_length=PIN_BYTES)]
-    signing_public: _SigningKey
-    enrolment_public: _SigningKey
-    sealing_public: Annotated[_RawKey, AfterValidator(check_public_key)]
-    signing_private: _RawKey | None = None
-    sealing_private: _RawKey | None = None
-    voucher: Annotated[Base64Bytes, Field(min_length=VOUCHER_BYTES, max_length=VOUCHER_BYTES)] | None = None
-    member_private: _RawKey | None = None
-    member_until: Annotated[int, Field(ge=0, lt=2**64)] | None = None
-    member_voucher: _Signature | None = None
-    predict_group: Annotated[str, Field(pattern=f"^{GROUP_PATTERN}$")] | None = None
-    user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    password: Annotated[str, Field(min_length=1, max_length=256)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +60,7 @@ class Kit:
     An account with the role ``train`` is a member: it proves its keys of a run with ``member_private`` (Ed25519), which
     ``member_voucher`` covers, until ``member_until`` (seconds since 1970), the certificate's end.
     ``predict_group``: the share group of the accounts with the role ``predict``, which only they know.
+    ``request``: the digest of the request that the kit answers, null if its private keys were made with it.
     """
 
     name: str
@@ -144,48 +83,77 @@ class Kit:
     member_private: bytes | None = field(default=None, repr=False)
     member_until: int | None = None
     member_voucher: bytes | None = field(default=None, repr=False)
+    request: bytes | None = None
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Reads a kit from a file. Raises ``UserError``, which names what is missing or wrong in it."""
+    def read(cls, path: Path, keys_file: Path | None = None) -> Self:
+        """Reads a kit from a file. Raises ``UserError``, which names what is missing or wrong in it.
+
+        ``keys_file``: of the private keys, for a kit without; null for the file beside it, ``edge-3.keys`` for
+        ``edge-3.zip``.
+        """
         try:
             data, mode = read_at_most(path, MAX_KIT + 1, regular=True)
         except OSError as error:
             raise UserError(f"kit {path}: {error.strerror}") from None
         warn_if_others_may_read("kit", path, mode)
+        name = f"kit {path}"
         try:
-            return cls.decode(data)
+            description, members = _opened(data)
+            keys = None
+            if description.request is not None:
+                file = keys_file or path.with_suffix(KEYS_SUFFIX)
+                if keys_file is None and not file.exists():
+                    raise InvalidKit(
+                        f"answers the request {fingerprint(description.request)}, and {file} with its private keys is "
+                        "missing; expected it on the device that made the request, or --keys FILE"
+                    )
+                keys = DeviceKeys.read(file)
+                name = f"kit {path} with the keys {file}"
+            elif keys_file is not None:
+                raise InvalidKit(f"has private keys of its own; expected it without --keys {keys_file}")
+            return cls._from(description, members, keys)
         except InvalidKit as error:
-            raise UserError(f"kit {path}: {error}") from None
+            raise UserError(f"{name}: {error}") from None
 
     @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """Decodes and checks the bytes of a kit's zip file. Raises `InvalidKit`."""
-        if len(data) > MAX_KIT:
-            raise InvalidKit(f"larger than {MAX_KIT} bytes; expected a kit made by fl-aggregator provision")
-        members = unzip_members(data)
-        for name in (DESCRIPTION, CA):
-            if name not in members:
-                raise InvalidKit(f"{name} is missing")
-        kit = cls._from(_parse_description(members[DESCRIPTION]), members)
+    def decode(cls, data: bytes, keys: DeviceKeys | None = None) -> Self:
+        """Decodes and checks the bytes of a kit's zip file. Raises `InvalidKit`.
+
+        ``keys``: the private keys of the device, if the kit answers its request.
+        """
+        return cls._from(*_opened(data), keys)
+
+    @classmethod
+    def _from(cls, description: Description, members: dict[str, bytes], keys: DeviceKeys | None) -> Self:
+        values = {name: getattr(description, name) for name in Description.model_fields if name != "format"}
+        values["roles"] = tuple(description.roles)
+        key = members.get(KEY)
+        if description.request is not None:
+            if (
+                key is not None
+                or description.sealing_private is not None
+                or description.member_private is not None
+            ):
+                raise InvalidKit("answers a request, but contains private keys; expected none in it")
+            values |= _of_device(description, keys)
+            key = values.pop("key")
+        kit = cls(**values, ca=members[CA], cert=members.get(CERTIFICATE), key=key)
         kit._check()
         return kit
 
-    @classmethod
-    def _from(cls, description: _Description, members: dict[str, bytes]) -> Self:
-        values = {name: getattr(description, name) for name in _Description.model_fields if name != "format"}
-        values["roles"] = tuple(description.roles)
-        return cls(**values, ca=members[CA], cert=members.get(CERTIFICATE), key=members.get(KEY))
-
     def encode(self) -> bytes:
-        """The bytes of the zip file; equal kits give equal bytes."""
-        values = {name: getattr(self, name) for name in _Description.model_fields if name != "format"}
+        """The bytes of the zip file; equal kits give equal bytes. Private keys of a device are left out."""
+        values = {name: getattr(self, name) for name in Description.model_fields if name != "format"}
+        key = self.key
+        if self.request is not None:
+            values["sealing_private"] = values["member_private"] = key = None
         for name, value in values.items():
             if isinstance(value, bytes):
                 values[name] = b64encode(value)
-        description = _Description(format=FORMAT, **{**values, "roles": list(self.roles)})
+        description = Description(format=FORMAT, **{**values, "roles": list(self.roles)})
         text = description.model_dump_json(indent=1, exclude_none=True).encode() + b"\n"
-        return zip_members({DESCRIPTION: text, CA: self.ca, CERTIFICATE: self.cert, KEY: self.key})
+        return zip_members({DESCRIPTION: text, CA: self.ca, CERTIFICATE: self.cert, KEY: key})
 
     def write(self, path: Path, *, replace: bool = False) -> None:
         """Writes the kit with mode 0600, completely or not at all.
@@ -332,13 +300,31 @@ class Kit:
             )
 
 
-def _parse_description(text: bytes) -> _Description:
-    try:
-        return _Description.model_validate_json(text)
-    except ValidationError as error:
-        # Without the input, which may be a password.
-        first_error = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        field_path = ".".join(str(each) for each in first_error["loc"])
+def _opened(data: bytes) -> tuple[Description, dict[str, bytes]]:
+    """What ``kit.json`` says, and all members of the zip file."""
+    if len(data) > MAX_KIT:
+        raise InvalidKit(f"larger than {MAX_KIT} bytes; expected a kit made by fl-aggregator provision")
+    members = unzip_members(data)
+    for name in (DESCRIPTION, CA):
+        if name not in members:
+            raise InvalidKit(f"{name} is missing")
+    return parse_description(members[DESCRIPTION]), members
+
+
+def _of_device(description: Description, keys: DeviceKeys | None) -> dict[str, Any]:
+    """The private keys of a device for the kit that answers its request, as far as the account needs them."""
+    assert description.request is not None
+    if keys is None:
+        raise InvalidKit("answers a request; expected it with the private keys of the device")
+    if keys.name != description.name:
+        raise InvalidKit(f"is for {description.name!r}, but the keys are those of {keys.name!r}")
+    if keys.request != description.request:
         raise InvalidKit(
-            f"{DESCRIPTION}: {field_path + ': ' if field_path else ''}{first_error['msg']}"
-        ) from None
+            f"answers the request {fingerprint(description.request)}, but the keys are those of the request "
+            f"{fingerprint(keys.request)}; expected the kit that answers that one"
+        )
+    return {
+        "key": keys.tls.encode(),
+        "sealing_private": None if description.voucher is None else keys.sealing,
+        "member_private": None if description.member_voucher is None else keys.member,
+    }

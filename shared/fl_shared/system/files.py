@@ -114,6 +114,15 @@ def write_private(path: Path, content: bytes) -> None:
     write_atomically(path, content, sync=True, private=True)
 
 
+def write_new(path: Path, content: bytes, *, mode: int) -> None:
+    """Creates ``path``, synced, and overwrites nothing. Raises ``OSError``, ``FileExistsError`` if it exists."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, mode), "wb", buffering=0) as file:
+        write_all(file, content)
+        os.fsync(file.fileno())
+    sync_directory(path.parent)
+
+
 def temporary_path(path: Path) -> Path:
     """A random name beside ``path``, for its content at first. A crash leaves the file behind.
 

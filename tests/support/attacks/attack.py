@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from tests.support.attacks.cluster import ALL, Cluster, Setup
 
-Where = Literal["TLS", "ACL", "broker", "aggregator", "edge", "dashboard"]
+Where = Literal["TLS", "ACL", "broker", "aggregator", "edge", "provision", "dashboard"]
 
 UNKNOWN: Final = "(unknown)"
 

@@ -25,6 +25,7 @@ ATTACKS: tuple[Attack, ...] = (
 
 LIMITS = "tests/faults/test_limits.py"
 END_TO_END = "tests/integration/end_to_end"
+KIT_REQUEST = "tests/unit/fl_shared/security/test_kit_request.py"
 REVOCATION_FILE = "tests/unit/fl_aggregator/server/test_revocation_file.py"
 
 COVERED_ELSEWHERE = (
@@ -110,6 +111,29 @@ COVERED_ELSEWHERE = (
         "an older, a forged or no list of revoked kits at a resume", "who brings the list", "aggregator",
         "exit code 2", KITS,
         f"{REVOCATION_FILE}::test_a_run_does_not_go_on_with_less_than_it_has_obeyed",
+    ),
+    CoveredElsewhere(
+        "a request for a kit with another's public key, or with the signatures of another request",
+        "who brings requests", "provision", "exit code 2, which names the member", KITS,
+        f"{KIT_REQUEST}::test_a_key_of_somebody_else_or_another_form_is_refused",
+    ),
+    CoveredElsewhere(
+        "a request for the certificate of an authority, of a host, or for another purpose", "a device", "provision",
+        "exit code 2", KITS, f"{KIT_REQUEST}::test_a_certificate_is_asked_for_without_extensions",
+    ),
+    CoveredElsewhere(
+        "a request for a certificate of two names, or of another's", "a device", "provision", "exit code 2", KITS,
+        f"{KIT_REQUEST}::test_a_certificate_is_asked_for_the_name_alone",
+    ),
+    CoveredElsewhere(
+        "a request that was used for another name, or whose keys were revoked", "a device", "provision",
+        "exit code 2", KITS,
+        "tests/unit/fl_aggregator/tools/provision/test_requests.py::"
+        "test_a_request_with_used_or_revoked_keys_is_not_answered",
+    ),
+    CoveredElsewhere(
+        "to use a kit that answers the request of another device", "who has the kit", "edge", "exit code 2", KITS,
+        "tests/unit/fl_aggregator/tools/provision/test_requests.py::test_each_mismatch_of_kit_and_keys_is_named",
     ),
     CoveredElsewhere(
         "to pose as the broker with its old key, after `rotate --broker`", "a thief", "edge",

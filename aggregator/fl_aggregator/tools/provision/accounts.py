@@ -17,6 +17,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from fl_aggregator.tools.provision.requests import RequestedKeys
 from fl_shared.errors import UserError
 from fl_shared.protocol import topics
 from fl_shared.protocol.topics import CLIENT_PATTERN, GROUP_PATTERN, valid_client
@@ -47,7 +48,8 @@ class Account(_Frozen):
     """An account at the broker. ``pending``: its kit has not been written yet.
 
     It has either a certificate with the hexadecimal ``serial``, or a ``password``, hashed as in the broker's
-    password file. ``keys``: the public keys in its kit for which there are vouchers, in hexadecimal.
+    password file. ``keys``: the public keys in its kit for which there are vouchers, in hexadecimal. ``requested``: the
+    keys of the request that its kit answers, null if the kit has private keys.
     """
 
     name: Annotated[str, Field(pattern=f"^{CLIENT_PATTERN}$")]
@@ -57,6 +59,12 @@ class Account(_Frozen):
     serial: Serial | None = None
     password: str | None = None
     keys: tuple[PublicKey, ...] = ()
+    requested: RequestedKeys | None = None
+
+    @property
+    def identifiers(self) -> frozenset[str]:
+        """Its public keys, as far as they are known: what no other account may have."""
+        return frozenset(self.keys) | (frozenset() if self.requested is None else self.requested.identifiers)
 
     @property
     def kit_file(self) -> str:
@@ -77,10 +85,14 @@ class RevokedCertificate(_Frozen):
 
 
 class RevokedKeys(_Frozen):
-    """The ``keys`` of an account's kit that is no longer valid since ``when``."""
+    """The ``keys`` of an account's kit that is no longer valid since ``when``.
+
+    ``tls``: the SHA-256 of its TLS key, if a device had requested it.
+    """
 
     name: str
     keys: tuple[PublicKey, ...]
+    tls: PublicKey | None = None
     when: AwareDatetime
 
 
@@ -222,7 +234,14 @@ class AccountRegister(_Frozen):
             if account.serial
         ]
         keys = [
-            RevokedKeys(name=account.name, keys=account.keys, when=now) for account in old if account.keys
+            RevokedKeys(
+                name=account.name,
+                keys=account.keys,
+                tls=None if account.requested is None else account.requested.tls_digest,
+                when=now,
+            )
+            for account in old
+            if account.keys or account.requested
         ]
         return self._with_changes(
             revoked=(*self.revoked, *certificates),

@@ -166,14 +166,24 @@ class Authority:
 
         It is valid for clients only.
         """
-        return self._issue(name, serial, now, days, ExtendedKeyUsageOID.CLIENT_AUTH, ())
+        key = ec.generate_private_key(ec.SECP256R1())
+        return IssuedCertificate(self.certify_client(name, key.public_key(), serial, now, days), _pem(key))
+
+    def certify_client(
+        self, name: str, public: ec.EllipticCurvePublicKey, serial: int, now: datetime, days: int
+    ) -> bytes:
+        """The certificate, in PEM, of an account that has its key already."""
+        return self._certify(name, public, serial, now, days, ExtendedKeyUsageOID.CLIENT_AUTH, ())
 
     def issue_broker(self, hosts: Sequence[str], serial: int, now: datetime, days: int) -> IssuedCertificate:
         """Issues the certificate of the broker at ``hosts``, names or addresses.
 
         It is valid for servers only.
         """
-        return self._issue(hosts[0][:64], serial, now, days, ExtendedKeyUsageOID.SERVER_AUTH, hosts)
+        key = ec.generate_private_key(ec.SECP256R1())
+        purpose = ExtendedKeyUsageOID.SERVER_AUTH
+        cert = self._certify(hosts[0][:64], key.public_key(), serial, now, days, purpose, hosts)
+        return IssuedCertificate(cert, _pem(key))
 
     def revocation_list(self, revoked: Iterable[RevokedCertificate], now: datetime) -> bytes:
         """The list of revoked certificates (RFC 5280), in PEM."""
@@ -194,21 +204,21 @@ class Authority:
             )
         return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
-    def _issue(
+    def _certify(
         self,
         name: str,
+        public: ec.EllipticCurvePublicKey,
         serial: int,
         now: datetime,
         days: int,
         purpose: x509.ObjectIdentifier,
         hosts: Sequence[str],
-    ) -> IssuedCertificate:
-        key = ec.generate_private_key(ec.SECP256R1())
+    ) -> bytes:
         builder = (
             _builder(
                 _common_name(name),
                 self._cert.subject,
-                key.public_key(),
+                public,
                 self._key.public_key(),
                 serial,
                 now,
@@ -221,8 +231,7 @@ class Authority:
         if hosts:
             names = x509.SubjectAlternativeName([_alternative_name(host) for host in hosts])
             builder = builder.add_extension(names, critical=False)
-        cert = builder.sign(self._key, hashes.SHA256())
-        return IssuedCertificate(cert.public_bytes(Encoding.PEM), _pem(key))
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
     def expiry(self, now: datetime, days: int) -> int:
         """When a certificate that is issued ``now`` for ``days`` expires, in seconds since 1970."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from fl_aggregator.tools.provision.arguments import (
+    edge_accounts,
+    parse_broker_dir,
+    parse_brokers,
+    parse_host,
+    parse_names,
+)
 from fl_shared.cli import options as shared
 from fl_shared.cli.headings import CommandGroup
 from fl_shared.errors import UserError
@@ -16,20 +22,30 @@ from fl_shared.errors import UserError
 if TYPE_CHECKING:
     from fl_aggregator.tools.provision.kits import Provision, ProvisionResult
     from fl_shared.security.kit import AccountRole
+    from fl_shared.security.kit_request import KitRequest
 
 Command = Callable[..., Any]
 
 MAX_KITS: Final = 100_000
 OUT_DIRECTORY: Final = click.Path(file_okay=False, path_type=Path)
-_HOST_PATTERN: Final = re.compile(
-    r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
-)
 
 
 def _output_options(command: Command) -> Command:
     command = click.option("--force", is_flag=True, help="Replace existing kits.")(command)
     return click.option(
         "--out", type=OUT_DIRECTORY, default=Path("kits"), help="Directory of the accounts and kits."
+    )(command)
+
+
+def _request_option(command: Command) -> Command:
+    """Adds ``--request``, passed as ``request_files``."""
+    return click.option(
+        "--request",
+        "request_files",
+        multiple=True,
+        metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Request that request-kit made on a device, which keeps the private keys; repeatable.",
     )(command)
 
 
@@ -124,7 +140,7 @@ def provision(
             other = "--broker-host" if broker_host else "--password"
             why = "it names all hosts" if broker_host else "bridges have certificates"
             raise UserError(f"--brokers cannot be combined with {other}: {why}")
-        broker_host, bridged = _parse_brokers(brokers)
+        broker_host, bridged = parse_brokers(brokers)
     if not broker_host:
         raise UserError(
             "--broker-host is missing: expected the host name or address at which edges reach the broker"
@@ -133,19 +149,19 @@ def provision(
     from fl_aggregator.tools.provision.accounts import BrokerLocation
 
     location = BrokerLocation(
-        hosts=tuple(_parse_host(host) for host in broker_host),
+        hosts=tuple(parse_host(host) for host in broker_host),
         port=broker_port,
         prefix=prefix,
         passwords=passwords,
         days=days,
-        broker_dir=_parse_broker_dir(broker_dir),
+        broker_dir=parse_broker_dir(broker_dir),
         bridged=tuple(bridged),
         home_assistant=home_assistant,
     )
-    requested = _edge_accounts([str(number) for number in range(edges)], train, evaluate, predict, region)
+    requested = edge_accounts([str(number) for number in range(edges)], train, evaluate, predict, region)
     if askers == "all":
         raise UserError("--askers 'all': an asker has a name of its own; expected none, or NAME,…")
-    for name in _parse_names(askers, "--askers"):
+    for name in parse_names(askers, "--askers"):
         requested.append((name, ("asker",)))
     provisioned, result = kits.create_provision(out, location, requested, force=force)
     _print_result(result)
@@ -164,13 +180,15 @@ def provision(
 
 
 @provision.command(context_settings=shared.CONTEXT)
-@click.argument("names", metavar="ID…", nargs=-1, required=True)
+@click.argument("names", metavar="[ID…]", nargs=-1)
+@_request_option
 @_role_options
 @click.option("--asker", is_flag=True, help="Create accounts that only ask for predictions, not edges.")
 @_output_options
 @shared.config_option
 def add(
     names: tuple[str, ...],
+    request_files: tuple[Path, ...],
     train: str,
     evaluate: str,
     predict: str,
@@ -179,18 +197,25 @@ def add(
     out: Path,
     force: bool,
 ) -> None:
-    """Create accounts and their kits."""
+    """Create accounts and their kits: for names, and for requests, whose kits have no private keys."""
     from fl_aggregator.tools.provision import kits
     from fl_aggregator.tools.provision.accounts import check_name
+    from fl_aggregator.tools.provision.requests import read_request
+
+    if not (names or request_files):
+        raise UserError("nothing to add: expected ID…, or --request FILE")
+    requests = [read_request(path) for path in request_files]
+    names = (*names, *(request.name for request in requests))
 
     requested: list[tuple[str, tuple[AccountRole, ...]]]
     if asker:
         requested = [(check_name(name, "account"), ("asker",)) for name in names]
     else:
         edges = [check_name(name, "edge") for name in names]
-        requested = _edge_accounts(edges, train, evaluate, predict, region)
+        requested = edge_accounts(edges, train, evaluate, predict, region)
     with kits.open_provision(out) as provisioned:
-        _print_result(provisioned.add(requested, force=force))
+        _print_result(provisioned.add(requested, force=force, requests=requests))
+        _print_fingerprints(requests)
         _print_reload_hint(provisioned)
 
 
@@ -209,6 +234,7 @@ def revoke(names: tuple[str, ...], out: Path) -> None:
 
 @provision.command(context_settings=shared.CONTEXT)
 @click.argument("names", metavar="[ID…]", nargs=-1)
+@_request_option
 @click.option("--aggregator", is_flag=True, help="Renew the aggregator's certificate; its signing key stays.")
 @click.option(
     "--broker",
@@ -225,107 +251,44 @@ def revoke(names: tuple[str, ...], out: Path) -> None:
 @_output_options
 @shared.config_option
 def rotate(
-    names: tuple[str, ...], aggregator: bool, of_broker: bool, everything: bool, out: Path, force: bool
+    names: tuple[str, ...],
+    request_files: tuple[Path, ...],
+    aggregator: bool,
+    of_broker: bool,
+    everything: bool,
+    out: Path,
+    force: bool,
 ) -> None:
     """Create new keys and kits for accounts; the old ones stop working when the broker has been restarted."""
     from fl_aggregator.tools.provision import kits
     from fl_aggregator.tools.provision.accounts import AGGREGATOR
+    from fl_aggregator.tools.provision.requests import read_request
 
-    if not (names or aggregator or of_broker or everything):
-        raise UserError("nothing to rotate: expected ID…, --aggregator, --broker or --all")
-    if (everything or of_broker) and (names or aggregator):
-        raise UserError("--all and --broker renew all accounts: expected no account names")
+    if not (names or request_files or aggregator or of_broker or everything):
+        raise UserError("nothing to rotate: expected ID…, --request, --aggregator, --broker or --all")
+    if (everything or of_broker) and (names or request_files or aggregator):
+        raise UserError("--all and --broker renew all accounts: expected no account names and no requests")
+    requests = [read_request(path) for path in request_files]
     with kits.open_provision(out) as provisioned:
         selected = [*names, *([AGGREGATOR] if aggregator else [])]
         if everything or of_broker:
             selected = [account.name for account in provisioned.register.accounts]
-        _print_result(provisioned.rotate(selected, force=force, new_keys=everything, new_broker=of_broker))
+        _print_result(
+            provisioned.rotate(
+                selected, force=force, new_keys=everything, new_broker=of_broker, requests=requests
+            )
+        )
+        _print_fingerprints(requests)
         if of_broker:
             click.echo(f"written: {provisioned.broker_directory / 'broker.pem'} and its key")
-        _print_reload_hint(provisioned, restart=bool(selected))
-
-
-# --- what the options mean ------------------------------------------------------------------------------------
+        _print_reload_hint(provisioned, restart=bool(selected or requests))
 
 
 def _is_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
-def _parse_names(value: str, option: str) -> list[str]:
-    from fl_aggregator.tools.provision.accounts import check_name
-
-    return [] if value == "none" else [check_name(name.strip(), option) for name in value.split(",")]
-
-
-def _parse_chosen(value: str, option: str, names: list[str]) -> set[str]:
-    if value == "all":
-        return set(names)
-    selected = _parse_names(value, option)
-    for name in selected:
-        if name not in names:
-            raise UserError(f"{option} {name!r}: not one of the edges to create")
-    return set(selected)
-
-
-def _edge_accounts(
-    names: list[str], train: str, evaluate: str, predict: str, region: str
-) -> list[tuple[str, tuple[AccountRole, ...]]]:
-    names_by_role: dict[AccountRole, set[str]] = {
-        "train": _parse_chosen(train, "--train", names),
-        "evaluate": _parse_chosen(evaluate, "--evaluate", names),
-        "predict": _parse_chosen(predict, "--predict", names),
-        "region": _parse_chosen(region, "--region", names),
-    }
-    requested = [
-        (name, tuple(role for role in names_by_role if name in names_by_role[role])) for name in names
-    ]
-    for name, roles in requested:
-        if not roles:
-            raise UserError(
-                f"edge {name!r} would have no role: expected it in --train, --evaluate or --predict"
-            )
-        if "region" in roles and "train" not in roles:
-            raise UserError(f"--region {name!r}: its sums are updates; expected it in --train, too")
-    return requested
-
-
-def _parse_host(value: str) -> str:
-    import ipaddress
-
-    try:
-        return str(ipaddress.ip_address(value.strip("[]")))
-    except ValueError:
-        if not _HOST_PATTERN.fullmatch(value) or len(value) > 253:
-            raise UserError(f"--broker-host {value[:80]!r}: expected a host name or an address") from None
-        return value.lower()
-
-
-def _parse_brokers(value: str) -> tuple[tuple[str, ...], list[str]]:
-    """Returns the hosts, the hub's first, and the names of the brokers that are bridged to it. Raises ``UserError``."""
-    from fl_aggregator.tools.provision.accounts import check_name
-
-    hosts, names = [], []
-    for item in value.split(","):
-        name, separator, host = item.strip().partition("=")
-        hosts.append(_parse_host(host if separator else name))
-        names.append(check_name(name if separator else name.partition(".")[0], "--brokers"))
-    if len(hosts) < 2:
-        raise UserError(
-            f"--brokers {value!r}: expected at least two, the hub first (one broker: --broker-host)"
-        )
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(
-                f"--brokers: {name!r} is the name of two brokers; expected NAME=HOST for one of them"
-            )
-    return tuple(dict.fromkeys(hosts)), names[1:]
-
-
-def _parse_broker_dir(value: str | None) -> str | None:
-    if value is not None and not (value.startswith("/") and value.isprintable()):
-        raise UserError(f"--broker-dir {value!r}: expected an absolute path, as the broker sees it")
-    return value
+# --- what is printed ---------------------------------------------------------------------------------------
 
 
 def _print_result(result: ProvisionResult) -> None:
@@ -338,6 +301,16 @@ def _print_result(result: ProvisionResult) -> None:
             click.echo(f"written: {path}")
 
 
+def _print_fingerprints(requests: Sequence[KitRequest]) -> None:
+    """What the requests are known by: whoever replaces one on its way gets the kit of that account."""
+    from fl_shared.security.kit_request import fingerprint
+
+    for request in requests:
+        click.echo(f"request of {request.name}: fingerprint {fingerprint(request.digest)}")
+    if requests:
+        click.echo("give a kit away only if its device has shown the same fingerprint")
+
+
 def _print_reload_hint(provisioned: Provision, *, restart: bool = False) -> None:
     """``restart``: accounts have lost their rights; a broker that only reloads its files keeps their connections."""
     names = provisioned.register.place.bridged
@@ -345,9 +318,10 @@ def _print_reload_hint(provisioned: Provision, *, restart: bool = False) -> None
     copy = f"copy the files in {provisioned.broker_directory}{others} to the broker and"
     if restart:
         click.echo(f"{copy} restart it: after a reload alone, old connections stay open")
+    else:
+        click.echo(f"{copy} make it reload them: kill -HUP its process")
+    if provisioned.register.revoked_keys:
         click.echo(
             f"copy {provisioned.revocation_list} beside the aggregator's kit, if that is on another machine: "
             "a running aggregator reads it"
         )
-    else:
-        click.echo(f"{copy} make it reload them: kill -HUP its process")

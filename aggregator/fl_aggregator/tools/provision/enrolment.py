@@ -40,5 +40,9 @@ class Enrolment:
     def issue_member(self, account: str, until: int) -> MemberKey:
         """A new key, with its voucher, for an account that trains."""
         key = Ed25519PrivateKey.generate()
-        member = Member(account, key.public_key().public_bytes_raw(), until)
-        return MemberKey(key.private_bytes_raw(), until, member.sign(self._signer))
+        voucher = self.issue_member_voucher(account, key.public_key().public_bytes_raw(), until)
+        return MemberKey(key.private_bytes_raw(), until, voucher)
+
+    def issue_member_voucher(self, account: str, public: bytes, until: int) -> bytes:
+        """The voucher for the member key ``public`` (Ed25519, raw, 32 bytes) of an account that trains."""
+        return Member(account, public, until).sign(self._signer)

@@ -9,21 +9,23 @@ any point.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fl_aggregator.tools.provision import accounts as acc
 from fl_aggregator.tools.provision import broker_files, revocations
 from fl_aggregator.tools.provision.accounts import Account, AccountRegister, BrokerLocation
 from fl_aggregator.tools.provision.authority import Authority, new_serial
+from fl_aggregator.tools.provision.kit_contents import make_kit
+from fl_aggregator.tools.provision.requests import RequestedKeys, check_unused
 from fl_shared.errors import UserError
 from fl_shared.security.kit import AccountRole, Kit
+from fl_shared.security.kit_request import KitRequest
 from fl_shared.security.revocations import FILE_NAME
 from fl_shared.security.vouchers import voucher_roles
 from fl_shared.system.file_lock import FileLock
@@ -65,31 +67,46 @@ class Provision:
     # --- changes ------------------------------------------------------------------------------------------
 
     def add(
-        self, requested: Sequence[tuple[str, tuple[AccountRole, ...]]], *, force: bool
+        self,
+        requested: Sequence[tuple[str, tuple[AccountRole, ...]]],
+        *,
+        force: bool,
+        requests: Iterable[KitRequest] = (),
     ) -> ProvisionResult:
-        """Creates accounts and kits for new names, each with its roles.
+        """Creates accounts and kits for new names, each with its roles; those of ``requests`` without private keys.
 
-        Raises ``UserError``, before it changes anything, if a name is taken or, without ``force``, a kit
-        exists.
+        Raises ``UserError``, before it changes anything, if a name is taken, a request cannot be answered or, without
+        ``force``, a kit exists.
         """
+        keys = self._keys_of(requests)
         _check_unique(requested)
         for name, _ in requested:
             if self.register.find(name) is not None:
                 raise UserError(f"{name!r} already has an account; for a new kit: provision rotate {name}")
-        return self._issue([self._account(name, roles) for name, roles in requested], force=force)
+        new_accounts = [self._account(name, roles, keys.get(name)) for name, roles in requested]
+        return self._issue(new_accounts, force=force)
 
     def rotate(
-        self, names: Sequence[str], *, force: bool, new_keys: bool = False, new_broker: bool = False
+        self,
+        names: Sequence[str],
+        *,
+        force: bool,
+        new_keys: bool = False,
+        new_broker: bool = False,
+        requests: Iterable[KitRequest] = (),
     ) -> ProvisionResult:
         """Makes new kits for accounts, and revokes their old certificates or passwords.
 
+        ``requests``: of accounts that get new keys from their devices. An account that was requested, and has no new
+        request, gets a kit for the keys that its device has.
         ``new_keys``: also replaces the keys of enrolment and aggregator and the share group for predictions, which
         only new kits contain. ``new_broker``: also replaces the broker's key, so ``names`` must be all. Raises
         ``UserError``, before it changes anything, if a name has no account or, without ``force``, a kit exists.
         """
+        keys = self._keys_of(requests)
         new_accounts = [
-            self._account(account.name, account.roles)
-            for account in map(self._existing_account, dict.fromkeys(names))
+            self._account(account.name, account.roles, keys.get(account.name, account.requested))
+            for account in map(self._existing_account, dict.fromkeys([*names, *keys]))
         ]
         return self._issue(new_accounts, force=force, new_keys=new_keys, new_broker=new_broker)
 
@@ -146,8 +163,11 @@ class Provision:
         """Writes the kit of a pending account, unless it is there; returns the account as it is registered then."""
         kit = _written_kit(account, path)
         if kit is None:
-            kit = self._kit(account, acc.new_password() if account.serial is None else None)
+            password = acc.new_password() if account.serial is None else None
+            kit = make_kit(account, password, self.register, self._authority, self._now)
             kit.write(path, replace=True)
+        if account.requested is not None:
+            return account
         keys = () if account.name == acc.AGGREGATOR else tuple(key.hex() for key in kit.public_keys)
         password = None if kit.password is None else acc.hash_password(kit.password)
         return account.model_copy(update={"keys": keys, "password": password})
@@ -161,9 +181,35 @@ class Provision:
 
     # --- steps of the changes -----------------------------------------------------------------------------
 
-    def _account(self, name: str, roles: tuple[AccountRole, ...]) -> Account:
+    def _account(
+        self, name: str, roles: tuple[AccountRole, ...], requested: RequestedKeys | None = None
+    ) -> Account:
         serial = None if self.register.place.passwords else f"{new_serial():x}"
-        return Account(name=name, roles=roles, issued=self._now, pending=True, serial=serial)
+        keys: list[str] = []
+        if requested is not None:
+            keys += [requested.sealing] * bool(voucher_roles(roles)) + [requested.member] * ("train" in roles)
+        return Account(
+            name=name, roles=roles, issued=self._now, pending=True, serial=serial, requested=requested,
+            keys=tuple(keys),
+        )  # fmt: skip
+
+    def _keys_of(self, requests: Iterable[KitRequest]) -> dict[str, RequestedKeys]:
+        """The keys of requests, by account. Raises ``UserError`` for one that cannot be answered."""
+        keys: dict[str, RequestedKeys] = {}
+        for request in requests:
+            name, found = request.name, check_unused(request, self.register)
+            if name == acc.AGGREGATOR:
+                raise UserError(
+                    f"the request of {name!r} cannot be answered: its kit holds keys of the authority"
+                )
+            if any(not found.identifiers.isdisjoint(other.identifiers) for other in keys.values()):
+                raise UserError(
+                    f"the request of {name!r} has a key of another request; expected keys of its own"
+                )
+            if name in keys:
+                raise UserError(f"two requests of {name!r}; expected one")
+            keys[name] = found
+        return keys
 
     def _issue(
         self, new_accounts: list[Account], *, force: bool, new_keys: bool = False, new_broker: bool = False
@@ -191,46 +237,6 @@ class Provision:
     def _save(self, register: AccountRegister) -> None:
         register.write(self.out)
         self.register = register
-
-    def _kit(self, account: Account, password: str | None) -> Kit:
-        location, authority = self.register.place, self._authority
-        issued = None
-        if account.serial is not None:
-            issued = authority.issue_client(account.name, int(account.serial, 16), self._now, location.days)
-        assert self.register.broker_pin is not None
-        is_aggregator = account.name == acc.AGGREGATOR
-        expires = authority.expiry(self._now, location.days)
-        voucher, sealing, member = None, None, None
-        if is_aggregator:
-            sealing = authority.sealing
-        elif voucher_roles(account.roles):
-            sealing = X25519PrivateKey.generate()
-            public = sealing.public_key().public_bytes_raw()
-            voucher = authority.enrolment.issue_voucher(account.name, public, account.roles, expires)
-        if "train" in account.roles:
-            member = authority.enrolment.issue_member(account.name, expires)
-        return Kit(
-            name=account.name,
-            roles=account.roles,
-            broker=location.url,
-            prefix=location.prefix,
-            ca=authority.pem,
-            broker_pin=bytes.fromhex(self.register.broker_pin),
-            cert=None if issued is None else issued.cert,
-            key=None if issued is None else issued.key,
-            user=None if password is None else account.name,
-            password=password,
-            predict_group=self.register.predict_group if "predict" in account.roles else None,
-            signing_public=authority.signing.public_key().public_bytes_raw(),
-            sealing_public=authority.sealing.public_key().public_bytes_raw(),
-            enrolment_public=authority.enrolment.public,
-            signing_private=authority.signing.private_bytes_raw() if is_aggregator else None,
-            sealing_private=None if sealing is None else sealing.private_bytes_raw(),
-            voucher=voucher,
-            member_private=None if member is None else member.private,
-            member_until=None if member is None else member.until,
-            member_voucher=None if member is None else member.voucher,
-        )
 
 
 @contextlib.contextmanager
@@ -328,9 +334,9 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def _written_kit(account: Account, path: Path) -> Kit | None:
-    """The kit at ``path``, if it contains the account's newest certificate."""
-    if account.serial is None or not path.exists():
-        return None
+    """The kit at ``path``, if it contains the account's newest certificate, and private keys."""
+    if account.serial is None or account.requested is not None or not path.exists():
+        return None  # a kit that answers a request is made again
     try:
         kit = Kit.read(path)
     except UserError:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 pytest.importorskip("torch")
-from fl_edge.cli import COMMANDS_OF_AUTHORS
+from fl_edge.cli import OTHER_COMMANDS
 from fl_edge.tools.task_commands import check_task, new_task
 from fl_shared.errors import RunFailed, UserError
 from tests.support import programs
@@ -249,7 +249,7 @@ def test_a_name_that_python_has_already(name: str, tmp_path: Path) -> None:
 
 
 def test_both_are_commands_of_the_program(tmp_path: Path) -> None:
-    for name in COMMANDS_OF_AUTHORS:
+    for name in OTHER_COMMANDS:
         with programs.Program(tmp_path / name, "fl-edge", name, "--help") as program:
             assert program.wait(60) == 0
             assert f"fl-edge {name}" in program.out
