@@ -170,8 +170,9 @@ export class Edge {
   /** The second registration is answered. */
   ready() {
     const { admitted } = this.membership.run;
-    if (admitted.awaited && admitted.newest_round !== null) this.finished = Math.min(this.finished, admitted.newest_round - 1);
-    if (admitted.finished_round !== null && admitted.finished_round !== undefined) this.endRound(admitted.finished_round);
+    const { awaited, newest_round: newest = null, finished_round: finished = null } = admitted;
+    if (awaited && newest !== null) this.finished = Math.min(this.finished, newest - 1);
+    if (finished !== null) this.endRound(finished);
     this.tells.changed({ state: "waiting", examples: admitted.examples });
     this.work?.upload?.restart();
     this.consider();

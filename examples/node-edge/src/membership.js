@@ -6,7 +6,7 @@ import { manifestDigest } from "./sections.js";
 
 const MAX_REASON = 200;
 /** Refusals after which an edge ends (4.6). */
-const FINAL = ["id-in-use", "wrong-role", "kit-expired"];
+const FINAL = ["id-in-use", "wrong-role", "kit-expired", "kit-revoked"];
 
 export class Membership {
   /**

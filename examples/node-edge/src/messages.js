@@ -30,7 +30,7 @@ const object = (members) => (value) =>
 const RUN = { run: name, incarnation: count, seq: count };
 const REPLY = { ...RUN, client: name, session: name };
 const ANSWER = { ...REPLY, round: count, digest };
-const PARTITION = object({ index: count, count, scheme: text, seed: count, holdout: number, examples: nullable(count) });
+const PARTITION = object({ index: count, count, scheme: text, seed: count, holdout: number, examples: optional(nullable(count)) });
 const TRAINING = object({
   epochs: nullable(count),
   batch_size: nullable(count),

@@ -20,7 +20,7 @@ export function divide(size, partition) {
 function iidPart(size, { index, count, scheme, seed, examples }) {
   if (scheme !== "iid") throw new Error(`partition: the scheme is ${scheme}; this edge has own and iid`);
   const all = everyIndex(size);
-  const used = examples === null ? all : new Generator([seed, 1]).permutation(size).slice(0, examples).sort(ascending);
+  const used = (examples ?? null) === null ? all : new Generator([seed, 1]).permutation(size).slice(0, examples).sort(ascending);
   const order = new Generator([seed, 2]).permutation(used.length);
   // The first parts have one example more, if the parts are not equal.
   const least = Math.floor(used.length / count);

@@ -114,7 +114,7 @@ test("a new incarnation is registered with, and keeps the job (4.2)", async () =
 });
 
 test("refusals: some end the edge, and no partition left is asked for again (4.6)", async () => {
-  for (const [reason, ended, again] of [["id-in-use", 1, 0], ["kit-expired", 1, 0], ["no-partition-left", 0, 1], ["wrong-task", 0, 0]]) {
+  for (const [reason, ended, again] of [["id-in-use", 1, 0], ["kit-revoked", 1, 0], ["no-partition-left", 0, 1], ["wrong-task", 0, 0]]) {
     const all = member();
     all.membership.connected();
     all.sent.length = 0;

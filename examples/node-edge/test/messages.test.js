@@ -23,6 +23,14 @@ test("the messages that an edge writes", () => {
   }
 });
 
+test("what has a default may be left out (1.5)", () => {
+  const members = content(vectors("messages").admitted.content);
+  const defaults = ["examples", "newest_round", "finished_round", "awaited", "masked", "private"];
+  const least = Object.fromEntries(Object.entries(members).filter(([name]) => !defaults.includes(name)));
+  delete least.partition.examples;
+  assert.deepEqual(read(toJson(least), "admitted"), least);
+});
+
 test("what does not fit is dropped (1.5)", () => {
   const presence = { v: 2, kind: "presence", client: "7", state: "online", session: "c3d4" };
   const bad = [{ v: 1 }, { kind: "status" }, { client: "a b" }, { state: "away" }, { session: 7 }];
