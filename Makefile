@@ -2,7 +2,11 @@
 .POSIX:
 .SUFFIXES:
 .NOTPARALLEL:
+<<<<<<< HEAD
 .PHONY: help setup setup-dev demo docs test test-long lint format clean distclean
+=======
+.PHONY: help setup setup-dev demo test test-long lint format dist clean distclean
+>>>>>>> ee023b37 (Build, try, attest and publish releases, with images for two kinds of machine)
 
 # Where Debian and Homebrew keep the broker, whether or not a user's PATH has it.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin:/opt/homebrew/sbin
@@ -51,6 +55,9 @@ test-long: setup-dev ## The tests that take minutes
 format: setup-dev ## Let ruff format the sources and sort their imports
 	$(BIN)/ruff check --select I --fix .
 	$(BIN)/ruff format .
+
+dist: ## Build the wheel and the source archive into dist/, and try the wheel in a clean environment
+	@sh scripts/try_wheel.sh
 
 clean: ## Remove caches and builds
 	rm -rf build dist site .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
