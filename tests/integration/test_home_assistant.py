@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,9 @@ def test_a_run_is_a_device_until_it_is_cleared(tmp_path: Path, shared_mosquitto:
         assert topic.endswith("/config")
         assert (found["stat_t"], found["avty_t"]) == (f"{PREFIX}/status", f"{PREFIX}/aggregator")
         for button, held in (("pause", True), ("resume", False)):
-            component = found["cmps"][button]
+            component, pressed = found["cmps"][button], time.monotonic()
             watcher.publish(component["cmd_t"], component["pl_prs"].encode())
-            wait_until(lambda held=held: watcher.all(m.Status)[-1].held is held, 30, f"{button} is obeyed")
+            watcher.wait_for_message(m.Status, held=held, after=pressed)
         component = found["cmps"]["stop"]
         watcher.publish(component["cmd_t"], component["pl_prs"].encode())
         assert run.wait(30) == 130, run.output

@@ -21,7 +21,7 @@ from tests.support.round_playbook import Playbook
 GOLDEN = Path(__file__).parents[3] / "golden"
 ACCURACY = m.MetricDeclaration(name="accuracy", unit="%", minimum=0, maximum=1)
 ENERGY = m.MetricDeclaration(name="mae", unit="kWh", higher_is_better=False)
-ALL = {"edges": ("7", "lab-a"), "primary": ACCURACY, "with_buttons": True}
+ALL: Final[dict[str, Any]] = {"edges": ("7", "lab-a"), "primary": ACCURACY, "with_buttons": True}
 
 # From https://www.home-assistant.io/integrations/mqtt/ (device discovery payload, supported abbreviations), and from
 # /integrations/sensor.mqtt/, /integrations/binary_sensor.mqtt/ and /integrations/button.mqtt/, as of 2025. Abbreviated.
