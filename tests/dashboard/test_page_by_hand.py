@@ -108,6 +108,10 @@ def test_silence_pauses_and_ends_are_told(federation: SimulatedFederation, opene
     page.wait_text("#banner", "No message from the aggregator for")
     federation.status(paused="no room on the disk: 3 MB of 10 MB")
     page.wait_text("#banner", "The run is paused: no room on the disk: 3 MB of 10 MB")
+    federation.status(paused="by the operator: lunch", held=True)
+    page.wait_text(
+        "#banner", "The run is paused: by the operator: lunch. Continue it with fl-aggregator resume."
+    )
     federation.status()
     page.wait('document.querySelector("#banner").hidden')
     page.wait_text("#events", "The run continues")

@@ -223,6 +223,11 @@ def test_the_view_has_what_a_person_asks_for_and_fits(width: int) -> None:
     assert max(map(len, shown.splitlines())) <= width
 
 
+def test_a_pause_by_the_operator_says_what_ends_it() -> None:
+    held = picture(paused="by the operator: lunch", held=True)
+    assert progress_line(held) == "paused: by the operator: lunch; fl-aggregator resume continues it"
+
+
 def test_a_pause_stands_in_the_view() -> None:
     console = Console(file=io.StringIO(), width=120, height=40)
     console.print(View(picture(paused="no room on the disk")))
