@@ -133,6 +133,10 @@ class AnyRun(RuleBasedStateMachine):
 
     # --- updates ----------------------------------------------------------------------------------------
 
+    @rule(client=clients, newer=st.integers(-1, 2))
+    def a_kit_is_revoked(self, client: str, newer: int) -> None:
+        self.tell(f"revoke {client} list={max(1, self.state.revocations + newer)}")
+
     def selected(self, index: int) -> str:
         phase = self.state.phase
         assert isinstance(phase, Collecting)
