@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from os.path import relpath
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,9 @@ GENERATED: Final = ("reference/messages.md", "changelog.md")
 LISTED: Final = {"adr": "[0-9]*.md", "schema": "*.json", "vectors": "*.json"}
 """Folders whose `README.md` gets a list of their files on the site."""
 FENCE: Final = re.compile(r"^( *)(```+).*?^\1\2$", re.MULTILINE | re.DOTALL)
+UNSEPARATED: Final = re.compile(r"^(?![-|#\s]|\d+\. )(.+)\n(?=- |\| )", re.MULTILINE)
+"""A line of a paragraph, or a comment, right before a list or a table. GitHub ends the paragraph there; the site's
+Markdown needs an empty line for that."""
 LINK: Final = re.compile(r"(\]\()([^()\s#:]+)((?:#[^()\s]*)?\))")
 
 
@@ -70,10 +74,14 @@ def _mend(page: Path, source: Path, out: Path, copied: dict[Path, Path]) -> list
     text = page.read_text(encoding="utf-8")
     parts, end = [], 0
     for fence in FENCE.finditer(text):
-        parts += [LINK.sub(mended, text[end : fence.start()]), fence[0]]
+        parts += [_mended_prose(text[end : fence.start()], mended), fence[0]]
         end = fence.end()
-    page.write_text("".join([*parts, LINK.sub(mended, text[end:])]), encoding="utf-8")
+    page.write_text("".join([*parts, _mended_prose(text[end:], mended)]), encoding="utf-8")
     return found
+
+
+def _mended_prose(text: str, mended: Callable[[re.Match[str]], str]) -> str:
+    return UNSEPARATED.sub(r"\1\n\n", LINK.sub(mended, text))
 
 
 def _title(file: Path) -> str:

@@ -55,3 +55,10 @@ def test_decisions_and_messages_are_listed(site: Path) -> None:
         re.MULTILINE,
     )
     assert re.search(r"^### update$.*?^\| `round` \| integer, ≥ `0`", messages, re.MULTILINE | re.DOTALL)
+
+
+def test_lists_and_tables_are_separated_from_the_text_before_them(site: Path) -> None:
+    tour = (site / "architecture.md").read_text(encoding="utf-8")
+    assert "`\n\n- Runs in: " in tour
+    assert "`\n- Runs in: " not in tour
+    assert "<!-- begin skew -->\n\n|  | IID |" in (site / "learning.md").read_text(encoding="utf-8")
