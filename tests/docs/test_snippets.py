@@ -38,11 +38,13 @@ LONG = {
     "docs/how-to/from-fedml.md",
     "docs/how-to/from-flower.md",
     "docs/how-to/masked-sums.md",
+    "docs/how-to/predictions.md",
     "docs/how-to/private-runs.md",
     "docs/how-to/python.md",  # the same program as in the README
     "docs/how-to/raspberry-pi.md",
     "docs/how-to/reports.md",
     "docs/how-to/resume.md",
+    "docs/how-to/survey.md",
     "docs/how-to/sweeps.md",
     "docs/how-to/use-the-model.md",
     "docs/how-to/your-broker.md",
