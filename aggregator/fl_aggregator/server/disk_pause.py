@@ -111,7 +111,7 @@ class DiskPause:
     def _end(self) -> None:
         self.waits = False
         self._pauses.end("disk")
-        LOG.warning("there is space again after %.0f s", time.monotonic() - self._began_at)
+        LOG.warning("continuing after a pause of %.0f s", time.monotonic() - self._began_at)
         self._on_event()
 
     def _wait(self, disk_full: DiskFull) -> None:
