@@ -20,6 +20,7 @@ from fl_shared.security.hpke import KEY_BYTES
 from fl_shared.security.key_conversion import x25519_private
 from fl_shared.security.kit_request import KitRequest
 from fl_shared.system.files import read_at_most, warn_if_others_may_read
+from fl_shared.system.validation import first_error
 
 KEYS_SUFFIX: Final = ".keys"
 REQUEST_SUFFIX: Final = ".request"
@@ -69,11 +70,8 @@ class DeviceKeys(BaseModel):
         try:
             return cls.model_validate_json(content[: _MAX_KEYS + 1])
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            location = ".".join(str(key) for key in first["loc"])
             raise UserError(
-                f"keys {path}: {location + ': ' if location else ''}{first['msg']}; expected the file as request-kit "
-                "wrote it"
+                f"keys {path}: {first_error(error)}; expected the file as request-kit wrote it"
             ) from None
 
     def encode(self) -> bytes:

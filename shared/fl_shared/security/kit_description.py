@@ -14,6 +14,7 @@ from fl_shared.security.kit_archive import DESCRIPTION, InvalidKit
 from fl_shared.security.signatures import SIGNATURE_BYTES, check_signing_key
 from fl_shared.security.tls import PIN_BYTES
 from fl_shared.security.vouchers import VOUCHER_BYTES
+from fl_shared.system.validation import first_error
 
 FORMAT: Final = 2
 AccountRole = Literal["train", "evaluate", "predict", "region", "aggregator", "operator", "asker", "bridge"]
@@ -87,9 +88,4 @@ def parse_description(text: bytes) -> Description:
     try:
         return Description.model_validate_json(text)
     except ValidationError as error:
-        # Without the input, which may be a password.
-        first_error = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        field_path = ".".join(str(each) for each in first_error["loc"])
-        raise InvalidKit(
-            f"{DESCRIPTION}: {field_path + ': ' if field_path else ''}{first_error['msg']}"
-        ) from None
+        raise InvalidKit(f"{DESCRIPTION}: {first_error(error)}") from None

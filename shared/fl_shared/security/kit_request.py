@@ -22,6 +22,7 @@ from fl_shared.protocol.topics import CLIENT_PATTERN
 from fl_shared.security.hpke import KEY_BYTES
 from fl_shared.security.key_conversion import x25519_public
 from fl_shared.security.signatures import SIGNATURE_BYTES, Verifier, check_signing_key
+from fl_shared.system.validation import first_error
 
 MAX_REQUEST: Final = 8 * 2**10
 """Bytes of the largest request; a usual one has 1,100."""
@@ -84,9 +85,7 @@ class KitRequest(BaseModel):
         try:
             request = cls.model_validate_json(content)
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            path = ".".join(str(key) for key in first["loc"])
-            raise InvalidRequest(f"{path + ': ' if path else ''}{first['msg']}") from None
+            raise InvalidRequest(first_error(error)) from None
         if request.encode() != content:
             raise InvalidRequest(
                 "changed on its way; expected the file, byte for byte, as request-kit wrote it"

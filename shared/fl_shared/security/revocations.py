@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fl_shared.errors import BadSignature
 from fl_shared.protocol.topics import CLIENT_PATTERN
 from fl_shared.security.signatures import Signer, Verifier
+from fl_shared.system.validation import first_error
 
 FILE_NAME: Final = "revoked.json"
 MAX_LIST: Final = 16 * 2**20
@@ -62,6 +63,4 @@ class RevocationList(BaseModel):
         try:
             return cls.model_validate_json(body + b"}")
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            path = ".".join(str(key) for key in first["loc"])
-            raise InvalidList(f"{path}: {first['msg']}") from None
+            raise InvalidList(first_error(error)) from None

@@ -23,6 +23,7 @@ from fl_shared.protocol import topics
 from fl_shared.protocol.topics import CLIENT_PATTERN, GROUP_PATTERN, valid_client
 from fl_shared.security.kit import AccountRole
 from fl_shared.system.files import write_private
+from fl_shared.system.validation import first_error
 
 FILE_NAME: Final = "accounts.json"
 AGGREGATOR: Final = "aggregator"
@@ -158,10 +159,8 @@ class AccountRegister(_Frozen):
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}") from None
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            location = ".".join(str(key) for key in first["loc"])
             raise UserError(
-                f"{path}: {location}: {first['msg']}; expected the file as provision wrote it"
+                f"{path}: {first_error(error)}; expected the file as provision wrote it"
             ) from None
 
     def write(self, directory: Path) -> None:
