@@ -8,6 +8,7 @@
 ``partition``        divides a data set among edges;  ``parts``: an edge's part
 ``tables``           reads CSV and Parquet;  ``columns``: what their columns mean
 ``rows``             an edge's examples in tables;  ``statistics``: of columns
+``fresh``            whether they have changed since they were read
 ``series``           cuts tables of measurements into windows;  ``folders``: of pictures
 ===================  ============================================================
 """

@@ -22,3 +22,8 @@ def part_of(
 def _partitions(name: datasets.DataSetName, data_dir: Path | None, partition: Partition) -> list[Indices]:
     """Cached, since a worker serves many edges, and one edge's partition costs as much as all of them."""
     return partitions(datasets.read(name, "train", data_dir).labels, partition)
+
+
+def forget() -> None:
+    """Forgets the partitions of data sets."""
+    _partitions.cache_clear()

@@ -10,6 +10,7 @@ from fl_edge.session.registration import confirm, load_partition, told_examples,
 from fl_edge.session.state import (
     AwaitingPartition,
     Confirming,
+    LoadedPartition,
     Loading,
     LoadingPartition,
     Membership,
@@ -63,6 +64,7 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
             cancel_work,
             cancel_evaluation,
             lambda s: transition(replace(s, last_handled_round=-1, last_answered_round=-1)),
+            _read_anew,
         )
     return then(
         step,
@@ -74,6 +76,13 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
         lambda s: _forget_lost_rounds(s, reply),
         lambda s: _continue_registration(s, session, reply, now),
     )
+
+
+def _read_anew(session: Session) -> Transition:
+    """Forgets what was loaded for another run: the data may have changed since. A region's edges see to theirs."""
+    if isinstance(session.partition_state, LoadedPartition) and session.identity.edges is None:
+        session = replace(session, partition_state=NoPartition())
+    return transition(session)
 
 
 def _membership_of(reply: m.Admitted, before: Membership | None) -> Membership:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, assert_never
 
+from fl_edge.data import fresh
 from fl_edge.session.privacy import Charge
 from fl_edge.workers.deadlines import Deadlines
 from fl_edge.workers.failures import log_trace
@@ -82,6 +83,8 @@ class Pool:
         self._light, self._program = light, program
         self._limits = limits
         self._on_done = on_done
+        self._data_stamp = fresh.stamp_of(data_dir)
+        self._data_changes = 0
         self._lock = threading.RLock()
         self._closing = threading.Event()
         self._job_ids = itertools.count(1)
@@ -108,7 +111,13 @@ class Pool:
         *,
         test: bool = False,
     ) -> int:
-        """Submits a job that summarizes a partition: the result is a `LoadOutcome`. See `LoadJob`."""
+        """Submits a job that summarizes a partition: the result is a `LoadOutcome`. See `LoadJob`.
+
+        If the data have changed since the last one, all jobs from now on read them anew.
+        """
+        if (stamp := fresh.stamp_of(self._data_dir)) != self._data_stamp:
+            self._data_stamp = stamp
+            self._data_changes += 1
         return self._submit(PendingJob(LoadJob(client, task, partition, run_weights, test)))
 
     def train(
@@ -248,7 +257,7 @@ class Pool:
         self._deadlines.set(job_id, self._limits.seconds_for(pending.job))
         slot.ensure_cached(pending.models, self._limits.bytes_kept)
         pending.models = ()
-        slot.send(RunJob(job_id, pending.job))
+        slot.send(RunJob(job_id, pending.job, self._data_changes))
 
     def _deliver(self, results: list[JobResult]) -> None:
         for result in results:

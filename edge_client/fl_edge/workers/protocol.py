@@ -57,10 +57,11 @@ _LENGTH: Final = struct.Struct(">I")
 
 @dataclass(frozen=True, slots=True)
 class RunJob:
-    """Do this job."""
+    """Do this job, with the data as they are since they have changed ``data_changes`` times."""
 
     id: int
     job: Job
+    data_changes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from typing import NoReturn, assert_never, cast
 
 import numpy as np
 
+from fl_edge.data import fresh
 from fl_edge.errors import CancelledError
 from fl_edge.session.privacy import NO_PRIVACY, OwnPrivacy
 from fl_edge.training.corrections.correction import CorrectionRequest
@@ -103,6 +104,7 @@ class Worker:
         self._predictions: SimpleQueue[tuple[RunJob, _Models]] = SimpleQueue()
         self._cancel_events: dict[int, threading.Event] = {}
         self._results = MemoryPool()
+        self._data_changes = 0
 
     def run(self) -> int:
         """Works until the parent closes the socket, which ends the process. Returns 1 if it cannot work at all."""
@@ -116,6 +118,10 @@ class Worker:
         self._send(Ready())
         while True:
             run_job, models = self._jobs.get()
+            if run_job.data_changes != self._data_changes:
+                self._data_changes = run_job.data_changes
+                executor_for.cache_clear()
+                fresh.forget()
             cancelled = self._cancel_events[run_job.id]
             self._run_job(run_job, partial(self._perform, models=models, cancelled=cancelled.is_set))
             del self._cancel_events[run_job.id]

@@ -106,7 +106,8 @@ def test_updates_are_not_repeated_to_an_aggregator_that_is_gone() -> None:
 def test_another_run_begins_at_its_own_round_1() -> None:
     script = SessionScript()
     script.do(*TRAINS, "trained 1", "accepted 1", "selected 1 run=other", "aggregator online a2 run=other")
-    assert "say selected for round 1" in script.texts("admitted part=7/20 run=other")
+    assert script.texts("admitted part=7/20 run=other")[-1] == "load job=2 digits part=7/20", "15.2: anew"
+    assert "say selected for round 1" in script.texts("loaded 2")
 
 
 def test_pauses_differ_between_edges_and_repeat_for_one() -> None:

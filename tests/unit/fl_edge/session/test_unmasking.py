@@ -54,7 +54,7 @@ def test_10_1_keys_are_made_once_for_a_run() -> None:
 def test_10_1_another_run_needs_other_keys() -> None:
     script = member("aggregator online a2 run=S")
     assert MakeRunKeys("S") in script.do("admitted part=7/20 run=S masked")
-    script.do("keys run=R")
+    script.do("keys run=R", f"loaded {script.session.job - 1}")
     assert script.session.masked_run is None, "these are of the run before"
     [second] = sent(script.do("keys run=S"))
     assert isinstance(second, m.Registration)

@@ -1,0 +1,46 @@
+"""Whether the data of an edge have changed, and forgetting what was read of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+_DEPTH: Final = 3
+"""Directories below the data's own that are looked at: a split, a class, and one more."""
+
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+def stamp_of(data_dir: Path | None) -> Stamp:
+    """Returns what changes when files are written: names, times and sizes of those in ``data_dir``.
+
+    Of subdirectories only their own times, which change when files are added or removed. Empty if it cannot be read.
+    """
+    return () if data_dir is None else tuple(sorted(_entries(str(data_dir), _DEPTH, is_top=True)))
+
+
+def _entries(directory: str, depth: int, *, is_top: bool = False) -> list[tuple[str, int, int]]:
+    found: list[tuple[str, int, int]] = []
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                is_directory = entry.is_dir()
+                if not is_directory and not is_top:
+                    continue
+                status = entry.stat()
+                found.append((entry.path, status.st_mtime_ns, 0 if is_directory else status.st_size))
+                if is_directory and depth > 1:
+                    found += _entries(entry.path, depth - 1)
+    except OSError:  # whoever reads the data says what is wrong with them
+        pass
+    return found
+
+
+def forget() -> None:
+    """Forgets all that was read of data in this process."""
+    from fl_edge.data import datasets, parts, tables  # not where there is only a stamp to be taken
+
+    tables.read_table.cache_clear()
+    datasets.read.cache_clear()
+    parts.forget()
