@@ -158,7 +158,8 @@ class Edge:
 
     def on_model(self, message):
         """Evaluates it on the holdout (5.11), or says that there is no model of its own (5.18)."""
-        self.asked = message if message["evaluate"] in ("holdout", "personal") else None
+        asked = dict(message, **(message.get("candidate") or {}))  # (15.4)
+        self.asked = asked if message["evaluate"] in ("holdout", "personal") else None
         self.fetch()
 
     def fetch(self):

@@ -243,6 +243,10 @@ class SessionScript:
             case "model":
                 split: Any = named.get("evaluate")
                 version = int(rest[0])
+                candidate = None
+                if "candidate" in named:
+                    number = int(named["candidate"])
+                    candidate = m.ModelReference(version=number, digest=version_digest(number))
                 announced = m.ModelAnnouncement(
                     **scope,
                     task=task,
@@ -253,6 +257,7 @@ class SessionScript:
                     size=16,
                     evaluate=split,
                     training=training_request() if split == "personal" else None,
+                    candidate=candidate,
                 )
                 return events.ModelAnnounced(self.now, announced)
         raise AssertionError(f"no such event: {what}")

@@ -155,6 +155,8 @@ class Federation:
     job_seconds: Callable[[JobDone], float] = lambda _job: 0.0
     """See `Aggregator`."""
     jobs: InstantJobs = field(default_factory=InstantJobs)
+    init: Path | None = None
+    """The file of the first weights; null: an edge makes them."""
     aggregator: Aggregator = field(init=False)
     edges: dict[str, Edge] = field(init=False)
 
@@ -162,7 +164,7 @@ class Federation:
         self.world = World()
         self.network = Network(self.world, self.faults)
         self.models = Models(self.network)
-        self._launch = launches.new(self.settings, self.directory)
+        self._launch = launches.new(self.settings, self.directory, self.init)
         self._begin()
         names = [str(number) for number in range(self.settings.clients)]
         self.edges = {name: self._edge(name, ("train",), self.device(name)) for name in names}

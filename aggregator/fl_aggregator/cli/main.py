@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import click
 
+from fl_aggregator.cli.serve import serve
 from fl_aggregator.cli.start import start
 from fl_aggregator.cli.strategies import strategies
 from fl_aggregator.cli.survey import survey
@@ -34,6 +35,7 @@ def cli() -> None:
 for command in (
     start,
     survey,
+    serve,
     predict,
     pause,
     resume,

@@ -22,6 +22,7 @@ from pydantic import (
 
 from fl_aggregator.configuration.checks import check_bounds, check_mode, not_in_async
 from fl_aggregator.configuration.fold_width import FoldBits, width_of
+from fl_aggregator.configuration.looking import Look
 from fl_aggregator.configuration.masking import MaskedOptions, check_masked
 from fl_aggregator.configuration.option import Option
 from fl_aggregator.configuration.pace import FIXED, PACE_METAVAR, Pace, parse_pace
@@ -202,6 +203,7 @@ class Settings(MaskedOptions, PrivacyOptions):
     sums: Sums = Sums()
     region: Region | None = None
     survey: Survey | None = None
+    look: Look | None = None
     privacy: PrivacyPlan | None = None
     """Of a private run; null before it is resolved."""
 
@@ -370,7 +372,8 @@ class Settings(MaskedOptions, PrivacyOptions):
         headings = (BROKER, OUTPUT, SECURITY, *(() if self.dp else (PRIVACY,)))
         others = {name for name, o in options_of_run().items() if o.heading in headings}
         values = self.model_dump(
-            mode="json", exclude={"prefix", "sums", "region", "survey", "privacy", "dp_ledger", *others}
+            mode="json",
+            exclude={"prefix", "sums", "region", "survey", "look", "privacy", "dp_ledger", *others},
         )
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

@@ -80,6 +80,7 @@ class ModelPublisher:
         base: Model | None = None,
         first_version: int | None = None,
         companions: Mapping[str, Model] | None = None,
+        is_candidate: bool = False,
     ) -> None:
         """Publishes a version: first its chunks and manifest, then the announcement that names them.
 
@@ -88,7 +89,8 @@ class ModelPublisher:
 
         ``previous`` is the version before it, which stays retained; from now on its chunks are made from this
         model, so that the copy in memory can be freed. If ``model`` is the mean of the versions from ``first_version``
-        on, ``base`` is the version itself, which edges train from.
+        on, ``base`` is the version itself, which edges train from. ``is_candidate``: the version that was announced
+        first stays, and is the one that edges predict with.
         """
         scope = self._scope
         superseded, self._companions = self._companions, ()
@@ -112,9 +114,17 @@ class ModelPublisher:
             evaluate=evaluate,
             first_version=first_version,
         )
+        served = self._announcement if is_candidate else None
+        if served is not None:
+            envelope = {**scope.envelope(), "round": round_number, "evaluate": evaluate}
+            named = m.ModelReference(version=reference.version, digest=model.digest)
+            candidate = None if evaluate is None else named
+            announcement = served.model_copy(update={**envelope, "candidate": candidate})
         self._announcement = announcement
         self._outlet.retain(t.ModelTopic(), announcement)
-        versions = [digest for digest in self._models if digest not in (*superseded, *self._companions)]
+        kept = () if served is None else (served.digest,)
+        others = (*superseded, *self._companions, *kept)
+        versions = [digest for digest in self._models if digest not in others]
         outdated = versions[: -MODELS_RETAINED * (1 if base is None else 2)]
         for digest in (*outdated, *(set(superseded) - set(self._companions))):
             for topic in self._models.pop(digest).topics():

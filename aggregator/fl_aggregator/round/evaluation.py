@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from fl_aggregator.round import personalization
+from fl_aggregator.round import looking, personalization
 from fl_aggregator.round.effects import (
     Effect,
     PublishModel,
@@ -39,15 +39,21 @@ def request_evaluation(
 
     Every version whose number is a multiple of ``evaluate_every`` is evaluated, and always the last one. The
     split is ``test`` if an edge with the role ``evaluate`` is there, otherwise ``holdout``; null if no edge
-    can evaluate. If a part of the model stays on the edges, only they have a whole one: ``holdout``. An
+    can evaluate. If a part of the model stays on the edges, only they have a whole one: ``holdout``. A look measures on
+    holdouts only, and the served model (version 0), too. An
     edge that is asked to evaluate a newer version may skip this one. If edges say nothing of their own data, none is
     asked for its holdout; the tallies of the next masked round measure the version on all of them (`take_tallies`).
     """
     settings = state.settings
-    if model.version == 0 or (model.version % settings.evaluate_every and model.version != settings.rounds):
+    look = settings.look is not None
+    if (model.version == 0 and not look) or (
+        model.version % settings.evaluate_every and model.version != settings.rounds
+    ):
         return state, None
     split: Split = "test"
-    evaluators = PersistentMap[None]() if settings.keep_local else _available_evaluators(state, split, now)
+    evaluators = (
+        PersistentMap[None]() if settings.keep_local or look else _available_evaluators(state, split, now)
+    )
     if not evaluators and not settings.hides_edges:
         split = "holdout"
         evaluators = _available_evaluators(state, split, now) if settings.holdout > 0 else evaluators
@@ -213,11 +219,12 @@ def _measure_base(state: Run, base: ModelReference, metrics: Mapping[str, float]
 def _measured(state: Run, model: ModelReference, split: Split, metrics: Mapping[str, float]) -> Transition:
     """Remembers what a version is worth: whether it is the best, the newest measured, and as good as the target.
 
-    The best of several noisy means would be the luckiest one.
+    The best of several noisy means would be the luckiest one. In a look, `looking` judges.
     """
     effects: tuple[Effect, ...] = ()
     value = metrics.get(state.primary.name)
-    if value is not None and STANDARD_ERROR not in metrics and _is_best(state, value, split):
+    is_judged = state.settings.look is None and STANDARD_ERROR not in metrics
+    if value is not None and is_judged and _is_best(state, value, split):
         state = replace(state, best=value, best_split=split)
         effects = (StoreBest(model),)
     newest = model.version >= state.metrics.get("version", 0)
@@ -279,6 +286,9 @@ def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> 
     if is_second:
         return state, tuple(effects)
     state, following = _measured(state, evaluation.model, evaluation.split, metrics)
+    if state.settings.look is not None:
+        of_edges = [(report.client, report.examples, metrics) for report, metrics in found]
+        state, following = looking.judge(state, evaluation.model, of_edges)
     return state, (*effects, *following)
 
 

@@ -201,7 +201,8 @@ def _rejection(event: on.UpdateInvalid) -> do.Reject:
 def _start(state: Run, now: float) -> Transition:
     if not isinstance(state.phase, Selecting) or state.begun:
         return state, ()
-    state = replace(state, phase=replace(state.phase, since=now, not_before=now))
+    begins = now if state.settings.look is None else now + state.settings.look.hold
+    state = replace(state, phase=replace(state.phase, since=begins, not_before=begins))
     if state.model is None:
         return state, ()
     return state, (do.PublishModel(0, state.model, None),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fl_aggregator.round import looking
 from fl_aggregator.round import roster as r
 from fl_aggregator.round.effects import Admit, Effect, Refuse, SendReply, Transition
 from fl_aggregator.round.events import Registered
@@ -147,6 +148,10 @@ def _cannot_sum(state: Run, edges: int) -> str | None:
     settings = state.settings
     if settings.sums.needs_each:
         return f"a regional aggregator gives only sums of updates, but {settings.sums.needs_each} needs each update"
+    if settings.look is not None:
+        return (
+            "a regional aggregator gives no measures of its edges' own, but the run looks at a served model"
+        )
     if edges > settings.slots:
         return (
             f"the regional aggregator stands for {edges} edges, but a round has room for {settings.slots}: "
@@ -228,7 +233,7 @@ def register_after_the_end(state: Run, event: Registered) -> tuple[Effect, ...]:
 
 
 def _assign_partition(state: Run, event: Registered) -> int | Refuse | None:
-    if "train" not in event.roles:
+    if "train" not in event.roles or looking.is_held(state, event.now):
         return None
     count = state.settings.clients
     partition = r.partition_for(state.roster, event.client, count, run_begun=state.begun)

@@ -369,13 +369,17 @@ def partition_for(
 
 
 def assign_partitions(roster: Roster, count: int) -> tuple[Roster, tuple[str, ...]]:
-    """Assigns the free partitions to present trainers without one, in the order of their ids.
+    """Assigns the free partitions to present trainers without one: its own to who has one, others in order of the ids.
 
     Returns the new roster, and the ids that were assigned one.
     """
     unassigned = [name for name in roster.trainers() if roster[name].partition is None]
+    own = {default_partition(name, count): name for name in reversed(unassigned)}
     free = [number for number in range(count) if not roster.has_partition(number)]
-    assignments = tuple(zip(unassigned, free, strict=False))
+    first = {own[number]: number for number in free if number in own}
+    others = (name for name in unassigned if name not in first)
+    rest = (number for number in free if number not in own)
+    assignments = (*first.items(), *zip(others, rest, strict=False))
     for name, part in assignments:
         roster = roster.with_client(name, replace(roster[name], partition=part))
     return roster, tuple(name for name, _ in assignments)

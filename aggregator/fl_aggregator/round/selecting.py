@@ -15,10 +15,19 @@ from fl_aggregator.configuration.masking import (
     with_keys_of_their_own,
 )
 from fl_aggregator.configuration.values import Target
-from fl_aggregator.round import buffering, drawing, ordering, pace, personalization, registration
+from fl_aggregator.round import (
+    buffering,
+    drawing,
+    evaluation,
+    looking,
+    ordering,
+    pace,
+    personalization,
+    registration,
+)
 from fl_aggregator.round.awaited import Awaited
 from fl_aggregator.round.closing import announcement_of, end_run, finish
-from fl_aggregator.round.effects import Transition
+from fl_aggregator.round.effects import PublishModel, Transition
 from fl_aggregator.round.phases import Collecting, Evaluating, Failed, Finished, Selecting
 from fl_aggregator.round.state import Run
 from fl_aggregator.round.summary import too_few_edges_detail
@@ -42,6 +51,10 @@ def select(state: Run, phase: Selecting | Evaluating, now: float) -> Transition:
         return _fail_for_unknown_target(state, settings.parsed_target, now)
     if settings.dp_accuracy and state.declared is not None and not state.primary.is_fraction:
         return _fail_for_unbounded_metric(state, now)
+    if (lacking := looking.lack_of_reports(state)) is not None:
+        resumed = Selecting(round=phase.round, since=now, not_before=now)
+        failed = Failed(at=now, reason="too-few-edges", detail=lacking, resume_phase=resumed)
+        return end_run(state, failed, now)
     if state.is_done or settings.target is not None:
         if state.evaluations:
             evaluating = Evaluating(round=phase.round, since=phase.since)
@@ -173,6 +186,11 @@ def _begin_run(state: Run, phase: Selecting, now: float) -> Transition:
     state, refused = registration.refuse_other_manifests(replace(state, begun=True, manifest=manifest))
     if settings.region is not None:
         return state, refused
+    if settings.look is not None and state.model is not None:
+        served = state.model
+        state, split = evaluation.request_evaluation(state, served, now)
+        state = replace(state, phase=Evaluating(round=phase.round, since=phase.since))
+        return state, (*refused, PublishModel(0, served, split))
     state, announcements = _open_round(state, phase, eligible, now)
     return state, (*refused, *announcements)
 

@@ -125,6 +125,36 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What a model is worth on the ``examples`` that an edge holds out."""
+
+    examples: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What the served model (``before``) and a candidate (``after``) are worth on the same holdouts of ``edges``."""
+
+    before: float
+    after: float
+    edges: int
+    examples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What a look has found. ``served``: by client, of the served model. ``compared``: of the best candidate so far.
+
+    ``winner``: the candidate that takes the place of the served model; null if none is better.
+    """
+
+    served: Mapping[str, Score]
+    compared: Comparison | None = None
+    winner: ModelReference | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PendingEvaluation:
     """A version under evaluation: the edges that have not reported yet, and the reports so far.
 
@@ -156,6 +186,7 @@ class Run:
     many masked rounds its shares were wrong. ``releases``: of a run with differential privacy, who was in which.
     ``revocations``: the number of the newest list of revoked kits, 0 before the first.
     ``paused``: why the operator has paused the run, null if he has not; ``pauses``: how often he has.
+    ``looked``: of a look, null before the served model is measured.
     """
 
     settings: Settings
@@ -187,6 +218,7 @@ class Run:
     revocations: int = 0
     paused: str | None = None
     pauses: int = 0
+    looked: Looked | None = None
 
     def misled_text(self, client: str) -> str | None:
         """Says why an edge is left out of a run whose updates are masked; null if it is not."""

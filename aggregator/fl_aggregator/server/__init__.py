@@ -8,7 +8,7 @@
 ``launch``             prepares a new run, or one that is resumed
 ``compaction``         replaces the journal's older events by a snapshot
 ``resume``             replays a journal: the state, and the effects to repeat
-``above``              what a region tells the run above
+``above``              what a region tells the run above;  ``operation``: looks at a served model
 ``fencing``            lets only one aggregator run under a prefix;  ``revocation_file``: of kits
 ``pauses``             why the run is paused, and its time;  ``disk_pause``: while the disk is full
 =====================  ============================================================

@@ -39,8 +39,15 @@ class ModelPublication:
         if effect.served is not None:
             self._publish_mean(effect, effect.served, companions)
         elif effect.model.digest == newest.digest:
+            is_candidate = self._settings.look is not None and effect.model.version > 0
             self._publisher.publish(
-                effect.round, effect.model, newest, effect.evaluate, previous, companions=companions
+                effect.round,
+                effect.model,
+                newest,
+                effect.evaluate,
+                previous,
+                companions=companions,
+                is_candidate=is_candidate,
             )
         elif previous is not None:  # only when a run is resumed
             self._publisher.publish(effect.round, effect.model, previous, effect.evaluate)

@@ -49,7 +49,7 @@ def start_evaluation(session: Session) -> Transition:
     If the edge has already evaluated it, the scores are sent to a recipient that does not have them.
     """
     messages = session.own_retained_messages()
-    announced = messages.announced if messages else None
+    announced = messages.announced.measured if messages and messages.announced else None
     if announced is None or announced.evaluate is None or isinstance(session.evaluation, Evaluating):
         return transition(session)
     if announced.evaluate == "personal" and announced.training is None:

@@ -75,7 +75,7 @@ export class Edge {
   }
 
   endOldDownloads() {
-    this.endDownloads(this.work?.selected.base?.digest, this.announced?.digest);
+    this.endDownloads(this.work?.selected.base?.digest, this.announced?.candidate?.digest ?? this.announced?.digest);
   }
 
   connected() {
@@ -244,7 +244,8 @@ export class Edge {
 
   /** Measures an announced version on this edge's holdout, if it is asked to (5.11). */
   async evaluate(announced) {
-    const { version, digest, evaluate: split } = announced;
+    const split = announced.evaluate;
+    const { version, digest } = announced.candidate ?? announced; // (15.4)
     const once = JSON.stringify([version, digest, split, this.connection.session]);
     if (!["holdout", "personal"].includes(split) || once === this.evaluated) return;
     this.evaluated = once;

@@ -78,6 +78,8 @@ def _overview(snapshot: Snapshot, *, ascii_only: bool) -> Table:
     grid.add_row("run", Text(f"{status.run} · {status.task}"))
     if status.attack is not None:
         grid.add_row("attack", Text(one_line(status.attack), style=BAD))
+    if status.serving is not None:
+        grid.add_row("model", Text(one_line(status.serving)))
     if status.masked is not None:
         grid.add_row("masked", Text(f"the aggregator sees {visible_text(status.masked)}"))
     if status.privacy is not None:

@@ -152,6 +152,8 @@ def summary_lines(snapshot: Snapshot) -> list[str]:
         lines[0] += f", serves {version_text(status.first_version, status.version or 0)}"
     if status.attack is not None:
         lines.insert(1, one_line(status.attack))
+    if status.serving is not None:
+        lines.insert(1, one_line(status.serving))
     if status.masked is not None:
         lines.insert(1, masked_line(status.masked))
     if status.privacy is not None:

@@ -12,6 +12,7 @@ from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.monitoring.views import privacy, status
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
+from fl_aggregator.round import looking
 from fl_aggregator.round.phases import Buffering, Collecting, Evaluating, Selecting
 from fl_aggregator.round.roster import default_partition
 from fl_aggregator.round.state import Run, Summary
@@ -85,7 +86,7 @@ class WaitingNotices:
                 elif isinstance(effect.body, do.Admit):
                     self._refused.pop(effect.client, None)
         have, need = status.progress(state)
-        if not isinstance(state.phase, Selecting) or have >= need:
+        if not isinstance(state.phase, Selecting) or have >= need or looking.is_held(state, now):
             self._waiting_since, self._waiting_due = None, math.inf
             return None
         if self._waiting_since is None:

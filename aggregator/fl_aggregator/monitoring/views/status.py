@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from fl_aggregator.round import looking
 from fl_aggregator.round.phases import (
     Aggregating,
     Agreeing,
@@ -69,6 +70,8 @@ def seconds_left(state: Run, now: float) -> float | None:
     match phase:
         case Collecting(deadline=deadline) | Agreeing(deadline=deadline) | Unmasking(deadline=deadline):
             remaining = deadline - now
+        case Selecting(not_before=begins) if looking.is_held(state, now):
+            remaining = begins - now
         case Selecting(since=since):
             remaining = since + state.settings.wait - now
         case Evaluating():
@@ -138,10 +141,18 @@ def _build_status(
         held=state.paused is not None,
         refused=refused,
         attack=None if record is None else record.attack,
+        serving=serving_text(state, now),
         masked=None if record is None else record.masked,
         privacy=None if state.privacy is None else state.privacy.status,
         first_version=state.settings.first_served(state.version),
     )
+
+
+def serving_text(state: Run, now: float) -> str | None:
+    """Says what is done with the served model; null of a run that is no look."""
+    begins = getattr(state.phase, "not_before", now)
+    at = datetime.now(UTC) + timedelta(seconds=max(0.0, begins - now))
+    return looking.progress_text(state, now, f"{at:%Y-%m-%d %H:%M:%S} UTC")
 
 
 def missing_message(state: Run, scope: EnvelopeSource, now: float) -> m.Missing | None:

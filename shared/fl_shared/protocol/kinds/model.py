@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from fl_shared.protocol.kinds.base import MAX_CHUNK, Count, Digest, Fragment, Scoped, Split, TaskSpec
-from fl_shared.protocol.kinds.round import TrainingRequest
+from fl_shared.protocol.kinds.round import ModelReference, TrainingRequest
 from fl_shared.tensors.encodings.registry import ModelEncoding
 from fl_shared.tensors.manifest import MAX_ARRAYS, ArraySpec
 
@@ -18,6 +18,7 @@ class ModelAnnouncement(Scoped):
     ``training``: with ``evaluate`` personal, how edges train models of their own.
 
     ``first_version``: the model is the mean of the versions from this one to ``version``; null: it is ``version``.
+    ``candidate``: a later version that edges should evaluate in place of this one, with which they go on predicting.
     """
 
     kind: Literal["model"] = "model"
@@ -30,6 +31,15 @@ class ModelAnnouncement(Scoped):
     evaluate: Split | None = None
     first_version: Count | None = None
     training: TrainingRequest | None = None
+    candidate: ModelReference | None = None
+
+    @property
+    def measured(self) -> ModelAnnouncement:
+        """The model that is to be evaluated, as if it had been announced itself."""
+        if self.candidate is None:
+            return self
+        named = {"version": self.candidate.version, "digest": self.candidate.digest, "candidate": None}
+        return self.model_copy(update=named)
 
 
 class SectionManifest(Fragment):

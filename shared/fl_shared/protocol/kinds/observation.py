@@ -210,6 +210,8 @@ class Status(Scoped):
     itself is."""
     attack: Annotated[str, StringConstraints(max_length=120)] | None = None
     """Who attacks the run and how; null unless it is a simulation with attackers."""
+    serving: Annotated[str, StringConstraints(max_length=120)] | None = None
+    """What is done with the served model, for people; null unless the run looks at one."""
     privacy: PrivacyStatus | None = None
     """What the versions have told about an edge, at most; null without differential privacy, and before the first."""
     masked: MaskedSums | None = None

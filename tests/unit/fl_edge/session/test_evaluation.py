@@ -40,6 +40,16 @@ def test_5_11_what_was_found_is_said_again_in_a_new_session_without_doing_it_aga
     assert script.do("model 1 evaluate=test") == ()
 
 
+def test_15_4_a_candidate_is_measured_while_predictions_go_on_with_the_announced_version() -> None:
+    script = ready()
+    texts = script.texts("model 0 evaluate=holdout candidate=3")
+    assert texts[0] == "offer version 0"
+    assert texts[-1] == f"fetch job=1 {version_digest(3)[:12]} within 600 s"
+    assert script.texts("fetched 1") == [f"evaluate job=1 {version_digest(3)[:12]} on holdout"]
+    [report] = evaluations(script.do("evaluated 1"))
+    assert (report.version, report.digest) == (3, version_digest(3))
+
+
 def evaluations(effects: object) -> list[m.Evaluation]:
     return [message for message in sent(effects) if isinstance(message, m.Evaluation)]
 
