@@ -61,7 +61,7 @@ def stands_for_a_region(cluster: Cluster) -> None:
 
 
 ATTACKS = (
-    Attack("to register, train and evaluate with a revoked kit, whose owner the broker lets in", "operator",
+    Attack("to register, train and evaluate with a revoked kit, when the broker still lets its owner in", "operator",
         "aggregator", takes_part_with_a_revoked_kit, (Counted(GONE, "kit-revoked", 6),),
         f"`refused` on `fl/replies/{GONE}`", SEALED),
     Attack("to evaluate with a voucher whose roles are changed", "edge 3", "aggregator",

@@ -86,8 +86,8 @@ COVERED_ELSEWHERE = (
         "tests/integration/test_acl.py::test_what_is_revoked_or_rotated_is_worth_nothing_any_more",
     ),
     CoveredElsewhere(
-        "to go on with a kit that is revoked in mid-round, whose owner the broker lets in", "operator", "aggregator",
-        "`refused`: `kit-revoked`; in the round's `missing`", SEALED,
+        "to continue with a kit that is revoked during a round, when the broker still lets its owner in",
+        "operator", "aggregator", "`refused`: `kit-revoked`; in the round's `missing`", SEALED,
         "tests/integration/test_revocation.py::"
         "test_the_aggregator_refuses_a_revoked_kit_though_the_broker_does_not_know",
     ),
@@ -98,23 +98,23 @@ COVERED_ELSEWHERE = (
         "test_a_member_key_of_a_revoked_kit_certifies_nothing",
     ),
     CoveredElsewhere(
-        "a forged list of revoked kits, one that is too large, none", "who brings the list", "aggregator",
+        "a forged, an oversized or a missing list of revoked kits", "whoever supplies the list", "aggregator",
         "an error in the log; the last list stays", KITS,
         f"{REVOCATION_FILE}::test_a_forged_an_oversized_or_a_missing_list_leaves_the_last_one",
     ),
     CoveredElsewhere(
-        "an older list of revoked kits", "who brings the list", "aggregator",
+        "an older list of revoked kits", "whoever supplies the list", "aggregator",
         "an error in the log; the last list stays", KITS,
         f"{REVOCATION_FILE}::test_an_older_list_does_not_replace_a_newer_one",
     ),
     CoveredElsewhere(
-        "an older, a forged or no list of revoked kits at a resume", "who brings the list", "aggregator",
+        "an older, a forged or no list of revoked kits at a resume", "whoever supplies the list", "aggregator",
         "exit code 2", KITS,
         f"{REVOCATION_FILE}::test_a_run_does_not_go_on_with_less_than_it_has_obeyed",
     ),
     CoveredElsewhere(
         "a request for a kit with another's public key, or with the signatures of another request",
-        "who brings requests", "provision", "exit code 2, which names the member", KITS,
+        "whoever delivers requests", "provision", "exit code 2, which names the member", KITS,
         f"{KIT_REQUEST}::test_a_key_of_somebody_else_or_another_form_is_refused",
     ),
     CoveredElsewhere(
@@ -122,7 +122,8 @@ COVERED_ELSEWHERE = (
         "exit code 2", KITS, f"{KIT_REQUEST}::test_a_certificate_is_asked_for_without_extensions",
     ),
     CoveredElsewhere(
-        "a request for a certificate of two names, or of another's", "a device", "provision", "exit code 2", KITS,
+        "a request for a certificate with two names, or with another's name",
+        "a device", "provision", "exit code 2", KITS,
         f"{KIT_REQUEST}::test_a_certificate_is_asked_for_the_name_alone",
     ),
     CoveredElsewhere(
@@ -132,7 +133,7 @@ COVERED_ELSEWHERE = (
         "test_a_request_with_used_or_revoked_keys_is_not_answered",
     ),
     CoveredElsewhere(
-        "to use a kit that answers the request of another device", "who has the kit", "edge", "exit code 2", KITS,
+        "to use a kit that answers the request of another device", "whoever has the kit", "edge", "exit code 2", KITS,
         "tests/unit/fl_aggregator/tools/provision/test_requests.py::test_each_mismatch_of_kit_and_keys_is_named",
     ),
     CoveredElsewhere(
