@@ -120,7 +120,7 @@ class KitRequest(BaseModel):
             csr = x509.load_pem_x509_csr(self.csr.encode())
             is_signed = csr.is_signature_valid
             public, names, attributes = csr.public_key(), list(csr.subject), list(csr.attributes)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
             raise InvalidRequest(f"{_CSR}: not a request for a certificate in PEM") from None
         if csr.public_bytes(Encoding.PEM) != self.csr.encode():
             raise InvalidRequest(f"{_CSR}: expected it in DER within PEM, and nothing beside it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
+from base64 import b64encode, encodebytes
 from collections.abc import Callable
 from typing import Any
 
@@ -118,6 +118,19 @@ def test_a_certificate_is_asked_for_without_extensions(
 def test_a_certificate_is_asked_for_the_name_alone(subject: x509.Name) -> None:
     with pytest.raises(InvalidRequest, match=r"csr: is for '.*', expected CN=ward-3 and no other name"):
         KitRequest.read(with_csr(subject))
+
+
+def test_a_request_for_a_certificate_of_another_version_is_none() -> None:
+    der = bytearray(x509.load_pem_x509_csr(REQUEST.csr.encode()).public_bytes(Encoding.DER))
+    version = der.index(b"\x02\x01\x00") + 2  # cryptography does not raise a ValueError for it
+    der[version] = 1
+    pem = (
+        "-----BEGIN CERTIFICATE REQUEST-----\n"
+        + encodebytes(der).decode()
+        + "-----END CERTIFICATE REQUEST-----\n"
+    )
+    with pytest.raises(InvalidRequest, match="csr: not a request for a certificate in PEM"):
+        KitRequest.read(changed(csr=pem))
 
 
 def test_a_certificate_is_asked_for_a_key_on_one_curve() -> None:
