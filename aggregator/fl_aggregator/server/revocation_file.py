@@ -41,6 +41,9 @@ class RevocationFile:
         self._number = number
         self._clock = clock
         self._stamp: _Stamp | None = None
+        """Of the file whose content is known: in force, or not valid."""
+        self._problem = ""
+        """Why the file could not be opened the last time; empty if it could."""
         self._next = -math.inf if path is not None and verifier is not None else math.inf
 
     @classmethod
@@ -78,7 +81,8 @@ class RevocationFile:
     def poll(self) -> RevocationList | None:
         """Returns a list that is newer than the last one; null if there is none, or it is not time to look.
 
-        A file that cannot be used is named in the log, once for each of its changes, and the last list stays.
+        A file that cannot be used is named in the log, once for each of its changes, and the last list stays. One that
+        cannot be opened is tried again each time: who may read it can change without the file, and so can the disk.
         """
         if self._clock() < self._next:
             return None
@@ -86,8 +90,12 @@ class RevocationFile:
         try:
             newest = self._read()
         except (InvalidList, OSError) as error:
-            LOG.error("%s: %s; the list before it stays in force", self._path, _text(error))
+            text = _text(error)
+            if isinstance(error, InvalidList) or text != self._problem:
+                LOG.error("%s: %s; the list before it stays in force", self._path, text)
+            self._problem = "" if isinstance(error, InvalidList) else text
             return None
+        self._problem = ""
         if newest is None or newest.number == self._number:
             return None
         return self._taken(newest)
@@ -110,8 +118,8 @@ class RevocationFile:
         stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
         if stamp == self._stamp:
             return None
-        self._stamp = stamp
         content, _ = read_at_most(self._path, MAX_LIST + 1, regular=True)
+        self._stamp = stamp
         if len(content) > MAX_LIST:
             raise InvalidList(f"larger than {MAX_LIST} bytes")
         newest = RevocationList.read(content, self._verifier)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fl_aggregator.server import revocation_file
 from fl_aggregator.server.revocation_file import CHECK_SECONDS, RevocationFile
 from fl_shared.errors import UserError
 from fl_shared.security.revocations import MAX_LIST, RevocationList
@@ -116,3 +119,22 @@ def test_without_a_kit_there_is_nothing_to_follow() -> None:
     assert file.read_first() is None
     assert file.poll() is None
     assert file.due() == float("inf")
+
+
+def test_a_list_that_nobody_may_read_is_obeyed_when_that_is_mended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed = Followed(tmp_path)
+    followed.write(9)
+    followed.file.read_first()
+    newest = followed.write(10, "7")
+    with monkeypatch.context() as patched:  # root may read everything, whatever the mode is
+        patched.setattr(revocation_file, "read_at_most", _denied)
+        assert followed.poll() is None
+        assert followed.poll() is None
+    assert caplog.text.count("Permission denied; the list before it stays in force") == 1
+    assert followed.poll() == newest, "chmod changes neither the content nor its time"
+
+
+def _denied(path: Path, *_: object, **__: object) -> tuple[bytes, int]:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
