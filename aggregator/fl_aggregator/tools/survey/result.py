@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,8 @@ FRACTIONS: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Of the quantiles."""
 BARS: Final = 20
 """Bars of a histogram, at most."""
+_MISSING: Final = ""
+"""The cell of missing values, if there are few. It is never shown; no value has this name."""
 
 
 class _Frozen(BaseModel):
@@ -99,7 +102,9 @@ def result_of(
         categories={
             name: CategoryColumn(
                 **_present(count, missing, survey.cells),
-                cells=cells_of(values, survey.cells) if values else None,
+                cells=cells_of(_with_missing(values, missing, survey.cells), survey.cells)
+                if values
+                else None,
             )
             for name, (count, missing, values) in sums.categories.items()
         },
@@ -112,6 +117,14 @@ def _present(values: int, missing: int, least: int) -> dict[str, int | None]:
     if is_small(values, least) or is_small(missing, least):
         return {"values": None, "missing": None}
     return {"values": values, "missing": missing}
+
+
+def _with_missing(values: Mapping[str, int], missing: int, least: int) -> dict[str, int]:
+    """Returns the cells of a category's values; few missing ones are a cell among them that is not shown.
+
+    Otherwise their number would be what is left of all examples without the values.
+    """
+    return {**values, _MISSING: missing} if is_small(missing, least) else {**values}
 
 
 def _number(column: NumberSums, name: str, survey: Survey) -> NumberColumn:
@@ -127,7 +140,8 @@ def _number(column: NumberSums, name: str, survey: Survey) -> NumberColumn:
         mean=moments.mean,
         deviation=moments.deviation,
         quantiles=_quantiles(column, name, survey),
-        histogram=_histogram(column, name, survey),
+        # The bars add up to the number of values.
+        histogram=() if present["values"] is None else _histogram(column, name, survey),
     )
 
 

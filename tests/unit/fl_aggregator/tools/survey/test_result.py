@@ -77,3 +77,30 @@ def test_the_lines_say_what_is_not_shown() -> None:
     row = next(line for line in text.splitlines() if line.startswith("  x"))
     assert row.split()[:5] == ["x", "–", "–", "20.00", "0.0000"]
     assert "all numbers are shown" in "\n".join(lines(surveyed(values, Survey(cells=1))))
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 40), min_size=1),
+    st.integers(0, 12),
+    st.integers(2, 20),
+)
+def test_few_missing_values_do_not_follow_from_the_others(
+    values: dict[str, int], missing: int, cells: int
+) -> None:
+    count = sum(values.values())
+    numbers = np.array([1.0] * count + [math.nan] * missing)
+    survey = Survey(cells=cells)
+    sums = Sums(
+        6,
+        count + missing,
+        {},
+        {"x": NumberSums.of(numbers, "x", survey.terms)},
+        {"c": (count, missing, values)},
+    )
+    found = result_of(sums, survey, "0" * 12, "own", masked=False, figures={})
+    if 0 < missing < cells:
+        assert sum(bar.values for bar in found.numbers["x"].histogram) == 0
+        of_values = found.categories["c"].cells
+        assert of_values is not None
+        left = found.examples - sum(of_values.shown.values())
+        assert left >= cells or not any(of_values.shown.values()), "what is left are some value's, too"
