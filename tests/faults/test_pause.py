@@ -86,8 +86,12 @@ def test_nobody_answers_and_what_a_user_does_wrong(shared_mosquitto: Mosquitto) 
     code, said = ask(shared_mosquitto, "pause", prefix="paused/nobody")
     assert (code, "no run is online under the prefix 'paused/nobody'" in said) == (2, True), said
     retain_birth(shared_mosquitto.endpoint, "paused/ghost")
-    code, said = ask(shared_mosquitto, "resume", "--timeout", "1", prefix="paused/ghost")
-    assert (code, "run ghost has not answered within 1 s" in said) == (1, True), said
+    with Client(shared_mosquitto.endpoint, "paused/ghost/control", prefix="paused/ghost") as listener:
+        code, said = ask(shared_mosquitto, "resume", "--timeout", "1", prefix="paused/ghost")
+        assert (code, "run ghost has not answered within 1 s" in said) == (1, True), said
+        listener.catch_up()
+        sent = [one for one in listener.received if one.topic == "paused/ghost/control"]
+        assert sent == [], "a command without a number is obeyed whenever a copy comes"
     code, said = ask(shared_mosquitto, "pause", "--run", "other", prefix="paused/ghost")
     assert (code, "--run other: the run that is online" in said) == (2, True), said
     with Client(shared_mosquitto.endpoint) as client:

@@ -17,7 +17,7 @@ from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.protocol.limits import ANSWER_WAIT, BIRTH_WAIT
+from fl_shared.protocol.limits import ANSWER_WAIT, BIRTH_WAIT, STATUS_WAIT
 
 REPEAT_INTERVAL: Final = 2.0
 """Seconds until a command is repeated, since nobody has answered it."""
@@ -29,25 +29,22 @@ def pause(broker: BrokerAccess, requested_run: str | None, reason: str, timeout:
     """Pauses the run that is online under the prefix, and returns the answer as one line.
 
     ``requested_run``: the only run that may be paused, null for any. Raises ``UserError`` if that run is not online or
-    the aggregator does not obey, ``RunFailed`` if nobody has answered within ``timeout`` seconds.
+    the aggregator does not obey, ``RunFailed`` if nobody has answered within ``timeout`` seconds, or says how
+    often the run has been paused: by its number, a copy of the message does not pause the run again later.
     """
     pause = checked(m.Pause, requested_run, reason)
     with Commander(broker) as commander:
-        run, status = commander.find_run(requested_run), commander.status
-        if status is not None and status.run == run:
-            # By its number, a copy of the message does not pause the run again later.
-            pause = pause.model_copy(update={"number": status.pauses + (not status.held)})
-        return commander.ask(pause.model_copy(update={"run": run}), timeout)
+        status = commander.status_of(commander.find_run(requested_run), timeout)
+        number = status.pauses + (not status.held)
+        return commander.ask(pause.model_copy(update={"run": status.run, "number": number}), timeout)
 
 
 def resume(broker: BrokerAccess, requested_run: str | None, timeout: float) -> str:
     """Ends the pause of the run that is online under the prefix; see `pause`."""
     resume = checked(m.Resume, requested_run, "")
     with Commander(broker) as commander:
-        run, status = commander.find_run(requested_run), commander.status
-        if status is not None and status.run == run:
-            resume = resume.model_copy(update={"number": status.pauses})
-        return commander.ask(resume.model_copy(update={"run": run}), timeout)
+        status = commander.status_of(commander.find_run(requested_run), timeout)
+        return commander.ask(resume.model_copy(update={"run": status.run, "number": status.pauses}), timeout)
 
 
 def checked(kind: Callable[..., CommandT], requested_run: str | None, reason: str) -> CommandT:
@@ -91,6 +88,14 @@ class Commander(Observer):
             raise UserError(f"--run {requested_run}: the run that is online {self.where} is {presence.run}")
         return presence.run
 
+    def status_of(self, run: str, timeout: float) -> m.Status:
+        """The status of ``run``, which is retained, and comes again if the broker has lost it. Raises ``RunFailed``."""
+        wait = min(timeout, STATUS_WAIT)
+        self.wait_for(lambda: self.status is not None and self.status.run == run, wait)
+        if self.status is None or self.status.run != run:
+            raise self._no_answer(run, wait)
+        return self.status
+
     def _is_known(self) -> bool:
         born, status = self.born, self.status
         return born is not None and status is not None and status.run == born.run
@@ -124,9 +129,12 @@ class Commander(Observer):
             self.send(command)
             if self.wait_for(lambda: self.answer is not None, min(REPEAT_INTERVAL, left)):
                 return self.accepted_text()
-        raise RunFailed(
-            f"run {command.run} has not answered within {timeout:g} s: is its aggregator still running, and may this "
-            f"account write to {self.topic}?"
+        raise self._no_answer(command.run, timeout)
+
+    def _no_answer(self, run: str, seconds: float) -> RunFailed:
+        return RunFailed(
+            f"run {run} has not answered within {seconds:g} s: is its aggregator still running, and may this account "
+            f"write to {self.topic}?"
         )
 
     def accepted_text(self) -> str:
