@@ -24,6 +24,8 @@ FLUSH_INTERVAL: Final = 1.0
 """Seconds between two messages to a reader, unless it asks."""
 MAX_READERS: Final = 4
 """Readers of all edges of a process at a time."""
+READER_RATE: Final = Rate(0.5, 8)
+"""New readers per second, and at once: the first answer has many recent lines, and anybody can repeat a request."""
 LEVELS: Final[tuple[m.LogLevel, ...]] = ("debug", "info", "warning", "error")
 
 SealerFor = Callable[[m.LogRequest], "Sealer | None"]
@@ -67,6 +69,7 @@ class LogReaders:
         self._readers: dict[str, Reader] = {}
         self._flush_at = 0.0
         self._refusals = Interval(FLUSH_INTERVAL)
+        self._new_readers = TokenBucket(READER_RATE, 0.0)
 
     @property
     def due(self) -> float:
@@ -86,6 +89,8 @@ class LogReaders:
         if refused is None and self._sealer_for is not None:
             sealer = self._sealer_for(request)
             refused = "needs-operator-kit" if sealer is None else None
+        if refused is None and not self._new_readers.take(1, now):
+            refused = "too-many-readers"
         if refused is not None:
             refusal = m.LogLines(client=request.client, reader=request.reader, refused=refused)
             return [Answer(refusal, None)] if self._refusals.is_due(now) else []

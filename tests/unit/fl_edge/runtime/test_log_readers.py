@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fl_edge.runtime.log_readers import LINE_RATE, MAX_READERS, Answer, LogReaders
+from fl_edge.runtime.log_readers import LINE_RATE, MAX_READERS, READER_RATE, Answer, LogReaders
 from fl_edge.runtime.recent_lines import MAX_LINES, RecentLines
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
@@ -135,6 +135,21 @@ def test_12_3_no_more_readers_than_four() -> None:
     assert [one.refused for one in book.ask(1.0, reader="late")] == ["too-many-readers"]
     assert book.ask(1.5, reader="late") == [], "12.6: at most once a second"
     assert [one.refused for one in book.ask(31.0, reader="late")] == [None], "the others have run out"
+
+
+def test_12_3_readers_that_come_and_go_get_few_recent_lines() -> None:
+    """An end needs no voucher, and a copy of a request has one: so a short message would bring a hundred long ones."""
+    book = Book()
+    for number in range(200):
+        book.log(f"line {number}")
+    lines = 0
+    for number in range(1000):
+        now = 100.0 + number / 100  # ten seconds
+        lines += len(texts(book.ask(now, reader=f"r{number}", recent=200)))
+        book.ask(now, reader=f"r{number}", seconds=0)
+    assert lines == 200 * (READER_RATE.burst + 10 * READER_RATE.per_second - 1)
+    (answer,) = book.ask(200.0, reader="later")
+    assert answer.refused is None
 
 
 def test_12_6_an_edge_whose_user_does_not_want_it() -> None:
