@@ -86,6 +86,16 @@ def test_a_link_to_another_broker_is_asked_about_first(
     page.close()
 
 
+def test_a_link_without_tls_to_a_broker_that_has_it_is_asked_about_first(chromium: Browser) -> None:
+    """Both have their usual ports, so the hosts are the same; the account would be sent in the clear."""
+    with DashboardServer(WebSocketAddress.parse(f"wss://{LOOPBACK}/mqtt"), "fl", (LOOPBACK, 0)) as server:
+        page = CheckedPage(chromium)
+        page.page.goto(f"{server.url}#broker=ws://{LOOPBACK}/mqtt")
+        page.wait_text("#stranger-host", f"ws://{LOOPBACK}/mqtt")
+        page.page.locator("#stranger").wait_for()
+        page.close()
+
+
 def test_mosquitto_alone_serves_it(
     chromium: Browser, web_broker: tuple[Mosquitto, int], federation: SimulatedFederation
 ) -> None:

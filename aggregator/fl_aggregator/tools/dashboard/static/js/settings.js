@@ -2,7 +2,7 @@
 
 /**
  * Which broker, which prefix, which account. The URL may contain the address (after #), but never the account. A link can therefore name anyone's
- * broker: the page connects to another host than its own only if the user agrees.
+ * broker: the page connects to another host than its own, or without TLS to a broker that has it, only if the user agrees.
  */
 const Settings = (() => {
   const { byId } = Elements;
@@ -31,8 +31,9 @@ const Settings = (() => {
     const user = typeof given?.user === "string" ? given.user : "";
     const served = { broker: typeof given?.broker === "string" ? given.broker : own, prefix: one("prefix", "fl"), user, password: "" };
     const broker = linked.get("broker") ?? served.broker;
-    if (hostOf(broker) === hostOf(served.broker)) return { ...served, broker };
-    if (await agreesTo(hostOf(broker) || broker, hostOf(served.broker))) return { ...served, broker, user: "" };
+    const isSameHost = hostOf(broker) === hostOf(served.broker);
+    if (isSameHost && (broker.startsWith("wss:") || !served.broker.startsWith("wss:"))) return { ...served, broker };
+    if (await (isSameHost ? agreesTo(broker, served.broker) : agreesTo(hostOf(broker) || broker, hostOf(served.broker)))) return { ...served, broker, user: "" };
     history.replaceState(null, "", `#${new URLSearchParams({ prefix: served.prefix })}`);
     return served;
   }
