@@ -44,7 +44,9 @@ def write_people(directory: Path, *, old_are: str | None) -> None:
         ages = rng.uniform(20, 90, 60).round(1)
         chance = rng.choice(["ill", "well"], 60)
         states = chance if old_are is None else np.where(ages > 55, old_are, OTHER[old_are])
-        rows = [(age, state) for age, state in zip(ages.tolist(), states.tolist(), strict=True)]
+        rows: list[tuple[object, ...]] = [
+            (age, state) for age, state in zip(ages.tolist(), states.tolist(), strict=True)
+        ]
         write_csv(directory / str(number) / "people.csv", ("age", "state"), rows)
 
 

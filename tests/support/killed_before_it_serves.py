@@ -20,5 +20,5 @@ def _launch_once(operation: Operation) -> tuple[Launch, Callable[[], bool]]:
 
 
 if __name__ == "__main__":
-    Operation.launch = _launch_once  # type: ignore[method-assign]
+    Operation.launch = _launch_once  # type: ignore[method-assign, assignment]
     main()

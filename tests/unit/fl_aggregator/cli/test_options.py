@@ -53,13 +53,15 @@ def headings_in(text: str) -> list[str]:
 def test_every_setting_is_an_option() -> None:
     """The prefix comes with the options that say how to reach the broker: a kit names it, too.
 
-    What a regional aggregator is told by the run above is no option either, nor what is surveyed, nor the plan of --dp.
+    What a regional aggregator is told by the run above is no option either, nor what is surveyed or
+    looked at, nor the plan of --dp.
     """
     assert Settings.model_fields.keys() - OPTIONS_OF_RUN.keys() == {
         "prefix",
         "sums",
         "region",
         "survey",
+        "look",
         "privacy",
     }
     assert parameters(start).keys() >= OPTIONS_OF_RUN.keys()

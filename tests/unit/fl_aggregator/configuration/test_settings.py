@@ -77,6 +77,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "unmask_wait": None,
         "privacy": None,
         "survey": None,
+        "look": None,
         "dp": None,
         "dp_epsilon": None,
         "dp_noise": None,
