@@ -24,7 +24,7 @@ from fl_shared.cli.request_kit import request_kit_command
 
 TOP: Final = """# Commands and options
 
-What all commands can be told. `--help` shows the same.
+The options of all commands. `--help` shows the same.
 
 Nearly every option can also be set in the environment (`FL_KEEPALIVE` for `--keepalive`) or in the TOML file of
 `--config` (`keepalive = 10`). The command line wins over the environment, and the environment over the file. The
@@ -46,9 +46,7 @@ def render() -> str:
         rows = _rows(command, name)
         return {heading: [row for row in found if row not in known] for heading, found in rows.items()}
 
-    of_survey = (
-        "Of the options of `start` those that say whose data to ask for and over which broker, and these:"
-    )
+    of_survey = "The options of `start` that choose the edges, their data and the broker, and these:"
     lines = [
         TOP,
         *_section("fl-aggregator start", of_start),

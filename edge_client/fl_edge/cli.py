@@ -233,13 +233,13 @@ def _tasks() -> tuple[str, ...]:
     SECURITY,
     "--no-device-info",
     is_flag=True,
-    help="Say nothing of this machine: neither its platform, memory and cores nor its software.",
+    help="Do not report this machine: neither its platform, memory and cores nor its software.",
 )
 @option_under(
     SECURITY,
     "--no-remote-log",
     is_flag=True,
-    help="Send no line of the log to the operator who asks for it (fl-aggregator logs).",
+    help="Never send lines of the log to the operator (fl-aggregator logs).",
 )
 @option_under(
     SECURITY,

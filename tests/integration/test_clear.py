@@ -54,7 +54,7 @@ def test_all_that_a_run_has_left_is_cleared(tmp_path: Path, shared_mosquitto: Mo
 
         code, said = clear(shared_mosquitto, prefix, "--yes")
         assert code == 0, said
-        assert f"cleared {len(before)} topics; online, so that their presence stays: 0" in said
+        assert f"cleared {len(before)} topics; still online, so their presence stays: 0" in said
         assert retained(shared_mosquitto, "cleared/#") == {
             f"{prefix}/clients/0/presence",
             "cleared/neighbour",

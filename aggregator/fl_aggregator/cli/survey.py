@@ -36,8 +36,8 @@ def _settings_options() -> list[click.Parameter]:
             multiple=True,
             callback=shared.key_values,
             metavar=shared.KEY_VALUE,
-            help="A public range of a column: age=0:120. Values outside count as its ends, and its quantiles are "
-            "exact to 1/512 of it; may be given several times.",
+            help="Public range of a column: age=0:120. Values outside count as its ends, and quantiles are within "
+            "1/512 of the range; may be given several times.",
         ),
         *settings_options(without=set(options_of_run()) - OWN, wait=WAIT),
     ]
@@ -67,7 +67,7 @@ def ranges_of(texts: dict[str, str]) -> dict[str, tuple[float, float]]:
     type=click.IntRange(2, 10**6),
     show_default="5",
     metavar="EDGES",
-    help="The fewest edges in a sum. An edge may want more (fl-edge --survey-least).",
+    help="Minimum number of edges in a sum. An edge may require more (fl-edge --survey-least).",
 )
 @option_under(
     PRIVACY,
@@ -75,7 +75,7 @@ def ranges_of(texts: dict[str, str]) -> dict[str, tuple[float, float]]:
     type=click.IntRange(1, 10**6),
     show_default="5",
     metavar="EXAMPLES",
-    help="Show no number of fewer examples than this; 1: show all.",
+    help="Hide figures about fewer examples than this; 1: show all.",
 )
 @option_under(OUTPUT, "--json", "as_json", is_flag=True, help="Print the survey as one JSON object.")
 @option_under(
@@ -101,7 +101,7 @@ def survey(
     quiet: bool,
     **values: Any,
 ) -> int:
-    """Count and add up what data the edges have, before anything is trained: labels, means, quantiles, gaps.
+    """Summarize the data that the edges have, before anything is trained: labels, means, quantiles, missing values.
 
     Only sums over the edges are shown. With DIR, an earlier survey is shown again.
     """

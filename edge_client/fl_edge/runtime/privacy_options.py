@@ -65,8 +65,8 @@ def privacy_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="Z,S",
             callback=_checked(LocalNoise.parse),
             show_default="off",
-            help="Clip each update to S (L2 norm), and add noise of Z × S to it, before it leaves the edge: against "
-            "everybody.",
+            help="Clip each update to S (L2 norm), and add noise of Z × S to it, before it leaves the edge: protects "
+            "against everybody.",
         ),
         option_under(PRIVACY, "--dp-sgd-tell", is_flag=True, help="Send the ε of --dp-sgd with each update."),
         option_under(
@@ -75,8 +75,8 @@ def privacy_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="Z[,C]",
             callback=_checked(ExampleNoise.parse),
             show_default="off",
-            help="Train so that it is hard to tell whether an example is in this edge's data: gradients of single "
-            "examples are no longer than C (1), noise has Z times that deviation. Needs fl-mqtt[dp-sgd].",
+            help="Train so that it is hard to tell whether an example is in this edge's data: clip the gradient of "
+            "each example to C (1), and add noise with a deviation of Z × C. Needs fl-mqtt[dp-sgd].",
         ),
     ):
         decorated = option(decorated)

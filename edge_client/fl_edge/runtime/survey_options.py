@@ -25,13 +25,13 @@ def survey_options(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.IntRange(2, 10**8),
         default=LEAST,
         metavar="EDGES",
-        help="Take part in surveys only whose sums have at least so many edges.",
+        help="Take part only in surveys whose sums have at least this many edges.",
     )(gathering)
     return option_under(
         PRIVACY,
         "--survey",
         type=click.Choice(("sums", "each", "no")),
         default="sums",
-        help="What to tell when an aggregator surveys the data (fl-aggregator survey): this edge's part of sums over "
-        "many edges, its own figures as well, or nothing.",
+        help="What to share in a survey of the data (fl-aggregator survey): this edge's part of sums over "
+        "many edges, also its own figures, or nothing.",
     )(with_least)

@@ -79,7 +79,7 @@ def new_task(directory: Path) -> None:
     help="An option of the task.",
 )
 def check_task(task: str, data: Path | None, task_options: dict[str, str]) -> None:
-    """Try all that the task NAME (or package.module:Class) must keep, and print a table."""
+    """Check everything that the task NAME (or package.module:Class) must fulfil, and print a table."""
     from fl_edge.errors import UnknownTaskError
     from fl_edge.tasks.registry import load_task
     from fl_shared.protocol.task_spec import format_task

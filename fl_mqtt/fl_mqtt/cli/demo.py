@@ -22,7 +22,7 @@ COARSE_PICTURE: Final = Path(__file__).with_name("seven.json")
 )
 @click.argument("more", nargs=-1, type=click.UNPROCESSED, metavar="")
 def demo(more: tuple[str, ...]) -> Any:
-    """Train 20 edges on digits for 10 rounds, then ask about a picture."""
+    """Train 20 edges on digits for 10 rounds, then ask for a prediction."""
     arguments = demo_arguments()
     return simulate.main([*arguments, *more], prog_name="fl-mqtt simulate", standalone_mode=False)
 

@@ -50,12 +50,12 @@ def request_kit_command(kind: str) -> click.Command:
         type=click.Path(exists=True, file_okay=False, path_type=Path),
         default=Path(),
         show_default="this directory",
-        help="Directory of the files.",
+        help="Directory for the files.",
     )
     def request_kit(name: str, out: Path) -> None:
         """Make the private keys of the account ID on this device, and a request for its kit.
 
-        The kit that answers the request has no private keys. It is used beside the file of keys, or with --keys.
+        The kit that answers the request has no private keys. Use it next to the key file, or with --keys.
         """
         write_request(name, name if name == OPERATOR else f"{kind}-{name}", out)
 

@@ -52,7 +52,7 @@ def _parse_listen(_ctx: click.Context, _param: click.Parameter, value: str) -> t
 @click.option(
     "--join",
     is_flag=True,
-    help="Offer visitors to take part in runs of handwritten digits with their device.",
+    help="Let visitors take part in runs on handwritten digits with their own device.",
 )
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser on this machine.")
 @click.option(

@@ -41,9 +41,9 @@ def privacy() -> None:
 @_JSON
 @shared.config_option
 def spent(directory: Path, as_json: bool) -> None:
-    """Show what the run in DIR has told about each edge: the releases, μ, ε.
+    """Show what the run in DIR has revealed about each edge: the releases, μ, ε.
 
-    All follows from the journal. The run may be in progress, or have been killed: nothing is changed.
+    It only reads the journal, and changes nothing. The run may be in progress or have been killed.
     """
     from fl_aggregator.tools.privacy.ledger import read_ledger
 
@@ -68,15 +68,15 @@ def spent(directory: Path, as_json: bool) -> None:
 @click.option("--clip", type=shared.FiniteRange(1e-6, 1e6), default=None, show_default="not known",
               help="Greatest L2 norm of an update.")  # fmt: skip
 @click.option("--apart", type=click.IntRange(1, 1_000_000), default=None, show_default="0.8 × --clients ÷ --per-round",
-              help="An edge contributes to at most one of so many versions in a row.")  # fmt: skip
+              help="An edge contributes to at most one of this many consecutive versions.")  # fmt: skip
 @click.option("--times", type=click.IntRange(1, 1_000_000), default=None, show_default="as many as --apart allows",
               help="Versions that an edge contributes to, at most.")  # fmt: skip
 @_JSON
 @shared.config_option
 def plan(as_json: bool, **values: Any) -> None:
-    """Show how much noise a run would need, and whether anything could be learnt.
+    """Show how much noise a run would need, and whether its model could still learn.
 
-    Beside each other: independent noise, correlated noise, and cohorts that are secret.
+    It compares independent noise, correlated noise, and secret cohorts.
     """
     from fl_aggregator.tools.privacy.planning import plans
 

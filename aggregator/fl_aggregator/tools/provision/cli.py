@@ -80,7 +80,7 @@ def _role_options(command: Command) -> Command:
     "--brokers",
     metavar="HOST,…",
     default=None,
-    help="Host names of brokers that are bridged, the hub first, instead of --broker-host. A broker's name is its host "
+    help="Host names of bridged brokers, the hub first, instead of --broker-host. A broker's name is its host "
     "name up to the first dot, or NAME in NAME=HOST.",
 )
 @click.option("--broker-port", type=click.IntRange(1, 65_535), default=8883)
@@ -197,7 +197,7 @@ def add(
     out: Path,
     force: bool,
 ) -> None:
-    """Create accounts and their kits: for names, and for requests, whose kits have no private keys."""
+    """Create accounts and their kits, for names or for requests. Kits for requests have no private keys."""
     from fl_aggregator.tools.provision import kits
     from fl_aggregator.tools.provision.accounts import check_name
     from fl_aggregator.tools.provision.requests import read_request
@@ -240,13 +240,13 @@ def revoke(names: tuple[str, ...], out: Path) -> None:
     "--broker",
     "of_broker",
     is_flag=True,
-    help="Renew the broker's key, and all accounts: their kits name it.",
+    help="Renew the broker's key, and all accounts, since their kits name the key.",
 )
 @click.option(
     "--all",
     "everything",
     is_flag=True,
-    help="Renew all accounts and the keys of enrolment and aggregator, for example after its kit was lost.",
+    help="Renew all accounts, the enrolment key and the aggregator's keys, for example after its kit was lost.",
 )
 @_output_options
 @shared.config_option

@@ -39,8 +39,8 @@ def watch_command(access: BrokerAccess, prefix: str, options: BrokerOptions) -> 
 @click.option("--wait", type=WAIT_RANGE, default=None, show_default="5; with --check 8",
               help="Seconds to wait for a status.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the curves and all edges.")
-@click.option("--check", is_flag=True, help="For health checks: silent and 0 if a run is online and reported in the "
-              "last 15 s, else 1 (never 2).")  # fmt: skip
+@click.option("--check", is_flag=True, help="For health checks: print nothing and exit with 0 if a run is online and "
+              "reported in the last 15 s, else exit with 1 (never 2).")  # fmt: skip
 @shared.broker_options
 @shared.config_option
 def status(wait: float | None, as_json: bool, check: bool, broker: BrokerOptions) -> int:
@@ -119,11 +119,13 @@ def predict(
 @shared.command()
 @click.argument("client", metavar="ID")
 @click.option("--level", type=click.Choice(("debug", "info", "warning", "error")), default="info",
-              help="Least important lines to show; edges log debug lines with --verbose only.")  # fmt: skip
-@click.option("--recent", type=click.IntRange(0, 200), default=50, help="Lines of the past to show first.")
-@click.option("--follow", is_flag=True, help="Go on with what the edge logs from now on, until Ctrl-C.")
+              help="Lowest level of the lines to show; edges log debug lines only with --verbose.")  # fmt: skip
 @click.option(
-    "--seconds", type=shared.FiniteRange(0.1, 86_400.0), default=None, help="Follow for so many seconds."
+    "--recent", type=click.IntRange(0, 200), default=50, help="Number of earlier lines to show first."
+)
+@click.option("--follow", is_flag=True, help="Continue with new lines, until Ctrl-C.")
+@click.option(
+    "--seconds", type=shared.FiniteRange(0.1, 86_400.0), default=None, help="Follow for this many seconds."
 )
 @click.option("--wait", type=WAIT_RANGE, default=10.0, help="Seconds to wait for the first answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
@@ -139,7 +141,7 @@ def logs(
     as_json: bool,
     broker: BrokerOptions,
 ) -> None:
-    """Show the log of the edge ID: its recent lines and, if asked for, those that follow."""
+    """Show the log of the edge ID: its recent lines and, with --follow or --seconds, new ones."""
     from fl_aggregator.tools.remote.logs import json_objects, read_log, text_lines
     from fl_shared.protocol.topics import valid_client
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_RANGE = shared.FiniteRange(0.1, 3600.0)
 ANSWER_TIMEOUT = click.option(
-    "--timeout", type=TIMEOUT_RANGE, default=10.0, help="Seconds to wait for the answer of the aggregator."
+    "--timeout", type=TIMEOUT_RANGE, default=10.0, help="Seconds to wait for the aggregator's answer."
 )
 REASON = click.option("--reason", metavar="TEXT", default="", help="Reason that the aggregator will log.")
 
@@ -35,7 +35,7 @@ REASON = click.option("--reason", metavar="TEXT", default="", help="Reason that 
 def pause(
     run: str | None, reason: str, timeout: float, broker: BrokerOptions, verbose: int, log_format: str
 ) -> None:
-    """Pause the run that is online: its time stands still, and no round opens or closes until `resume`."""
+    """Pause the run that is online: its clock stops, and no round opens until `resume`."""
     from fl_aggregator.tools.remote import command
 
     start_logging(verbose, log_format)
@@ -51,7 +51,7 @@ def pause(
 @shared.logging_options
 @shared.config_option
 def resume(run: str | None, timeout: float, broker: BrokerOptions, verbose: int, log_format: str) -> None:
-    """Continue a run that is paused. One that was stopped is continued by `start --resume DIR`."""
+    """Continue a paused run. To continue a stopped run, use `start --resume DIR`."""
     from fl_aggregator.tools.remote import command
 
     start_logging(verbose, log_format)
@@ -85,9 +85,9 @@ def stop(
 @shared.logging_options
 @shared.config_option
 def clear(yes: bool, home_assistant: str, broker: BrokerOptions, verbose: int, log_format: str) -> int:
-    """Clear all that is retained under the prefix: what runs have left, and presences of edges that are gone.
+    """Clear everything that is retained under the prefix: what runs have left, and the presence of offline edges.
 
-    It says first what there is, and refuses while an aggregator is online. With accounts, it takes the aggregator's.
+    It first lists what it will clear, and refuses while an aggregator is online. With accounts, use the aggregator's.
     """
     from fl_aggregator.tools.remote import clear as clearing
 
@@ -106,11 +106,11 @@ def clear(yes: bool, home_assistant: str, broker: BrokerOptions, verbose: int, l
     if announced is not None:
         click.echo(f"{1:7,} for Home Assistant: {announced}")
     if not yes and not sys.stdin.isatty():
-        raise UserError("clear asks before it clears, and there is no terminal: add --yes")
+        raise UserError("clear asks before it clears, but there is no terminal: add --yes")
     if not yes and not click.confirm("Clear all of them?"):
         return 0
     topics = [*found.topics, *([] if announced is None else [announced])]
     left = clearing.clear(access, topics)
-    online = f"; online, so that their presence stays: {names_text(left.edges, 5)}" if left.edges else ""
+    online = f"; still online, so their presence stays: {names_text(left.edges, 5)}" if left.edges else ""
     click.echo(f"cleared {len(topics)} topic{'' if len(topics) == 1 else 's'}{online}")
     return 0

@@ -27,7 +27,7 @@ def report(directories: tuple[Path, ...], out: Path, csv_file: Path | None) -> N
     """Write a page about the run in DIR, or a comparison of the runs in several: curves, rounds, edges, labels.
 
     DIR is a run directory of start or simulate. The run may still be in progress. The page works offline.
-    Of a sweep (simulate --seeds, --sweep) it shows each setting's mean and deviation over the seeds.
+    For a sweep (simulate --seeds, --sweep), it shows each setting's mean and deviation over the seeds.
     """
     from fl_aggregator.storage.sweep_record import is_sweep
     from fl_aggregator.tools.report.page import page
