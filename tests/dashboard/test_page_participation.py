@@ -73,7 +73,7 @@ def test_a_browser_takes_part_beside_other_edges(
     name = page.text("#join-name")
     assert name.startswith("browser-")
     run.ends_well(240)
-    page.wait_text("#join-state", "3 updates of this device have been accepted")
+    page.wait_text("#join-state", "3 updates from this device have been accepted")
     assert [line["participants"] for line in programs.history(tmp_path)] == [["0", "1", name]] * 3
     observer.catch_up()
     versions = ObservedUpdates(observer.received).versions(observer.received)

@@ -55,7 +55,7 @@ def test_a_paused_run_stands_still_until_it_is_resumed(
         code, said = ask(shared_mosquitto, "pause", "--reason", "lunch")
         assert (code, said.partition(": ")[2]) == (0, "paused by the operator: lunch\n"), said
         code, said = ask(shared_mosquitto, "pause", "--reason", "tea")
-        assert (code, said.partition(": ")[2]) == (0, "was paused already, by the operator: lunch\n"), said
+        assert (code, said.partition(": ")[2]) == (0, "was already paused, by the operator: lunch\n"), said
         version = status(held=True, pauses=1, paused="by the operator: lunch", phase="selecting").version
         code, said = ask(shared_mosquitto, "status")
         assert "paused: by the operator: lunch; fl-aggregator resume continues it" in said
@@ -68,7 +68,7 @@ def test_a_paused_run_stands_still_until_it_is_resumed(
         assert (found.held, found.phase, found.version) == (True, "selecting", version), "no round opens"
         late = m.Pause(run=found.run, incarnation=2, number=1)
         code, said = ask(shared_mosquitto, "resume")
-        assert (code, said.partition(": ")[2]) == (0, "goes on\n"), said
+        assert (code, said.partition(": ")[2]) == (0, "continues\n"), said
         wait_until(lambda: (status(held=False).version or 0) > (version or 0) + 1, 30, "more rounds")
         watcher.publish(t.ControlTopic(), late, response_topic=f"{PREFIX}/answers/me", correlation=b"17")
         refused = watcher.wait_for(
@@ -76,7 +76,7 @@ def test_a_paused_run_stands_still_until_it_is_resumed(
         )
         assert refused.correlation == b"17"
         answer = json.loads(refused.payload)
-        assert (answer["accepted"], answer["detail"]) == (False, "pause 1 is over")
+        assert (answer["accepted"], answer["detail"]) == (False, "pause 1 has ended")
         code, said = ask(shared_mosquitto, "stop")
         assert code == 0, said
         assert again.wait(30) == 130, again.output

@@ -48,7 +48,7 @@ def test_it_prints_what_the_tables_have(tmp_path: Path, shared_mosquitto: Mosqui
         )
         run.ends_well()
     found = checked("fl-aggregator survey", run.out)
-    assert "edge 2 does not take part: this edge takes part in no survey (--survey no)" in run.err
+    assert "edge 2 does not take part: this edge does not take part in surveys (--survey no)" in run.err
     assert "edge 5 does not take part: the survey has sums of 4 edges, expected at least 6" in run.err
     rows = [row for number in (0, 1, 3, 4) for row in rows_of(number)]
     ages = np.array([row[0] for row in rows], np.float64)

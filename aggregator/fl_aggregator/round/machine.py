@@ -185,7 +185,7 @@ def _step_after_end(state: Run, event: on.Event) -> Transition:
             return state, (do.SendReply(event.client, event.session, _rejection(event)),)
         case on.StopRequested() | on.PauseRequested() | on.UnpauseRequested():
             obeyed = isinstance(event, on.StopRequested)
-            return state, pausing.answer(event, accepted=obeyed, detail=f"is over: {state.phase.name}")
+            return state, pausing.answer(event, accepted=obeyed, detail=f"has ended: {state.phase.name}")
         case _:
             return state, ()
 

@@ -28,9 +28,9 @@ COMMANDS: Final[dict[type[on.Event], CommandName]] = {
 def pause(state: Run, event: on.PauseRequested) -> Transition:
     """Pauses the run, if it is to be this pause."""
     if state.paused is not None and event.number in (None, state.pauses):
-        return state, answer(event, accepted=True, detail=f"was paused already, {state.paused}")
+        return state, answer(event, accepted=True, detail=f"was already paused, {state.paused}")
     if event.number not in (None, state.pauses + 1):
-        return state, answer(event, accepted=False, detail=f"pause {event.number} is over")
+        return state, answer(event, accepted=False, detail=f"pause {event.number} has ended")
     if state.paused is not None:
         return state, answer(event, accepted=False, detail=f"pause {state.pauses} has not ended")
     state = replace(state, paused=event.reason, pauses=state.pauses + 1)
@@ -42,9 +42,9 @@ def unpause(state: Run, event: on.UnpauseRequested) -> Transition:
     if state.paused is None:
         return state, answer(event, accepted=True, detail="was not paused")
     if event.number not in (None, state.pauses):
-        return state, answer(event, accepted=False, detail=f"this is pause {state.pauses}")
+        return state, answer(event, accepted=False, detail=f"the current pause is {state.pauses}")
     state = closing.with_time_to_unmask(replace(state, paused=None), event.now)
-    return state, answer(event, accepted=True, detail="goes on")
+    return state, answer(event, accepted=True, detail="continues")
 
 
 def stop(state: Run, event: on.StopRequested) -> Transition:

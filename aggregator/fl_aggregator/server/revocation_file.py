@@ -69,9 +69,9 @@ class RevocationFile:
         if self._number:
             raise UserError(
                 f"{self._path}: is missing, but this run has obeyed list {self._number}; "
-                "put the newest one that fl-aggregator provision wrote there"
+                "copy the newest list from fl-aggregator provision to this path"
             )
-        LOG.info("no %s beside the kit: the broker alone refuses revoked kits", FILE_NAME)
+        LOG.info("no %s next to the kit: only the broker refuses revoked kits", FILE_NAME)
         return None
 
     def due(self) -> float:
@@ -92,7 +92,7 @@ class RevocationFile:
         except (InvalidList, OSError) as error:
             text = _text(error)
             if isinstance(error, InvalidList) or text != self._problem:
-                LOG.error("%s: %s; the list before it stays in force", self._path, text)
+                LOG.error("%s: %s; the previous list stays in force", self._path, text)
             self._problem = "" if isinstance(error, InvalidList) else text
             return None
         self._problem = ""
@@ -113,7 +113,7 @@ class RevocationFile:
         except FileNotFoundError:
             if self._stamp is not None:
                 self._stamp = None
-                LOG.error("%s is gone; the list before stays in force", self._path)
+                LOG.error("%s is missing; the previous list stays in force", self._path)
             return None
         stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
         if stamp == self._stamp:

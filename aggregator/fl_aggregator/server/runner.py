@@ -166,10 +166,10 @@ class Runner:
             return
         if now is not None:
             self._pauses.begin("operator", now)
-            LOG.warning("paused: %s; %s continues the run", now, aggregator_command("resume"))
+            LOG.warning("paused: %s; to continue the run: %s", now, aggregator_command("resume"))
         else:
             self._pauses.end("operator")
-            LOG.warning("the operator continues the run")
+            LOG.warning("the operator has resumed the run")
 
     def due(self) -> float:
         """Returns the run time at which something is to be done, though nothing happens; ∞ for never."""

@@ -49,9 +49,9 @@ def problem_of_survey(identity: Identity, task: str) -> str | None:
         return None
     policy = identity.survey
     if policy.tells == "no":
-        return "this edge takes part in no survey (--survey no)"
+        return "this edge does not take part in surveys (--survey no)"
     if not identity.trains:
-        return "a survey asks edges with the role train only"
+        return "a survey needs edges with the role train"
     if terms.least < policy.least:
         return (
             f"the survey has sums of {terms.least} edges, expected at least {policy.least} (--survey-least)"

@@ -48,7 +48,9 @@ class SurveyExecutor:
         unknown = sorted(set(self._terms.ranges) - set(found.numbers))
         if unknown:
             known = ", ".join(found.numbers) or "none"
-            raise DataMismatchError(f"--range {unknown[0]}: is no column of numbers; there are: {known}")
+            raise DataMismatchError(
+                f"--range {unknown[0]}: is not a column of numbers; expected one of: {known}"
+            )
         return found
 
     @cached_property

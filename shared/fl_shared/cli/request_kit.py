@@ -35,8 +35,12 @@ def write_request(name: str, stem: str, directory: Path) -> None:
         ) from None
     except OSError as error:
         raise UserError(f"{error.filename or directory}: {error.strerror}") from None
-    click.echo(f"written: {keys_file}, which stays here: nobody else needs it, and nobody can make it again")
-    click.echo(f"written: {request_file}, for: fl-aggregator provision add --request {request_file.name}")
+    click.echo(
+        f"written: {keys_file}; keep it on this device: nobody else needs it, and it cannot be made again"
+    )
+    click.echo(
+        f"written: {request_file}; to answer it: fl-aggregator provision add --request {request_file.name}"
+    )
     click.echo(f"fingerprint: {fingerprint(request.digest)}")
 
 

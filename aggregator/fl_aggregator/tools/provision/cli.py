@@ -308,7 +308,7 @@ def _print_fingerprints(requests: Sequence[KitRequest]) -> None:
     for request in requests:
         click.echo(f"request of {request.name}: fingerprint {fingerprint(request.digest)}")
     if requests:
-        click.echo("give a kit away only if its device has shown the same fingerprint")
+        click.echo("deliver a kit only if its device has shown the same fingerprint")
 
 
 def _print_reload_hint(provisioned: Provision, *, restart: bool = False) -> None:
@@ -322,6 +322,6 @@ def _print_reload_hint(provisioned: Provision, *, restart: bool = False) -> None
         click.echo(f"{copy} make it reload them: kill -HUP its process")
     if provisioned.register.revoked_keys:
         click.echo(
-            f"copy {provisioned.revocation_list} beside the aggregator's kit, if that is on another machine: "
+            f"copy {provisioned.revocation_list} next to the aggregator's kit, if that is on another machine: "
             "a running aggregator reads it"
         )

@@ -86,7 +86,7 @@ def check_unused(request: KitRequest, register: AccountRegister) -> RequestedKey
         )
     for account in register.accounts:
         if account.requested is not None and account.requested.digest == keys.digest:
-            raise UserError(f"the request of {name!r} is answered already: {account.kit_file}")
+            raise UserError(f"the request of {name!r} has already been answered: {account.kit_file}")
         if not keys.identifiers.isdisjoint(account.identifiers):
             raise UserError(
                 f"the request of {name!r} has a key of the account {account.name!r}; "

@@ -141,5 +141,5 @@ class Commander(Observer):
         """The answer as one line. Raises ``UserError`` if the aggregator does not obey."""
         assert self.answer is not None
         if not self.answer.accepted:
-            raise UserError(f"run {self.answer.run} does not obey: {self.answer.detail}")
+            raise UserError(f"run {self.answer.run} refused the command: {self.answer.detail}")
         return f"run {self.answer.run}: {self.answer.detail}"

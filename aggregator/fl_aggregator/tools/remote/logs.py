@@ -33,7 +33,7 @@ MORE_WAIT: Final = 2.0
 REFUSALS: Final[dict[m.LogRefusal, str]] = {
     "not-allowed": "its user does not allow that (--no-remote-log)",
     "needs-operator-kit": "it seals its messages, so it answers only the operator's kit of its federation (--kit)",
-    "too-many-readers": "too many others read the logs of its program: try again in a minute",
+    "too-many-readers": "its program has too many readers already: try again in a minute",
 }
 
 
@@ -96,7 +96,7 @@ class LogReader(RemoteRun):
         self.publish(t.build(self.prefix, t.LogRequestTopic(self.client)), codec.encode(request))
 
     def _silence_text(self, seconds: float) -> str:
-        told = "has not answered" if not self.answered else "answers no more: nothing has come"
+        told = "has not answered" if not self.answered else "has stopped answering: nothing has arrived"
         return (
             f"edge {self.client} {told} within {duration_text(seconds)} {self.where}: is it online, and may this "
             f"account write to fl/clients/{self.client}/log-request?"
@@ -144,7 +144,7 @@ def text_lines(message: m.LogLines) -> Iterator[str]:
     if message.left_out:
         yield f"({message.left_out} lines left out: too many in a short time)"
     if message.withheld:
-        yield f"({message.withheld} lines withheld: they may say something of the edge's data)"
+        yield f"({message.withheld} lines withheld: they may reveal something about the edge's data)"
 
 
 def json_objects(message: m.LogLines) -> Iterator[dict[str, Any]]:

@@ -90,6 +90,6 @@ def _figures(result: Result) -> Markup | None:
     ]
     return tag(
         "details",
-        tag("summary", f"{len(rows)} edges that tell their own figures"),
-        table(["edge", *names], rows, caption="Figures of edges that tell their own"),
+        tag("summary", f"{len(rows)} edges that share their own figures"),
+        table(["edge", *names], rows, caption="Figures of edges that share their own"),
     )

@@ -34,7 +34,7 @@ def lines(result: Result) -> Iterator[str]:
             yield from _table(("value", *CELL_HEADS), cell_rows(column.cells, column.values))
     if result.figures:
         yield ""
-        yield "figures of edges that tell their own (fl-edge --survey each):"
+        yield "figures of edges that share their own (fl-edge --survey each):"
         for edge in natural_order(result.figures):
             figures = result.figures[edge].items()
             yield f"  {edge}: " + ", ".join(
@@ -45,15 +45,16 @@ def lines(result: Result) -> Iterator[str]:
 def how_text(result: Result) -> str:
     """Says who could see more than the sums."""
     if result.masked:
-        return f"masked: nobody has seen the part of one edge; sums of at least {result.least} edges"
-    return f"sums of at least {result.least} edges; the aggregator received each edge's part, added it and kept none"
+        return f"masked: nobody has seen the part of any one edge; sums of at least {result.least} edges"
+    seen = "the aggregator received all edges' parts, added them up and kept none"
+    return f"sums of at least {result.least} edges; {seen}"
 
 
 def hidden_text(result: Result) -> str:
     """Says what is not shown."""
     if result.cells == 1:
         return "all numbers are shown"
-    return f"numbers of fewer than {result.cells} examples are not shown (–)"
+    return f"figures about fewer than {result.cells} examples are not shown (–)"
 
 
 def percent(fraction: float) -> str:

@@ -85,7 +85,7 @@ def test_a_forged_an_oversized_or_a_missing_list_leaves_the_last_one(
     assert f"larger than {MAX_LIST} bytes" in caplog.text
     followed.path.unlink()
     assert followed.poll() is None
-    assert "is gone; the list before stays in force" in caplog.text
+    assert "is missing; the previous list stays in force" in caplog.text
     assert followed.poll() is None
     assert len(caplog.records) == 3, "each mistake once"
 

@@ -101,7 +101,7 @@ def test_a_range_of_an_unknown_column(tmp_path: Path) -> None:
     houses(tmp_path / "houses.csv", 1)
     task = "tabular?target=price&survey-least=5&survey-ranges=aera:0.0:1.0"
     with pytest.raises(
-        DataMismatchError, match="--range aera: is no column of numbers; there are: area, rooms"
+        DataMismatchError, match="--range aera: is not a column of numbers; expected one of: area, rooms"
     ):
         executor_for(task, tmp_path, "cpu", light=True).initial_weights(0, zeros)
 

@@ -195,7 +195,7 @@ def test_a_request_with_used_or_revoked_keys_is_not_answered(tmp_path: Path) -> 
         made.add([("w", ("train",))], force=False, requests=[ours.read()])
         register = made.register
         for requests, said in (
-            ([ours.read()], "the request of 'w' is answered already: edge-w.zip"),
+            ([ours.read()], "the request of 'w' has already been answered: edge-w.zip"),
             ([device(tmp_path / "b", "x").read(), device(tmp_path / "c", "x").read()], "two requests of 'x'"),
             ([device(tmp_path / "d", "aggregator").read()], "its kit holds keys of the authority"),
         ):

@@ -72,7 +72,7 @@ def test_extremes_are_nobodys_bar() -> None:
 def test_the_lines_say_what_is_not_shown() -> None:
     values = np.array([20.0] * 30 + [math.nan] * 3)
     text = "\n".join(lines(surveyed(values, Survey())))
-    assert "numbers of fewer than 5 examples are not shown (–)" in text
+    assert "figures about fewer than 5 examples are not shown (–)" in text
     assert "survey of 6 edges: 33 examples" in text
     row = next(line for line in text.splitlines() if line.startswith("  x"))
     assert row.split()[:5] == ["x", "–", "–", "20.00", "0.0000"]

@@ -86,7 +86,7 @@ def test_a_group_that_is_too_small_has_no_sum(tmp_path: Path) -> None:
     run.run()
     assert isinstance(run.aggregator.state.phase, Failed)
     unable = run.aggregator.state.roster.clients["2"].unable
-    assert unable == "this edge takes part in no survey (--survey no)"
+    assert unable == "this edge does not take part in surveys (--survey no)"
     assert not list(run.directory.glob("checkpoints/*.state.safetensors"))
     run.close()
 

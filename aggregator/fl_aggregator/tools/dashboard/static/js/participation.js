@@ -111,10 +111,10 @@ const Participation = (() => {
 
     /** @param {{state: string, round?: number, examples?: number}} message @param {number} accepted updates */
     sentence({ state, round }, accepted) {
-      const soFar = accepted === 0 ? "" : ` ${accepted} ${accepted === 1 ? "update of this device has" : "updates of this device have"} been accepted.`;
+      const soFar = accepted === 0 ? "" : ` ${accepted} ${accepted === 1 ? "update from this device has" : "updates from this device have"} been accepted.`;
       if (state === "connected") return "Connected. Waiting for the aggregator.";
       if (state === "training") return `Training in round ${round}.${soFar}`;
-      if (state === "rejected") return `The update of round ${round} was rejected.${soFar}`;
+      if (state === "rejected") return `The update for round ${round} was rejected.${soFar}`;
       return `Waiting for the next round.${soFar}`;
     },
   };
