@@ -59,19 +59,19 @@ def version_of(text: str) -> int | None:
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @option_under(
     EVALUATION, "--retrain-below", metavar="METRIC=VALUE",
-    help="What the served model must be worth on the edges' holdouts: accuracy=0.9, or loss=0.5, which must not be "
-    "greater. If it is worth less, in one look, the edges train a candidate for its place.",
+    help="Value that the served model must reach on the edges' holdouts: accuracy=0.9, or loss=0.5, which it must not "
+    "exceed. If one look finds a worse value, the edges train a candidate to replace it.",
 )  # fmt: skip
 @option_under(
     EVALUATION, "--every", metavar="TIME", default="1d", show_default=True,
     help="Time from one look at the served model to the next: 90s, 30m, 12h, 1d.",
 )  # fmt: skip
 @option_under(EVALUATION, "--looks", type=click.IntRange(min=1), default=None, show_default="without end",
-              help="End after so many looks.")  # fmt: skip
+              help="End after this many looks.")  # fmt: skip
 @option_under(ROUNDS, "--rounds", type=click.IntRange(1, 2**31), default=None, show_default="those of the run",
-              help="Rounds of a new training, at most: it ends as soon as a version is as good as asked.")  # fmt: skip
+              help="Maximum rounds of a retraining; it ends as soon as a version is good enough.")  # fmt: skip
 @option_under(ROUNDS, "--wait", type=shared.FiniteRange(0.001, 1e6), default=None, show_default="that of the run",
-              help="Seconds that a look waits for enough edges. If too few come, the model stays.")  # fmt: skip
+              help="Seconds that a look waits for enough edges. If too few connect, the model stays.")  # fmt: skip
 @option_under(OUTPUT, "--history", is_flag=True, help="Show what has been served, and what looks have found.")
 @option_under(
     OUTPUT, "--rollback", metavar="[VERSION]", is_flag=False, flag_value=PREVIOUS, default=None,

@@ -33,7 +33,7 @@ def lack_of_reports(state: Run) -> str | None:
     count, least = 0 if state.looked is None else len(state.looked.served), state.settings.effective_quorum
     if count >= least:
         return None
-    return f"{count} edges have measured the served model, at least {least} are needed"
+    return f"{count} edges have measured the served model; at least {least} are needed"
 
 
 def judge(
@@ -97,7 +97,7 @@ def progress_text(state: Run, now: float, begins_at: str) -> str | None:
     if is_held(state, now):
         return f"{served}; next look at {begins_at}"
     if not state.begun:
-        return f"{served}; waits for edges to look at it"
+        return f"{served}; waits for edges to measure it"
     if state.looked is None:
         return f"{served}; measures it on the edges' data"
-    return f"{served}; {'measures' if isinstance(state.phase, Evaluating) else 'trains'} a candidate for its place"
+    return f"{served}; {'measures' if isinstance(state.phase, Evaluating) else 'trains'} a candidate to replace it"

@@ -150,7 +150,7 @@ def _cannot_sum(state: Run, edges: int) -> str | None:
         return f"a regional aggregator gives only sums of updates, but {settings.sums.needs_each} needs each update"
     if settings.look is not None:
         return (
-            "a regional aggregator gives no measures of its edges' own, but the run looks at a served model"
+            "a regional aggregator sends no metrics of its single edges, which a look at a served model needs"
         )
     if edges > settings.slots:
         return (

@@ -172,7 +172,7 @@ def _read_record(path: Path, simulated: bool) -> RunRecord:
     record = run_directory.read_run(path)
     if record.settings.look is not None:
         raise UserError(
-            f"--resume {path}: is a look at a served model, which begins again instead: "
+            f"--resume {path}: is a look at a served model, which cannot be resumed; start serve again: "
             f"{aggregator_command('serve', path.parent)}"
         )
     if simulated != (record.fleet is not None):

@@ -176,7 +176,7 @@ def finding_of(state: Run) -> Finding:
     value = sum(s.examples * s.value for s in scores) / sum(s.examples for s in scores)
     unit = metric.unit
     if state.version == 0:
-        text = f"{metric.name} {quantity_text(value, unit)} on {len(scores)} edges is as good as asked"
+        text = f"{metric.name} {quantity_text(value, unit)} on {len(scores)} edges is good enough"
         return Finding("good", value, text)
     compared = looked.compared
     if compared is None:

@@ -121,7 +121,7 @@ def test_the_model_stays_if_too_few_edges_measure_it(tmp_path: Path, model: Path
     found = finding_of(state)
     assert (found.outcome, found.detail) == (
         "failed",
-        "1 edges have measured the served model, at least 2 are needed; the model stays",
+        "1 edges have measured the served model; at least 2 are needed; the model stays",
     )
 
 
@@ -143,7 +143,7 @@ def test_edges_load_their_data_when_the_look_begins(tmp_path: Path, model: Path)
 
 def test_a_look_is_not_resumed(tmp_path: Path, model: Path) -> None:
     begun(tmp_path, model, MeasuringJobs(lambda *_: 0.1)).close()
-    with pytest.raises(UserError, match="is a look at a served model, which begins again instead"):
+    with pytest.raises(UserError, match="is a look at a served model, which cannot be resumed"):
         launches.resume(tmp_path / "look", simulated=False)
 
 
