@@ -14,7 +14,7 @@ from fl_aggregator.monitoring.tracking.options import TrackingOptions
 from fl_shared.cli import options as shared
 from fl_shared.cli.headings import EVALUATION, OUTPUT, ROUNDS, SECURITY, option_under
 from fl_shared.cli.logging import start_logging
-from fl_shared.errors import UserError
+from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from fl_aggregator.monitoring.tracking.trackers import Trackers
@@ -125,19 +125,24 @@ def serve(
     operation = Operation(
         directory, retrain_below, seconds, rounds, wait, prefix, require_sealed=require_sealed
     )
-    with closing(operation):
-        operation.begin()
-        while looks is None or looks > 0:
-            outcome, is_superseded = _look(
-                operation, access, log_format, broker.resume_arguments(), quiet=quiet
-            )
-            if is_superseded:
-                continue
-            code = exit_code(outcome)
-            if code == UserError.exit_code or outcome.state.phase.name == "interrupted":
-                return code
-            click.echo(operation.decide(outcome.state))
-            looks = None if looks is None else looks - 1
+    try:
+        with closing(operation):
+            operation.begin()
+            while looks is None or looks > 0:
+                outcome, is_superseded = _look(
+                    operation, access, log_format, broker.resume_arguments(), quiet=quiet
+                )
+                if is_superseded:
+                    continue
+                code = exit_code(outcome)
+                if code == UserError.exit_code or outcome.state.phase.name == "interrupted":
+                    return code
+                click.echo(operation.decide(outcome.state))
+                looks = None if looks is None else looks - 1
+    except OSError as error:
+        raise RunFailed(
+            f"{error.filename or directory}: {error.strerror or error}; when this is fixed, serve it again"
+        ) from None
     return 0
 
 
