@@ -40,7 +40,7 @@ LOG: Final = logging.getLogger(__name__)
 ROLES: Final = ("train", "predict", "evaluate")
 """The roles of an edge, in the order in which they are listed."""
 OTHER_COMMANDS: Final = ("new-task", "check-task", "request-kit")
-"""The commands for who writes a task, and for a device that keeps its private keys."""
+"""The commands for authors of tasks, and for a device that keeps its private keys."""
 MAX_EDGES: Final = 10_000
 """The largest number of edges in one process."""
 

@@ -2,7 +2,7 @@
 
 ===========  ====================================================================
 ``main``     all commands
-``start``    ``fl-aggregator start``;  ``survey``, ``serve``: the same of theirs
+``start``    ``fl-aggregator start``;  ``survey``;  ``serve``
 ``options``  the options of a run;  ``completion``: what shells complete for them
 ``run``      runs an aggregator as a program: display, trackers, signals
 ``summary``  the text that is printed at the end

@@ -312,7 +312,7 @@ class Aggregator:
         self._tell_service()
 
     def _tell_service(self) -> None:
-        """Says that the loop turns, also in a pause, and what it does."""
+        """Reports that the loop is running, also in a pause, and what it does."""
         connected, paused = self._connections.connected, self._pauses.reason
         self._service.turn(time.monotonic(), lambda: service_line(self.state, connected, paused))
 

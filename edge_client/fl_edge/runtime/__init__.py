@@ -7,7 +7,7 @@
 ``inbox``       what other threads hand to the loop, its ``items``
 ``router``      which message is for which edge
 ``dispatcher``  jobs for the pool, and their results as events;  ``schedule``: what is due when
-``remote_log``  the log for who asks: its ``recent_lines``, its ``log_readers``
+``remote_log``  the log for remote readers: its ``recent_lines``, its ``log_readers``
 ``predictors``  where predictions are made, and when they are due
 ``device``      the device to train on;  ``environment``: software and machine;  ``privacy_options``, ``survey_options``
 ``heartbeat``   shows that the process works;  ``notices``: what it waits for

@@ -88,7 +88,7 @@ class FleetSettings:
     update's chunks, in bytes. ``broker_timeout``: seconds that the edges may be without a broker; ``None``
     for no limit. ``heartbeat``: the file to touch, see `Heartbeat`. ``seal``: encrypt what is sent, for the
     aggregator alone; that requires a kit. ``label_counts_file``: see `LabelCountsFile`. ``light``:
-    never use torch. ``device_info``: say where the edges run. ``remote_log``: answer who asks for their log.
+    never use torch. ``device_info``: say where the edges run. ``remote_log``: answer requests for their log.
     ``requires``, ``privacy``, ``survey`` and ``via``: see `Identity`. ``worker``: what a worker process runs, see
     `process.WORKER`.
     """

@@ -1,4 +1,4 @@
-"""Answers who asks for the log of an edge: recent lines first, then live ones until the request runs out (section 12).
+"""Answers requests for the log of an edge: recent lines first, then live ones until the request expires (section 12).
 
 Without a request nothing is sent. PURE, except that it logs nothing and the caller passes the time.
 """
@@ -29,7 +29,7 @@ READER_RATE: Final = Rate(0.5, 8)
 LEVELS: Final[tuple[m.LogLevel, ...]] = ("debug", "info", "warning", "error")
 
 SealerFor = Callable[[m.LogRequest], "Sealer | None"]
-"""Makes a sealer for who asks; null if it may not read what the edge seals."""
+"""Makes a sealer for the reader; null if it may not read what the edge seals."""
 
 
 @dataclass(slots=True)

@@ -53,7 +53,7 @@ class Runtime:
     ``broker_timeout``: seconds that all edges together may be without a broker; ``None`` for no limit.
     ``heartbeat`` beats while the loop runs and at least one edge is connected. ``server``: what an edge does with
     announced models, in place of answering predictions. ``listener`` hears each event before its session does.
-    ``remote_log`` answers who asks for an edge's log; null: nobody is answered.
+    ``remote_log`` answers requests for an edge's log; null: none is answered.
     """
 
     def __init__(

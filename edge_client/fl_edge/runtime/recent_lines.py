@@ -1,8 +1,8 @@
 """The last lines of this program's log, in memory, as others may read them (protocol, section 12).
 
-In a run that learns each update, the operator may read all lines. Otherwise (in a masked or private run, with a policy
-of the edge's user, and outside of any run) only lines without anything of the edge's data: those of loggers that never
-see data, and notices with a text that may be told. Tracebacks are never among the lines.
+In a run whose aggregator sees each update, the operator may read all lines. Otherwise (in a masked or private run,
+with a policy of the edge's user, and outside any run), only lines without anything of the edge's data: those of loggers
+that never see data, and notices with a text that others may read. Tracebacks are never among the lines.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WITHOUT_DATA: Final = (
 class Line:
     """A line of the log. ``client``: the edge that it is about; null if it is about all edges of the process.
 
-    ``text``: null if it may say something of the data.
+    ``text``: null if it may reveal something about the data.
     """
 
     number: int

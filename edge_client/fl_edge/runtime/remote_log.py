@@ -1,4 +1,4 @@
-"""Sends lines of the log of a process's edges to who asks for them: `log_readers` decides, this performs."""
+"""Sends lines of the log of a process's edges to their readers: `log_readers` decides, this performs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class RemoteLog:
 
 @contextmanager
 def remote_log(edges: Sequence[Edge], kit: Kit | None, *, seals: bool, allowed: bool) -> Iterator[RemoteLog]:
-    """Keeps what this program logs meanwhile for who asks. ``kit``: the edge's, null without one.
+    """Keeps what this program logs meanwhile, for readers. ``kit``: the edge's, null without one.
 
     ``seals``: whether the edges seal what they send. ``allowed``: whether their logs may be read.
     """

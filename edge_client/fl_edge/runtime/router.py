@@ -42,7 +42,7 @@ class Router:
     """Turns what arrives at an edge into events of its session.
 
     ``add_event`` queues an event for an edge's session; ``process_events`` handles all queued events and
-    performs their effects. ``remote_log`` answers who asks for an edge's log; null: nobody is answered.
+    performs their effects. ``remote_log`` answers requests for an edge's log; null: none is answered.
     """
 
     def __init__(

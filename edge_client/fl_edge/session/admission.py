@@ -142,7 +142,7 @@ def _end_finished_round(session: Session, reply: m.Admitted) -> Transition:
     if isinstance(session.work, Idle) or session.work.selected.round != reply.finished_round:
         return transition(session)
     notice = LogNotice.of_no_data(
-        f"round {reply.finished_round}: the aggregator needs no update of this edge any more"
+        f"round {reply.finished_round}: the aggregator no longer needs this edge's update"
     )
     return then(cancel_work(session), lambda s: transition(s, notice))
 

@@ -143,5 +143,5 @@ def end_if_data_are_wrong(session: Session) -> Transition:
         return stop(session, 2, "stopped, since its data cannot be used", told="its data cannot be used")
     if phase.fault == "either" and has_model:
         unfit = f"its data do not fit run {phase.run}"
-        return stop(session, 2, f"stopped, since {unfit}, and those of other edges do", told=unfit)
+        return stop(session, 2, f"stopped, since {unfit}, but those of other edges do", told=unfit)
     return transition(session)

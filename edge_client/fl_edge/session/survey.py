@@ -57,7 +57,8 @@ def problem_of_survey(identity: Identity, task: str) -> str | None:
             f"the survey has sums of {terms.least} edges, expected at least {policy.least} (--survey-least)"
         )
     if identity.privacy.is_asked:
-        return f"the sums of a survey have no noise, and this edge sends nothing without ({identity.privacy.option})"
+        option = identity.privacy.option
+        return f"the sums of a survey have no noise, but this edge sends nothing without noise ({option})"
     return None
 
 

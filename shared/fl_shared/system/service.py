@@ -1,4 +1,4 @@
-"""Tells systemd how a service is (``sd_notify(3)``). Whoever has not been started by systemd tells nobody."""
+"""Reports a service's state to systemd (``sd_notify(3)``), if systemd has started this program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOOK_INTERVAL: Final = 1.0
 
 
 class Service:
-    """What the service manager is told: that the service is ready, what it does, that its loop turns, that it ends.
+    """Reports to the service manager: the service is ready, what it does, its loop is running, it ends.
 
     ``environment`` has ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID`` if the manager wants to know. Belongs
     to one thread.
@@ -38,7 +38,7 @@ class Service:
         self._send("READY=1")
 
     def turn(self, now: float, status: Callable[[], str]) -> None:
-        """Says that the loop turns, if the watchdog wants to know, and what the service does, if that has changed.
+        """Reports that the loop is running, if there is a watchdog, and what the service does, if that has changed.
 
         ``now`` is in seconds on any clock. ``status`` returns one line, and is called at most once a second.
         """
@@ -62,7 +62,7 @@ class Service:
     def _send(self, text: str) -> None:
         if not self._address:
             return
-        # Whoever does not listen is told nothing: a service must not wait for its manager, nor end without it.
+        # A manager that does not listen is told nothing: a service must not wait for its manager, nor end without it.
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.setblocking(False)
             out.sendto(text.encode(), self._address)

@@ -80,7 +80,7 @@ def dashboard(
     from fl_shared.system.mosquitto import Listener
 
     if join and mosquitto_port is not None:
-        raise UserError("--join: needs this command to serve the page; leave --mosquitto out")
+        raise UserError("--join cannot be combined with --mosquitto: this command must serve the page")
     if mosquitto_port is not None:
         click.echo("\n".join(Listener(mosquitto_port, websockets=True, http_dir=STATIC).config_lines()))
         return

@@ -1,6 +1,6 @@
 """Clears what is retained under a prefix: what a run has left, presences of edges that are gone, and anything else.
 
-A broker tells nobody which topics are retained: it sends their messages to who subscribes. So `retained_topics`
+A broker cannot list its retained topics: it sends their messages to subscribers. So `retained_topics`
 receives them all, models too, and keeps the topics.
 """
 

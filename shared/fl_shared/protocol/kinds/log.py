@@ -1,4 +1,4 @@
-"""The log of an edge, for the operator: who asks for it, and its lines (protocol, section 12)."""
+"""The log of an edge, for the operator: the request for it, and its lines (protocol, section 12)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_LOG_SECONDS: Final = 60
 class LogRequest(Message):
     """Asks an edge for its log, on ``fl/clients/<client>/log-request``, never retained.
 
-    ``reader``: a random name of who asks. ``level``: of the least important lines. ``recent``: how many lines of the
+    ``reader``: a random name of the reader. ``level``: the lowest that it wants. ``recent``: how many lines of the
     past are asked for, if this is the reader's first request. ``seconds``: for how long lines are sent from now on; 0
     ends that. ``public`` (X25519) and ``voucher``: the operator's, in base64url, for an edge that seals.
     """

@@ -38,7 +38,7 @@ def test_4_9_an_edge_whose_data_do_not_fit_waits_until_the_run_has_a_model() -> 
     script = failed("either")
     script.do("refused unable", "model 3 run=S")
     assert isinstance(script.session.registration, Declined)
-    last = "say error: stopped, since its data do not fit run R, and those of other edges do"
+    last = "say error: stopped, since its data do not fit run R, but those of other edges do"
     assert script.texts("model 0") == [last, *bye("its data do not fit run R")]
     assert isinstance(script.state, Stopped)
 

@@ -14,7 +14,7 @@ from tests.support.session_script import SessionScript, identity
 from tests.support.session_steps import sent
 
 TASK = "digits?survey-least=5"
-NO_NOISE = "the sums of a survey have no noise, and this edge sends nothing without"
+NO_NOISE = "the sums of a survey have no noise, but this edge sends nothing without noise"
 NOISE = OwnPrivacy(local=LocalNoise(1.0, 0.5), budget=Budget(8.0))
 
 
