@@ -18,7 +18,7 @@ const HELP = `node src/node.js --data FILE (--broker URL --id ID | --kit FILE) [
 
 Trains on a file's examples in a run of fl-mqtt, until Ctrl-C.
 
-  --data FILE     CSV (inputs, then the class, a row an example; .gz, too) or JSON ({"inputs": [[…]], "labels": […]})
+  --data FILE     CSV (one example per row: inputs, then the class; .gz, too) or JSON ({"inputs": [[…]], "labels": […]})
   --broker URL    mqtt://, mqtts://, ws:// or wss://host[:port]; with a kit another address of the same broker
   --id ID         the edge's id: 1 to 64 of A-Z a-z 0-9 _ -
   --kit FILE      a kit of fl-aggregator provision
