@@ -99,7 +99,7 @@ def serve(
     verbose: int,
     log_format: str,
 ) -> int:
-    """Serve the model of the finished run in DIR: look at it again and again, and train it anew when it gets worse.
+    """Serve the model of the finished run in DIR: look at it at regular intervals, and retrain it when it gets worse.
 
     The edges measure it on their newest data. A candidate takes its place only if it is better on the same holdouts.
     """

@@ -16,18 +16,18 @@ import { Trust } from "./trust.js";
 
 const HELP = `node src/node.js --data FILE (--broker URL --id ID | --kit FILE) [options]
 
-Trains on a file's examples in a run of fl-mqtt, until Ctrl-C.
+Trains on a file's examples in an fl-mqtt run, until Ctrl-C.
 
   --data FILE     CSV (one example per row: inputs, then the class; .gz, too) or JSON ({"inputs": [[…]], "labels": […]})
-  --broker URL    mqtt://, mqtts://, ws:// or wss://host[:port]; with a kit another address of the same broker
+  --broker URL    mqtt://, mqtts://, ws:// or wss://host[:port]; with a kit, another address of the same broker
   --id ID         the edge's id: 1 to 64 of A-Z a-z 0-9 _ -
   --kit FILE      a kit of fl-aggregator provision
   --seal          seal what is sent to the aggregator; needs a kit
-  --prefix TEXT   of the topics (fl)
+  --prefix TEXT   prefix of all topics (default: fl)
   --task NAME     take part in runs of this task only
   --layers SIZES  the task of --task has a dense model of this edge's user: inputs, hidden units, classes, such as 4,16,3
-  --shared        all edges have this file, and each trains on its part of it; for the digits, FILE has all 1,797
-  --state DIR     where the edge keeps the name of its device (.fl-edge)
+  --shared        all edges have this file, and each trains on its part of it; for the digits, FILE must have all 1,797
+  --state DIR     where the edge keeps its device's name (default: .fl-edge)
 `;
 const OPTIONS = {
   data: { type: "string" },
