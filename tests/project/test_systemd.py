@@ -76,6 +76,15 @@ def started(unit: Path, directory: Path) -> str:
     return done.stdout.strip()
 
 
+def test_the_list_of_revoked_kits_is_where_it_can_change() -> None:
+    """Credentials are copied when a service starts: what lies beside the kit is never seen to change."""
+    of_aggregator, _ = UNITS
+    lines = of_aggregator.read_text(encoding="utf-8").splitlines()
+    (directory,) = (line.partition("=")[2] for line in lines if line.startswith("WorkingDirectory="))
+    (revoked,) = (line.partition("FL_REVOKED=")[2] for line in lines if "FL_REVOKED=" in line)
+    assert revoked == f"{directory}/revoked.json"
+
+
 def test_an_aggregator_begins_its_run_and_resumes_it_the_next_time(tmp_path: Path) -> None:
     of_aggregator, of_edge = UNITS
     assert started(of_aggregator, tmp_path) == "start --run-dir run"

@@ -80,6 +80,7 @@ def version_of(text: str) -> int | None:
 @option_under(SECURITY, "--require-sealed", is_flag=True, help="Reject unsealed messages from edges.")
 @shared.quiet_option
 @shared.broker_options
+@shared.revoked_option
 @shared.client_id_option
 @shared.logging_options
 @shared.config_option

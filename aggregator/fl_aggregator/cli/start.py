@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @shared.home_assistant_option("Announce the run to Home Assistant as a device, under its discovery prefix.")
 @shared.quiet_option
 @shared.broker_options
+@shared.revoked_option
 @shared.client_id_option
 @shared.logging_options
 @shared.config_option

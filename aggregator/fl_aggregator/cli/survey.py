@@ -84,6 +84,7 @@ def ranges_of(texts: dict[str, str]) -> dict[str, tuple[float, float]]:
 )  # fmt: skip
 @shared.quiet_option
 @shared.broker_options
+@shared.revoked_option
 @shared.client_id_option
 @shared.logging_options
 @shared.config_option

@@ -25,8 +25,8 @@ class BrokerAccess:
     """How to connect to the broker. ``keepalive`` in seconds. It shows no secret when it is printed.
 
     ``tls`` is None if ``address`` is not encrypted. ``kit``: the kit from which the other values come, if
-    any. ``revoked``: where the list of revoked kits is, beside the kit. Raises ``UserError`` for values that
-    `ConnectionSettings` rejects.
+    any. ``revoked``: where the list of revoked kits is, which only an aggregator reads. Raises ``UserError`` for
+    values that `ConnectionSettings` rejects.
     """
 
     address: BrokerAddress
@@ -88,7 +88,7 @@ class BrokerAccess:
 
 @dataclass(frozen=True, slots=True)
 class BrokerOptions:
-    """The options of `options.broker_options`; None for those that were not given."""
+    """The options of `options.broker_options`, and ``--revoked``; None for those that were not given."""
 
     broker: BrokerAddress | None = None
     ca: Path | None = None
@@ -100,6 +100,7 @@ class BrokerOptions:
     password_file: Path | None = None
     prefix: str | None = None
     keepalive: int = 30
+    revoked: Path | None = None
 
     def access(
         self,
@@ -116,6 +117,10 @@ class BrokerOptions:
         """
         if self.kit is not None:
             return self._from_kit(self.kit, roles, mqtt_client_id)
+        if self.revoked is not None:
+            raise UserError(
+                f"--revoked {self.revoked} needs --kit: the list is signed for the accounts of kits"
+            )
         if self.keys is not None:
             raise UserError(
                 f"--keys {self.keys} needs --kit: expected the kit that answers the request of these keys"
@@ -162,10 +167,11 @@ class BrokerOptions:
         return [*self.credential_arguments(), *file]
 
     def resume_arguments(self) -> list[str]:
-        """The arguments with which a run can be resumed: all credentials, and the broker they are for."""
+        """The arguments with which a run can be resumed: all credentials, the broker they are for, and who is out."""
         is_secret = self.kit is not None or self.password is not None
         address = ["--broker", str(self.broker)] if is_secret and self.broker is not None else []
-        return [*address, *self.all_credential_arguments()]
+        revoked = [] if self.revoked is None else ["--revoked", str(self.revoked)]
+        return [*address, *self.all_credential_arguments(), *revoked]
 
     def _from_kit(
         self,
@@ -200,4 +206,4 @@ class BrokerOptions:
         access = BrokerAccess.from_kit(
             kit, self.broker, keepalive=self.keepalive, mqtt_client_id=mqtt_client_id
         )
-        return replace(access, revoked=path.with_name(FILE_NAME))
+        return replace(access, revoked=self.revoked or path.with_name(FILE_NAME))

@@ -13,6 +13,7 @@ import math
 import os
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,7 @@ from fl_shared.errors import UserError
 from fl_shared.protocol.topics import HOME_ASSISTANT, valid_prefix
 
 if TYPE_CHECKING:
+    from fl_shared.cli.broker_access import BrokerOptions
     from fl_shared.mqtt.address import BrokerAddress
 
 Command = Callable[..., Any]
@@ -172,6 +174,22 @@ def _broker_options(command: Command, shown_default: str) -> Command:
     for option in reversed(options):
         decorated = option(decorated)
     return decorated
+
+
+def revoked_option(command: Command) -> Command:
+    """Adds ``--revoked FILE`` to a command of the aggregator that has `broker_options`, passed within ``broker``."""
+
+    @functools.wraps(command)
+    def adding(*args: Any, broker: BrokerOptions, revoked: Path | None, **values: Any) -> Any:
+        return command(*args, broker=replace(broker, revoked=revoked), **values)
+
+    return option_under(
+        SECURITY,
+        "--revoked",
+        type=click.Path(dir_okay=False, path_type=Path),
+        show_default="revoked.json beside the kit",
+        help="Signed list of revoked kits from fl-aggregator provision; it may come later.",
+    )(adding)
 
 
 def client_id_option(command: Command) -> Command:

@@ -9,6 +9,8 @@ import pytest
 
 from fl_aggregator.tools.provision import kits
 from fl_aggregator.tools.provision.accounts import AccountRegister, BrokerLocation
+from fl_shared.cli.broker_access import BrokerOptions
+from fl_shared.errors import UserError
 from fl_shared.security.kit import Kit
 from fl_shared.security.revocations import FILE_NAME, RevocationList
 from fl_shared.security.signatures import Verifier
@@ -86,3 +88,14 @@ def test_without_the_enrolment_key_the_broker_still_learns_of_a_revocation(
     assert register.find("0") is None
     assert listed(tmp_path) == before
     assert "revoked.json is not renewed, since the authority has no enrolment key" in caplog.text
+
+
+def test_the_aggregator_reads_the_list_beside_its_kit_or_where_it_is_told(tmp_path: Path) -> None:
+    begin(tmp_path / "kits")
+    kit, elsewhere = tmp_path / "kits" / "aggregator.zip", tmp_path / "elsewhere.json"
+    assert BrokerOptions(kit=kit).access().revoked == tmp_path / "kits" / FILE_NAME
+    told = BrokerOptions(kit=kit, revoked=elsewhere)
+    assert told.access().revoked == elsewhere
+    assert told.resume_arguments() == ["--kit", str(kit), "--revoked", str(elsewhere)]
+    with pytest.raises(UserError, match=r"--revoked .*elsewhere\.json needs --kit"):
+        BrokerOptions(revoked=elsewhere).access()
