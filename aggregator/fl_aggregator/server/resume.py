@@ -39,6 +39,7 @@ from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.replay import first_snapshot, replay
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RunDirectory, RunRecord, package_versions
 from fl_shared.errors import RunFailed, UserError
+from fl_shared.system.invocation import aggregator_command
 from fl_shared.tensors.manifest import Vector
 
 LOG: Final = logging.getLogger(__name__)
@@ -145,9 +146,11 @@ def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
     recovered = replay_journal(directory.path, record)
     _refuse_shortened_journal(directory, recovered)
     if isinstance(recovered.state.phase, Finished) and record.ended is not None:
+        serve = aggregator_command("serve", directory.path, "--retrain-below", "METRIC=VALUE")
         raise UserError(
             f"--resume {directory.path}: run {record.run} is finished ({recovered.state.version} of "
             f"{record.settings.rounds} versions): nothing left to do"
+            + ("" if record.settings.survey else f"; to publish its model again: {serve}")
         )
     try:
         recovered = _with_checkpoints(directory, recovered)
