@@ -31,7 +31,7 @@ from fl_aggregator.round.phases import (
 from fl_aggregator.round.privacy import noise_of_release
 from fl_aggregator.round.roster import Roster
 from fl_aggregator.round.state import Counted, Run
-from fl_aggregator.round.summary import deadline_reason, missing_reasons, summary_of
+from fl_aggregator.round.summary import deadline_reason, missing_reasons, summary_of, too_few_updates_detail
 from fl_shared.protocol.messages import ModelReference
 from fl_shared.system.backoff import backoff
 from fl_shared.system.frozen import replace
@@ -92,8 +92,7 @@ def collect(state: Run, phase: Collecting, now: float) -> Transition:
     if len(phase.updates) >= phase.quorum:
         return _close_round(state, phase, now)
     cause = "the deadline passed" if deadline_passed else "all connected edges have answered"
-    count = f"only {len(phase.updates)} of {phase.quorum} updates arrived"
-    return abandon(state, phase, now, f"{cause}, but {count}")
+    return abandon(state, phase, now, f"{cause}, but {too_few_updates_detail(phase)}")
 
 
 def due(state: Run, phase: Collecting) -> float:

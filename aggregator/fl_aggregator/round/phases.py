@@ -20,6 +20,9 @@ from fl_shared.protocol.messages import (
 )
 from fl_shared.protocol.messages import Phase as PhaseName
 
+REJECTED: Final = "rejected: "
+"""With this begins the reason why an edge is missing whose update was rejected."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selecting:

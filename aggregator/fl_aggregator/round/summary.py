@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from fl_aggregator.round.events import Tallies, UpdateMetadata
 from fl_aggregator.round.phases import (
+    REJECTED,
     Aggregating,
     Buffering,
     Collecting,
@@ -166,6 +167,19 @@ def pace_metrics(state: Run, phase: Collecting) -> dict[str, float]:
         return {}
     values = (round(phase.deadline - phase.opened, 3), float(phase.selection_size - phase.target))
     return dict(zip(PACE_METRICS, values, strict=True))
+
+
+def too_few_updates_detail(phase: Collecting) -> str:
+    """Says how many updates a round has, and why one was rejected, if any was."""
+    count = f"only {len(phase.updates)} of {phase.quorum} updates"
+    rejected = {name: reason for name, reason in phase.dropped.items() if reason.startswith(REJECTED)}
+    if not rejected:
+        return f"{count} arrived"
+    first = natural_order(rejected)[0]
+    why = rejected[first].removeprefix(REJECTED)
+    diverged = any("not-finite" in reason or "--max-delta" in reason for reason in rejected.values())
+    hint = "; training may have diverged: try a smaller --lr" if diverged else ""
+    return f"{count} were accepted; rejected: {len(rejected)}, of edge {first}: {why}{hint}"
 
 
 def away_reason(state: Run, client: str, ticket: Ticket, now: float) -> str:

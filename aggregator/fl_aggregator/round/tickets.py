@@ -10,7 +10,7 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round.answers import content_rejection, reject, reply_to, short_digest
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.round.phases import Buffering
+from fl_aggregator.round.phases import REJECTED, Buffering
 from fl_aggregator.round.state import Answered, Run
 from fl_shared.system.frozen import replace
 
@@ -72,7 +72,7 @@ def accept(state: Run, phase: Buffering, update: UpdateMetadata, now: float) -> 
         reply = reply_to(update, answer)
         if isinstance(answer, do.Accept):
             return state, (reply,)
-        missing = f"rejected: {answer.reason}: {answer.detail}"
+        missing = f"{REJECTED}{answer.reason}: {answer.detail}"
         state, effects = drop(state, phase, update.client, update.round, missing, answer)
         return state, (reply, *effects)
     base = next(one.version for one in phase.bases if one.digest == update.base)

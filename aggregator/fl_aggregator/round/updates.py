@@ -9,7 +9,7 @@ from fl_aggregator.round import tickets
 from fl_aggregator.round.answers import content_rejection, reject, reply_to, short_digest
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.round.phases import Aggregating, Agreeing, Buffering, Collecting, Unmasking
+from fl_aggregator.round.phases import REJECTED, Aggregating, Agreeing, Buffering, Collecting, Unmasking
 from fl_aggregator.round.state import ClosedRound, Run
 from fl_shared.protocol.messages import RejectionReason
 from fl_shared.system.frozen import replace
@@ -123,7 +123,7 @@ def drop_if_rejected(
     """Drops an edge from the round if its update was rejected: it will not send another one."""
     if isinstance(decision, do.Accept):
         return state, ()
-    reason = f"rejected: {decision.reason}: {decision.detail}"
+    reason = f"{REJECTED}{decision.reason}: {decision.detail}"
     return drop_from_round(state, client, round_number, reason, decision)
 
 

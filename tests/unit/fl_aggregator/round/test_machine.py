@@ -101,6 +101,21 @@ def test_a_round_that_nobody_is_left_to_answer_is_abandoned_before_its_deadline(
     )
 
 
+def test_a_round_whose_updates_were_rejected_says_why() -> None:
+    playbook = training(clients=2, per_round=2, quorum=2)
+    a, b = sorted(playbook.cohort)
+    detail = "delta: a value of magnitude 7e5, expected at most 100 (--max-delta)"
+    playbook.play(f"unusable {a} too-large detail='{detail}'")
+    assert (
+        playbook
+        >> f"fail {b}"
+        << "result 1 abandoned reason='all connected edges have answered, but only 0 of 2 updates were accepted; "
+        f"rejected: 1, of edge {a}: too-large: {detail}; training may have diverged: try a smaller --lr'"
+        << "withdraw 1"
+        << "history 1"
+    )
+
+
 def test_abandoned_rounds_back_off_and_five_in_a_row_fail_the_run() -> None:
     """Design §4: "a new one opened (bounded, backing off)"."""
     playbook = training(clients=2, per_round=2, quorum=2)
