@@ -76,7 +76,7 @@ def test_a_run_is_stopped_and_taken_up_again(tmp_path: Path, shared_mosquitto: M
             "incarnation": 1,
             "reason": "the site closes",
         }
-        assert "stopped by fl-aggregator stop: the site closes" in run.out
+        assert "stopped by the operator: the site closes" in run.out
         assert run.out.splitlines()[-1] == f"resume with: fl-aggregator start --resume {tmp_path / 'run'}"
         assert not (tmp_path / "run" / ".lock").exists()
 

@@ -87,7 +87,7 @@ def _command_event(message: m.Command, scope: EnvelopeSource, now: float) -> on.
         case m.Resume(number=number):
             return on.UnpauseRequested(now=now, number=number)
         case _:
-            return on.StopRequested(now=now, reason=f"stopped by fl-aggregator stop{suffix}")
+            return on.StopRequested(now=now, reason=f"stopped by the operator{suffix}")
 
 
 def invalid_update_event(

@@ -11,19 +11,20 @@ import torch
 from torch import nn
 
 from fl_aggregator.storage.checkpoint import model_of, read_arrays
+from fl_aggregator.storage.run_directory import RUN_FILE, read_run
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.task import Task
 from fl_edge.training.local_training import model_from
 from fl_shared.errors import UserError
-from fl_shared.protocol.task_spec import KEEP_LOCAL
+from fl_shared.protocol.task_spec import KEEP_LOCAL, format_task
 
 
 def convert(file: Path, form: str) -> bytes:
     """Returns the model in the safetensors file of a run, in the format ``torch`` or ``onnx``.
 
     ``torch``: the ``state_dict`` of the task's model, as ``torch.save`` writes it. ``onnx``: the model in evaluation
-    mode, for batches of any size. Arrays that the task does not share have the values of a new model. Raises
-    ``UserError`` and ``EdgeError``.
+    mode, for batches of any size. Arrays that the task does not share have the values of a new model. The options of
+    the task are those in the ``run.json`` beside ``file``. Raises ``UserError`` and ``EdgeError``.
     """
     metadata, arrays = read_arrays(file)
     if "task" not in metadata:
@@ -33,10 +34,15 @@ def convert(file: Path, form: str) -> bytes:
             f"{file}: is without the part that each edge keeps (--keep-local {metadata[KEEP_LOCAL]}), "
             "expected a model that is whole"
         )
-    task = load_task(metadata["task"])
+    task = load_task(format_task(metadata["task"], _task_options(file.parent)))
     stored = model_of(file, metadata, arrays)
     model = model_from(task, stored.weights, stored.manifest)
     return _onnx(task, model) if form == "onnx" else _state_dict(model)
+
+
+def _task_options(directory: Path) -> dict[str, str]:
+    """Returns the options of the task of the run in ``directory``; none for a model without its run."""
+    return read_run(directory, "DIR").settings.task_option if (directory / RUN_FILE).exists() else {}
 
 
 def _state_dict(model: nn.Module) -> bytes:

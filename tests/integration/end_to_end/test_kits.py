@@ -35,7 +35,7 @@ def test_only_the_operators_kit_ends_a_run_and_its_word_is_good_once(site: Site)
     stop = site.program("stop", "fl-aggregator", "stop", "--kit", site.kit("operator"), "--reason", "lunch")
     stop.ends_well()
     assert run.wait() == 130, run.output
-    assert "stopped by fl-aggregator stop: lunch" in run.output
+    assert "stopped by the operator: lunch" in run.output
     orders = [payload for topic, payload in heard(forger) if topic == "fl/control"]
     assert orders
     assert all(codec.is_sealed(payload) for payload in orders)

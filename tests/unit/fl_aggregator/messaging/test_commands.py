@@ -54,7 +54,7 @@ def answers(state: Run, event: on.Event) -> list[do.Answer]:
 @pytest.mark.parametrize(
     ("command", "event"),
     [
-        (m.Stop(run="run-1", reason="lunch"), on.StopRequested(now=5.0, reason="stopped by fl-aggregator stop: lunch")),
+        (m.Stop(run="run-1", reason="lunch"), on.StopRequested(now=5.0, reason="stopped by the operator: lunch")),
         (m.Pause(run="run-1", number=3), on.PauseRequested(now=5.0, reason="by the operator", number=3)),
         (m.Resume(run="run-1", incarnation=2), on.UnpauseRequested(now=5.0)),
     ],

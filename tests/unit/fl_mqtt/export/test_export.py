@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from fl_aggregator.configuration.settings import parse_settings
 from fl_aggregator.storage.checkpoint import Checkpoints, Model
+from fl_aggregator.storage.run_directory import new_record
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.task import Task
 from fl_edge.training.local_training import initial_weights
@@ -95,6 +97,31 @@ def test_a_task_without_an_example_cannot_become_onnx(run_dir: Path, monkeypatch
     assert "task digits: cannot be exported to ONNX, since it has no example_input()" in mistake(
         run_dir, "--format", "onnx"
     )
+
+
+def test_the_options_of_the_task_are_those_of_the_run(tmp_path: Path) -> None:
+    import torch
+
+    data, run_dir = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    (data / "pumps.csv").write_text("warm,shakes,fails\n1,2,no\n2,3,no\n8,9,yes\n9,9,yes\n")
+    trained = load_task("tabular?hidden=3&model=mlp&target=fails")
+    trained.prepare(data)
+    settings = parse_settings(
+        task="tabular", task_option={"target": "fails", "model": "mlp", "hidden": "3"}, clients=1, rounds=1
+    )
+    checkpoints = Checkpoints(run_dir)
+    checkpoints.begin_writing()
+    checkpoints.write(1, Model.of(*initial_weights(trained, 1)), {"task": "tabular"})
+    assert "option 'target' is missing" in mistake(run_dir)
+    (run_dir / "run.json").write_text(new_record(settings).model_dump_json())
+    assert run(run_dir).output == f"written: {run_dir / 'model.pt'}\n"
+    state = torch.load(run_dir / "model.pt", weights_only=True)
+    assert {name: array.shape for name, array in state.items()} == {
+        name: array.shape for name, array in trained.model(1).state_dict().items()
+    }
+    (run_dir / "run.json").write_text("{")
+    assert f"DIR {run_dir}: {run_dir}/run.json: " in mistake(run_dir)
 
 
 def test_a_model_of_another_task_is_refused(run_dir: Path) -> None:
