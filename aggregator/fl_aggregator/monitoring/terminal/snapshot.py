@@ -10,6 +10,7 @@ from typing import Final
 
 from fl_aggregator.monitoring.views.edge_states import EVALUATES_REASON
 from fl_aggregator.monitoring.views.history_row import HistoryRow
+from fl_aggregator.monitoring.views.reasons import by_reason
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import natural_key, one_line
@@ -113,12 +114,10 @@ def names_of(first_names: Iterable[tuple[str, str | None]], count: int) -> str:
 
     ``first_names``: name and reason.
     """
-    by_reason: dict[str | None, list[str]] = {}
-    for name, reason in first_names:
-        by_reason.setdefault(one_line(reason) if reason else None, []).append(name)
-    groups = [", ".join(names) + (f" ({reason})" if reason else "") for reason, names in by_reason.items()]
-    more = count - sum(map(len, by_reason.values()))
-    return "; ".join(groups) + (f" and {more} more" if more > 0 else "")
+    groups = by_reason((name, one_line(reason) if reason else None) for name, reason in first_names)
+    texts = [", ".join(names) + (f" ({reason})" if reason else "") for names, reason in groups]
+    more = count - sum(len(names) for names, _ in groups)
+    return "; ".join(texts) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)

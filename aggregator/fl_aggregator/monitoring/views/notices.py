@@ -10,6 +10,7 @@ from typing import Final
 
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.monitoring.views import privacy, status
+from fl_aggregator.monitoring.views.reasons import by_reason
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round import looking
@@ -114,12 +115,8 @@ class WaitingNotices:
 
 def _by_reason(edges: Mapping[str, str]) -> str:
     """Returns the names of ``edges``, together where their reasons are the same."""
-    names: dict[str, list[str]] = {}
-    for name in natural_order(edges):
-        names.setdefault(edges[name], []).append(name)
-    return names_text(
-        [f"{names_text(group)} ({reason})" for reason, group in names.items()], MAX_NAMED_REASONS
-    )
+    groups = by_reason((name, edges[name]) for name in natural_order(edges))
+    return names_text([f"{names_text(names)} ({reason})" for names, reason in groups], MAX_NAMED_REASONS)
 
 
 def waiting_text(state: Run) -> str:
