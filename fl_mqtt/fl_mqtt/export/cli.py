@@ -10,6 +10,7 @@ import click
 
 from fl_shared.cli import options as shared
 from fl_shared.errors import UserError
+from fl_shared.system.invocation import install_command
 
 SUFFIXES: Final = {"torch": ".pt", "onnx": ".onnx"}
 """The formats, and the ends of their files' names."""
@@ -41,16 +42,18 @@ def export(directory: Path, form: str, best: bool, out: Path | None) -> None:
 
     It needs the task of the run, and PyTorch, as an edge does.
     """
+    file = directory / ("best.safetensors" if best else "model.safetensors")
+    if not file.is_file():
+        raise UserError(f"{file}: is missing, expected a run directory with a model")
+    for package in PACKAGES[form]:
+        if importlib.util.find_spec(package) is None:
+            install = install_command("edge") if package == "torch" else f"pip install {package}"
+            raise UserError(f"--format {form} needs {package}, which is not installed: {install}")
+
     from fl_edge.errors import EdgeError
     from fl_mqtt.export import formats
     from fl_shared.system.files import write_atomically
 
-    for package in PACKAGES[form]:
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f"--format {form} needs {package}, which is not installed: pip install {package}")
-    file = directory / ("best.safetensors" if best else "model.safetensors")
-    if not file.is_file():
-        raise UserError(f"{file}: is missing, expected a run directory with a model")
     out = out or file.with_suffix(SUFFIXES[form])
     try:
         write_atomically(out, formats.convert(file, form))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from fl_edge.tasks.task import Task
 from fl_edge.training.local_training import initial_weights
 from fl_mqtt.export.cli import export
 from fl_shared.errors import UserError
+from tests.support.without_packages import without_packages
 
 pytestmark = pytest.mark.edge
 
@@ -89,6 +91,23 @@ def test_what_is_missing_is_said(
     assert mistake(run_dir, "--format", "onnx") == (
         "--format onnx needs onnx, which is not installed: pip install onnx"
     )
+
+
+def test_without_torch_the_extra_that_installs_it_is_named(
+    run_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    environment = without_packages(tmp_path_factory.mktemp("light") / "site", "torch", "torchvision", "onnx")
+    for directory, form, expected in (
+        (run_dir, "torch", "--format torch needs torch, which is not installed: pip install 'fl-mqtt[edge]'"),
+        (run_dir, "onnx", "--format onnx needs torch, which is not installed: pip install 'fl-mqtt[edge]'"),
+        (run_dir / "gone", "torch", f"{run_dir}/gone/model.safetensors: is missing, expected a run directory"),
+    ):
+        ended = subprocess.run(
+            [sys.executable, "-m", "fl_aggregator", "export", str(directory), "--format", form],
+            env=environment, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert ended.returncode == 2, ended.stderr
+        assert ended.stderr.startswith(f"fl-aggregator: {expected}")
 
 
 def test_a_task_without_an_example_cannot_become_onnx(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
