@@ -270,7 +270,9 @@ def test_the_command_that_simulate_prints_follows_it(tmp_path: Path) -> None:
             run.ends_well()
             seen.ends_well(20)
     assert "version 3 of 3" in seen.out
-    assert seen.out.splitlines()[-1].startswith("edges: ")
+    edges, machines = seen.out.splitlines()[-2:]
+    assert edges.startswith("edges: ")
+    assert machines.startswith("they run on ")
     assert "loss 0." in seen.out
 
 
