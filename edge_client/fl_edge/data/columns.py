@@ -120,7 +120,7 @@ class Schema:
             values[:, i] = np.array([np.nan if v is None else v for v in found], np.float64)[column.codes]
             bad = np.isnan(values[:, i]) & column.where(lambda text: not is_missing(text))
             if bad.any():
-                table.fail_at(int(bad.argmax()), name, self._expected(name))
+                table.fail_at(int(bad.argmax()), name, self._expected(name) + self._mend(name))
         return values
 
     def targets(self, table: Table) -> NDArray[np.float64]:
@@ -142,7 +142,8 @@ class Schema:
 
     def input_of(self, request: Mapping[str, Any]) -> NDArray[np.float64]:
         """Returns the inputs of one request, shape (1, columns). Raises ``PayloadError`` naming the member."""
-        unknown = [name for name in request if name not in self.columns and name != self.choices.target]
+        known = {*self.columns, *self.choices.ignore, self.choices.target}
+        unknown = [name for name in request if name not in known]
         if unknown:
             raise PayloadError(f"{unknown[0]!r:.80} is unknown, expected any of: {', '.join(self.columns)}")
         values = np.full((1, len(self.columns)), np.nan)
@@ -157,6 +158,8 @@ class Schema:
             if value is None or isinstance(given, dict | list):
                 raise PayloadError(f"{name!r}: {text[:80]!r} {self._expected(name)}")
             values[0, i] = value
+        if np.isnan(values).all():
+            raise PayloadError(f"no column has a value, expected any of: {', '.join(self.columns)}")
         return values
 
     def _value(self, name: str, text: str) -> float | None:
@@ -167,7 +170,14 @@ class Schema:
             return (
                 f"is an unknown category, expected one of: {', '.join(dict(self.choices.categorical)[name])}"
             )
-        return f"is no number, expected one as in most rows (text: --task-option categorical={name})"
+        return "is no number, expected one"
+
+    def _mend(self, name: str) -> str:
+        """Returns what to do about a wrong cell in a table."""
+        mend = " as in most rows: correct the cell, or leave it empty"
+        return (
+            "" if name in self.categories else f"{mend} (a column of text: --task-option categorical={name})"
+        )
 
 
 def schema_of(choices: Choices, tables: Sequence[Table]) -> Schema:
@@ -207,7 +217,6 @@ def schema_of(choices: Choices, tables: Sequence[Table]) -> Schema:
         ", ".join(schema.numbers) or "none",
         ", ".join(f"{name} ({schema.places_text(name)})" for name in schema.categories) or "none",
     )
-    _warn_of_collisions(schema, tables)
     return schema
 
 
@@ -313,17 +322,3 @@ def _classes_of(choices: Choices, tables: Sequence[Table]) -> tuple[str, ...]:
 
 def _in_order(choices: Choices, classes: tuple[str, ...]) -> tuple[str, ...]:
     return choices.classes if sorted(choices.classes) == sorted(classes) else tuple(sorted(classes))
-
-
-def _warn_of_collisions(schema: Schema, tables: Sequence[Table]) -> None:
-    for name in schema.categories:
-        texts = {t.casefold() for table in tables for t in table.columns[name].texts if not is_missing(t)}
-        places: dict[int | None, str] = {}
-        for text in sorted(texts):
-            if (other := places.setdefault(schema.place(name, text), text)) != text:
-                LOG.warning(
-                    "column %s: %r and %r share a bucket of %d: raise buckets, or declare them: "
-                    "--task-option categorical=%s:A|B",
-                    *(name, other, text, schema.choices.buckets, name),
-                )
-                break

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_edge.data.categories import warn_of_categories
 from fl_edge.data.columns import Choices, Schema, difference, schema_of
 from fl_edge.data.partition import Indices, partition_index, partitions
 from fl_edge.data.statistics import Floats
@@ -37,7 +38,10 @@ class Rows:
     def schema(self) -> Schema:
         """The columns of all tables."""
         files = self.files.train or (self._test_file(),)
-        return schema_of(self._choices, [read_table(file) for file in files])
+        tables = [read_table(file) for file in files]
+        schema = schema_of(self._choices, tables)
+        warn_of_categories(schema, tables)
+        return schema
 
     @cached_property
     def train(self) -> Labelled:

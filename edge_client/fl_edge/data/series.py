@@ -186,7 +186,9 @@ class Series:
             column = table.columns[name]
             bad = column.where(lambda text: not is_missing(text) and number_of(text) is None)
             if bad.any():
-                table.fail_at(int(bad.argmax()), name, "is no number, expected one as in most rows")
+                table.fail_at(
+                    int(bad.argmax()), name, "is no number, expected one as in most rows: correct the cell"
+                )
             steps[:, i] = column.numbers()
         if self._choices.time:
             steps = steps[_order_in_time(table, self._choices.time)]

@@ -22,7 +22,8 @@ def json_object(payload: bytes, example: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         request = None
     if not isinstance(request, dict):
-        raise PayloadError(f"{payload[:40]!r} is no JSON object, expected one such as {example}")
+        text = payload[:40].decode(errors="replace")
+        raise PayloadError(f"{text!r} is no JSON object, expected one such as {example}")
     return request
 
 
@@ -31,7 +32,9 @@ def steps_of(payload: bytes, columns: Sequence[str], steps: int) -> NDArray[np.f
 
     Raises ``PayloadError`` naming the member, the row and the column.
     """
-    request = json_object(payload, '{"values": [[21.5, 0.3], [21.6, 0.3], …]}')
+    request = json_object(
+        payload, f'{{"values": [{[0.0] * len(columns)}, …]}}, a row for each of {steps} steps'
+    )
     if unknown := sorted(request.keys() - {"columns", "values"}):
         raise PayloadError(f"{unknown[0]!r:.80} is unknown, expected: columns, values")
     given, rows = request.get("columns", list(columns)), request.get("values")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,7 +193,8 @@ class TabularTask(DenseTask):
 
     def predict(self, model: Any, payload: bytes) -> Mapping[str, Any]:
         assert self._schema is not None
-        inputs = self._schema.input_of(json_object(payload, '{"age": 63, "sex": "male"}'))
+        example = json.dumps(self._schema.example_request(), ensure_ascii=False)
+        inputs = self._schema.input_of(json_object(payload, f"{example:.300}"))
         own = None if self._rows is None else self._statistics_of(*self._rows.train)
         statistics = self._statistics(model, own)
         network, features = model.network(), self._features(inputs, statistics)

@@ -67,22 +67,13 @@ def test_inputs_are_numbers_and_places(tmp_path: Path) -> None:
     assert set(places[:3]) <= set(range(8))
 
 
-def test_two_values_in_one_bucket_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    rows: list[tuple[object, ...]] = [(i, value, "yes" if i else "no") for i, value in enumerate("abc")]
-    schema(tmp_path, rows, buckets=2)
-    assert (
-        "share a bucket of 2: raise buckets, or declare them: --task-option categorical=sex:A|B"
-        in caplog.text
-    )
-
-
 @pytest.mark.parametrize(
     ("row", "choices", "message"),
     [
         (
             ("old", "Male", "yes"),
             {},
-            r"row 6, column 'age': 'old' is no number, expected one as in most rows",
+            r"row 6, column 'age': 'old' is no number, expected one as in most rows: correct the cell, or leave it",
         ),
         (
             (63, "x", "yes"),
@@ -202,17 +193,21 @@ def test_the_first_difference_between_sites_is_named(
 def test_a_request_may_leave_out_columns_but_not_name_others(tmp_path: Path) -> None:
     found = schema(tmp_path, categorical=(("sex", ("female", "male")),))
     np.testing.assert_array_equal(found.input_of({"age": 63, "sex": "MALE"}), [[63, 1]])
-    np.testing.assert_array_equal(found.input_of({"age": None, "ill": "yes"}), [[np.nan, np.nan]])
+    np.testing.assert_array_equal(found.input_of({"age": 63, "sex": None, "ill": "yes"}), [[63, np.nan]])
     assert found.example_request() == {"age": 0, "sex": "female"}
     for request, message in (
         ({"aeg": 63}, "'aeg' is unknown, expected any of: age, sex"),
-        ({"age": "old"}, "'age': 'old' is no number"),
+        ({"age": "old"}, "'age': 'old' is no number, expected one$"),
+        ({}, "no column has a value, expected any of: age, sex"),
+        ({"age": None, "ill": "yes"}, "no column has a value"),
         ({"age": [1]}, "'age': '\\[1\\]' is no number"),
         ({"age": float("inf")}, "'age': 'inf' is no number"),
         ({"sex": "x"}, "'sex': 'x' is an unknown category, expected one of: female, male"),
     ):
         with pytest.raises(PayloadError, match=message):
             found.input_of(request)
+    ignoring = schema(tmp_path, ignore=("sex",))
+    np.testing.assert_array_equal(ignoring.input_of({"age": 63, "sex": "male"}), [[63]])
     dropping = schema(tmp_path, drop_missing=True)
     with pytest.raises(PayloadError, match="'sex' is missing, expected a value"):
         dropping.input_of({"age": 63})

@@ -162,12 +162,14 @@ def test_a_class_is_predicted_with_probabilities_and_gaps(tmp_path: Path) -> Non
     manifest, weights = federated([edge], 5, request())
     predict = edge.make_predictor(weights, manifest)
     assert predict(b'{"age": 90, "pressure": 170, "sex": "male"}')["label"] == "ill"
-    answer = predict(b"{}")
+    answer = predict(b'{"age": 90}')
     assert list(answer["probabilities"]) == ["ill", "well"]
     assert sum(answer["probabilities"].values()) == pytest.approx(1)
     for payload in (b"", b"[1]", b"\xff", b"[" * 10_000):
-        with pytest.raises(PayloadError, match="is no JSON object, expected one such as"):
+        with pytest.raises(PayloadError, match=r'is no JSON object, expected one such as \{"age": 0, "pres'):
             predict(payload)
+    with pytest.raises(PayloadError, match=r"^'no json' is no JSON object"):
+        predict(b"no json")
 
 
 def test_a_site_with_other_columns_is_told_which(tmp_path: Path) -> None:
