@@ -27,6 +27,7 @@ from fl_shared.protocol.messages import (
     PACE_METRICS,
     ModelReference,
 )
+from fl_shared.system.reasons import reasons_text
 from fl_shared.system.text import names_text, natural_order
 
 MAX_TRAINING_METRICS: Final = MAX_METRICS - MAX_DECLARED_METRICS - 4 - len(EDGES_METRICS)
@@ -266,19 +267,28 @@ def not_ready_detail(state: Run, ready: int, minimum: int) -> str:
     return f"{ready} of at least {minimum} edges of the region were ready{missing}"
 
 
+def declined_trainers(state: Run) -> dict[str, str]:
+    """Returns the edges that would train but do not take part, and why."""
+    clients = state.roster.clients.items()
+    return {n: one.unable for n, one in clients if "train" in one.roles and one.unable is not None}
+
+
 def too_few_edges_detail(state: Run, eligible: tuple[str, ...], minimum: int) -> str:
     """Says why no round can be opened: how many edges are ready, and which are not."""
     settings = state.settings
     trainers = {name: client for name, client in state.roster.clients.items() if client.trains}
     assigned = {client.partition for client in trainers.values()}
+    declined = declined_trainers(state)
+    free = [] if declined else [str(p) for p in range(settings.clients) if p not in assigned]
     groups = {
         "offline": natural_order(name for name, client in trainers.items() if not client.present),
         "not ready": natural_order(
             n for n, client in trainers.items() if client.present and n not in eligible
         ),
-        "no edge for partition": [str(p) for p in range(settings.clients) if p not in assigned],
+        "no edge for partition": free,
     }
     details = "".join(f"; {label}: {names_text(names)}" for label, names in groups.items() if names)
+    details += f"; do not take part: {reasons_text(declined)}" if declined else ""
     return (
         f"{len(eligible)} of at least {minimum} edges were ready after {settings.wait:g} s (--wait){details}"
     )

@@ -9,7 +9,8 @@
 ``mosquitto``      starts a Mosquitto broker as a child;  ``service``: tells systemd how a service is
 ``file_limit``     the limit of open files;  ``bounded_server``: bounded connections;  ``entry_points``: plugins
 ``token_bucket``   limits the rate of events;  ``backoff``: growing pauses
-``text``           sizes, durations and names for people; untrusted text on one line;  ``validation``: errors
+``text``           sizes, durations and names for people; untrusted text on one line;  ``reasons``: each once
+``validation``     errors of validation as one line
 ``varint``         numbers in few bytes;  ``base64url``: bytes as text;  ``invocation``: commands to paste
 =================  ===========================================================
 """

@@ -10,9 +10,9 @@ from typing import Final
 
 from fl_aggregator.monitoring.views.edge_states import EVALUATES_REASON
 from fl_aggregator.monitoring.views.history_row import HistoryRow
-from fl_aggregator.monitoring.views.reasons import by_reason
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_shared.protocol import messages as m
+from fl_shared.system.reasons import by_reason
 from fl_shared.system.text import natural_key, one_line
 
 MAX_NAMED_PER_STATE: Final = 10

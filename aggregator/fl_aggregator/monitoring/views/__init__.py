@@ -7,6 +7,5 @@
 ``history``       the rounds so far, thinned to a bounded number
 ``visibility``    what the aggregator can see of updates;  ``privacy``: what a private run promises
 ``notices``       log lines: which edges the run waits for, which came and left, whose updates never count
-``reasons``       what several edges give as a reason, once
 ================  ===============================================================
 """

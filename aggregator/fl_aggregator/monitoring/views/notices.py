@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.monitoring.views import privacy, status
-from fl_aggregator.monitoring.views.reasons import by_reason
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round import looking
 from fl_aggregator.round.phases import Buffering, Collecting, Evaluating, Selecting
 from fl_aggregator.round.roster import default_partition
 from fl_aggregator.round.state import Run, Summary
+from fl_aggregator.round.summary import declined_trainers
 from fl_shared.protocol import messages as m
 from fl_shared.system.backoff import backoff
+from fl_shared.system.reasons import reasons_text
 from fl_shared.system.text import names_text, natural_order
 
 FIRST_NOTICE_DELAY: Final = 3.0
@@ -28,7 +29,6 @@ MIN_NOTICE_INTERVAL: Final = 3.0
 """Seconds between two lines, at least, if the number of ready edges has changed."""
 MAX_NAMED_IN_NOTICE: Final = 10
 MAX_REFUSED: Final = 100
-MAX_NAMED_REASONS: Final = 5
 STALE_IN_A_ROW: Final = 3
 """Updates of an edge that were too stale, one after the other, of which a line warns."""
 
@@ -59,11 +59,7 @@ class WaitingNotices:
         self._declined_due = math.inf
         if not isinstance(state.phase, Selecting) or state.roster.count(lambda one: one.trains):
             return None
-        declined = {
-            name: client.unable
-            for name, client in state.roster.clients.items()
-            if "train" in client.roles and client.unable is not None
-        }
+        declined = declined_trainers(state)
         if declined == self._declined:
             return None
         if now < self._declined_logged_at + MIN_NOTICE_INTERVAL:
@@ -74,7 +70,7 @@ class WaitingNotices:
             return None
         have, need = status.progress(state)
         return (
-            f"all edges that have registered decline: {_by_reason(declined)}; waiting for "
+            f"all edges that have registered decline: {reasons_text(declined)}; waiting for "
             f"{need - have} that have the task and its data; {status.seconds_left(state, now):.0f} s left (--wait)"
         )
 
@@ -110,13 +106,7 @@ class WaitingNotices:
     @property
     def refused_text(self) -> str:
         """The edges that were refused and not admitted since, with the reasons. Empty if there are none."""
-        return f"refused: {_by_reason(self._refused)}" if self._refused else ""
-
-
-def _by_reason(edges: Mapping[str, str]) -> str:
-    """Returns the names of ``edges``, together where their reasons are the same."""
-    groups = by_reason((name, edges[name]) for name in natural_order(edges))
-    return names_text([f"{names_text(names)} ({reason})" for names, reason in groups], MAX_NAMED_REASONS)
+        return f"refused: {reasons_text(self._refused)}" if self._refused else ""
 
 
 def waiting_text(state: Run) -> str:
@@ -139,26 +129,42 @@ def waiting_text(state: Run) -> str:
     absent, ids = _never_registered(state)
     if absent and not state.begun:
         phrases.append(f"missing: {ids or f'{absent} more'}")
+    if declined := declined_trainers(state):
+        phrases.append(f"do not take part: {reasons_text(declined)}")
     return "; ".join(phrases)
 
 
 def absence_text(state: Run) -> str:
-    """Says how many of the ``--clients`` training edges have never registered. Empty if all have."""
+    """Says how many of the ``--clients`` training edges have never registered, or do not take part. Empty if all do."""
+    count = state.settings.clients
+    declined = declined_trainers(state)
+    if state.roster.count(lambda one: one.trains) >= count:
+        return ""
     absent, ids = _never_registered(state)
-    text = f"{absent} of {state.settings.clients} edges (--clients) have never registered"
-    return "" if not absent else text + (f": {ids}" if ids else "")
+    phrases = []
+    if absent:
+        has = "has" if absent == 1 else "have"
+        phrases.append(
+            f"{absent} of {count} edges (--clients) {has} never registered" + (f": {ids}" if ids else "")
+        )
+    if declined:
+        do_not = "does not" if len(declined) == 1 else "do not"
+        phrases.append(
+            f"{len(declined)} of {count} edges (--clients) {do_not} take part: {reasons_text(declined)}"
+        )
+    return "; ".join(phrases)
 
 
 def _never_registered(state: Run) -> tuple[int, str]:
     """Returns how many edges of the run are not known, and their ids, if those that are known are numbered."""
     count = state.settings.clients
-    trainers = {name for name, client in state.roster.clients.items() if client.trains}
-    absent = count - len(trainers)
+    known = {name for name, client in state.roster.clients.items() if "train" in client.roles}
+    absent = count - len(known)
     if absent <= 0:
         return 0, ""
-    if not trainers or any(default_partition(name, count) is None for name in trainers):
+    if not known or any(default_partition(name, count) is None for name in known):
         return absent, ""
-    return absent, _ranges(number for number in range(count) if str(number) not in trainers)
+    return absent, _ranges(number for number in range(count) if str(number) not in known)
 
 
 def _ranges(numbers: Iterable[int]) -> str:

@@ -64,6 +64,16 @@ def test_too_few_edges_fail_the_run_and_are_named() -> None:
     )
 
 
+def test_edges_that_declined_are_named_with_their_reason() -> None:
+    playbook = Playbook(clients=3, per_round=2, quorum=2, wait=100)
+    playbook.play("start", "join a unable=no-task", "join b unable=no-task", "join c", "load c", "wait 100")
+    failed = playbook.state.phase
+    assert isinstance(failed, Failed)
+    assert failed.detail == (
+        "1 of at least 2 edges were ready after 100 s (--wait); do not take part: a, b (no-task)"
+    )
+
+
 def test_a_failure_for_many_names_the_first_ten() -> None:
     playbook = Playbook(clients=20, per_round=10, wait=1.5).play("start")
     playbook.play("wait 2")

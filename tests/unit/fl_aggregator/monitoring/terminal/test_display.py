@@ -115,6 +115,15 @@ def test_edges_that_never_came_are_named_at_the_start_in_each_round_and_at_the_e
     nobody = Playbook(clients=4, per_round=1, wait=10).play("start").state
     assert waiting_text(nobody) == "0 of 4 ready; missing: 4 more", "whose ids may be any"
     absence = "3 of 4 edges (--clients) have never registered: 0, 2-3"
+    declined = Playbook(clients=4, per_round=1).play("start", "join a unable=bad-cell", "join b", "join c")
+    assert absence_text(declined.state) == (
+        "1 of 4 edges (--clients) has never registered; 1 of 4 edges (--clients) does not take part: a (bad-cell)"
+    )
+    assert waiting_text(declined.state).endswith(
+        "loading: b, c; missing: 1 more; do not take part: a (bad-cell)"
+    )
+    declined.play("join d", "join e")
+    assert absence_text(declined.state) == "", "there are enough"
     assert absence not in caplog.text
     playbook.play("wait 10")
     display.observe(playbook.state, (), 10.0)

@@ -7,7 +7,6 @@ import logging
 import pytest
 
 from fl_aggregator.monitoring.views import notices
-from fl_aggregator.monitoring.views.reasons import by_reason
 from fl_aggregator.round import events as on
 from fl_aggregator.round.events import ConfusionCounts
 from fl_shared.protocol.messages import MetricDeclaration
@@ -94,19 +93,6 @@ def test_it_is_said_at_once_that_all_edges_have_declined_and_why() -> None:
     playbook.play("join y unable=no-data")
     assert waiting.observe_declined(playbook.state, 52.0) is None, "a little later"
     assert "2, 10, x, y (no-data)" in (waiting.observe_declined(playbook.state, 54.0) or "")
-
-
-def test_reasons_that_differ_only_in_the_file_are_one() -> None:
-    missing = "/data/gw{0}/{0}.csv: row 1: column 'label' (target) is missing; the file has: a, b"
-    reasons = [("gw1", missing.format(1)), ("gw2", missing.format(2)), ("gw3", "no-data"), ("gw4", None)]
-    assert by_reason(reasons) == [
-        (["gw1", "gw2"], "…: row 1: column 'label' (target) is missing; the file has: a, b"),
-        (["gw3"], "no-data"),
-        (["gw4"], None),
-    ]
-    assert by_reason([("a", "a.csv: empty"), ("b", "b.csv: empty")]) == [(["a", "b"], "…: empty")]
-    assert by_reason([("a", "a.csv: empty"), ("b", "a.csv: empty")]) == [(["a", "b"], "a.csv: empty")]
-    assert len(by_reason([("a", "a.csv: empty"), ("b", "b.csv: 0.5 is no class")])) == 2
 
 
 def test_nothing_is_said_while_no_edge_has_declined() -> None:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
+
+from fl_shared.system.text import names_text, natural_order
 
 FILE: Final = re.compile(r"[^\s:]*[./][^\s:]*(?=: )|[^\s:]*/[^\s:]*")
 """A path, or the name of a file before a colon."""
+
+MAX_NAMED_REASONS: Final = 5
+
+
+def reasons_text(edges: Mapping[str, str]) -> str:
+    """Returns the names of ``edges``, together where their reasons are the same."""
+    groups = by_reason((name, edges[name]) for name in natural_order(edges))
+    return names_text([f"{names_text(names)} ({reason})" for names, reason in groups], MAX_NAMED_REASONS)
 
 
 def by_reason(edges: Iterable[tuple[str, str | None]]) -> list[tuple[list[str], str | None]]:
