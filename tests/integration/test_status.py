@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
@@ -218,4 +219,44 @@ def test_a_time_that_there_is_not_is_no_status(tmp_path: Path, shared_mosquitto:
         with programs.Program(tmp_path / "status", "fl-aggregator", *command) as asked:
             assert asked.wait(20) == 1
     assert "no status arrived within 1" in asked.err
+    assert "may this account read status/junk/status?" in asked.err
     assert "Traceback" not in asked.err
+
+
+def test_a_watch_with_a_wait_does_not_end_with_the_run_before(
+    tmp_path: Path, shared_mosquitto: Mosquitto
+) -> None:
+    """It waits for a run that has not ended; without ``--wait``, it shows the one that has."""
+    url, prefix = shared_mosquitto.url, "status/again"
+    over = {**STATUS, "phase": "finished", "seconds_left": None}
+    command = ("fl-aggregator", "watch", "--broker", url, "--prefix", prefix)
+    gone = {**BIRTH, "state": "offline"}
+    with lying_there(shared_mosquitto, prefix, ("aggregator", gone), ("status", over)) as sender:
+        with programs.Program(tmp_path / "plain", *command) as plain:
+            assert plain.wait(20) == 0, plain.output
+        with programs.Program(tmp_path / "short", *command, "--wait", "1") as short:
+            assert short.wait(20) == 1, short.output
+        assert "has begun within 1.0 s (--wait); the last one, r1, has ended: finished" in short.err
+        with programs.Program(tmp_path / "watch", *command, "--wait", "60") as waiting:
+            new = {"run": "r2", "incarnation": 1}
+            sender.publish(f"{prefix}/aggregator", text({**BIRTH, **new, "session": "b1"}), retain=True)
+            sender.publish(f"{prefix}/status", text({**STATUS, **new, "written": ago(0)}), retain=True)
+            wait_until(lambda: "run r2" in waiting.out, 20, "the new run")
+            ended = {**over, **new, "written": ago(0)}
+            sender.publish(f"{prefix}/status", text(ended), retain=True)
+            assert waiting.wait(20) == 0, waiting.output
+    assert "r1" not in waiting.out
+
+
+def test_an_account_that_is_refused_hears_what_was_missing(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        broker = Mosquitto(tmp_path, allow_anonymous=False)
+        stack.callback(broker.stop)
+        for user, hint in (
+            ("", "it requires an account"),
+            ("ann@", "no password was given for the user 'ann'"),
+        ):
+            url = broker.url.replace("mqtt://", f"mqtt://{user}")
+            with programs.Program(tmp_path / "status", "fl-aggregator", "status", "--broker", url) as asked:
+                assert asked.wait(20) == 2
+            assert hint in asked.err

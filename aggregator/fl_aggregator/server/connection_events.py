@@ -13,6 +13,9 @@ from fl_shared.mqtt import events as mqtt
 
 LOG: Final = logging.getLogger(__name__)
 
+WARNED_EVERY: Final = 16
+"""Failed attempts to connect, one after the other, of which a line warns; of the first ones 1, 2, 4 and 8."""
+
 ConnectionChange = mqtt.Connected | mqtt.Lost | mqtt.ConnectRefused | mqtt.Subscribed
 
 
@@ -37,7 +40,8 @@ def apply(
         case mqtt.Lost(reason=reason, failures=failures):
             if name == "updates":
                 connections.updates_connection_lost()
-            LOG.warning(
+            LOG.log(
+                logging.WARNING if _is_worth_a_warning(failures) else logging.DEBUG,
                 "lost the %s connection to the broker: %s; trying again, edges keep their updates",
                 name,
                 reason,
@@ -51,3 +55,8 @@ def apply(
         case _:
             assert_never(change)
     return None
+
+
+def _is_worth_a_warning(failures: int) -> bool:
+    """Whether this attempt to connect again is named: the first ones, and then ever fewer, but one in 16."""
+    return failures & (failures - 1) == 0 if failures < WARNED_EVERY else failures % WARNED_EVERY == 0

@@ -108,6 +108,16 @@ def diagnose_no_answer(settings: ConnectionSettings) -> Diagnosis:
     )
 
 
+def account_hint(settings: ConnectionSettings) -> str:
+    """What to check after the broker has refused the account."""
+    options = "(FL_PASSWORD or --password-file)"
+    if settings.address.user is None:
+        return f"it requires an account (mqtt://USER@host) and the password {options}"
+    if settings.password is None:
+        return f"no password was given for the user {settings.address.user!r} {options}"
+    return f"check the user (mqtt://USER@host) and the password {options}"
+
+
 def _accepts_tls(address: BrokerAddress) -> bool:
     try:
         with socket.create_connection((address.host, address.port), PROBE_TIMEOUT) as sock:

@@ -82,7 +82,8 @@ def round_line(record: RoundRecord, rounds: int) -> str:
     if (mean := row.metrics.get("edges_mean")) is not None:
         (worst, value), *_ = record.worst_edges.items() or [("?", row.metrics.get("edges_worst"))]
         unit = record.primary.unit
-        line += f"; edges: mean {quantity_text(mean, unit)}, worst {quantity_text(value, unit)} ({worst})"
+        of = "" if record.edges_version in (None, row.version) else f" with version {record.edges_version}"
+        line += f"; edges{of}: mean {quantity_text(mean, unit)}, worst {quantity_text(value, unit)} (edge {worst})"
     if record.delayed:
         line += f"; messages to or from {names_text(record.delayed)} were late or lost"
     if record.similarity is not None and record.similarity.outliers:

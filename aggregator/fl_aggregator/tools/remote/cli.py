@@ -64,14 +64,15 @@ def status(wait: float | None, as_json: bool, check: bool, broker: BrokerOptions
 
 
 @shared.command()
-@click.option("--wait", type=WAIT_RANGE, default=5.0, help="Seconds to wait for the first status.")
+@click.option("--wait", type=WAIT_RANGE, default=None, show_default="5; also shows a run that has ended",
+              help="Seconds to wait for a run that has not ended.")  # fmt: skip
 @click.option("--give-up", type=WAIT_RANGE, default=600.0,
               help="Exit with 1 after this many seconds without the broker or the aggregator.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @shared.broker_options
 @shared.config_option
 def watch(
-    wait: float,
+    wait: float | None,
     give_up: float,
     as_json: bool,
     broker: BrokerOptions,

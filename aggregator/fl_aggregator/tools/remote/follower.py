@@ -44,11 +44,23 @@ class Follower(Observer):
         self._results: dict[int, RoundRecord] = {}
         self._unreported: deque[tuple[int, float]] = deque(maxlen=MAX_RESULTS)
 
+    def wait_for_run(self, wait: float, *, may_have_ended: bool) -> bool:
+        """Waits up to ``wait`` seconds for the status of a run. False if there is none.
+
+        Unless it ``may_have_ended``, waits for that of a run that has not. Raises ``UserError``.
+        """
+
+        def is_found() -> bool:
+            status = self.status
+            return status is not None and (may_have_ended or status.phase not in m.FINAL_PHASES)
+
+        return self.wait_for(is_found, wait)
+
     def wait_for_status(self, wait: float) -> ObservedRun:
         """Waits up to ``wait`` seconds for a status, and shortly for the rest. Returns what is known then.
 
-        If the aggregator is online but its status is old, waits up to ``STATUS_WAIT`` seconds for a newer
-        one. Raises ``UserError``.
+        If the aggregator is online but its status is old, or that of an earlier run, waits up to ``STATUS_WAIT``
+        seconds for a newer one. Raises ``UserError``.
         """
         if self.wait_for(lambda: self.status is not None, wait):
             self.wait_for(lambda: False, RETAINED_WAIT)
@@ -57,8 +69,12 @@ class Follower(Observer):
 
     def _is_status_stale(self) -> bool:
         observed = self.observed_run()
-        ended = observed.snapshot is not None and observed.snapshot.ended
-        return observed.online and not observed.is_live and not ended and self.status is not None
+        status = self.status
+        if status is None or not observed.online:
+            return False
+        if self.born is not None and self.born.run != status.run:
+            return True
+        return not observed.is_live and status.phase not in m.FINAL_PHASES
 
     def on_message(self, message: m.Message, received: mqtt.Received) -> None:
         """Keeps newer messages, and forgets the results of another run."""

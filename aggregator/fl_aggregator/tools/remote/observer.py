@@ -46,6 +46,7 @@ class Observer(RemoteRun):
         super().__init__(reach, CHANNELS.filters(reach.prefix, rows), **more)
         self.born: m.AggregatorPresence | None = None
         """The newest birth, or the will that followed it."""
+        self.status_topic = t.build(self.prefix, t.StatusTopic())
         self.status: m.Status | None = None
         self.live_at: float | None = None
         """When ``status`` arrived (monotonic seconds), null if it was retained."""
@@ -67,7 +68,7 @@ class Observer(RemoteRun):
             message = self.read(received)
             if message is not None:
                 self.on_message(message, received)
-        elif received.topic == t.build(self.prefix, t.StatusTopic()):
+        elif received.topic == self.status_topic:
             self.status = self.live_at = None
 
     def wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:

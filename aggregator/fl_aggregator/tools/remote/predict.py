@@ -75,7 +75,8 @@ def request_prediction(broker: BrokerAccess, request: Request, timeout: float) -
                 return answer
     who = "an edge with the role predict" if request.client is None else f"edge {request.client!r}"
     raise RunFailed(
-        f"no answer within {timeout:.0f} s: is {who} online under the prefix {request.prefix!r}, with a model?"
+        f"no answer within {timeout:.0f} s: is {who} online under the prefix {request.prefix!r}, with a model, and may "
+        f"this account write to {t.build(request.prefix, t.PredictTopic(request.client))} and read {reply_to}?"
     )
 
 

@@ -31,9 +31,14 @@ def no_run_message(follower: Follower, wait: float) -> str:
     """Why no run was found, in words. ``wait``: the seconds that were spent waiting."""
     if not follower.subscribed:
         return f"the broker has not answered the subscription within {duration_text(wait)} (--wait)"
+    if (last := follower.status) is not None:
+        return (
+            f"no run {follower.where} has begun within {duration_text(wait)} (--wait); "
+            f"the last one, {last.run}, has ended: {last.phase}"
+        )
     return (
-        f"no run {follower.where}: no status arrived within {duration_text(wait)} (--wait); "
-        "are --broker and --prefix those of the run, and has it been started?"
+        f"no run {follower.where}: no status arrived within {duration_text(wait)} (--wait); are --broker and "
+        f"--prefix those of the run, has it been started, and may this account read {follower.status_topic}?"
     )
 
 

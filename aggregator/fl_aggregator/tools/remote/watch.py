@@ -24,21 +24,26 @@ from fl_shared.system.backoff import backoff
 from fl_shared.system.text import duration_text
 
 REFRESH_INTERVAL: Final = 0.25
+DEFAULT_WAIT: Final = 5.0
+"""Seconds to wait for the first status, if the user does not say how long."""
 FINAL_MESSAGES_WAIT: Final = 1.0
 """Seconds to wait after the last status, since the last result and the last edge states may follow it."""
 EXIT_CODES: Final = {"finished": 0, "failed": RunFailed.exit_code, "interrupted": INTERRUPTED}
 
 
-def watch(access: BrokerAccess, wait: float, give_up: float, *, as_json: bool, console: Console) -> int:
+def watch(
+    access: BrokerAccess, wait: float | None, give_up: float, *, as_json: bool, console: Console
+) -> int:
     """Shows the run on ``console`` until it ends, and returns the exit code for its outcome.
 
-    ``wait``: seconds for the first status. ``give_up``: seconds without the broker, or with an aggregator
-    that is offline, after which it raises ``RunFailed``. Raises ``UserError`` if the broker cannot be
-    reached.
+    ``wait``: seconds for a run that has not ended; null: shows also one that has, and waits a few seconds for its
+    status. ``give_up``: seconds without the broker, or with an aggregator that is offline, after which it raises
+    ``RunFailed``. Raises ``UserError`` if the broker cannot be reached.
     """
     with Follower(access) as follower:
-        if follower.wait_for_status(wait).snapshot is None:
-            raise RunFailed(no_run_message(follower, wait))
+        if not follower.wait_for_run(DEFAULT_WAIT if wait is None else wait, may_have_ended=wait is None):
+            raise RunFailed(no_run_message(follower, DEFAULT_WAIT if wait is None else wait))
+        follower.wait_for_status(0.0)
         if as_json:
             return _follow(follower, give_up, _JsonOutput(console))
         if not console.is_terminal:
@@ -78,6 +83,8 @@ class _LineOutput:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._problem = ""
+        self._lacked_broker = False
+        """Whether the present problem has been, at least for a time, that there is no broker."""
         self._printed_at = 0.0
         self._repeats = 0
         self._summary: list[str] = []
@@ -98,8 +105,10 @@ class _LineOutput:
             self._repeats = 0
         problem = "" if snapshot.ended else _problem_text(follower, observed)
         if bool(problem) != bool(self._problem):
-            self._print([problem or "broker and aggregator are back"])
-            self._problem, self._repeats = problem, 0
+            back = "broker and aggregator are back" if self._lacked_broker else "the aggregator is back"
+            self._print([problem or back])
+            self._problem, self._repeats, self._lacked_broker = problem, 0, False
+        self._lacked_broker |= follower.lost is not None
         if last:
             if (summary := summary_lines(snapshot)) != self._summary:
                 self._print(summary)

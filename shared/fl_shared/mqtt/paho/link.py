@@ -22,7 +22,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from fl_shared.errors import ServerRequiresTls
 from fl_shared.mqtt.connection import Connection
-from fl_shared.mqtt.diagnosis import NO_ROOM, diagnose
+from fl_shared.mqtt.diagnosis import NO_ROOM, account_hint, diagnose
 from fl_shared.mqtt.event_loop import NetworkThread
 from fl_shared.mqtt.events import (
     MAX_MQTT_PACKET,
@@ -272,10 +272,7 @@ class PahoLink:
             settings = self._owner.settings
             self._reason = f"{settings.address} refused the connection: {code} (0x{code.value:02x})"
             if code.value in _ACCOUNT_REFUSALS:
-                hint = "it requires an account" if settings.address.user is None else "check the user"
-                self._reason += (
-                    f"; {hint} (mqtt://USER@host) and the password (FL_PASSWORD or --password-file)"
-                )
+                self._reason += f"; {account_hint(settings)}"
             if code.value in _NO_ROOM_REFUSALS:
                 self._reason += f"; {NO_ROOM}"
             if code.value in FINAL_REFUSALS:
