@@ -13,6 +13,8 @@ from fl_shared.system.file_lock import FileLock
 from fl_shared.system.files import delete_temporary_files, read_regular, write_atomically
 from fl_shared.system.own_directory import check_directory, check_tree
 
+_OF_A_RUN: Final = "run.json"
+"""Only the directory of an aggregator's run has this file."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -32,8 +34,14 @@ class StateDir:
     def open(cls, path: Path) -> Self:
         """Opens and locks the directory.
 
-        Raises ``UserError`` if another process holds it, or if it cannot be written to.
+        Raises ``UserError`` if another process holds it, if it cannot be written to, or if it belongs to a run of the
+        aggregator.
         """
+        if (path / _OF_A_RUN).exists():
+            raise UserError(
+                f"state directory {path}: is the directory of a run (it has a {_OF_A_RUN}); expected a directory "
+                "of the edge's own"
+            )
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             check_directory(path)
@@ -49,7 +57,8 @@ class StateDir:
             device = _device(path)
         except OSError as error:
             lock.release()
-            raise UserError(f"state directory {path}: {error.filename or path}: {error.strerror}") from None
+            file = "" if error.filename in (None, str(path)) else f"{error.filename}: "
+            raise UserError(f"state directory {path}: {file}{error.strerror}") from None
         except UserError:
             lock.release()
             raise

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from fl_edge.storage.state_dir import StateDir
 from fl_shared.errors import UserError
+from fl_shared.system.file_lock import FileLock
 
 
 @pytest.mark.parametrize("name", ["device", "update.safetensors", "lock"])
@@ -35,3 +38,20 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
         device = state.device
     with StateDir.open(tmp_path) as state:
         assert state.device == device
+
+
+def test_the_directory_of_a_run_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(UserError, match="is the directory of a run"):
+        StateDir.open(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_full_disk_is_said_with_the_path_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_lock: FileLock, _text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(FileLock, "write", full)
+    with pytest.raises(UserError) as refused:
+        StateDir.open(tmp_path)
+    assert str(refused.value) == f"state directory {tmp_path}: No space left on device"
