@@ -91,7 +91,7 @@ CLIENTS = [
     ("none", "it requires a client certificate: give --kit, or --cert and --key"),
     ("foreign", "our certificate is from an authority that it does not trust"),
     ("expired", "our certificate has expired or is not valid yet: get a new one"),
-    ("revoked", "our certificate has been revoked: get a new one"),
+    ("revoked", "our certificate has been revoked: get a new kit"),
 ]
 
 

@@ -24,6 +24,7 @@ MESSAGES_MISSING: Final = (
 )
 """Why messages may not arrive though all are connected."""
 _ROTATE: Final = "get a new one (fl-aggregator provision rotate)"
+_NEW_KIT: Final = "get a new kit (fl-aggregator provision rotate has made one; after revoke: provision add)"
 _NOT_TLS: Final = frozenset(
     {
         "WRONG_VERSION_NUMBER",
@@ -39,7 +40,7 @@ _CLIENT_CERTIFICATE_ALERTS: Final = {
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "it may require a client certificate: give --kit, or --cert and --key",
     "TLSV1_ALERT_UNKNOWN_CA": "our certificate is from an authority that it does not trust: is it for this broker?",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": f"our certificate has expired or is not valid yet: {_ROTATE}",
-    "SSLV3_ALERT_CERTIFICATE_REVOKED": f"our certificate has been revoked: {_ROTATE}",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": f"our certificate has been revoked: {_NEW_KIT}",
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not accept our certificate: is it for this broker, and for clients?",
     "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept our certificate: is it for this broker, and for clients?",
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "it does not accept our certificate: is it for clients?",
