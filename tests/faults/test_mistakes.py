@@ -97,6 +97,9 @@ MISTAKES = {
         "--id", "1", "--heartbeat", "{HERE}/no/beat", says=("--heartbeat {HERE}/no/beat", "No such file")
     ),
     "edge: no such task": edge("--id", "1", "--task", "chess", says=("'chess'", "digits")),
+    "edge: environment, a range": edge(
+        FL_ID="7", FL_WORKERS="zwei", says=("'zwei' is not a valid integer; expected 1<=x<=1024. (from FL_WORKERS)",)
+    ),
     "edge: environment": edge(FL_ID="a/b", says=("--id", "'a/b'", "FL_ID")),
 }  # fmt: skip
 

@@ -35,6 +35,17 @@ def _source_of(error: click.BadParameter) -> str:
             return ""
 
 
+def _with_range(text: str, parameter: click.Parameter | None) -> str:
+    """Names the range where click only says that a value ``is not a valid integer range``."""
+    kind = None if parameter is None else parameter.type
+    if not isinstance(kind, click.IntRange | click.FloatRange):
+        return text
+    number = kind.name.removesuffix(" range")
+    return text.replace(
+        f"is not a valid {kind.name}.", f"is not a valid {number}; expected {kind._describe_range()}."
+    )
+
+
 def mistake_line(error: click.ClickException | ProgramError, program: str) -> str:
     """The line that ``program`` prints for an error. Where click does not understand the arguments, it names the help.
 
@@ -46,7 +57,7 @@ def mistake_line(error: click.ClickException | ProgramError, program: str) -> st
     if "\n" in text:
         return text
     if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
-        return f"{program}: {text}{_source_of(error)}"
+        return f"{program}: {_with_range(text, error.param)}{_source_of(error)}"
     if isinstance(error, click.UsageError):
         command = program if error.ctx is None else error.ctx.command_path
         return f"{program}: {text.removesuffix('.')} (help: {command} --help)"
