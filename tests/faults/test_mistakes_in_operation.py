@@ -124,7 +124,9 @@ def test_resuming_what_is_open_or_finished(tmp_path: Path, shared_mosquitto: Mos
         with programs.edges(tmp_path / "edge", url, "0", *prefix, "--task", "synthetic-50"):
             first.ends_well()
     before = everything(tmp_path / "run")
-    is_one_clear_line(run(tmp_path, command, {}), "is finished (1 of 1 versions)", f"serve {tmp_path / 'run'}")
+    is_one_clear_line(
+        run(tmp_path, command, {}), "is finished (1 of 1 versions)", f"serve {tmp_path / 'run'}"
+    )
     assert everything(tmp_path / "run") == before
 
 

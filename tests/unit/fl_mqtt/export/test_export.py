@@ -100,7 +100,11 @@ def test_without_torch_the_extra_that_installs_it_is_named(
     for directory, form, expected in (
         (run_dir, "torch", "--format torch needs torch, which is not installed: pip install 'fl-mqtt[edge]'"),
         (run_dir, "onnx", "--format onnx needs torch, which is not installed: pip install 'fl-mqtt[edge]'"),
-        (run_dir / "gone", "torch", f"{run_dir}/gone/model.safetensors: is missing, expected a run directory"),
+        (
+            run_dir / "gone",
+            "torch",
+            f"{run_dir}/gone/model.safetensors: is missing, expected a run directory",
+        ),
     ):
         ended = subprocess.run(
             [sys.executable, "-m", "fl_aggregator", "export", str(directory), "--format", form],
