@@ -348,7 +348,7 @@ def command(
             via=values["via"],
             device_info=not values["no_device_info"],
             remote_log=not values["no_remote_log"],
-            worker=click.get_current_context().obj or WORKER,
+            worker=(*(click.get_current_context().obj or WORKER), "--log-format", log_format),
         )
     )
 

@@ -9,7 +9,7 @@
 ``jobs``             what a worker is asked, and what it answers
 ``protocol``         the frames that carry jobs
 ``worker``           the program in the process;  ``torch_import``: before its work
-``cached_model``     a model that a worker keeps
+``job_log``          a worker's log;  ``cached_model``: a model that a worker keeps
 ``training_result``  the memory that a training writes to;  ``masked_result``: masks it;  ``private_result``: adds noise
 ===================  ============================================================
 """

@@ -9,7 +9,6 @@ training.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import socket
@@ -33,6 +32,7 @@ from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.executor import Executor, TrainedUpdate
 from fl_edge.training.factory import executor_for
 from fl_edge.training.local_part import LOCAL, PERSONAL
+from fl_edge.workers import job_log
 from fl_edge.workers.cached_model import CachedModel
 from fl_edge.workers.failures import failure_of
 from fl_edge.workers.jobs import (
@@ -160,6 +160,7 @@ class Worker:
 
     def _run_job(self, run_job: RunJob, perform: Callable[[Job], JobOutcome]) -> None:
         started = time.thread_time()
+        job_log.CLIENT.set(run_job.job.client)
         outcome: JobOutcome
         try:
             outcome = perform(run_job.job)
@@ -323,10 +324,11 @@ def main(wrap: Callable[[Executor], Executor] = lambda executor: executor) -> in
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cold", action="store_true", help="import torch only when a job needs it")
     parser.add_argument("--light", action="store_true", help="never use torch")
+    parser.add_argument("--log-format", default="text")
     parser.add_argument("--privacy", type=OwnPrivacy.from_text, default=NO_PRIVACY)
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    job_log.start(options.log_format)
     # Child processes of a library must not keep the connection open after this process has ended.
     os.set_inheritable(options.socket, False)
     os.dup2(2, 1)

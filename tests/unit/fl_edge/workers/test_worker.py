@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from fl_edge.workers.failures import log_trace
 from fl_edge.workers.jobs import FailureOutcome, LoadOutcome, TrainOutcome
 from fl_edge.workers.limits import Limits
 from fl_edge.workers.pool import Pool
+from fl_edge.workers.process import WORKER
 from tests.support import programs, rogue_tasks
 from tests.support.builders import partition, training_request
 from tests.support.pool_harness import PoolHarness, first_model, train_for_ever
@@ -112,6 +114,23 @@ def test_what_a_task_prints_does_not_get_between_the_frames(
     text = (tmp_path / "said").read_text()
     assert "x" * 1000 in text
     assert "I am a child" in text
+
+
+def test_its_log_has_the_format_of_its_parents_and_names_the_edge(
+    start: Callable[..., PoolHarness], tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    rows = "".join(f"{number},{number % 2}\n" for number in range(100))
+    (tmp_path / "data" / "table.csv").write_text("area,sold\n" + rows)
+    with (tmp_path / "said").open("wb") as said:
+        program = (*WORKER, "--log-format", "json")
+        harness = start(stderr=said, data_dir=tmp_path / "data", program=program, light=True, warm=False)
+        loaded = harness.pool.load("north", "tabular?target=sold", partition(index=0, count=2, scheme="iid"))
+        harness.expect(LoadOutcome, loaded, timeout=60)
+    lines = [json.loads(line) for line in (tmp_path / "said").read_text().splitlines()]
+    assert {line["client"] for line in lines} == {"north"}
+    (warning,) = [line["message"] for line in lines if line["level"] == "warning"]
+    assert "its 100 examples are divided among 2 edges (--partition iid)" in warning
 
 
 @pytest.mark.usefixtures("rogues")
