@@ -6,7 +6,13 @@ from fl_edge.session import charging, own_state, unmasking
 from fl_edge.session.declining import decline, has_declined
 from fl_edge.session.effects import DropRunKeys, LogNotice, MakeRunKeys
 from fl_edge.session.policy import problem_of_task, problem_of_update
-from fl_edge.session.registration import confirm, load_partition, told_examples, wait_to_register
+from fl_edge.session.registration import (
+    confirm,
+    examples_text,
+    load_partition,
+    told_examples,
+    wait_to_register,
+)
 from fl_edge.session.state import (
     AwaitingPartition,
     Confirming,
@@ -21,7 +27,7 @@ from fl_edge.session.state import (
 from fl_edge.session.transitions import Transition, cancel_evaluation, cancel_work, discreet, then, transition
 from fl_edge.session.work import Answering, Calm, Idle, Reporting
 from fl_shared.protocol import messages as m
-from fl_shared.protocol.task_spec import task_name
+from fl_shared.protocol.task_spec import is_survey, task_name
 from fl_shared.system.frozen import replace
 
 
@@ -210,4 +216,5 @@ def _continue_registration(session: Session, before: Session, reply: m.Admitted,
     session = replace(session, registration=RegistrationComplete(connection))
     if isinstance(previous_phase, RegistrationComplete):
         return transition(session)
-    return transition(session, LogNotice(f"registered for run {reply.run} with {state.examples} examples"))
+    examples = "" if is_survey(state.task) else f" with {examples_text(state)}"
+    return transition(session, LogNotice(f"registered for run {reply.run}{examples}"))

@@ -104,10 +104,12 @@ def leave(
 
     ``told``: the reason as the aggregator may know it; null if it may know all of it.
     """
-    start, end = (
-        f"does not take part in run {run.run}: ",
-        "" if fault == "data" else f"; waiting for {awaits}",
-    )
+    start = f"does not take part in run {run.run}: "
+    end = {
+        "data": "",
+        "either": "; it ends if the data of other edges fit",
+        "run": f"; waiting for {awaits}",
+    }[fault]
     said = (reason if told is None else told)[: m.MAX_UNABLE]
     notice = LogNotice(f"{start}{reason}{end}", "error", told=f"{start}{said}{end}")
     loading = session.partition_state

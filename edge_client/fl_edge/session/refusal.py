@@ -68,6 +68,6 @@ def _compare_weights(session: Session, phase: AdmittedPhase, reply: m.Refused, n
             if isinstance(phase, Confirming):
                 return transition(session)
             due = now + retry_delay(session.identity.client, 0, RETRY_DELAY)
-            notice = LogNotice(f"{reply.detail}; asking how they differ", "warning")
+            notice = LogNotice("its weights are not those of the run; asking how they differ")
             return transition(replace(session, registration=Confirming(phase.connection, 0, due)), notice)
     return leave(session, reply, f"{reply.reason}: {reply.detail}")

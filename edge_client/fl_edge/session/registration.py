@@ -38,6 +38,7 @@ from fl_edge.session.transitions import (
 )
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.task_spec import is_survey
 from fl_shared.system.frozen import replace
 from fl_shared.tensors.manifest import Manifest
 
@@ -113,6 +114,11 @@ def told_examples(session: Session, state: LoadedPartition) -> int:
     return min(1, state.examples) if session.is_discreet else state.examples
 
 
+def examples_text(state: LoadedPartition) -> str:
+    """Returns how many examples the edge has, for its own log."""
+    return f"{state.examples} example{'s' * (state.examples != 1)}"
+
+
 def run_keys_made(session: Session, event: RunKeysMade) -> Transition:
     """Keeps the public keys, and sends the second registration if that waits for them."""
     membership, kept = session.membership, session.masked_run
@@ -184,8 +190,9 @@ def partition_loaded(session: Session, event: PartitionLoaded) -> Transition:
         event.abilities,
         event.values,
     )
+    text = f": {examples_text(loaded)}, {event.holdout} held out"
     notice = LogNotice(
-        f"loaded partition {state.partition.index}: {event.examples} examples, {event.holdout} held out"
+        f"loaded partition {state.partition.index}{' for a survey' if is_survey(state.task) else text}"
     )
     session = replace(session, partition_state=loaded)
     if isinstance(session.registration, Loading):

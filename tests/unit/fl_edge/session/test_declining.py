@@ -63,7 +63,10 @@ def test_4_6_an_edge_with_other_weights_finds_out_how_they_differ(before: str) -
     assert script.texts(asked) == [f"load job=1 digits part=7/20 compared with {MANIFEST.digest[:6]}"]
     assert script.do(asked, "time 1000") == (), "it is at it"
     said, told = script.texts("failed 1 a.csv:column-x user=yes fault=either")
-    assert said == "say error: does not take part in run R: a.csv:column-x; waiting for another run"
+    assert (
+        said
+        == "say error: does not take part in run R: a.csv:column-x; it ends if the data of other edges fit"
+    )
     assert told.endswith("unable session=s1 run=R incarnation=1: a.csv:column-x")
 
 
@@ -89,7 +92,9 @@ def test_4_6_an_edge_that_is_refused_for_weights_like_its_own_does_not_compare_t
 def test_4_6_before_the_run_has_a_model_nobody_knows_how_the_weights_differ() -> None:
     script = SessionScript()
     script.do("connected s1", "admitted part=7/20", "loaded 0", "admitted part=7/20")
-    assert script.texts("refused wrong-manifest") == ["say warning: because; asking how they differ"]
+    assert script.texts("refused wrong-manifest") == [
+        "say its weights are not those of the run; asking how they differ"
+    ]
     again = ["send fl/register/7: register session=s1 run=R incarnation=1 examples=40"]
     assert script.texts("time 3") == again
     assert script.do("refused wrong-manifest") == ()

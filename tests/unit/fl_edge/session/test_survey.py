@@ -78,3 +78,10 @@ def test_a_masked_round_must_have_the_least_edges_too(least: int, problem: str |
     assert [one.detail for one in messages if isinstance(one, m.TrainingFailed)] == (
         [] if problem is None else [problem]
     )
+
+
+def test_the_log_counts_no_examples_of_a_survey() -> None:
+    script = SessionScript()
+    script.do("connected s1", f"admitted part=7/20 task={TASK}")
+    assert script.texts("loaded 0")[0] == "say loaded partition 7 for a survey"
+    assert script.texts(f"admitted part=7/20 task={TASK}") == ["say registered for run R"]
