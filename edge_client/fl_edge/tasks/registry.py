@@ -8,9 +8,11 @@ parameters, no data, no torch, and training that returns at once.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import sys
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -103,7 +105,9 @@ def task_class(name: str) -> type[Task]:
     else:
         entry = _by_path(name) if is_path(name) else _plugins().get(name)
     if entry is None:
-        raise UnknownTaskError(f"task {name!r} is unknown here, expected one of: {', '.join(names())}")
+        known = names()
+        hint = _nearest(name, known)
+        raise UnknownTaskError(f"task {name!r} is unknown here{hint}, expected one of: {', '.join(known)}")
     try:
         loaded: object = entry.load()
     except (Exception, SystemExit) as error:  # a foreign module may raise any error
@@ -125,6 +129,12 @@ def _by_path(path: str) -> EntryPoint:
     return EntryPoint(path, path, ENTRY_POINT_GROUP)
 
 
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """Returns a question in brackets: whether a similar name is meant; empty if there is none."""
+    similar = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {similar[0]!r}?)" if similar else ""
+
+
 def _option_mistake(kind: type[Task], error: ValidationError) -> str:
     mistakes = error.errors(include_url=False)
     # A misspelt option is missing as well: its wrong name says more.
@@ -133,7 +143,8 @@ def _option_mistake(kind: type[Task], error: ValidationError) -> str:
     known = ", ".join(kind.Options.model_fields) or "none"
     match first["type"]:
         case "extra_forbidden":
-            return f"option {option!r} is unknown, expected one of: {known}"
+            hint = _nearest(option, kind.Options.model_fields)
+            return f"option {option!r} is unknown{hint}, expected one of: {known}"
         case "missing":
             return f"option {option!r} is missing: --task-option {option}=VALUE"
         case _:

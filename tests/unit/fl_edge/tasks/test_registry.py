@@ -39,6 +39,10 @@ def test_an_unknown_task_is_answered_with_the_known_ones() -> None:
         UnknownTaskError, match=r"'nope' is unknown here, expected one of: digits, mnist, fash"
     ):
         load_task("nope")
+    with pytest.raises(
+        UnknownTaskError, match=r"'tabluar' is unknown here \(did you mean 'tabular'\?\), exp"
+    ):
+        load_task("tabluar")
 
 
 PLUG_IN = """
@@ -114,7 +118,10 @@ def test_a_class_is_found_by_its_module_and_gets_the_options_of_the_run() -> Non
     ("query", "message"),
     [
         ("", "option 'target' is missing: --task-option target=VALUE"),
-        ("?target=x&hiden=3", "option 'hiden' is unknown, expected one of: target, hidden"),
+        (
+            "?target=x&hiden=3",
+            r"option 'hiden' is unknown \(did you mean 'hidden'\?\), expected one of: target, hidden",
+        ),
         ("?target=x&hidden=0", "option hidden=0: Input should be greater than or equal to 1"),
     ],
 )

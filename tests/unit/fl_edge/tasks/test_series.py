@@ -198,7 +198,10 @@ def test_other_columns_than_the_runs_are_named(data: Path, tmp_path: Path) -> No
         ({"goal": "anomaly", "model": "gru"}, "goal=anomaly has no target, and takes model=mlp"),
         ({"target": "a", "time": "a"}, "time=a: is also a column to learn from"),
         ({"target": "a", "window": "0"}, "option window=0: Input should be greater than or equal to 1"),
-        ({"target": "a", "windows": "3"}, "option 'windows' is unknown, expected one of: goal, target"),
+        (
+            {"target": "a", "windows": "3"},
+            "option 'windows' is unknown (did you mean 'window'?), expected one of: goal, target",
+        ),
     ],
 )
 def test_a_wrong_option_is_named(options: dict[str, str], words: str) -> None:

@@ -229,7 +229,10 @@ def test_a_task_without_a_table_says_so() -> None:
         ({"target": "x", "columns": "x,y"}, "target=x: is also a column to learn from"),
         ({"target": "x", "hidden": "0"}, "option hidden=0: "),
         ({"target": "x", "model": "tree"}, "option model=tree: "),
-        ({"target": "x", "colums": "a"}, "option 'colums' is unknown, expected one of: target, kind"),
+        (
+            {"target": "x", "colums": "a"},
+            r"option 'colums' is unknown \(did you mean 'columns'\?\), expected one of: target, kind",
+        ),
     ],
 )
 def test_a_wrong_option_is_named(options: dict[str, Any], message: str) -> None:
