@@ -37,6 +37,7 @@ LONG = {
     "docs/brokers.md",
     "docs/how-to/from-fedml.md",
     "docs/how-to/from-flower.md",
+    "docs/how-to/gateways.md",  # the programs of passwords-without-tls.md, your-data.md and serve.md
     "docs/how-to/masked-sums.md",
     "docs/how-to/predictions.md",
     "docs/how-to/private-runs.md",
