@@ -26,6 +26,7 @@ if [ -n "${FL_KITS:-}" ]; then
         if [ -e "$kit" ] && claim "$name"; then
             export FL_KIT="$kit" FL_STATE_DIR="state/$name"
             echo "fl-edge: using $kit" >&2
+            unset FL_KITS # fl-edge would take it for a misspelt FL_KIT
             exec fl-edge
         fi
     done

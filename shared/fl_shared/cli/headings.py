@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import click
 
+from fl_shared.cli.environment import warn_of_misspelt_options
+
 OPTIONS: Final = "Options"
 """The heading of options that have none of their own."""
 RUN: Final = "The run"
@@ -75,7 +77,12 @@ class GroupedCommand(click.Command):
         return super().get_params(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parses the arguments. Refuses empty ones: an empty path would be the current directory."""
+        """Parses the arguments. Refuses empty ones: an empty path would be the current directory.
+
+        Warns of options in the environment that may be misspelt.
+        """
+        if not ctx.resilient_parsing:
+            warn_of_misspelt_options(ctx)
         given = self.make_parser(ctx).parse_args(list(args))[0]
         ctx.meta[GIVEN] = given
         for parameter in self.get_params(ctx):
