@@ -92,3 +92,9 @@ def test_an_aggregator_begins_its_run_and_resumes_it_the_next_time(tmp_path: Pat
     (tmp_path / "run" / "run.json").touch()
     assert started(of_aggregator, tmp_path) == "start --resume run"
     assert started(of_edge, tmp_path) == "--state-dir state"
+
+
+def test_the_page_shows_the_edges_unit() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "services.md").read_text(encoding="utf-8")
+    unit = next(unit for unit in UNITS if unit.name == "fl-edge@.service")
+    assert f"```ini\n{unit.read_text(encoding='utf-8')}```" in page
