@@ -118,8 +118,8 @@ def _tasks() -> tuple[str, ...]:
 
 
 @options.command(
-    epilog=f"{options.EPILOG} Who writes a task has two more commands: {edge_command('new-task', 'DIR')}, "
-    f"{edge_command('check-task', 'NAME')}. A device that keeps its private keys begins with "
+    epilog=f"{options.EPILOG} Two more commands are for authors of tasks: {edge_command('new-task', 'DIR')} "
+    f"and {edge_command('check-task', 'NAME')}. A device that keeps its private keys begins with "
     f"{edge_command('request-kit', 'ID')}."
 )
 @option_under(
