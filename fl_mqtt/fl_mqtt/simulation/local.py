@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from fl_aggregator.tools.remote import predict
 from fl_edge.runtime.device import training_device
 from fl_edge.tasks.registry import EDGE_PACKAGES, TASK_PATH, is_path, light_names
 from fl_edge.training.factory import has_torch
+from fl_mqtt.simulation.edges_online import wait_for_edges
 from fl_shared.cli import signals
 from fl_shared.cli.broker_access import BrokerAccess, BrokerOptions
 from fl_shared.errors import RunFailed, UserError
@@ -218,6 +220,10 @@ class Simulation:
         the last lines of the fleet's log. After a mistake before the first round of a new run, ``run.json``
         is deleted, so that the directory contains no run.
         """
+        if aggregator.scope.incarnation > 1:
+            names = [str(number) for number in range(aggregator.settings.clients)]
+            broker = replace(self.broker, prefix=aggregator.settings.prefix)
+            wait_for_edges(broker, names, lambda: self._fleet is None or self._fleet.poll() is not None)
         done = threading.Event()
         died: list[int] = []
 
