@@ -68,7 +68,7 @@ def test_a_paused_run_stands_still_until_it_is_resumed(
         assert (found.held, found.phase, found.version) == (True, "selecting", version), "no round opens"
         late = m.Pause(run=found.run, incarnation=2, number=1)
         code, said = ask(shared_mosquitto, "resume")
-        assert (code, said.partition(": ")[2]) == (0, "continues\n"), said
+        assert (code, said.partition(": ")[2]) == (0, "resumed\n"), said
         wait_until(lambda: (status(held=False).version or 0) > (version or 0) + 1, 30, "more rounds")
         watcher.publish(t.ControlTopic(), late, response_topic=f"{PREFIX}/answers/me", correlation=b"17")
         refused = watcher.wait_for(

@@ -122,7 +122,7 @@ def test_what_is_not_obeyed(tmp_path: Path, shared_mosquitto: Mosquitto, stack: 
         plain = ("mosquitto_pub", "-p", str(shared_mosquitto.port), "-t", f"{prefix}/control", "-m", order)
         subprocess.run(plain, check=True)
         assert run.wait(10) == 130, run.output
-    assert "stopped by fl-aggregator stop\n" in run.out
+    assert "stopped by the operator\n" in run.out
 
 
 def test_an_aggregator_that_does_not_answer(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:

@@ -44,7 +44,7 @@ def unpause(state: Run, event: on.UnpauseRequested) -> Transition:
     if event.number not in (None, state.pauses):
         return state, answer(event, accepted=False, detail=f"the current pause is {state.pauses}")
     state = closing.with_time_to_unmask(replace(state, paused=None), event.now)
-    return state, answer(event, accepted=True, detail="continues")
+    return state, answer(event, accepted=True, detail="resumed")
 
 
 def stop(state: Run, event: on.StopRequested) -> Transition:

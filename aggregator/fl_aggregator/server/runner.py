@@ -169,7 +169,7 @@ class Runner:
             LOG.warning("paused: %s; to continue the run: %s", now, aggregator_command("resume"))
         else:
             self._pauses.end("operator")
-            LOG.warning("the operator has resumed the run")
+            LOG.info("resumed by the operator")
 
     def due(self) -> float:
         """Returns the run time at which something is to be done, though nothing happens; ∞ for never."""

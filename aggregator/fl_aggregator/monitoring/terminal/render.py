@@ -231,7 +231,7 @@ def table(rounds: Iterable[RoundRecord], *, narrow: bool = False, earlier: int =
     }
     if narrow and some_missing:
         del columns["train loss"], columns["up"], columns["down"]
-    captions = [f"measured on the split {splits[0]}"] if len(splits) == 1 else []
+    captions = [f"measured on the {splits[0]} split"] if len(splits) == 1 else []
     if earlier > 0:
         captions.append(f"{earlier} earlier {'round is' if earlier == 1 else 'rounds are'} not shown")
     result = Table(

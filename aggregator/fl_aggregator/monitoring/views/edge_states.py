@@ -17,7 +17,7 @@ from fl_aggregator.round.state import Run, Summary
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import shortened
 
-LOADING_REASON: Final = "is loading its data"
+LOADING_REASON: Final = "loading its data"
 NO_EXAMPLES_REASON: Final = "has no examples to train on"
 EVALUATES_REASON: Final = "only evaluates"
 LOST_REASON: Final = "its connection is lost"

@@ -87,7 +87,9 @@ def _state_text(run: RunReport) -> Markup:
     began = f"run {run.record.get('run', '?')}, started {run.record.get('started', '?')}"
     incarnation = run.record.get("incarnation", 1)
     resumed_text = (
-        f", resumed {incarnation - 1} times" if isinstance(incarnation, int) and incarnation > 1 else ""
+        f", resumed {incarnation - 1} time{'' if incarnation == 2 else 's'}"
+        if isinstance(incarnation, int) and incarnation > 1
+        else ""
     )
     if run.ended:
         return tag("span", f"{began}, ended {run.record['ended']}{resumed_text}")

@@ -115,7 +115,7 @@ def learning(run: RunReport) -> Markup:
                 )
             )
     note = (
-        f"Of each version, on the split {run.splits_text}; and of the edges' models on their own holdouts, before and "
+        f"Of each version, on the {run.splits_text} split; and of the edges' models on their own holdouts, before and "
         "after training."
     )
     if any(record.first_served is not None for record in run.rounds):
