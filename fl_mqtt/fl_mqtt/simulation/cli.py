@@ -56,14 +56,14 @@ def _more_options() -> list[click.Parameter]:
     "--attack",
     metavar="KIND:FIELD=VALUE,…",
     help="Let some edges attack the run, as a test: sign-flip, label-flip, scaled, gaussian or alie, for example "
-    "sign-flip:factor=5,edges=4 (docs/strategies.md).",
+    "sign-flip:factor=5,edges=4 (the page 'Strategies' of the documentation).",
 )
 @option_under(
     RUN,
     "--virtual",
     is_flag=True,
     help="Run in virtual time, without a broker: nobody waits, and what is not looked at is not trained "
-    "(docs/simulation.md).",
+    "(the page 'Simulation in virtual time' of the documentation).",
 )
 @option_under(
     RUN,

@@ -60,7 +60,7 @@ def parse_axes(texts: Sequence[str], known: Iterable[str]) -> Axes:
             raise UserError(f"--sweep: {text!r}: expected --seeds {listed}")
         if name not in known:
             raise UserError(
-                f"--sweep: {text!r}: {option!r} is no option that can be swept (docs/options.md lists them)"
+                f"--sweep: {text!r}: {option!r} is no option that can be swept (--help lists them)"
             )
         if name in axes:
             raise UserError(f"--sweep: {option} is given twice, expected all its values at once")

@@ -62,7 +62,7 @@ def _connection_finding(access: BrokerAccess, seconds: float) -> Finding:
             "limited",
             detail,
             "the password is sent unencrypted",
-            "a TLS listener: docs/reference/connections.md",
+            "a TLS listener: see the page 'Connections' of the documentation",
             measured=measured,
         )
     return Finding("connection", "ok", detail, measured=measured)

@@ -35,7 +35,10 @@ PLUGINS: Final = "/usr/lib"
 """The directory of the plug-ins of 2.1 in the official image."""
 MAX_KEEPALIVE: Final = 600
 """Seconds: a client that has vanished is noticed, and its queue freed, after at most one and a half times as many."""
-_HEADER: Final = "Made by `fl-aggregator provision`; docs/how-to/accounts.md says how to install it."
+_HEADER: Final = (
+    "Made by `fl-aggregator provision`; the page 'Accounts, certificates and kits' of the documentation says how to "
+    "install it."
+)
 
 
 def write(directory: Path, register: AccountRegister, authority: Authority, now: datetime) -> None:

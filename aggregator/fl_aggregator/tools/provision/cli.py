@@ -171,11 +171,13 @@ def provision(
     if bridged:
         click.echo(
             f"the hub's files are in {provisioned.broker_directory}, those of the others in "
-            f"{provisioned.broker_directory}-NAME: docs/brokers.md says how edges find them"
+            f"{provisioned.broker_directory}-NAME: the page 'Several brokers' of the documentation says how edges find "
+            "them"
         )
         return
     click.echo(
-        f"the broker's files are in {provisioned.broker_directory}: docs/how-to/accounts.md says how to install them"
+        f"the broker's files are in {provisioned.broker_directory}: the page 'Accounts, certificates and kits' of the "
+        "documentation says how to install them"
     )
 
 

@@ -188,7 +188,7 @@ def _mistake(path: Path, text: str, error: ValidationError) -> str:
     key = ".".join(keys)
     place = f"{path}, line {_line_of(text, first['loc'])}"
     if first["type"] == "extra_forbidden":
-        return f"{place}: {key} is unknown; see docs/simulation.md for the keys"
+        return f"{place}: {key} is unknown; the page 'Simulation in virtual time' of the documentation has the keys"
     if first["type"] == "missing":
         return f"{place}: {key} is missing, expected a value"
     message = str(first["msg"])
