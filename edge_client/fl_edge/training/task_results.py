@@ -1,7 +1,8 @@
 """Checks what a task's own code returns, where it returns it, so that the rest of the edge gets only valid values.
 
 Each function returns the valid result, with plain Python numbers, or raises ``TaskError``, which names the task's
-method, the value, and what was expected.
+method, what it returned, and what was expected. The error travels to the aggregator, so it never shows values that
+may be weights or data, only their type, or one number.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def checked_examples(task: Task, method: str, examples: object) -> Examples:
     except TypeError:
         _fail(task, method, examples.inputs, "inputs and labels with a length")
     if lengths[0] != lengths[1]:
-        _fail(task, method, f"{lengths[0]} inputs", f"{lengths[1]}, as many as labels")
+        _refuse(task, method, f"{lengths[0]} inputs", f"{lengths[1]}, as many as labels")
     return examples
 
 
@@ -71,7 +72,7 @@ def declared_metrics(task: Task) -> tuple[MetricDeclaration, ...]:
 def checked_report(task: Task, report: object) -> TrainReport:
     """Checks the result of ``Task.train``. Raises ``DivergedError`` if the loss is not finite."""
     if not isinstance(report, TrainReport):
-        _fail(task, "train()", report, "a TrainReport")
+        _fail(task, "train()", report, "a TrainReport(steps, loss)")
     steps = _count(task, "train(): steps", report.steps)
     loss = _number(task, "train(): loss", report.loss)
     if not math.isfinite(loss):
@@ -86,7 +87,7 @@ def checked_scores(task: Task, scores: object) -> Scores:
     single class. The others are in the order in which the task declares them.
     """
     if not isinstance(scores, Scores):
-        _fail(task, "evaluate()", scores, "Scores")
+        _fail(task, "evaluate()", scores, "Scores(examples, loss, metrics)")
     examples = _count(task, "evaluate(): examples", scores.examples)
     loss = _number(task, "evaluate(): loss", scores.loss)
     if not math.isfinite(loss):
@@ -144,7 +145,7 @@ def _json(task: Task, method: str, value: object) -> Any:
     except (TypeError, RecursionError) as error:
         _fail(task, method, value, f"what JSON can express ({error})")
     if len(text) > MAX_ANSWER:
-        _fail(task, method, f"{len(text)} characters of JSON", f"at most {MAX_ANSWER}")
+        _refuse(task, method, f"{len(text)} characters of JSON", f"at most {MAX_ANSWER}")
     return json.loads(text)
 
 
@@ -155,10 +156,10 @@ def _metrics(task: Task, metrics: object) -> dict[str, float]:
     names = [metric.name for metric in declared]
     for given in metrics:
         if given not in names:
-            _fail(
+            _refuse(
                 task,
                 "evaluate(): metrics",
-                given,
+                given if isinstance(given, str) else _kind_of(given),
                 f"one that Task.metrics declares: {', '.join(names) or 'none'}",
             )
     kept: dict[str, float] = {}
@@ -189,7 +190,7 @@ def _check_confusion(task: Task, confusion: object, examples: int) -> None:
         _fail(task, "evaluate(): confusion", confusion, "a Confusion or None")
     counted = sum(map(sum, confusion.counts))
     if counted != examples:
-        _fail(task, "evaluate(): confusion", f"{counted} in total", f"{examples}, one for each example")
+        _refuse(task, "evaluate(): confusion", f"{counted} in total", f"{examples}, one for each example")
 
 
 def _count(task: Task, what: str, value: Any) -> int:
@@ -216,8 +217,17 @@ def _name(task: Task, what: str, value: object) -> str:
 
 
 def _fail(task: Task, what: str, value: object, expected: str) -> NoReturn:
-    try:
-        shown = value if isinstance(value, str) else repr(value)
-    except Exception:  # a foreign object may raise any error
-        shown = f"a {type(value).__name__}"
-    raise TaskError(f"task {task.name}: {what}: {shown:.100}, expected {expected}")
+    _refuse(task, what, _kind_of(value), expected)
+
+
+def _refuse(task: Task, what: str, found: str, expected: str) -> NoReturn:
+    raise TaskError(f"task {task.name}: {what}: {found:.100}, expected {expected}")
+
+
+def _kind_of(value: object) -> str:
+    """Returns None or a number as it is, and of anything else only the type, and how many items a container has."""
+    if value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 10**20):
+        return repr(value)
+    name = type(value).__name__
+    items = f" of {len(value)}" if isinstance(value, dict | list | tuple) else ""
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}{items}"

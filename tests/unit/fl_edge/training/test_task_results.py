@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,16 +40,16 @@ class Hostile:
     ("report", "words"),
     [
         (None, "train(): None, expected a TrainReport"),
-        ((1, 0.5), "expected a TrainReport"),
+        ((1, 0.5), "train(): a tuple of 2, expected a TrainReport(steps, loss)"),
         (TrainReport(-1, 0.5), "train(): steps: -1, expected a whole number that is not negative"),
         (TrainReport(2**60, 0.5), "steps"),
         (TrainReport(1.5, 0.5), "steps: 1.5"),  # type: ignore[arg-type]
         (TrainReport(None, 0.5), "steps: None"),  # type: ignore[arg-type]
-        (TrainReport(torch.zeros(2), 0.5), "steps: tensor([0., 0.])"),  # type: ignore[arg-type]
-        (TrainReport(1, "0.5"), "train(): loss: 0.5, expected a number"),  # type: ignore[arg-type]
+        (TrainReport(torch.zeros(2), 0.5), "steps: a Tensor, expected"),  # type: ignore[arg-type]
+        (TrainReport(1, "0.5"), "train(): loss: a str, expected a number"),  # type: ignore[arg-type]
         (TrainReport(1, None), "loss: None"),  # type: ignore[arg-type]
-        (TrainReport(1, 1j), "loss: 1j"),  # type: ignore[arg-type]
-        (TrainReport(1, torch.zeros(2)), "loss: tensor([0., 0.])"),  # type: ignore[arg-type]
+        (TrainReport(1, 1j), "loss: a complex, expected"),  # type: ignore[arg-type]
+        (TrainReport(1, torch.zeros(2)), "loss: a Tensor, expected"),  # type: ignore[arg-type]
         (TrainReport(1, Hostile()), "loss: a Hostile"),  # type: ignore[arg-type]
         (Hostile(), "train(): a Hostile"),
     ],
@@ -91,12 +92,12 @@ def test_a_loss_that_is_not_finite_has_diverged(loss: Any) -> None:
             "metrics: accuracy: -0.3, expected 0 to 1, as Task.metrics declares",
         ),
         (Scores(2, 0.5, {"accuracy": 97.1}), "accuracy: 97.1, expected 0 to 1"),
-        (Scores(2, "x"), "loss: x"),  # type: ignore[arg-type]
-        (Scores(2, 0.5, [1]), "metrics: [1], expected a dict"),  # type: ignore[arg-type]
-        (Scores(2, 0.5, {"accuracy": "x"}), "metrics: accuracy: x, expected a number"),  # type: ignore[dict-item]
+        (Scores(2, "x"), "loss: a str, expected"),  # type: ignore[arg-type]
+        (Scores(2, 0.5, [1]), "metrics: a list of 1, expected a dict"),  # type: ignore[arg-type]
+        (Scores(2, 0.5, {"accuracy": "x"}), "metrics: accuracy: a str, expected a number"),  # type: ignore[dict-item]
         (Scores(2, 0.5, {"f1": 0.5}), "metrics: f1, expected one that Task.metrics declares: accuracy"),
         (Scores(2, 0.5, {1: 0.5}), "metrics: 1, expected one that"),  # type: ignore[dict-item]
-        (Scores(2, 0.5, confusion=[[2]]), "confusion: [[2]]"),  # type: ignore[arg-type]
+        (Scores(2, 0.5, confusion=[[2]]), "confusion: a list of 1, expected"),  # type: ignore[arg-type]
         (Scores(2, 0.5, confusion=CONFUSION), "confusion: 3 in total, expected 2, one for each example"),
     ],
 )
@@ -110,13 +111,13 @@ def test_wrong_scores_are_named(scores: Any, words: str) -> None:
     ("answer", "words"),
     [
         (None, "predict(): None, expected a dict"),
-        ({}, "predict(): {}, expected a dict with at least one member"),
-        ([0.5], "predict(): [0.5]"),
-        ({"probabilities": {}}, "predict(): probabilities: {}, expected a dict of 1 to"),
+        ({}, "predict(): a dict of 0, expected a dict with at least one member"),
+        ([0.5], "predict(): a list of 1, expected"),
+        ({"probabilities": {}}, "predict(): probabilities: a dict of 0, expected a dict of 1 to"),
         ({"probabilities": {"a\n": 0.5}}, "expected printable text as a name"),
         ({"probabilities": {"a": None}}, "predict(): probabilities: 'a': None, expected a number"),
-        ({"label": "b", "probabilities": {"a": 1}}, "predict(): label: b, expected one of the labels"),
-        ({"value": 1j}, "predict(): 1j, expected what JSON can express"),
+        ({"label": "b", "probabilities": {"a": 1}}, "predict(): label: a str, expected one of the labels"),
+        ({"value": 1j}, "predict(): a complex, expected what JSON can express"),
         ({"value": "x" * task_results.MAX_ANSWER}, "characters of JSON, expected at most"),
     ],
 )
@@ -155,6 +156,33 @@ def test_wrong_data_is_named(data: Any, words: str) -> None:
     with pytest.raises(TaskError) as raised:
         task_results.checked_data(TASK, data)
     assert words in str(raised.value)
+
+
+SECRET = 0.123456
+WEIGHTS = {"layer.weight": torch.full((2, 2), SECRET)}
+
+
+@pytest.mark.parametrize(
+    "result", [WEIGHTS, (WEIGHTS, 3), [SECRET], np.array([SECRET]), torch.tensor(SECRET), "123456"]
+)
+def test_an_error_shows_no_values_that_a_task_has_returned(result: Any) -> None:
+    refusals: list[Callable[[], object]] = [
+        lambda: task_results.checked_data(TASK, result),
+        lambda: task_results.checked_examples(TASK, "load_test()", result),
+        lambda: task_results.checked_report(TASK, result),
+        lambda: task_results.checked_report(TASK, TrainReport(result, 0.5)),
+        lambda: task_results.checked_report(TASK, TrainReport(1, [result])),  # type: ignore[arg-type]
+        lambda: task_results.checked_scores(TASK, result),
+        lambda: task_results.checked_scores(TASK, Scores(2, 0.5, {"accuracy": [result]})),  # type: ignore[dict-item]
+        lambda: task_results.checked_scores(TASK, Scores(2, 0.5, confusion=result)),
+        lambda: task_results.checked_answer(TASK, {"probabilities": [result]}),
+        lambda: task_results.checked_answer(TASK, {"probabilities": {"a": [result]}}),
+        lambda: task_results.checked_answer(TASK, {"value": {1j, str(result)}}),
+    ]
+    for refuse in refusals:
+        with pytest.raises(TaskError) as raised:
+            refuse()
+        assert "123" not in str(raised.value)
 
 
 def test_right_data_stays_as_it_is() -> None:
