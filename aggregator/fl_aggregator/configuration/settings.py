@@ -87,7 +87,7 @@ class Settings(MaskedOptions, PrivacyOptions):
 
     # fmt: off
     task: Annotated[m.TaskName,
-        Option(RUN, "Task to train: digits, mnist, fashion-mnist, cifar10, or another that the edges have.")] = "digits"
+        Option(RUN, "Task to train: tabular, series, images, digits, or another that the edges have.")] = "digits"
     task_option: Annotated[dict[OptionName, OptionValue],
         Option(RUN, "An option of the task, for example target=price; may be given several times "
                f"({aggregator_command('tasks', 'NAME')} lists them).")] = Field(default={})
