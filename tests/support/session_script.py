@@ -45,8 +45,8 @@ def update(*, base: str | None = "b" * 64, data: bytes = DATA) -> FinishedUpdate
 
 
 def partition_of(text: str) -> m.Partition:
-    index, _, count = text.partition("/")
-    return partition(int(index), count=int(count))
+    index, count, *scheme = text.split("/")  # 3/20, or 3/20/own
+    return partition(int(index), count=int(count), scheme=scheme[0] if scheme else "iid")
 
 
 def masking(least: str = "2", colluders: str = "0", **_: str) -> m.Masking:

@@ -199,7 +199,9 @@ def _continue_registration(session: Session, before: Session, reply: m.Admitted,
         notice = LogNotice.of_no_data(f"{prefix}; data will be assigned when the run starts")
         return then(transition(session, notice), lambda s: wait_to_register(s, AwaitingPartition, now, 0))
     if isinstance(state, NoPartition) or (state.task, state.partition) != (reply.task, partition):
-        notice = LogNotice.of_no_data(f"{prefix} with partition {partition.index} of {partition.count}")
+        part = f"partition {partition.index} of {partition.count}"
+        data = "its own data" if partition.scheme == "own" else part
+        notice = LogNotice.of_no_data(f"{prefix} with {data}")
         return then(
             transition(session, notice),
             lambda s: load_partition(s, reply.task, partition, 0),

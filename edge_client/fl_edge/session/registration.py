@@ -190,10 +190,9 @@ def partition_loaded(session: Session, event: PartitionLoaded) -> Transition:
         event.abilities,
         event.values,
     )
+    data = "its own data" if state.partition.scheme == "own" else f"partition {state.partition.index}"
     text = f": {examples_text(loaded)}, {event.holdout} held out"
-    notice = LogNotice(
-        f"loaded partition {state.partition.index}{' for a survey' if is_survey(state.task) else text}"
-    )
+    notice = LogNotice(f"loaded {data}{' for a survey' if is_survey(state.task) else text}")
     session = replace(session, partition_state=loaded)
     if isinstance(session.registration, Loading):
         return then(transition(session, notice), lambda s: confirm(s, event.now, 0))

@@ -161,6 +161,13 @@ def test_4_3_a_late_answer_to_the_first_registration_does_not_pass_for_one_to_th
     assert script.texts("admitted part=7/20") == ["say registered for run R with 40 examples"]
 
 
+def test_an_edge_that_trains_on_all_its_data_says_so() -> None:
+    script = SessionScript()
+    script.do("connected s1")
+    assert script.texts("admitted part=7/20/own")[0] == "say admitted to run R (digits) with its own data"
+    assert script.texts("loaded 0")[0] == "say loaded its own data: 40 examples, 10 held out"
+
+
 def test_4_4_an_edge_that_does_not_train_registers_once() -> None:
     script = SessionScript(identity(roles=("predict",)))
     script.do("connected s1")
