@@ -5,6 +5,7 @@ python -m scripts.options_document > docs/options.md
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from typing import Final
@@ -61,7 +62,7 @@ def render() -> str:
     ]
     for path, command in _other_commands():
         usage = " ".join(command.collect_usage_pieces(click.Context(command)))
-        text = _prose((command.help or "").replace("\b\n", ""))
+        text = _prose(inspect.cleandoc(command.help or "").replace("\b\n", ""))
         lines += _section(path, _rows(command, path), f"`{path} {usage}`\n\n{text}")
     return "\n".join(lines)
 
