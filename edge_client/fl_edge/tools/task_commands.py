@@ -79,7 +79,10 @@ def new_task(directory: Path) -> None:
     help="An option of the task.",
 )
 def check_task(task: str, data: Path | None, task_options: dict[str, str]) -> None:
-    """Check everything that the task NAME (or package.module:Class) must fulfil, and print a table."""
+    """Check everything that the task NAME (or package.module:Class) must fulfil, and print a table.
+
+    It needs PyTorch, also for a task that trains without it.
+    """
     from fl_edge.errors import UnknownTaskError
     from fl_edge.tasks.registry import load_task
     from fl_shared.protocol.task_spec import format_task
@@ -90,8 +93,10 @@ def check_task(task: str, data: Path | None, task_options: dict[str, str]) -> No
         raise UserError(str(error)) from None
     try:
         from fl_edge.tools.task_check import TaskCheck
-    except ImportError as error:
-        raise UserError(f"{error}: {install_command('edge')}") from None
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed; check-task needs it for every task: {install_command('edge')}"
+        ) from None
 
     failed = 0
     for finding in TaskCheck(found, data).run():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from fl_edge.cli import OTHER_COMMANDS
 from fl_edge.tools.task_commands import check_task, new_task
 from fl_shared.errors import RunFailed, UserError
 from tests.support import programs
+from tests.support.without_packages import NOT_IN_LITE, without_packages
 
 pytestmark = pytest.mark.edge
 
@@ -213,6 +215,19 @@ def test_a_users_mistake_is_one_line(arguments: list[str], message: str) -> None
     result = run(*arguments)
     assert isinstance(result.exception, UserError)
     assert message in str(result.exception)
+
+
+def test_without_torch_it_says_that_it_needs_it_for_any_task(tmp_path: Path) -> None:
+    environment = without_packages(tmp_path / "site", *NOT_IN_LITE)
+    ended = subprocess.run(
+        [sys.executable, "-m", "fl_edge", "check-task", "digits-mlp"],
+        env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "fl-edge check-task: torch is not installed; check-task needs it for every task: "
+        "pip install 'fl-mqtt[edge]'\n"
+    )
 
 
 def test_a_new_task_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
