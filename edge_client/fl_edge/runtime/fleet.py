@@ -42,7 +42,6 @@ from fl_edge.storage.run_keys_file import RunKeysFile
 from fl_edge.storage.saved_file import delete
 from fl_edge.storage.state_dir import StateDir
 from fl_edge.tasks import registry
-from fl_edge.tasks.synthetic import NAME_PREFIX as SYNTHETIC
 from fl_edge.training.factory import has_torch
 from fl_edge.workers.process import WORKER
 from fl_shared.cli.broker_access import BrokerAccess
@@ -293,8 +292,7 @@ def _check(settings: FleetSettings) -> None:
     except UnknownTaskError as error:
         raise UserError(f"--task: {error}") from None
     if not is_known:
-        names = ", ".join((*registry.names(), f"{SYNTHETIC}N"))
-        raise UserError(f"--task: {settings.task!r} is unknown here; expected one of: {names}")
+        raise UserError(f"--task: {registry.unknown_text(task_name(settings.task or ''))}")
     if settings.privacy.examples is not None:
         _check_dp_sgd(settings)
     if settings.light:

@@ -11,5 +11,6 @@
 ``scoring``    metrics of both kinds;  ``buffers``: buffers of any name
 ``digits``     ``digits_mlp``, ``mnist``, ``cifar10``: the built-in tasks
 ``synthetic``  names of tasks without data;  ``survey``: what a task tells of its data
+``code_errors``  where in a task's own code an error arose
 =============  ==================================================================
 """

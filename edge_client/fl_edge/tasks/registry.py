@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 
 from fl_edge.errors import EdgeError, TaskOptionsError, UnknownTaskError
-from fl_edge.tasks.synthetic import parameter_count
+from fl_edge.tasks.code_errors import error_text
+from fl_edge.tasks.synthetic import NAME_PREFIX, parameter_count
 from fl_shared.protocol.task_spec import own_options
 from fl_shared.system.entry_points import entry_points
 from fl_shared.system.invocation import install_command
@@ -73,6 +74,17 @@ def is_path(name: str) -> bool:
     return ":" in name
 
 
+def unknown_text(name: str) -> str:
+    """Returns what to say of a name that no task has: the names that are known, and how to name a class."""
+    known = names()
+    hint = _nearest(name, known)
+    module, _, kind = name.rpartition(".")
+    for found, its_class in ((name, "CLASS"), (module, kind)):
+        if not hint and found and Path(f"{found.replace('.', '/')}.py").is_file():
+            hint = f" (did you mean '{found}:{its_class}'?)"
+    return f"{name!r} is unknown here{hint}, expected one of: {', '.join(known)}, {NAME_PREFIX}N, or module:Class"
+
+
 def load_task(text: str) -> Task:
     """Returns a new task of this name, with its options (`task_spec`).
 
@@ -90,7 +102,8 @@ def load_task(text: str) -> Task:
     except EdgeError:
         raise
     except (Exception, SystemExit) as error:  # a foreign class may raise any error
-        raise UnknownTaskError(f"task {name!r} cannot be created: {error!r}") from error
+        reason = error_text(error, kind.__module__)
+        raise UnknownTaskError(f"task {name!r} cannot be created: {reason}") from error
     if not isinstance(getattr(task, "name", None), str):
         task.name = name
     return task
@@ -105,28 +118,39 @@ def task_class(name: str) -> type[Task]:
     else:
         entry = _by_path(name) if is_path(name) else _plugins().get(name)
     if entry is None:
-        known = names()
-        hint = _nearest(name, known)
-        raise UnknownTaskError(f"task {name!r} is unknown here{hint}, expected one of: {', '.join(known)}")
+        raise UnknownTaskError(f"task {unknown_text(name)}")
     try:
         loaded: object = entry.load()
     except (Exception, SystemExit) as error:  # a foreign module may raise any error
         if isinstance(error, ModuleNotFoundError) and error.name in EDGE_PACKAGES:
             raise UnknownTaskError(needs_package(name, error.name)) from None
-        raise UnknownTaskError(f"task {name!r} ({entry.value}) cannot be loaded: {error!r}") from error
+        whence = "" if entry.value == name else f" ({entry.value})"
+        reason = error_text(error, entry.module)
+        raise UnknownTaskError(f"task {name!r}{whence} cannot be loaded: {reason}") from error
     if not (isinstance(loaded, type) and issubclass(loaded, Task)):
         raise UnknownTaskError(
-            f"task {name!r} is {loaded!r:.100}, expected a subclass of fl_edge.tasks.task.Task"
+            f"task {name!r} is {_kind_of(loaded)}, expected a subclass of fl_edge.tasks.task.Task"
         )
     return loaded
 
 
 def _by_path(path: str) -> EntryPoint:
     """Returns the class of ``package.module:Class``, which may also lie in the current directory or in `TASK_PATH`."""
+    if EntryPoint.pattern.fullmatch(path) is None or path.partition(":")[0].endswith(".py"):
+        file, _, kind = path.partition(":")
+        module = Path(file.removesuffix(".py")).name or "module"
+        raise UnknownTaskError(
+            f"task {path!r}: expected package.module:Class, for example '{module}:{kind or 'Class'}' in the directory "
+            f"of {module}.py"
+        )
     for place in (str(Path.cwd()), *json.loads(os.environ.get(TASK_PATH, "[]"))):
         if place not in sys.path:
             sys.path.append(place)  # at the end, so that no file there replaces a module of another package
     return EntryPoint(path, path, ENTRY_POINT_GROUP)
+
+
+def _kind_of(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"of the type {type(value).__name__}"
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -272,8 +272,7 @@ def _check_task(settings: Settings) -> None:
 
     try:
         if not registry.has_task(settings.task):
-            known = ", ".join((*registry.names(), "synthetic-N"))
-            raise UserError(f"--task: {settings.task!r} is unknown here; expected one of: {known}")
+            raise UserError(f"--task: {registry.unknown_text(settings.task)}")
         named = settings.task in registry.light_names() or registry.is_path(settings.task)
         if settings.task_option or named:
             registry.load_task(settings.task_spec)

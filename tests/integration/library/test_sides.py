@@ -77,7 +77,7 @@ def test_a_stop_before_the_run_counts(tmp_path: Path, mosquitto: Mosquitto) -> N
 def test_an_edge_with_a_mistake_says_it(tmp_path: Path, mosquitto: Mosquitto) -> None:
     wrong = Edge(7, broker=mosquitto.url, task="nothing", state_dir=tmp_path / "7").start()
     with pytest.raises(
-        UserError, match=r"^edge 7: task: 'nothing' is unknown here; expected one of: digits, "
+        UserError, match=r"^edge 7: task: 'nothing' is unknown here, expected one of: digits, "
     ):
         wrong.wait(60)
     with pytest.raises(UserError):

@@ -135,7 +135,7 @@ def test_an_empty_directory_of_the_user_stays() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--task", "nonsense"), "--task: 'nonsense' is unknown here; expected one of: digits, mnist"),
+        (("--task", "nonsense"), "--task: 'nonsense' is unknown here, expected one of: digits, mnist"),
         (("--task", "synthetic-x"), "task 'synthetic-x': expected synthetic-N"),
         (("--task", "tabular"), "option 'target' is missing: --task-option target=VALUE"),
         (("--task", "tabular", "--task-option", "targt=x"), "option 'targt' is unknown"),

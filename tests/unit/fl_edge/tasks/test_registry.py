@@ -45,6 +45,52 @@ def test_an_unknown_task_is_answered_with_the_known_ones() -> None:
         load_task("tabluar")
 
 
+@pytest.mark.parametrize(("name", "hint"), [("evap", "evap:CLASS"), ("evap.Evap", "evap:Evap")])
+def test_a_module_here_is_proposed(
+    name: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("evap.py").touch()
+    with pytest.raises(UnknownTaskError) as raised:
+        load_task(name)
+    assert f"{name!r} is unknown here (did you mean '{hint}'?), expected one of: digits" in str(raised.value)
+    assert str(raised.value).endswith(", series, synthetic-N, or module:Class")
+
+
+@pytest.mark.parametrize("name", ["evap.py:Evap", "../m/evap:Evap", "/m/evap.py:Evap"])
+def test_a_file_is_no_module(name: str) -> None:
+    with pytest.raises(UnknownTaskError) as raised:
+        load_task(name)
+    assert str(raised.value) == (
+        f"task {name!r}: expected package.module:Class, for example 'evap:Evap' in the directory of evap.py"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("a = 1\ndef f()\n", "SyntaxError: expected ':' (evap.py, line 2)"),
+        ("a = 1\nb = a / 0\n", "ZeroDivisionError: division by zero (evap.py, line 2)"),
+        ("import no_such\n", "ModuleNotFoundError: No module named 'no_such' (evap.py, line 1)"),
+        (
+            "import json\njson.loads('')\n",
+            "JSONDecodeError: Expecting value: line 1 column 1 (char 0) (evap.py, line 2)",
+        ),
+        ("a = 1\n", "AttributeError: module 'evap' has no attribute 'Evap'"),
+    ],
+)
+def test_a_module_that_fails_is_told_with_its_own_line(
+    code: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evap.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "evap", raising=False)
+    with pytest.raises(UnknownTaskError) as raised:
+        load_task("evap:Evap")
+    monkeypatch.delitem(sys.modules, "evap", raising=False)
+    assert str(raised.value) == f"task 'evap:Evap' cannot be loaded: {reason}"
+
+
 PLUG_IN = """
 from pydantic import Field
 
@@ -96,9 +142,9 @@ def test_other_distributions_add_tasks() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("broken", "'broken' cannot be created: OSError.'no licence'"),
+        ("broken", "'broken' cannot be created: OSError: no licence \\(tasks_of_others.py, line 12\\)$"),
         ("gone", r"'gone' \(tasks_of_others:Gone\) cannot be loaded: AttributeError"),
-        ("odd", r"'odd' is \[1\], expected a subclass of fl_edge.tasks.task.Task"),
+        ("odd", r"'odd' is of the type list, expected a subclass of fl_edge.tasks.task.Task"),
     ],
 )
 def test_a_task_that_cannot_be_loaded_says_why(name: str, message: str) -> None:
