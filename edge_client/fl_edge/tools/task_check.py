@@ -13,6 +13,7 @@ import numpy as np
 
 from fl_edge.errors import DataMissingError, DivergedError, EdgeError, PayloadError
 from fl_edge.tasks import classes
+from fl_edge.tasks.code_errors import error_text
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Task, TrainingDefaults
 from fl_edge.training import local_training, task_results
 from fl_edge.training.model_check import examine_model
@@ -80,7 +81,7 @@ class TaskCheck:
             except EdgeError as error:
                 yield Finding(what, False, one_line(str(error)))
             except Exception as error:  # a task may raise any error
-                yield Finding(what, False, one_line(f"{type(error).__name__}: {error}"))
+                yield Finding(what, False, error_text(error))
 
     def _metrics(self) -> str:
         declared = task_results.declared_metrics(self._task)
@@ -243,7 +244,7 @@ class TaskCheck:
         except PayloadError as error:
             return f"is refused: {one_line(str(error))}"
         except Exception as error:  # a task may raise any error
-            raise DivergedError(f"{type(error).__name__}: {error}: expected a PayloadError") from error
+            raise DivergedError(f"{error_text(error)}: expected a PayloadError") from error
         raise DivergedError(f"is answered with {answer}: expected a PayloadError")
 
     def _answer(self, payload: bytes, context: LoadContext | None = None) -> Any:

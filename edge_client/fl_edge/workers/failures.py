@@ -22,8 +22,8 @@ from fl_edge.errors import (
     UnmaskableError,
     UnusableModelError,
 )
+from fl_edge.tasks.code_errors import message_of, place_of
 from fl_edge.workers.jobs import FailureOutcome
-from fl_shared.system.text import one_line
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -33,17 +33,9 @@ MAX_TRACE: Final = 20_000
 """Characters of a traceback that are kept: the last ones."""
 
 
-def _text_of(error: BaseException) -> str:
-    try:
-        text = one_line(str(error))
-    except Exception:  # a foreign class may raise any error
-        text = ""
-    return text[:MAX_MESSAGE] or type(error).__name__
-
-
 def failure_of(error: BaseException) -> FailureOutcome:
     """Returns the outcome of a job that has raised ``error``; an unexpected one with its traceback."""
-    message = _text_of(error)
+    message = message_of(error)[:MAX_MESSAGE]
     match error:
         case CancelledError():
             return FailureOutcome("cancelled", message)
@@ -67,14 +59,20 @@ def failure_of(error: BaseException) -> FailureOutcome:
             return FailureOutcome("budget-spent", message)
         case UnusableModelError():
             return FailureOutcome("unusable-model", message)
-        case EdgeError() | ValueError():
+        case EdgeError():
             return FailureOutcome("failed", message)
+        case ValueError():  # also of a library that the task has called
+            return FailureOutcome("failed", _with_place(message, place_of(error)))
         case _:
             place = traceback.extract_tb(error.__traceback__)[-1:]
-            where = f" ({Path(place[0].filename).name}, line {place[0].lineno})" if place else ""
-            kept = f"{type(error).__name__}: {message}"[: MAX_MESSAGE - len(where)]
+            last = f" ({Path(place[0].filename).name}, line {place[0].lineno})" if place else ""
+            text = _with_place(f"{type(error).__name__}: {message}", place_of(error) or last)
             trace = "".join(traceback.format_exception(error))[-MAX_TRACE:]
-            return FailureOutcome("failed", kept + where, trace.rstrip())
+            return FailureOutcome("failed", text, trace.rstrip())
+
+
+def _with_place(text: str, place: str) -> str:
+    return text[: MAX_MESSAGE - len(place)] + place
 
 
 @lru_cache(maxsize=64)
