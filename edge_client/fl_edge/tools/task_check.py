@@ -95,8 +95,11 @@ class TaskCheck:
         train, holdout = len(self._data.train), 0 if self._data.holdout is None else len(self._data.holdout)
         if not train:
             raise DataMissingError("no example to train on")
+        odd = task_results.not_finite(self._data)
         shape = tuple(np.shape(self._data.train.inputs))
-        return f"{train} examples to train on, {holdout} held out; inputs of the shape {shape}"
+        return f"{train} examples to train on, {holdout} held out; inputs of the shape {shape}" + (
+            f"; {odd}" if odd else ""
+        )
 
     def _model(self) -> str:
         examine_model(self._task)

@@ -16,9 +16,10 @@ from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from fl_edge.errors import DivergedError, TaskError, UnknownTaskError
+from fl_edge.errors import DataCorruptError, DivergedError, TaskError, UnknownTaskError
 from fl_edge.tasks.task import Examples, LocalData, Metric, Scores, Task, TrainReport
 from fl_shared.protocol.messages import MAX_COUNT, Confusion, DeclaredMetrics, MetricDeclaration
 
@@ -27,6 +28,7 @@ LOG: Final = logging.getLogger(__name__)
 _DECLARATIONS: Final[TypeAdapter[tuple[MetricDeclaration, ...]]] = TypeAdapter(DeclaredMetrics)
 MAX_PROBABILITIES: Final = 100_000
 """Labels in the answer to a prediction (``messages.Prediction``)."""
+SMALLER_STEPS: Final = "try a smaller --lr, or look in the data for values that are not finite"
 MAX_ANSWER: Final = 2**20
 """Characters of an answer in JSON, and of an example of a request."""
 
@@ -54,6 +56,32 @@ def checked_examples(task: Task, method: str, examples: object) -> Examples:
     return examples
 
 
+def check_finite(task: Task, data: LocalData) -> None:
+    """Raises ``DataCorruptError`` if some of the data are not finite (see `not_finite`)."""
+    if (found := not_finite(data)) is not None:
+        raise DataCorruptError(f"task {task.name}: load(): {found}, expected finite numbers")
+
+
+def not_finite(data: LocalData) -> str | None:
+    """Returns the first example with NaN or infinity in words; null if there is none in the tensors and arrays."""
+    for use, examples in (("to train on", data.train), ("held out", data.holdout)):
+        for name in ("inputs", "labels"):
+            row = _first_not_finite(getattr(examples, name, None))
+            if row is not None:
+                return f"NaN or infinity in the {name} of example {row} (from 0) of those {use}"
+    return None
+
+
+def _first_not_finite(values: object) -> int | None:
+    if not hasattr(values, "dtype"):
+        return None
+    try:
+        finite = np.isfinite(np.asarray(values)).reshape(len(values), -1).all(axis=1)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):  # objects, types that NumPy lacks, another device
+        return None
+    return None if finite.all() else int(np.argmin(finite))
+
+
 def declared_metrics(task: Task) -> tuple[MetricDeclaration, ...]:
     """Returns the metrics that the task declares. Raises ``UnknownTaskError`` if one of them cannot be used."""
     if not isinstance(task.metrics, tuple) or not all(isinstance(metric, Metric) for metric in task.metrics):
@@ -76,7 +104,7 @@ def checked_report(task: Task, report: object) -> TrainReport:
     steps = _count(task, "train(): steps", report.steps)
     loss = _number(task, "train(): loss", report.loss)
     if not math.isfinite(loss):
-        raise DivergedError(f"training diverged: the loss is {loss}")
+        raise DivergedError(f"training diverged: the loss is {loss}; {SMALLER_STEPS}")
     return TrainReport(steps, loss)
 
 

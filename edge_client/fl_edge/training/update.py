@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from fl_edge.tasks.task import Examples, LocalData, Task, TrainReport
 from fl_edge.training.corrections.observation import Observation
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator
 from fl_edge.training.local_part import LOCAL
-from fl_edge.training.task_results import checked_report, checked_scores
+from fl_edge.training.task_results import SMALLER_STEPS, check_finite, checked_report, checked_scores
 from fl_shared.protocol.messages import UpdateMetrics
 from fl_shared.tensors.manifest import Manifest, Vector
 
@@ -49,24 +50,27 @@ def make_update(
     its number of steps counts, and not the task's. ``local_of`` returns the part of a model that stays on the edge;
     null if nothing does.
 
-    Raises ``DataMissingError``, ``DivergedError`` and ``TaskError``.
+    Raises ``DataMissingError``, ``DivergedError`` and ``TaskError``, and ``DataCorruptError`` if training diverges on
+    data that are not finite.
     """
     if not len(data.train):
         raise DataMissingError(
             f"task {task.name}: this edge has no examples to train on, expected at least one"
         )
     started = time.perf_counter()
-    before = _metrics(task, model, data.holdout)
-    report = checked_report(task, train())
-    sections, own = observation.end()
-    after = _metrics(task, model, data.holdout)
-    task.finish(model, data)
+    with _checking_data(task, data):
+        before = _metrics(task, model, data.holdout)
+        report = checked_report(task, train())
+        sections, own = observation.end()
+        after = _metrics(task, model, data.holdout)
+        task.finish(model, data)
     delta = allocate(len(base))
     np.subtract(vector_of(model), base, out=delta)
     if local_of is not None:
         own[LOCAL] = local_of(model)
     if not (np.isfinite(delta).all() and np.isfinite(own.get(LOCAL, 0)).all()):
-        raise DivergedError("training diverged: some of the weights are not finite")
+        check_finite(task, data)
+        raise DivergedError(f"training diverged: some of the weights are not finite; {SMALLER_STEPS}")
     return TrainedUpdate(
         delta=delta,
         examples=len(data.train),
@@ -76,6 +80,16 @@ def make_update(
         sections=sections,
         own=own,
     )
+
+
+@contextmanager
+def _checking_data(task: Task, data: LocalData) -> Iterator[None]:
+    """Looks for the cause in the data if training diverges, and only then, since this takes time."""
+    try:
+        yield
+    except DivergedError:
+        check_finite(task, data)
+        raise
 
 
 def _metrics(task: Task, model: Any, holdout: Examples | None) -> dict[str, float] | None:

@@ -93,6 +93,14 @@ class Stumbling(Alternate):
         return data
 
 
+class Gappy(DigitsTask):
+    def load(self, context):
+        data = super().load(context)
+        images = data.train.inputs.clone()
+        images[7] = float("nan")
+        return LocalData(Examples(images, data.train.labels), data.holdout)
+
+
 class Measured(DigitsTask):
     metrics = (Metric("wrong", higher_is_better=False, unit="kg"),)
 
@@ -140,6 +148,13 @@ def test_weights_that_do_not_come_from_the_seed(mistakes: str) -> None:
         "FAILED", "model(1) differs from model(1): draw from torch's generator, or one of your own",
     )  # fmt: skip
     assert isinstance(result.exception, RunFailed)
+
+
+def test_data_that_are_not_finite(mistakes: str) -> None:
+    found = table(run(f"{mistakes}:Gappy"))
+    odd = "NaN or infinity in the inputs of example 7 (from 0) of those to train on"
+    assert found["data"][1].endswith(f"; {odd}")
+    assert found["training, one epoch"] == ("FAILED", f"task digits: load(): {odd}, expected finite numbers")
 
 
 def test_rare_arrays_are_listed_and_a_single_example_is_tried(mistakes: str) -> None:

@@ -16,7 +16,13 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from fl_edge.errors import CancelledError, DataMissingError, DivergedError, ManifestMismatchError
+from fl_edge.errors import (
+    CancelledError,
+    DataCorruptError,
+    DataMissingError,
+    DivergedError,
+    ManifestMismatchError,
+)
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Metric, Scores, Task, TrainReport
@@ -304,6 +310,28 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
     task.loss = float("inf")
     with pytest.raises(DivergedError, match=r"loss is inf, expected a finite number"):
         scored(task)
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["inputs of example 5 (from 0) of those to train on", "inputs of example 2 (from 0) of those held out"],
+)
+def test_training_that_diverges_on_data_that_are_not_finite_blames_them(part: str) -> None:
+    data = digits()
+    assert data.holdout is not None
+    if "held out" in part:
+        images = torch.as_tensor(data.holdout.inputs).clone()
+        images[2, 0, 0] = float("inf")
+        data = LocalData(data.train, Examples(images, data.holdout.labels))
+    else:
+        images = torch.as_tensor(data.train.inputs).clone()
+        images[5, 0, 0] = float("nan")
+        data = LocalData(Examples(images, data.train.labels), data.holdout)
+    with pytest.raises(DataCorruptError) as raised:
+        train(data=data)
+    assert str(raised.value) == f"task digits: load(): NaN or infinity in the {part}, expected finite numbers"
+    with pytest.raises(DivergedError, match="learning rate"):
+        train(lr=1e6)
 
 
 class Borrowed(Odd):
