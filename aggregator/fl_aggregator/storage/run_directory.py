@@ -328,7 +328,11 @@ class RunDirectory:
 
 
 def new_run_path(task: str, root: Path = Path("runs")) -> Path:
-    """A path for a new run that does not exist yet: ``runs/<task>-<time>``, in local time to the second."""
+    """A path for a new run that does not exist yet: ``runs/<task>-<time>``, in local time to the second.
+
+    A dot is in place of the colon of ``module:Class``, after which scp and Docker expect another path.
+    """
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    path = root / f"{task}-{stamp}"
-    return path if not path.exists() else root / f"{task}-{stamp}-{secrets.token_hex(2)}"
+    name = f"{task.replace(':', '.')}-{stamp}"
+    path = root / name
+    return path if not path.exists() else root / f"{name}-{secrets.token_hex(2)}"
