@@ -31,7 +31,13 @@ from fl_aggregator.round.phases import (
 from fl_aggregator.round.privacy import noise_of_release
 from fl_aggregator.round.roster import Roster
 from fl_aggregator.round.state import Counted, Run
-from fl_aggregator.round.summary import deadline_reason, missing_reasons, summary_of, too_few_updates_detail
+from fl_aggregator.round.summary import (
+    deadline_reason,
+    missing_reasons,
+    not_arrived_text,
+    summary_of,
+    too_few_updates_detail,
+)
 from fl_shared.protocol.messages import ModelReference
 from fl_shared.system.backoff import backoff
 from fl_shared.system.frozen import replace
@@ -228,7 +234,7 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transitio
     if consecutive < MAX_CONSECUTIVE_ABANDONED:
         state, advanced = evaluation.advance(state, now)
         return state, (*effects, *advanced)
-    detail = f"{consecutive} rounds in a row were abandoned; round {phase.round}: {reason}"
+    detail = f"{consecutive} rounds in a row were abandoned; round {phase.round}: {reason}{not_arrived_text(summary)}"
     failed = Failed(at=now, reason="rounds-abandoned", detail=detail, resume_phase=next_phase)
     state, ended = end_run(state, failed, now)
     return state, (*effects, *ended)

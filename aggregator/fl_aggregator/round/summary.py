@@ -183,6 +183,12 @@ def too_few_updates_detail(phase: Collecting) -> str:
     return f"{count} were accepted; rejected: {len(rejected)}, of edge {first}: {why}{hint}"
 
 
+def not_arrived_text(summary: Summary) -> str:
+    """Says why updates did not arrive; empty if all did. Why some were rejected, `too_few_updates_detail` says."""
+    absent = {name: why for name, why in summary.missing.items() if not why.startswith(REJECTED)}
+    return f"; missing: {reasons_text(absent)}" if absent else ""
+
+
 def away_reason(state: Run, client: str, ticket: Ticket, now: float) -> str:
     """Says why an edge that has a ticket is not at work."""
     known = state.roster.get(client)

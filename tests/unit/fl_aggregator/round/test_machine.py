@@ -130,7 +130,8 @@ def test_abandoned_rounds_back_off_and_five_in_a_row_fail_the_run() -> None:
     assert playbook.state.phase.reason == "rounds-abandoned"
     assert playbook.state.phase.detail == (
         "5 rounds in a row were abandoned; round 5: "
-        "all connected edges have answered, but only 0 of 2 updates arrived"
+        "all connected edges have answered, but only 0 of 2 updates arrived; "
+        "missing: 0, 1 (failed: out of memory)"
     )
 
 
