@@ -34,7 +34,9 @@ class Examples:
     """Examples as tensors, or as arrays of NumPy. Their first dimension is examples; classes are int64."""
 
     inputs: Array
+    """(examples, …), as the model takes them."""
     labels: Array
+    """(examples,) for classes, otherwise the targets: (examples, …)."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,7 +53,9 @@ class LocalData:
     """The partition of an edge: its training examples, and its holdout (``None`` if there is none)."""
 
     train: Examples
+    """What the edge trains on. May be empty: then the edge is not selected."""
     holdout: Examples | None
+    """What the edge evaluates on, and never trains on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,59 +63,68 @@ class TrainingDefaults:
     """How a task is trained if the run's settings do not say it: the defaults of ``--epochs``, ``--lr`` and so on."""
 
     epochs: int = 10
+    """Passes over the edge's training examples in a round."""
     batch_size: int = 32
+    """Examples of a minibatch."""
     lr: float = 0.05
+    """The learning rate."""
     momentum: float = 0.9
+    """Of SGD, from 0 to below 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """The result of training. ``steps``: of the optimiser; ``loss``: mean over the examples of the last epoch."""
+    """The result of training."""
 
     steps: int
+    """Steps of the optimizer."""
     loss: float
+    """Mean over the examples of the last epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric that a task measures, besides the loss.
-
-    ``name``: printable, at most 57 bytes. ``unit``: at most 16 bytes, such as ``kWh``; ``%`` says that the
-    value is a fraction (0.25 is 25 %), and an empty one that it is a number without a unit. ``minimum`` and
-    ``maximum``: the least and the greatest value that is possible; None: any.
-    """
+    """A metric that a task measures, besides the loss."""
 
     name: str
+    """Printable, at most 57 bytes."""
     higher_is_better: bool = True
+    """Whether the best version has the greatest value; otherwise it has the least."""
     unit: str = ""
+    """At most 16 bytes, such as ``kWh``. ``%``: the value is a fraction (0.25 is 25 %). Empty: no unit."""
     minimum: float | None = None
+    """The least value that is possible; None: any."""
     maximum: float | None = None
+    """The greatest value that is possible; None: any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The result of an evaluation on ``examples`` examples.
-
-    ``loss``: mean over the examples. ``metrics``: values of metrics that the task declares (`Task.metrics`), by name;
-    one that is left out or not finite is undefined for these examples. ``confusion``: see `classes.confusion_matrix`.
-    """
+    """The result of an evaluation."""
 
     examples: int
+    """How many were evaluated."""
     loss: float
+    """Mean over the examples."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    """Values of metrics that the task declares (`Task.metrics`), by name.
+
+    One that is left out or not finite is undefined for these examples.
+    """
     confusion: Confusion | None = None
+    """The confusion matrix of a classifier: see `fl_edge.tasks.classes.confusion_matrix`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadContext:
-    """Whose data to load: those of ``client``, which has ``partition`` in the run.
-
-    ``data_dir``: the directory that ``--data`` names.
-    """
+    """Whose data to load."""
 
     client: str
+    """The id of the edge."""
     partition: Partition
+    """The part that the edge has in the run. `fl_edge.data.partition.split` divides examples by it."""
     data_dir: Path | None
+    """The directory that ``--data`` names."""
 
     @property
     def part(self) -> int:

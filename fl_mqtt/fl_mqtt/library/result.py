@@ -23,46 +23,54 @@ from fl_shared.protocol import messages as m
 
 @dataclass(frozen=True, slots=True)
 class EdgeResult:
-    """An edge's part in a run. All but ``rounds`` is of the last round whose version has its update.
-
-    ``rounds``: how many versions have an update of this edge. ``examples``: it trained on. ``seconds``: of training.
-    ``before``, ``after``: metrics on its holdout of the model that it received, and of the one that it trained.
-    """
+    """An edge's part in a run. All but ``rounds`` is of the last round whose version has its update."""
 
     rounds: int
+    """How many versions have an update of this edge."""
     examples: int
+    """How many it trained on."""
     steps: int
+    """Steps of the optimizer."""
     seconds: float
+    """Of training."""
     before: dict[str, float]
+    """Metrics on its holdout, of the model that it received."""
     after: dict[str, float]
+    """Metrics on its holdout, of the model that it trained."""
     train: dict[str, float]
+    """Metrics of the training, such as its loss."""
 
 
 @dataclass(slots=True, eq=False)
 class Result:
-    """A run that has ended.
-
-    ``outcome``: ``stopped`` if somebody stopped it. ``metrics``: of the newest version that was evaluated, on ``split``
-    (``test`` or ``holdout``); versions are compared by ``primary``. ``history``: a dictionary for each round, as in
-    ``history.jsonl``. ``model``: the newest version, arrays by name; empty without one. ``edges``: by their ids,
-    since the start or the resume. ``privacy``: what the versions have told about an edge, at most; null without
-    differential privacy.
-    """
+    """A run that has ended."""
 
     outcome: Literal["finished", "stopped"]
+    """``stopped`` if somebody stopped it."""
     version: int
+    """Of the newest model."""
     seconds: float
+    """How long the run took."""
     metrics: dict[str, float]
+    """Of the newest version that was evaluated, on ``split``."""
     primary: str
+    """The metric by which versions are compared."""
     split: str | None
+    """``test`` or ``holdout``; None if no version was evaluated."""
     run_dir: Path
+    """The run directory."""
     history: list[dict[str, Any]] = field(repr=False)
+    """A dictionary for each round, as in ``history.jsonl``."""
     model: dict[str, NDArray[Any]] = field(repr=False)
+    """The newest version, arrays by name; empty without one."""
     edges: dict[str, EdgeResult] = field(repr=False)
+    """The edges by their ids, since the start or the resume."""
     ask: Callable[[bytes], m.Prediction] | None = field(default=None, repr=False)
+    """How `predict` asks the edges of a simulation that stays; None after they have ended."""
     alive: ExitStack = field(default_factory=ExitStack, repr=False)
-    """The broker and the edges of a simulation that stays, and ``ask`` is how to ask them."""
+    """The broker and the edges of a simulation that stays."""
     privacy: dict[str, Any] | None = None
+    """What the versions have told about an edge, at most; None without differential privacy."""
 
     def predict(self, request: Any) -> dict[str, Any]:
         """Asks the edges of a simulation that stays for a prediction, and returns their answer.
