@@ -272,7 +272,7 @@ def test_the_command_that_simulate_prints_follows_it(tmp_path: Path) -> None:
     assert "version 3 of 3" in seen.out
     edges, machines = seen.out.splitlines()[-2:]
     assert edges.startswith("edges: ")
-    assert machines.startswith("they run on ")
+    assert machines.startswith("the edges run on ")
     assert "loss 0." in seen.out
 
 

@@ -129,7 +129,7 @@ def _overview(snapshot: Snapshot, *, ascii_only: bool) -> Table:
 
 def _privacy(status: m.PrivacyStatus) -> Table | Text:
     """ε as a bar against its budget, and in words."""
-    words = f"{epsilon_text(status)}, to who {SEES[status.against]}"
+    words = f"{epsilon_text(status)}, to whoever {SEES[status.against]}"
     text = Text.assemble((f"{INSECURE}; ", BAD), words) if status.insecure else Text(words)
     return text if status.budget is None else _bar(status.epsilon, status.budget, text)
 

@@ -171,9 +171,9 @@ def summary_lines(snapshot: Snapshot) -> list[str]:
         counts = ", ".join(f"{edge_counts[state]} {state}" for state in edge_counts.counts) or "none yet"
         lines.append(f"edges: {counts}{edge_counts.evaluators_text}")
         if edge_counts.computes_text:
-            lines.append(f"they compute with {edge_counts.computes_text}")
+            lines.append(f"the edges compute with {edge_counts.computes_text}")
         if edge_counts.machines_text:
-            lines.append(f"they run on {edge_counts.machines_text}")
+            lines.append(f"the edges run on {edge_counts.machines_text}")
         if edge_counts.not_ready:
             lines.append(f"not ready: {edge_counts.not_ready_text}")
         if edge_counts["missing"]:

@@ -14,8 +14,8 @@ from fl_shared.protocol import messages as m
 INSECURE: Final = "noise from a known seed: not private"
 """Said wherever a run with ``--dp-insecure-seed`` is shown."""
 SEES: Final = {
-    "wire": "sees all models and who took part",
-    "models": "sees all models and not who took part",
+    "wire": "sees all models and knows who took part",
+    "models": "sees all models but does not know who took part",
 }
 """What the adversary knows, as the end of a sentence."""
 TRUST: Final = {
@@ -40,8 +40,8 @@ def promise_lines(plan: PrivacyPlan) -> list[str]:
         wire = ""
         advantage = advantage_of(mu_of(epsilon, plan.delta))
     promise = (
-        f"differential privacy: who {SEES[plan.against]} can tell whether one edge's data was used in "
-        f"{right_text(advantage)} of cases, where a coin is right in 50 %: ε is at most {epsilon:.3g} at "
+        f"differential privacy: whoever {SEES[plan.against]} can guess whether one edge's data was used with "
+        f"{right_text(advantage)} accuracy; a coin toss gives 50 %; ε is at most {epsilon:.3g} at "
         f"δ = {plan.delta:.3g}{wire}; {TRUST[plan.mechanism]}"
     )
     return [promise, f"{INSECURE} (--dp-insecure-seed)"] if plan.insecure else [promise]
@@ -84,20 +84,20 @@ def often_text(plan: PrivacyPlan, what: str) -> str:
 
 
 def right_text(advantage: float) -> str:
-    """In how many cases somebody with this advantage over a coin is right: ``at most 56 %``."""
+    """The accuracy of a guess with this advantage over a coin toss: ``at most 56 %``."""
     return f"at most {min(100, math.ceil(round(50 + 50 * advantage, 6)))} %"
 
 
 def guess_text(advantage: float) -> str:
     """The same as part of a sentence, in words."""
     how = (
-        "hardly better than by a coin"
+        "hardly better than a coin toss"
         if advantage <= HARDLY
-        else "better than by a coin"
+        else "better than a coin toss"
         if advantage <= BETTER
-        else "much better than by a coin"
+        else "much better than a coin toss"
     )
-    return f"{how}: right in {right_text(advantage)} (advantage {advantage:.2g})"
+    return f"{how}: with {right_text(advantage)} accuracy (advantage {advantage:.2g})"
 
 
 def epsilon_text(spent: m.PrivacyStatus | m.PrivacySpent) -> str:
@@ -109,7 +109,7 @@ def epsilon_text(spent: m.PrivacyStatus | m.PrivacySpent) -> str:
 def status_line(status: m.PrivacyStatus) -> str:
     """What the versions so far have told about an edge, in one line."""
     loud = f"; {INSECURE}" if status.insecure else ""
-    return f"privacy: {epsilon_text(status)}, to who {SEES[status.against]}{loud}"
+    return f"privacy: {epsilon_text(status)}, to whoever {SEES[status.against]}{loud}"
 
 
 def spent_line(spent: m.PrivacySpent) -> str:
@@ -128,4 +128,4 @@ def spent_text(spent: m.PrivacySpent) -> str:
 
 def wire_text(epsilon: float) -> str:
     """What secret cohorts spend against who sees more."""
-    return f"at most {epsilon:.3g} against who {SEES['wire']}"
+    return f"at most {epsilon:.3g} against whoever {SEES['wire']}"

@@ -91,7 +91,7 @@ class Ledger:
         yield spent_line(self.spent)
         if not self.spent.insecure:
             guess = guess_text(self.spent.advantage)
-            yield f"who {SEES[self.spent.against]} can tell whether one edge's data was used {guess}"
+            yield f"whoever {SEES[self.spent.against]} can guess whether one edge's data was used {guess}"
         yield often_text(plan, "releases")
         if not self.releases:
             return

@@ -71,7 +71,7 @@ class Plans:
         yield often_text(plan, "versions")
         for way in self.ways:
             yield ""
-            yield f"{way.name}: against who {SEES[way.against]}"
+            yield f"{way.name}: against whoever {SEES[way.against]}"
             if way.missing is not None:
                 yield f"  {way.missing}"
                 continue

@@ -56,7 +56,7 @@ def privacy(run: RunReport) -> Markup | None:
 def _guess(spent: m.PrivacySpent) -> Markup:
     return tag(
         "p",
-        f"Who {SEES[spent.against]} can tell whether one edge's data was used ",
+        f"Whoever {SEES[spent.against]} can guess whether one edge's data was used ",
         tag("b", f"{guess_text(spent.advantage)}."),
     )
 

@@ -272,8 +272,8 @@ def test_a_look_in_lines() -> None:
         "accuracy 0.7500, loss 0.5000 (test)  ▁█",
         f"{ROUND_2}; missing: 7 (offline: for 3.1 s)",
         "edges: 1 in, 1 training, 1 missing, 1 offline",
-        "they compute with torch 2.9.0 on Linux x86_64 (3), torch 2.5.1 on Linux x86_64 (1)",
-        "they run on Linux x86_64, 4 cores, 8.3 GB (3); Linux x86_64, 1 core, fl-mqtt 0.1.0 (1)",
+        "the edges compute with torch 2.9.0 on Linux x86_64 (3), torch 2.5.1 on Linux x86_64 (1)",
+        "the edges run on Linux x86_64, 4 cores, 8.3 GB (3); Linux x86_64, 1 core, fl-mqtt 0.1.0 (1)",
         "missing: 7 (failed: x [31m)",
         "offline: 9 (lost)",
     ]

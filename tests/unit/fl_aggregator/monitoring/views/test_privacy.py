@@ -22,9 +22,9 @@ def plan(**changes: Any) -> PrivacyPlan:
 def test_it_promises_something_against_somebody() -> None:
     (line,) = privacy.promise_lines(plan())
     assert line == (
-        "differential privacy: who sees all models and who took part can tell whether one edge's data was used in at "
-        "most 60 % of cases, where a coin is right in 50 %: ε is at most 2 at δ = 1e-05; the aggregator is trusted to "
-        "add the noise"
+        "differential privacy: whoever sees all models and knows who took part can guess whether one edge's data was "
+        "used with at most 60 % accuracy; a coin toss gives 50 %; ε is at most 2 at δ = 1e-05; the aggregator is "
+        "trusted to add the noise"
     )
     assert privacy.promise_lines(plan(insecure=True))[1:] == [
         "noise from a known seed: not private (--dp-insecure-seed)"
@@ -37,9 +37,12 @@ def test_secret_cohorts_promise_less_against_who_sees_them() -> None:
         plan(against="models", apart=1, releases=3, epsilon=8.0, rate=1 / 3, expected=20)
     )
     assert line.startswith(
-        "differential privacy: who sees all models and not who took part can tell whether "
+        "differential privacy: whoever sees all models but does not know who took part can guess whether "
     )
-    assert "ε is at most 8 at δ = 1e-05, at most 12.8 against who sees all models and who took part; " in line
+    assert (
+        "ε is at most 8 at δ = 1e-05, at most 12.8 against whoever sees all models and knows who took part; "
+        in line
+    )
 
 
 def test_it_says_how_often_an_edge_contributes() -> None:
@@ -91,11 +94,11 @@ def test_ratios_have_two_digits(ratio: float, said: str) -> None:
 @pytest.mark.parametrize(
     ("advantage", "said"),
     [
-        (0.0, "hardly better than by a coin: right in at most 50 % (advantage 0)"),
-        (0.12, "hardly better than by a coin: right in at most 56 % (advantage 0.12)"),
-        (0.121, "hardly better than by a coin: right in at most 57 % (advantage 0.12)"),
-        (0.5, "better than by a coin: right in at most 75 % (advantage 0.5)"),
-        (0.999, "much better than by a coin: right in at most 100 % (advantage 1)"),
+        (0.0, "hardly better than a coin toss: with at most 50 % accuracy (advantage 0)"),
+        (0.12, "hardly better than a coin toss: with at most 56 % accuracy (advantage 0.12)"),
+        (0.121, "hardly better than a coin toss: with at most 57 % accuracy (advantage 0.12)"),
+        (0.5, "better than a coin toss: with at most 75 % accuracy (advantage 0.5)"),
+        (0.999, "much better than a coin toss: with at most 100 % accuracy (advantage 1)"),
     ],
 )
 def test_an_attacker_is_compared_with_a_coin(advantage: float, said: str) -> None:
@@ -113,7 +116,7 @@ def test_what_is_spent_names_the_budget_and_the_edge() -> None:
     )
     assert (
         privacy.status_line(spent.status)
-        == "privacy: ε 0.823 of 2 at δ = 1e-05, to who sees all models and who took part"
+        == "privacy: ε 0.823 of 2 at δ = 1e-05, to whoever sees all models and knows who took part"
     )
     known = spent.model_copy(update={"insecure": True})
     for line in (privacy.spent_line(known), privacy.status_line(known.status)):

@@ -79,7 +79,7 @@ def test_epsilon_is_the_same_in_all_places_and_follows_from_the_journal(tmp_path
     console = Console(file=io.StringIO(), width=160)
     console.print(View(snapshot))
     words = f"ε {spent.epsilon:.3g} of 50 at δ = 1e-05"
-    assert f"{words}, to who sees all models and who took part" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"{words}, to whoever sees all models and knows who took part" in console.file.getvalue()  # type: ignore[attr-defined]
     assert any(words in one for one in summary_lines(snapshot))
     assert words in round_line(record, 3)
     assert state.privacy is state.privacy, "it is asked for twice a second, and found out once a release"
@@ -110,7 +110,7 @@ def test_it_names_each_release_and_each_edge(tmp_path: Path) -> None:
     lines = command(tmp_path / "run").output.splitlines()
     assert lines[0].endswith("digits, 3 releases of 3")
     assert lines[1].startswith(f"privacy: ε {found['privacy']['epsilon']:.3g} at δ = ")
-    assert "can tell whether one edge's data was used" in lines[2]
+    assert "can guess whether one edge's data was used" in lines[2]
 
 
 def test_a_run_that_is_killed_or_goes_on_is_read_and_not_changed(tmp_path: Path) -> None:

@@ -64,7 +64,9 @@ def test_it_says_that_nothing_can_be_learnt() -> None:
         "nothing can be learnt: more edges a round, fewer shared parameters, or a larger ε would help"
         in shown
     )
-    assert "correlated noise: against who sees all models and who took part\n  does not help" in shown
+    assert (
+        "correlated noise: against whoever sees all models and knows who took part\n  does not help" in shown
+    )
     assert "nothing can be learnt with 29 shared parameters or more" in plan(*few).output
 
 

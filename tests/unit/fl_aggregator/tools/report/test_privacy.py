@@ -25,7 +25,7 @@ def test_a_private_run_says_what_it_has_told(tmp_path: Path) -> None:
     last = json.loads((tmp_path / "run" / "history.jsonl").read_text().splitlines()[-1])["privacy"]
     card = text.partition("What the models tell about one edge")[2]
     assert "The run directory is secret" in card
-    assert f"better than by a coin: right in at most 64 % (advantage {last['advantage']:.2g})." in card
+    assert f"better than a coin toss: with at most 64 % accuracy (advantage {last['advantage']:.2g})." in card
     assert f"ε {last['epsilon']:.3g} of 8 at δ = 1e-05: " in card
     assert "% of the budget" in card
     assert "The aggregator is trusted to add the noise; presence, counts and time are not covered." in card
