@@ -18,8 +18,20 @@ from learning_time import seconds_to, shares_of_time
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 NOT_RUN: Final = "not run yet"
+NOTHING: Final = f"{NOT_RUN.capitalize()}."
 EMPTY: Final = (NOT_RUN, "–")
 BASE: Final = "fedavg"
+SERVED: Final = (
+    "The same runs with `--serve average:5`, which evaluates and serves the mean of the last five versions:"
+)
+SERVER: Final = """\
+## B: server optimizers
+
+At Dirichlet 0.1, beside FedAvg. `fedexp` chooses its own rate.
+
+{table}
+
+![Accuracy over the version with server optimizers](learning/server.svg)"""
 
 
 def values(name: str, lines: Iterable[Line], key: str = "last") -> dict[int, float]:
@@ -63,11 +75,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def compact(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table without the rows and columns in which nothing has been run; `NOT_RUN` if nothing has."""
+    """A table without the rows and columns in which nothing has been run; `NOTHING` if nothing has."""
     kept = [row for row in rows if any(entry not in EMPTY for entry in row[1:])]
     columns = [0, *(i for i in range(1, len(head)) if any(row[i] not in EMPTY for row in kept))]
     if not kept:
-        return f"{NOT_RUN.capitalize()}."
+        return NOTHING
     return table([head[i] for i in columns], ([row[i] for i in columns] for row in kept))
 
 
@@ -108,19 +120,21 @@ def bounds(lines: Sequence[Line]) -> str:
 
 
 def served(lines: Sequence[Line]) -> str:
-    """The same with the mean of the last versions served."""
-    return skew(lines, "S", f" + {plan.SERVED}")
+    """The same with the mean of the last versions served, with its introduction; empty if nothing has been run."""
+    found = skew(lines, "S", f" + {plan.SERVED}")
+    return "" if found == NOTHING else f"{SERVED}\n\n{found}"
 
 
 def server(lines: Sequence[Line]) -> str:
-    """Server optimizers by learning rate."""
+    """The section on server optimizers by learning rate; empty if nothing has been run."""
     rows = []
     for name, default in plan.SERVER.items():
         rates = [] if default is None else [round(default / 3, 5), round(default * 3, 5)]
         cells = [f"B/{name}/lr default", *(f"B/{name}/lr {rate:g}" for rate in rates)]
         found = [entry(cell, lines, f"A/dirichlet:0.1/{BASE}") for cell in cells]
         rows.append([name, *found, *["–"] * (3 - len(found))])
-    return compact(["", "default", "÷ 3", "× 3"], rows)
+    shown = compact(["", "default", "÷ 3", "× 3"], rows)
+    return "" if shown == NOTHING else SERVER.format(table=shown)
 
 
 def attacks(lines: Sequence[Line]) -> str:
@@ -155,7 +169,7 @@ def time(lines: Sequence[Line]) -> str:
         "virtual s",
         "to the rounds' accuracy",
     ]
-    return table(head, rows) if rows else f"{NOT_RUN.capitalize()}."
+    return table(head, rows) if rows else NOTHING
 
 
 def _time_row(cells: str, pace: str, lines: Sequence[Line]) -> list[str]:

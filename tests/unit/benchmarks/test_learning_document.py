@@ -53,14 +53,21 @@ def test_a_hole_is_said_to_be_one() -> None:
     assert document.entry("A/iid/fedavg", [{"cell": "A/iid/fedavg", "seed": 0, "failed": "…"}]) == "failed"
     failed = {"cell": "A/iid/fedavg", "seed": 0, "failed": "…", "reached": [[1, 0.3], [2, 0.1]]}
     assert document.entry("A/iid/fedavg", [failed]) == "failed / 10.0"
-    for part in document.PARTS.values():
-        assert part([])
+    for name, part in document.PARTS.items():
+        assert part([]) or name in {"served", "server"}
 
 
 def test_a_table_has_no_row_and_no_column_without_a_run() -> None:
     rows = [["one", "1", document.NOT_RUN, "–"], ["two", document.NOT_RUN, document.NOT_RUN, "–"]]
     assert document.compact(["", "a", "b", "c"], rows) == "|  | a |\n| --- | --- |\n| one | 1 |"
     assert document.compact(["", "a", "b", "c"], rows[1:]) == "Not run yet."
+
+
+def test_a_block_without_a_run_has_no_heading_and_no_introduction() -> None:
+    assert document.served([]) == document.server([]) == ""
+    text = document.server(measured("B/fedadam/lr default"))
+    assert text.startswith("## B: server optimizers\n")
+    assert "| fedadam | **70.0** ±1.2 [1] |" in text
 
 
 def test_differences_are_of_the_same_seeds() -> None:
