@@ -99,6 +99,7 @@ def run_aggregator(
             None if masked is None else masked_line(masked),
             summary.privacy_line(outcome.state),
             summary.survey_line(outcome.state, directory),
+            summary.check_line(outcome.state),
         ]
         lines = [result_line, *(line for line in more if line is not None)]
         if quiet:

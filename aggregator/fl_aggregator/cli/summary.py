@@ -14,8 +14,8 @@ from fl_aggregator.monitoring.views.round_record import personal_scores
 from fl_aggregator.round.phases import Failed, Finished, Stopped
 from fl_aggregator.round.state import Run
 from fl_aggregator.server.aggregator import Outcome
-from fl_aggregator.storage.run_directory import HISTORY_FILE, RUN_FILE
-from fl_shared.system.invocation import aggregator_command
+from fl_aggregator.storage.run_directory import FLEET_LOG, HISTORY_FILE, RUN_FILE
+from fl_shared.system.invocation import aggregator_command, edge_command
 from fl_shared.system.text import duration_text, natural_key, quantity_text, size_text, version_text
 
 WRITTEN_FILES: Final = (
@@ -24,6 +24,7 @@ WRITTEN_FILES: Final = (
     ("best.safetensors", "the version with the best {best}"),
     (HISTORY_FILE, "one line of JSON per round"),
     (RUN_FILE, "the run's settings"),
+    (FLEET_LOG, "what the edges of a simulation have logged"),
 )
 """The files of a run directory that are named at the end, and their content in words."""
 
@@ -87,6 +88,14 @@ def survey_line(state: Run, directory: Path) -> str | None:
     if state.settings.survey is None or not isinstance(state.phase, Finished):
         return None
     return f"see what it found: {aggregator_command('survey', directory)}"
+
+
+def check_line(state: Run) -> str | None:
+    """Says how to try a task of the user's own after rounds in a row have failed; null for other runs."""
+    failed = isinstance(state.phase, Failed) and state.phase.reason == "rounds-abandoned"
+    if not failed or ":" not in state.settings.task:
+        return None
+    return f"try the task alone: {edge_command('check-task', state.settings.task)}"
 
 
 def written_files(directory: Path, state: Run) -> Iterator[str]:

@@ -40,6 +40,8 @@ RUN_FILE: Final = "run.json"
 HISTORY_FILE: Final = "history.jsonl"
 LABEL_COUNTS_FILE: Final = "parts.jsonl"
 """Written by the edges of a simulation: how often each label occurs in each edge's partition."""
+FLEET_LOG: Final = "fleet.log"
+"""The output of the edges of a simulation."""
 LOCK_FILE: Final = ".lock"
 MAX_RUN_FILE: Final = 2**24
 """Bytes of the largest ``run.json``, which may name all edges."""

@@ -16,7 +16,7 @@ from typing import Final
 
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.server.aggregator import Aggregator, Outcome
-from fl_aggregator.storage.run_directory import LABEL_COUNTS_FILE, RUN_FILE, FleetRecord
+from fl_aggregator.storage.run_directory import FLEET_LOG, LABEL_COUNTS_FILE, RUN_FILE, FleetRecord
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import DashboardServer
 from fl_aggregator.tools.remote import predict
@@ -43,8 +43,6 @@ PASSED_TASKS: Final = "local_task"
 resume must not take code."""
 ATTACKING: Final = "fl_mqtt.simulation.attacking"
 """The module that runs a fleet with attackers."""
-FLEET_LOG: Final = "fleet.log"
-"""The file of a run directory with the output of the edges."""
 _BROKER: Final = "broker"
 _EDGES: Final = "edges"
 

@@ -8,8 +8,8 @@ import click
 from click.core import ParameterSource
 
 from fl_aggregator.cli.run import run_aggregator
-from fl_aggregator.storage.run_directory import VirtualTimeRecord
-from fl_mqtt.simulation.local import FLEET_LOG, deleted_without_run
+from fl_aggregator.storage.run_directory import FLEET_LOG, VirtualTimeRecord
+from fl_mqtt.simulation.local import deleted_without_run
 from fl_shared.cli.headings import BROKER, GroupedOption
 from fl_shared.cli.logging import logging_to_file
 from fl_shared.errors import UserError
