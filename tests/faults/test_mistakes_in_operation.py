@@ -253,5 +253,7 @@ def test_first_weights_that_the_edges_do_not_have(tmp_path: Path, shared_mosquit
         programs.edges(tmp_path / "edge", url, "0", *prefix, "--light") as edge,
     ):
         for program in (edge, ours):
-            wait_for_line(program, "this edge's model: array '0.bias' is ([3], 'parameter'), expected ")
+            wait_for_line(
+                program, "this edge's model: array '0.bias' is a parameter of the shape [3], expected "
+            )
         assert edge.running(), "the mistake is the aggregator's"

@@ -333,7 +333,7 @@ def _check_together(settings: Settings) -> None:
     }
     for option, why in refused.items():
         if why:
-            raise ValueError(f"dp: does not go with {option}: {why}")
+            raise ValueError(f"dp: {settings.dp} does not go with {option}: {why}")
     if settings.dp_accuracy and settings.holdout == 0:
         raise ValueError("dp_accuracy: needs --holdout of more than 0, on which edges measure it")
     if bands > MOST_BANDS:

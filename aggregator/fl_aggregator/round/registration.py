@@ -109,10 +109,12 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
         and state.roster.is_in_use(event.client, event.now)
     ):
         seconds = max(0.0, event.now - previous.registered_at)
+        in_use = f"has been in use by another device for {seconds:.0f} s"
+        if seconds < 1:
+            in_use = "is in use by another device"
         return Refuse(
             "id-in-use",
-            f"client id {event.client!r} has been in use by another device for {seconds:.0f} s: "
-            "stop that one, or choose another --id",
+            f"client id {event.client!r} {in_use}: stop that one, or choose another --id",
         )
     if event.unable is not None:
         return Refuse("unable", event.unable)

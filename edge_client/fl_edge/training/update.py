@@ -23,8 +23,10 @@ def check_manifests_match(task: Task, sent: Manifest, expected: Manifest) -> Non
     """Raises ``ManifestMismatchError`` unless both have the same arrays, shapes and roles."""
     if sent.digest == expected.digest:
         return
-    sent_arrays = {a.name: (list(a.shape), a.role) for a in sent.arrays}
-    own_arrays = {a.name: (list(a.shape), a.role) for a in expected.arrays}
+    sent_arrays, own_arrays = (
+        {a.name: f"a {a.role} of the shape {list(a.shape)}" for a in manifest.arrays}
+        for manifest in (sent, expected)
+    )
     name = next(n for n in sorted({*sent_arrays, *own_arrays}) if sent_arrays.get(n) != own_arrays.get(n))
     raise ManifestMismatchError(
         f"task {task.name}: the received model is not this edge's model: array {name!r} is "

@@ -253,7 +253,7 @@ class Simulation:
         if outcome is not None and not outcome.state.begun and aggregator.scope.incarnation == 1:
             (self._directory / RUN_FILE).unlink(missing_ok=True)
         # Every edge of the fleet has reported the same mistake; show it once.
-        raise UserError(f"the edges exited: {mistake_in(self._fleet.log_tail(1))}")
+        raise UserError(mistake_in(self._fleet.log_tail(1)))
 
     def predict(self, settings: Settings, payload: bytes) -> m.Prediction:
         """Asks the edges for a prediction, as any MQTT client may.

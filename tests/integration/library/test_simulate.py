@@ -107,7 +107,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
         (
             Broken,
             {},
-            r"the edges exited: task 'local_task:Broken' cannot be created: RuntimeError: not here",
+            r"^task 'local_task:Broken' cannot be created: RuntimeError: not here",
         ),
         ("digits-mlp", {"task_option": {"x": 1}}, "option 'x' is unknown, expected one of: hidden"),
         ("digits-mlp", {"data": tmp_path / "nowhere"}, "'data': Directory .*nowhere' does not exist"),

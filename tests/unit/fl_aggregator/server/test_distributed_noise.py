@@ -206,12 +206,12 @@ def test_a_calibrated_run_spends_less_than_its_budget(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"masked": False}, "--dp: distributed needs --masked"),
-        ({"dp": "central"}, "--dp: does not go with --masked: the aggregator cannot clip"),
-        ({"dp_bands": "2"}, "--dp: does not go with --dp-bands 2: edges keep no noise"),
-        ({"dp_clip": "adaptive"}, "--dp: does not go with --dp-clip adaptive: each edge's part"),
-        ({"dp_insecure_seed": 1}, "--dp: does not go with --dp-insecure-seed 1: each edge makes"),
+        ({"dp": "central"}, "--dp: central does not go with --masked: the aggregator cannot clip"),
+        ({"dp_bands": "2"}, "--dp: distributed does not go with --dp-bands 2: edges keep no noise"),
+        ({"dp_clip": "adaptive"}, "--dp: distributed does not go with --dp-clip adaptive: each edge's part"),
+        ({"dp_insecure_seed": 1}, "--dp: distributed does not go with --dp-insecure-seed 1: each edge makes"),
         ({"strategy": "median"}, "--masked: does not go with --strategy median"),
-        ({"target": "accuracy=0.9"}, "--dp: does not go with --target"),
+        ({"target": "accuracy=0.9"}, "--dp: distributed does not go with --target"),
         (
             {"dp_noise": 1e-7, "fold_bits": "32"},
             r"--fold-bits: 32 leave the noise .*\(--fold-bits, --dp-noise",

@@ -414,7 +414,7 @@ def test_a_model_with_buffers_is_refused(tmp_path: Path) -> None:
         ({"dp_accuracy": True, "holdout": 0.0}, "dp_accuracy: needs --holdout"),
         (
             {"dp": "distributed", "masked": True, "dp_accuracy": True},
-            "--dp-accuracy: only the aggregator can add",
+            "dp: distributed does not go with --dp-accuracy: only the aggregator can add",
         ),
         ({"dp": None}, "has a meaning with --dp only"),
         ({"dp": None, "dp_clip": None, "dp_noise": None, "dp_apart": None, "dp_accuracy": True}, "--dp only"),
