@@ -27,7 +27,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return run("lab", tmp_path_factory.mktemp("undisturbed"), ())
 
 
-@pytest.mark.parametrize("setup", ALL)
+@pytest.mark.parametrize(
+    "setup", [pytest.param(each, marks=pytest.mark.long if each == "accounts" else ()) for each in ALL]
+)
 def test_nothing_that_is_tried_changes_a_run(setup: Setup, tmp_path: Path, undisturbed: str) -> None:
     assert run(setup, tmp_path, [attack for attack in ATTACKS if setup in attack.setups]) == undisturbed
 

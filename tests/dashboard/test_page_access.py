@@ -151,7 +151,10 @@ def test_all_of_it_by_keyboard(federation: SimulatedFederation, opened: Open) ->
     assert len(reached) < 45
 
 
-@pytest.mark.parametrize("width", [360, 800, 1440, 2560])
+@pytest.mark.parametrize(
+    "width",
+    [360, pytest.param(800, marks=pytest.mark.long), pytest.param(1440, marks=pytest.mark.long), 2560],
+)
 def test_narrow_and_wide(federation: SimulatedFederation, opened: Open, width: int) -> None:
     page = whole_page(federation, opened, viewport={"width": width, "height": 800})
     inside = page.page.evaluate(

@@ -217,6 +217,7 @@ def test_junk_is_ignored(federation: SimulatedFederation, opened: Open) -> None:
     assert page.text("[data-curve=metric] .readout") == "round 2: accuracy 75.0 % (test)"
 
 
+@pytest.mark.long
 def test_a_thousand_edges(federation: SimulatedFederation, opened: Open) -> None:
     federation.birth()
     federation.status(present=1000)

@@ -51,6 +51,7 @@ def joined(web_broker: tuple[Mosquitto, int]) -> Iterator[str]:
         yield server.url
 
 
+@pytest.mark.long
 def test_a_browser_takes_part_beside_other_edges(
     chromium: Browser, web_broker: tuple[Mosquitto, int], joined: str, stack: ExitStack, tmp_path: Path
 ) -> None:

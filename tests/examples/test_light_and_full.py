@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.edge]
 SCRIPT = Path(__file__).parents[2] / "examples" / "light-and-full" / "run.py"
 
 
+@pytest.mark.long
 def test_light_and_full_edges_contribute_to_every_version(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, timeout=100 * PATIENCE

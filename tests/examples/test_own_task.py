@@ -71,6 +71,7 @@ def test_it_trains_in_a_simulation(simulated: tuple[Path, subprocess.CompletedPr
     check_the_run(directory, ended.stdout + ended.stderr)
 
 
+@pytest.mark.long
 def test_it_trains_on_separate_edges_with_a_file_each(
     simulated: tuple[Path, subprocess.CompletedProcess[str]],
     environment: Mapping[str, str],

@@ -28,6 +28,7 @@ WIDE = ("--task", "digits-mlp", "--task-option", "hidden=4096", "--chunk", "6553
 
 
 @pytest.mark.edge
+@pytest.mark.long
 def test_edges_of_three_kinds_share_a_run(stack: ExitStack, tmp_path: Path) -> None:
     copy = with_packages(tmp_path)
     broker = Mosquitto(tmp_path, extra=(f"max_packet_size {MAX_PACKET}",))

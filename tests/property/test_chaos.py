@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import chaos
 
-SEEDS = 40
+SEEDS = 20
 MANY_SEEDS = 2_000
 
 

@@ -126,6 +126,7 @@ def test_without_torch_and_pillow_the_demo_trains_and_its_picture_is_recognized(
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.long
 def test_without_torch_simulate_runs_what_a_light_edge_can(tmp_path: Path) -> None:
     environment = without_packages(tmp_path / "site", *NOT_IN_LITE)
     arguments = ("--clients", "2", "--per-round", "2", "--rounds", "1")
