@@ -68,10 +68,11 @@ def test_a_run_is_a_device_until_it_is_cleared(tmp_path: Path, shared_mosquitto:
 
 
 def test_what_another_program_has_announced_there_stays(shared_mosquitto: Mosquitto) -> None:
-    topic = f"{DISCOVERY}/device/fl-mqtt_fl/config"
+    topic = f"{DISCOVERY}/device/fl-mqtt_stays/config"
     with Client(shared_mosquitto.endpoint) as other:
         other.publish(topic, b'{"o":{"name":"other"},"dev":{"ids":["x"]},"cmps":{}}', retain=True)
-        words = ("clear", "--yes", "--broker", shared_mosquitto.url, "--home-assistant", DISCOVERY)
+        where = ("--broker", shared_mosquitto.url, "--prefix", "stays", "--home-assistant", DISCOVERY)
+        words = ("clear", "--yes", *where)
         done = programs.run("fl-aggregator", *words)
         assert (done.returncode, "nothing is retained" in done.stdout) == (0, True), done.stdout + done.stderr
         assert topic in retained(shared_mosquitto)
