@@ -132,7 +132,7 @@ def test_a_list_that_nobody_may_read_is_obeyed_when_that_is_mended(
         patched.setattr(revocation_file, "read_at_most", _denied)
         assert followed.poll() is None
         assert followed.poll() is None
-    assert caplog.text.count("Permission denied; the list before it stays in force") == 1
+    assert caplog.text.count("Permission denied; the previous list stays in force") == 1
     assert followed.poll() == newest, "chmod changes neither the content nor its time"
 
 
