@@ -17,6 +17,7 @@ from fl_aggregator.round.phases import (
     agreeing_of,
     unmasking_of,
 )
+from fl_aggregator.round.roster import Client
 from fl_aggregator.round.state import Run, Summary
 from fl_shared.protocol.messages import (
     EDGES_METRICS,
@@ -44,11 +45,10 @@ def missing_reasons(state: Run, phase: Collecting, now: float) -> dict[str, str]
             continue
         if name in phase.dropped:
             missing[name] = phase.dropped[name]
-        elif client is not None and client.is_revoked:
-            missing[name] = f"offline: {client.unable}"
-        elif client is None or client.lost_at is not None:
-            seconds = 0.0 if client is None or client.lost_at is None else now - client.lost_at
-            missing[name] = f"offline: for {seconds:.1f} s{client.left_text if client else ''}"
+        elif client is None:
+            missing[name] = "offline: for 0.0 s"
+        elif client.is_revoked or client.lost_at is not None:
+            missing[name] = _offline_text(client, now)
         elif len(phase.updates) >= phase.target:
             missing[name] = "surplus: the round already had all the updates it needed"
         else:
@@ -194,9 +194,15 @@ def away_reason(state: Run, client: str, ticket: Ticket, now: float) -> str:
     known = state.roster.get(client)
     if known is not None and known.present:
         return f"deadline: no update within {now - ticket.issued:.0f} s"
-    if known is None or known.lost_at is None:
-        return "offline"
-    return f"offline: for {now - known.lost_at:.1f} s{known.left_text}"
+    return "offline" if known is None else _offline_text(known, now)
+
+
+def _offline_text(client: Client, now: float) -> str:
+    """Says why a client that is not there is missing: since when, or why it does not come back."""
+    if client.is_revoked:
+        return f"offline: {client.unable}"
+    seconds = 0.0 if client.lost_at is None else now - client.lost_at
+    return f"offline: for {seconds:.1f} s{client.left_text}"
 
 
 def stuck_buffer_detail(state: Run, phase: Buffering, now: float) -> str:
