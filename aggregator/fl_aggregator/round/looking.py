@@ -70,11 +70,15 @@ def compare(served: Mapping[str, Score], candidate: Mapping[str, Score], least: 
     examples = sum(served[client].examples for client in both)
     if len(both) < max(1, least) or not examples:
         return None
-    before, after = (
-        sum(served[client].examples * scores[client].value for client in both) / examples
-        for scores in (served, candidate)
-    )
+    before = mean_of(served[client] for client in both)
+    after = mean_of(Score(examples=served[client].examples, value=candidate[client].value) for client in both)
     return Comparison(before=before, after=after, edges=len(both), examples=examples)
+
+
+def mean_of(scores: Iterable[Score]) -> float:
+    """Returns the mean of the scores of edges, each with the weight of its examples, of which there is one at least."""
+    scores = tuple(scores)
+    return sum(one.examples * one.value for one in scores) / sum(one.examples for one in scores)
 
 
 def wins(found: Comparison, metric: MetricDeclaration) -> bool:

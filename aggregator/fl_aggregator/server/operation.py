@@ -18,6 +18,7 @@ from typing import Final
 from fl_aggregator.configuration.looking import Look, look_settings
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.configuration.values import parse_target
+from fl_aggregator.round.looking import mean_of
 from fl_aggregator.round.phases import Failed, Finished
 from fl_aggregator.round.state import Run
 from fl_aggregator.server import launch as launches
@@ -173,8 +174,7 @@ def finding_of(state: Run) -> Finding:
     if looked is None or metric is None or not isinstance(state.phase, Finished):
         return Finding("failed", None, "it was not measured; the model stays")
     scores = looked.served.values()
-    value = sum(s.examples * s.value for s in scores) / sum(s.examples for s in scores)
-    unit = metric.unit
+    value, unit = mean_of(scores), metric.unit
     if state.version == 0:
         text = f"{metric.name} {quantity_text(value, unit)} on {len(scores)} edges is good enough"
         return Finding("good", value, text)
