@@ -18,6 +18,7 @@ from fl_aggregator.storage.disk_space import raising_disk_full
 from fl_shared.errors import RunFailed
 from fl_shared.privacy.gaussian_noise import KEY
 from fl_shared.system.files import read_regular, write_private
+from fl_shared.system.validation import first_error
 
 FILE_NAME: Final = "noise.json"
 _MAX_BYTES: Final = 2**20
@@ -78,9 +79,7 @@ class NoiseKeys:
         except FileNotFoundError:
             return {}
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise RunFailed(f"{self._path}: {where}: {first['msg']}: restore the file") from None
+            raise RunFailed(f"{self._path}: {first_error(error, 'the file')}: restore the file") from None
 
     def _write(self, keys: dict[int, _Key]) -> None:
         content = json.dumps(_Content(keys=keys).model_dump(mode="json")).encode() + b"\n"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ from fl_aggregator.storage.disk_space import raising_disk_full
 from fl_shared.errors import UserError
 from fl_shared.system.file_lock import FileLock
 from fl_shared.system.files import open_regular, read_lines, warn_if_others_may_read
+from fl_shared.system.validation import first_error
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -118,17 +119,10 @@ def _read(path: Path) -> list[LedgerRelease]:
         try:
             found.append(LedgerRelease.model_validate_json(line))
         except ValidationError as error:
-            raise UserError(_damaged(path, number, error)) from None
+            raise UserError(
+                f"--dp-ledger {path}: line {number}: {first_error(error)}: restore the file"
+            ) from None
     return found
-
-
-def _damaged(path: Path, number: int, error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    where: Sequence[int | str] = first["loc"]
-    field = ".".join(map(str, where))
-    return (
-        f"--dp-ledger {path}: line {number}: {field + ': ' if field else ''}{first['msg']}: restore the file"
-    )
 
 
 def _unusable(path: Path, error: OSError) -> UserError:

@@ -35,6 +35,7 @@ from fl_shared.protocol.task_spec import KEEP_LOCAL
 from fl_shared.system.file_lock import FileLock
 from fl_shared.system.files import delete_temporary_files, read_lines, read_regular, write_atomically
 from fl_shared.system.own_directory import check_directory, check_tree
+from fl_shared.system.validation import first_error
 
 RUN_FILE: Final = "run.json"
 HISTORY_FILE: Final = "history.jsonl"
@@ -179,9 +180,7 @@ def read_run(path: Path, option: str = "--resume") -> RunRecord:
     except OSError as error:
         raise UserError(f"{option} {path}: {error.strerror}: {error.filename}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        location = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{option} {path}: {file}: {location}: {first['msg']}") from None
+        raise UserError(f"{option} {path}: {file}: {first_error(error, 'the file')}") from None
 
 
 def _no_run_error(path: Path, option: str) -> UserError:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from fl_shared.errors import UserError
 from fl_shared.system.files import read_regular, write_atomically
+from fl_shared.system.validation import first_error
 
 SWEEP_FILE: Final = "sweep.json"
 MAX_RUNS: Final = 1000
@@ -64,7 +65,6 @@ def read_sweep_record(directory: Path) -> SweepRecord:
     except OSError as error:
         raise UserError(f"{file}: {error.strerror or error}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UserError(f"{file}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from None
+        raise UserError(f"{file}: {first_error(error, 'the file')}") from None
     except ValueError as error:
         raise UserError(f"{file}: {error}") from None

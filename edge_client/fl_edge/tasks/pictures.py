@@ -25,6 +25,7 @@ from fl_edge.errors import DataCorruptError, PayloadError
 from fl_shared.protocol.limits import MAX_REQUEST
 from fl_shared.protocol.messages import ImageRequest
 from fl_shared.system.invocation import install_command
+from fl_shared.system.validation import first_error
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -157,11 +158,8 @@ def _decode_json(payload: bytes) -> Picture:
     try:
         request = ImageRequest.model_validate_json(payload)
     except ValidationError as error:
-        first_error = error.errors(include_url=False, include_input=False)[0]
-        field_path = ".".join(str(key) for key in first_error["loc"])
-        reason = f"{field_path}: {first_error['msg']}" if field_path else first_error["msg"]
         raise PayloadError(
-            f'the payload is neither a PNG, a JPEG, nor JSON of the form {{"pixels": …}} ({reason})'
+            f'the payload is neither a PNG, a JPEG, nor JSON of the form {{"pixels": …}} ({first_error(error)})'
         ) from error
     return _from_pixels(request.pixels)
 
