@@ -8,15 +8,18 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from fl_aggregator.storage.append_log import AppendLog
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
-from fl_shared.system.files import open_regular, read_regular, sync_directory, write_all, write_atomically
+from fl_shared.system.files import open_regular, read_regular, sync_directory, write_atomically
+from fl_shared.system.validation import first_error
 
 HISTORY_FILE: Final = "served.jsonl"
 DIRECTORY: Final = "served"
@@ -87,9 +90,7 @@ class ServedHistory:
             try:
                 found.append(_LINE.validate_json(text))
             except ValidationError as error:
-                first = error.errors(include_url=False)[0]
-                where = ".".join(map(str, first["loc"])) or "the line"
-                raise UserError(f"{self.path}: line {number}: {where}: {first['msg']}") from None
+                raise UserError(f"{self.path}: line {number}: {first_error(error, 'the line')}") from None
         return found
 
     def versions(self) -> list[Served]:
@@ -157,16 +158,11 @@ class ServedHistory:
 
     def add(self, line: Served | LookedAt) -> None:
         """Appends a line; when it returns, it is on the disk. Raises ``OSError``."""
-        is_new = not self.path.exists()
-        with os.fdopen(
-            open_regular(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "r+b", buffering=0
-        ) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.truncate(file.read().rfind(b"\n") + 1)  # of a process that died while it wrote
-            write_all(file, line.model_dump_json().encode() + b"\n")
-            os.fsync(file.fileno())
-        if is_new:
-            sync_directory(self.path.parent)
+        with os.fdopen(open_regular(self.path, os.O_RDWR | os.O_CREAT), "rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with closing(AppendLog(self.path)) as log:
+                log.append(line.model_dump_json())
+                log.sync()
 
 
 def now() -> datetime:
