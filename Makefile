@@ -2,11 +2,7 @@
 .POSIX:
 .SUFFIXES:
 .NOTPARALLEL:
-<<<<<<< HEAD
-.PHONY: help setup setup-dev demo docs test test-long lint format clean distclean
-=======
-.PHONY: help setup setup-dev demo test test-long lint format dist clean distclean
->>>>>>> ee023b37 (Build, try, attest and publish releases, with images for two kinds of machine)
+.PHONY: help setup setup-dev demo docs test test-long lint format dist clean distclean
 
 # Where Debian and Homebrew keep the broker, whether or not a user's PATH has it.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin:/opt/homebrew/sbin
