@@ -6,9 +6,7 @@ Modules that only a running edge needs are imported when it starts, so that ``--
 from __future__ import annotations
 
 import logging
-import re
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -16,20 +14,18 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 from click.core import ParameterSource
 
+from fl_edge.runtime.edge_options import ROLES, checked_id, edge_options
 from fl_edge.runtime.privacy_options import privacy_options
 from fl_edge.runtime.survey_options import survey_options
 from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.privacy import OwnPrivacy
 from fl_edge.session.survey import SurveyPolicy
 from fl_shared.cli import options
-from fl_shared.cli.completion import names_of
-from fl_shared.cli.headings import BROKER, DATA, EDGE, OUTPUT, SECURITY, TRAINING, option_under
+from fl_shared.cli.headings import BROKER, DATA, OUTPUT, SECURITY, TRAINING, option_under
 from fl_shared.cli.logging import start_logging
 from fl_shared.cli.main import run_program
 from fl_shared.errors import UserError
-from fl_shared.protocol.topics import valid_client
 from fl_shared.system.invocation import edge_command
-from fl_shared.system.text import natural_order
 
 if TYPE_CHECKING:
     from fl_shared.cli.broker_access import BrokerOptions
@@ -37,84 +33,8 @@ if TYPE_CHECKING:
 
 LOG: Final = logging.getLogger(__name__)
 
-ROLES: Final = ("train", "predict", "evaluate")
-"""The roles of an edge, in the order in which they are listed."""
 OTHER_COMMANDS: Final = ("new-task", "check-task", "request-kit")
 """The commands for authors of tasks, and for a device that keeps its private keys."""
-MAX_EDGES: Final = 10_000
-"""The largest number of edges in one process."""
-
-
-def parse_ids(text: str) -> tuple[str, ...]:
-    """Expands a list of ids and ranges such as ``0-4,9,lab-a``, in its order.
-
-    Raises ``ValueError`` naming the item that is not valid, or that is given twice.
-    """
-    ids: list[str] = []
-    for item in text.split(","):
-        name = item.strip()
-        range_match = re.fullmatch(r"(\d{1,9})-(\d{1,9})", name)
-        if range_match is not None:
-            first, last = int(range_match[1]), int(range_match[2])
-            if last < first:
-                raise ValueError(f"{name!r} ends before it begins; expected FIRST-LAST, for example 0-19")
-            if last - first >= MAX_EDGES:
-                raise ValueError(
-                    f"{name!r} is {last - first + 1} edges; expected at most {MAX_EDGES} in one process"
-                )
-            ids += [str(number) for number in range(first, last + 1)]
-        elif valid_client(name):
-            ids.append(name)
-        else:
-            raise ValueError(
-                f"{name!r} is not a valid id; expected 1 to 64 characters of A-Z a-z 0-9 _ -, or a range like 0-19"
-            )
-    duplicates = (
-        natural_order({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
-    )
-    if duplicates:
-        raise ValueError(f"{duplicates[0]!r} is given twice; expected each id once")
-    if len(ids) > MAX_EDGES:
-        raise ValueError(f"{len(ids)} edges; expected at most {MAX_EDGES} in one process")
-    return tuple(ids)
-
-
-def parse_roles(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Splits options such as ``("train,predict",)`` into roles, in the order of `ROLES`.
-
-    Raises ``ValueError`` naming a role that does not exist.
-    """
-    names = [name.strip() for value in values for name in value.split(",")]
-    for name in names:
-        if name not in ROLES:
-            raise ValueError(f"{name!r}; expected one or more of {', '.join(ROLES)}")
-    return tuple(role for role in ROLES if role in names)
-
-
-def _parsed(parse: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """Returns a callback that reads a value, if there is one. ``parse`` raises ``ValueError``."""
-
-    def callback(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
-        try:
-            return None if value is None else parse(value)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-
-    return callback
-
-
-def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not valid_client(value):
-        raise click.BadParameter(
-            f"{value!r} is not a valid id; expected 1 to 64 characters of A-Z a-z 0-9 _ -"
-        )
-    return value
-
-
-def _tasks() -> tuple[str, ...]:
-    from fl_edge.tasks import registry
-
-    return registry.names()
 
 
 @options.command(
@@ -122,43 +42,7 @@ def _tasks() -> tuple[str, ...]:
     f"and {edge_command('check-task', 'NAME')}. A device that keeps its private keys begins with "
     f"{edge_command('request-kit', 'ID')}."
 )
-@option_under(
-    EDGE,
-    "--id",
-    "ids",
-    envvar="FL_ID",
-    metavar="ID",
-    callback=_parsed(parse_ids),
-    show_default="the kit's",
-    help="The edge's id, or several: 0-19, or 0-4,9,lab-a. In a run of N, edge k < N gets partition k "
-    "of the data.",
-)
-@option_under(
-    EDGE,
-    "--role",
-    "roles",
-    envvar="FL_ROLE",
-    multiple=True,
-    default=("train,predict",),
-    metavar=f"{'|'.join(ROLES)}[,…]",
-    callback=_parsed(parse_roles),
-    help="What the edge does: one or more of these.",
-)
-@option_under(
-    EDGE,
-    "--evaluator",
-    metavar="ID",
-    callback=_name,
-    help="Add an edge with this id that only evaluates models on the test split.",
-)
-@option_under(
-    EDGE,
-    "--task",
-    metavar="NAME",
-    shell_complete=names_of(_tasks),
-    show_default="the task that the aggregator announces",
-    help="Train only this task.",
-)
+@edge_options
 @option_under(
     DATA,
     "--data",
@@ -200,7 +84,7 @@ def _tasks() -> tuple[str, ...]:
     BROKER,
     "--via",
     metavar="NAME",
-    callback=_name,
+    callback=checked_id,
     help="Name of the broker, if it is bridged to the aggregator's: its edges are absent while its bridge is.",
 )
 @option_under(
@@ -254,7 +138,7 @@ def _tasks() -> tuple[str, ...]:
     is_flag=False,
     flag_value="5",
     metavar="MEMBERS[,COLLUDERS]",
-    callback=_parsed(RequiredMasking.parse),
+    callback=options.parsed(RequiredMasking.parse),
     show_default="any round",
     help="Train only in masked rounds whose sums have at least MEMBERS (5) updates, of which COLLUDERS (1) may work "
     "together with the aggregator. Implies --seal, and needs --task.",

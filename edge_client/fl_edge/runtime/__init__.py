@@ -3,7 +3,7 @@
 ==============  =================================================================
 ``fleet``       edges with one network, one pool of workers (``worker_setup``), one loop
 ``loop``        the thread that owns all state: takes events, performs effects
-``edge``        one edge: its session, its connection;  ``masked_member``: in masked rounds
+``edge``        one edge: its session, its connection;  ``masked_member``: in masked rounds;  ``edge_options``
 ``inbox``       what other threads hand to the loop, its ``items``
 ``router``      which message is for which edge
 ``dispatcher``  jobs for the pool, and their results as events;  ``schedule``: what is due when

@@ -6,8 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, Final
 
-import click
-
 from fl_edge.session.privacy import Budget, ExampleNoise, LocalNoise, OwnPrivacy
 from fl_shared.cli import options
 from fl_shared.cli.headings import PRIVACY, option_under
@@ -17,18 +15,14 @@ _NAMES: Final = ("dp_sgd", "dp_sgd_tell", "dp_local", "require_noise", "privacy_
 _NOISE: Final = options.FiniteRange(0.001, 1e6)
 
 
-def _checked(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, Any], str | None]:
+def _checked(parse: Callable[[str], Any]) -> options.Callback:
     """Returns a callback that only checks a value: a simulation passes on the text."""
 
-    def callback(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-        try:
-            if value is not None:
-                parse(value)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-        return value
+    def check(text: str) -> str:
+        parse(text)
+        return text
 
-    return callback
+    return options.parsed(check)
 
 
 def privacy_options(command: Callable[..., Any]) -> Callable[..., Any]:

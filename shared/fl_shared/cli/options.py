@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fl_shared.mqtt.address import BrokerAddress
 
 Command = Callable[..., Any]
+Callback = Callable[[click.Context, click.Parameter, Any], Any]
 
 CONTEXT: Final[dict[str, Any]] = {
     "auto_envvar_prefix": "FL",
@@ -59,6 +60,18 @@ class FiniteRange(click.FloatRange):
         """Returns the number, or fails as click's types do."""
         number = super().convert(value, param, ctx)
         return number if math.isfinite(number) else self.fail(f"{number} is not a finite number.", param, ctx)
+
+
+def parsed(parse: Callable[[Any], Any]) -> Callback:
+    """Returns a callback of click that reads a value, if there is one. ``parse`` raises ``ValueError``."""
+
+    def callback(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
+        try:
+            return None if value is None else parse(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return callback
 
 
 KEY_VALUE: Final = "KEY=VALUE"

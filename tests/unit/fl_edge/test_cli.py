@@ -13,7 +13,8 @@ import click
 import pytest
 from click.core import ParameterSource
 
-from fl_edge.cli import command, parse_ids, parse_roles, without_predictions
+from fl_edge.cli import command, without_predictions
+from fl_edge.runtime.edge_options import parse_ids, parse_roles
 from fl_edge.session.policy import RequiredMasking
 from fl_edge.session.privacy import Budget, ExampleNoise, LocalNoise, OwnPrivacy
 from fl_edge.storage.state_dir import StateDir
