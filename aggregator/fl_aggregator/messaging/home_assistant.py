@@ -9,7 +9,7 @@ from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.monitoring.views import home_assistant
 from fl_aggregator.round.roster import Roster
 from fl_aggregator.round.state import Run
-from fl_shared.protocol import topics as t
+from fl_shared.protocol.home_assistant import discovery_topic
 
 MIN_INTERVAL: Final = 5.0
 """Seconds between two announcements: edges often register at the same time."""
@@ -25,7 +25,7 @@ class HomeAssistantDevice:
         self, connections: Connections, discovery_prefix: str, prefix: str, run: str, *, with_buttons: bool
     ) -> None:
         self._connections = connections
-        self._topic = t.home_assistant_topic(discovery_prefix, prefix)
+        self._topic = discovery_topic(discovery_prefix, prefix)
         self._prefix, self._run = prefix, run
         self._with_buttons = with_buttons
         self._looked_at = -MIN_INTERVAL

@@ -23,7 +23,8 @@ from fl_shared.cli.completion import kit_files
 from fl_shared.cli.headings import BROKER, EMPTY, OUTPUT, SECURITY, GroupedCommand, option_under
 from fl_shared.cli.logging import LOG_FORMATS
 from fl_shared.errors import UserError
-from fl_shared.protocol.topics import HOME_ASSISTANT, valid_prefix
+from fl_shared.protocol.home_assistant import DISCOVERY_PREFIX
+from fl_shared.protocol.topics import valid_prefix
 
 if TYPE_CHECKING:
     from fl_shared.cli.broker_access import BrokerOptions
@@ -133,10 +134,10 @@ def home_assistant_option(text: str) -> Callable[[Command], Command]:
         "--home-assistant",
         metavar="[PREFIX]",
         is_flag=False,
-        flag_value=HOME_ASSISTANT,
+        flag_value=DISCOVERY_PREFIX,
         default=None,
         callback=topic_prefix,
-        help=f"{text} Without PREFIX: {HOME_ASSISTANT}.",
+        help=f"{text} Without PREFIX: {DISCOVERY_PREFIX}.",
     )
 
 

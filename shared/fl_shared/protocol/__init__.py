@@ -2,7 +2,7 @@
 
 ====================  ===========================================================
 ``messages``          every kind of message, one model each, from ``kinds``
-``topics``            every topic, one value type each
+``topics``            every topic, one value type each;  ``home_assistant``: one that is not ours
 ``channels``          one row for each topic: what is sent there, by whom, to whom, and how
 ``codec``             converts payloads to messages and back
 ``envelope``          the members that all the aggregator's messages begin with

@@ -8,7 +8,6 @@ slash or a NUL.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -271,26 +270,6 @@ def trials(prefix: str) -> str:
 def doctor_topic(prefix: str, doctor: str, last_level: str) -> str:
     """A topic of one ``doctor`` (a random name), or a filter if ``last_level`` is ``+`` or ``#``."""
     return f"{prefix}/doctor/{doctor}/{last_level}"
-
-
-HOME_ASSISTANT: Final = "homeassistant"
-"""The prefix under which Home Assistant looks for discovery messages by default."""
-
-
-def home_assistant_device(prefix: str) -> str:
-    """The name under which Home Assistant knows the runs under ``prefix``, of its letters ``a-z A-Z 0-9 _ -``.
-
-    Different prefixes have different names.
-    """
-    plain = re.sub("[^A-Za-z0-9_-]", "_", prefix)
-    return f"fl-mqtt_{plain}" + (
-        "" if plain == prefix else f"_{hashlib.sha256(prefix.encode()).hexdigest()[:8]}"
-    )
-
-
-def home_assistant_topic(discovery_prefix: str, prefix: str) -> str:
-    """The topic on which the device of the runs under ``prefix`` is announced to Home Assistant."""
-    return f"{discovery_prefix}/device/{home_assistant_device(prefix)}/config"
 
 
 DEFAULT_PREDICT_GROUP: Final = "predictors"

@@ -16,6 +16,7 @@ from fl_aggregator.round.state import Run
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.home_assistant import device_name
 from fl_shared.system.text import natural_order
 
 MAX_EDGES: Final = 50
@@ -44,7 +45,7 @@ def discovery(
 
     ``with_buttons``: with buttons that send commands. They are not sealed, so an aggregator with a kit obeys none.
     """
-    device = t.home_assistant_device(prefix)
+    device = device_name(prefix)
     components = {} if primary is None else {"primary": _primary(primary)}
     components |= _of_status()
     components |= {f"edge_{name}": _edge(prefix, name) for name in edges}

@@ -14,6 +14,7 @@ from fl_aggregator.tools.provision.accounts import BRIDGE, Account
 from fl_aggregator.tools.provision.bridges import bridge_rules
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS, Channel, Channels, Side
+from fl_shared.protocol.home_assistant import discovery_topic
 
 Access = Literal["read", "write", "readwrite"]
 
@@ -41,7 +42,7 @@ def acl_text(accounts: Sequence[Account], prefix: str, home_assistant: str | Non
         lines += ["", f"# {', '.join(account.roles)}", f"user {account.name}"]
         rules = acl_rules(account, prefix, predictors, askers)
         if home_assistant is not None and "aggregator" in account.roles:
-            rules.append(AclRule("readwrite", t.home_assistant_topic(home_assistant, prefix)))
+            rules.append(AclRule("readwrite", discovery_topic(home_assistant, prefix)))
         lines += [f"topic {rule.access} {rule.filter}" for rule in rules]
     return "\n".join(lines) + "\n"
 

@@ -19,6 +19,7 @@ from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS
+from fl_shared.protocol.home_assistant import discovery_topic
 from fl_shared.protocol.limits import ANSWER_WAIT, BIRTH_WAIT, STATUS_WAIT
 from fl_shared.system.invocation import aggregator_command
 from fl_shared.system.text import names_text
@@ -108,7 +109,7 @@ def home_assistant_topic(access: BrokerAccess, discovery_prefix: str) -> str | N
 
     Null, too, if the account may not read it, or the message there is not ours.
     """
-    topic = t.home_assistant_topic(discovery_prefix, access.prefix)
+    topic = discovery_topic(discovery_prefix, access.prefix)
     try:
         with RemoteRun(access, [(topic, 1)]) as run:
             deadline = time.monotonic() + ANSWER_WAIT

@@ -10,7 +10,7 @@ import click
 from fl_shared.cli import options as shared
 from fl_shared.cli.logging import start_logging
 from fl_shared.errors import UserError
-from fl_shared.protocol.topics import HOME_ASSISTANT
+from fl_shared.protocol.home_assistant import DISCOVERY_PREFIX
 from fl_shared.system.text import names_text
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def stop(
 
 @shared.command()
 @click.option("--yes", is_flag=True, help="Clear without asking.")
-@click.option("--home-assistant", metavar="PREFIX", default=HOME_ASSISTANT, callback=shared.topic_prefix,
+@click.option("--home-assistant", metavar="PREFIX", default=DISCOVERY_PREFIX, callback=shared.topic_prefix,
               help="Discovery prefix of Home Assistant: the run's device is cleared there.")  # fmt: skip
 @shared.broker_options
 @shared.logging_options

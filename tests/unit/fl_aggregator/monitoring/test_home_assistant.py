@@ -16,6 +16,7 @@ from fl_aggregator.tools.provision.acl import acl_text
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.home_assistant import discovery_topic
 from tests.support.round_playbook import Playbook
 
 GOLDEN = Path(__file__).parents[3] / "golden"
@@ -148,7 +149,7 @@ def test_buttons_send_commands_that_the_aggregator_reads() -> None:
 
 def test_each_prefix_has_a_device_of_its_own() -> None:
     prefixes = ["fl", "a/b", "a_b", "a b", "a.b", "fl-mqtt_fl"]
-    topics = [t.home_assistant_topic("homeassistant", prefix) for prefix in prefixes]
+    topics = [discovery_topic("homeassistant", prefix) for prefix in prefixes]
     assert topics[0] == "homeassistant/device/fl-mqtt_fl/config"
     assert len(set(topics)) == len(prefixes)
     assert all(re.fullmatch("homeassistant/device/[A-Za-z0-9_-]+/config", topic) for topic in topics)
