@@ -197,7 +197,7 @@ class Kit:
         return Signer(self.signing_private)
 
     def opener(self) -> Opener:
-        """An opener for what accounts have sealed; only for the aggregator's kit."""
+        """An opener for what accounts have sealed for this one, the aggregator or the operator."""
         assert self.sealing_private is not None
         return Opener(self.sealing_private, self._enrolment())
 
@@ -214,15 +214,19 @@ class Kit:
                 "get a new kit: fl-aggregator provision rotate"
             )
 
-    def sealer(self) -> Sealer:
-        """A sealer for one connection of the account, whose kit must have a voucher."""
+    def sealer(self, recipient: bytes | None = None) -> Sealer:
+        """A sealer for one connection of the account, whose kit must have a voucher.
+
+        ``recipient``: the raw X25519 key, 32 bytes, of who opens what it seals; null for the aggregator.
+        """
         assert self.sealing_private is not None
         assert self.voucher is not None
-        return Sealer(self.sealing_private, self.voucher, self.sealing_public)
+        public = self.sealing_public if recipient is None else recipient
+        return Sealer(self.sealing_private, self.voucher, public)
 
     @property
     def public_keys(self) -> tuple[bytes, ...]:
-        """The public keys, 32 bytes each, for sealing and of the member, as far as the account has them."""
+        """The public keys, 32 bytes each, first for sealing and then of the member, as far as the account has them."""
         keys: list[X25519PrivateKey | Ed25519PrivateKey] = []
         if self.sealing_private is not None:
             keys.append(X25519PrivateKey.from_private_bytes(self.sealing_private))
@@ -234,8 +238,7 @@ class Kit:
         """The voucher, null if there is none, or not a valid one for the account's key."""
         if self.sealing_private is None or self.voucher is None:
             return None
-        public = X25519PrivateKey.from_private_bytes(self.sealing_private).public_key().public_bytes_raw()
-        return Voucher.read(self.voucher, self.name, public, self._enrolment())
+        return Voucher.read(self.voucher, self.name, self.public_keys[0], self._enrolment())
 
     def _enrolment(self) -> Verifier:
         """A verifier of vouchers."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from fl_shared.protocol.topics import OPERATOR
-from fl_shared.security.sealing import Opener, Sealer
+from fl_shared.security.sealing import Sealer
 from fl_shared.security.signatures import Verifier
 from fl_shared.security.vouchers import Voucher
 
@@ -23,21 +21,10 @@ def sealer_for_operator(kit: Kit, public: bytes, voucher: bytes, now: float) -> 
     found = Voucher.read(voucher, OPERATOR, public, Verifier(kit.enrolment_public))
     if found is None or "operator" not in found.roles or found.has_expired(now):
         return None
-    assert kit.sealing_private is not None
-    assert kit.voucher is not None
-    return Sealer(kit.sealing_private, kit.voucher, public)
+    return kit.sealer(public)
 
 
 def operator_key(kit: Kit) -> tuple[bytes, bytes]:
     """The public key (32 bytes) and the voucher (73) of the operator's ``kit``, which must have a voucher."""
-    assert kit.sealing_private is not None
     assert kit.voucher is not None
-    return X25519PrivateKey.from_private_bytes(
-        kit.sealing_private
-    ).public_key().public_bytes_raw(), kit.voucher
-
-
-def operator_opener(kit: Kit) -> Opener:
-    """An opener for what edges have sealed for the operator with ``kit``, which must have a voucher."""
-    assert kit.sealing_private is not None
-    return Opener(kit.sealing_private, Verifier(kit.enrolment_public))
+    return kit.public_keys[0], kit.voucher

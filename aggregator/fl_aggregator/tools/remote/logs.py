@@ -16,7 +16,7 @@ from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.security.operator_seals import operator_key, operator_opener
+from fl_shared.security.operator_seals import operator_key
 from fl_shared.system.base64url import encoded
 from fl_shared.system.text import duration_text
 
@@ -49,7 +49,7 @@ class LogReader(RemoteRun):
         if kit is not None:
             kit.check_voucher(datetime.now(UTC))
         public, voucher = (None, None) if kit is None else operator_key(kit)
-        self._opener = None if kit is None else operator_opener(kit)
+        self._opener = None if kit is None else kit.opener()
         self._request = m.LogRequest(
             client=client,
             reader=secrets.token_hex(8),

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fl_shared.errors import CannotOpen
 from fl_shared.security.kit import Kit
-from fl_shared.security.operator_seals import operator_key, operator_opener, sealer_for_operator
+from fl_shared.security.operator_seals import operator_key, sealer_for_operator
 from tests.support.provisioned_broker import kit_of, provisioned
 
 TOPIC = "fl/clients/0/log"
@@ -33,13 +33,13 @@ def test_12_4_the_operator_opens_what_the_edge_has_sealed_for_it(kits: dict[str,
     assert sealer is not None
     sealed = sealer.seal(TOPIC, b"a line")
     assert b"a line" not in sealed
-    opener = operator_opener(kits["operator"])
+    opener = kits["operator"].opener()
     assert opener.open("0", TOPIC, sealed).content == b"a line"
     for account, topic, kit in (
         ("1", TOPIC, "operator"), ("0", "fl/clients/1/log", "operator"), ("0", TOPIC, "1"),
     ):  # fmt: skip
         with pytest.raises(CannotOpen):
-            operator_opener(kits[kit]).open(account, topic, sealed)
+            kits[kit].opener().open(account, topic, sealed)
     with pytest.raises(CannotOpen):
         kits["aggregator"].opener().open("0", TOPIC, sealed)
 
