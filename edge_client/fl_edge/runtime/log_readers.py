@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 from fl_edge.runtime.recent_lines import Line, RecentLines
 from fl_shared.protocol import messages as m
@@ -26,7 +26,7 @@ MAX_READERS: Final = 4
 """Readers of all edges of a process at a time."""
 READER_RATE: Final = Rate(0.5, 8)
 """New readers per second, and at once: the first answer has many recent lines, and anybody can repeat a request."""
-LEVELS: Final[tuple[m.LogLevel, ...]] = ("debug", "info", "warning", "error")
+LEVELS: Final[tuple[m.LogLevel, ...]] = get_args(m.LogLevel)
 
 SealerFor = Callable[[m.LogRequest], "Sealer | None"]
 """Makes a sealer for the reader; null if it may not read what the edge seals."""

@@ -31,6 +31,7 @@ WITHOUT_DATA: Final = (
     "fl_edge.storage",
 )
 """Loggers, with those below them, whose lines have nothing of an edge's data."""
+_BELOW: Final = tuple(f"{name}." for name in WITHOUT_DATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,8 @@ class RecentLines(logging.Handler):
             self._lines.append(line)
 
     def _text(self, record: logging.LogRecord, client: str | None) -> str | None:
-        if self._tells_all(client):
-            return record.getMessage()
-        if any(record.name == name or record.name.startswith(f"{name}.") for name in WITHOUT_DATA):
+        # The name is looked at first: what the edges may tell takes a look at each of them.
+        if f"{record.name}.".startswith(_BELOW) or self._tells_all(client):
             return record.getMessage()
         told: str | None = getattr(record, "told", None)
         return told
