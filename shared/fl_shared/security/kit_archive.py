@@ -14,6 +14,8 @@ CA: Final = "ca.pem"
 CERTIFICATE: Final = "cert.pem"
 KEY: Final = "key.pem"
 _MEMBERS: Final = frozenset({DESCRIPTION, CA, CERTIFICATE, KEY})
+_COMPRESSIONS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""How members may be compressed. Each other method has errors of its own if its bytes are damaged."""
 _ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The earliest time in a zip file, for all members; the certificate says when the kit was made."""
 
@@ -46,6 +48,8 @@ def unzip_members(data: bytes) -> dict[str, bytes]:
                     )
                 if info.filename in members:
                     raise InvalidKit(f"contains {info.filename} twice")
+                if info.compress_type not in _COMPRESSIONS:
+                    raise NotImplementedError(info.compress_type)
                 if info.file_size > MAX_MEMBER:
                     raise InvalidKit(
                         f"{info.filename}: {info.file_size} bytes, expected at most {MAX_MEMBER}"

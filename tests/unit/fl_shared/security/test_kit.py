@@ -223,6 +223,7 @@ def test_what_is_no_kit_at_all_is_a_mistake(kit: Kit, tmp_path: Path) -> None:
         (b"PK" * 100, "not a readable zip file"),
         (kit.encode()[:-30], "not a readable zip file"),
         (bytes(MAX_KIT + 1), f"larger than {MAX_KIT} bytes"),
+        (zipped(members, compression=zipfile.ZIP_LZMA), "not a readable zip file"),
         (zipped(members, twice="ca.pem"), r"contains ca\.pem twice"),
         (zipped({}), r"kit\.json is missing"),
     ):
