@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 _DEPTH: Final = 3
 """Directories below the data's own that are looked at: a split, a class, and one more."""
+_PAUSE: Final = 10
+"""How many times as long as a look at the data the pause after it is."""
 
 Stamp = tuple[tuple[str, int, int], ...]
+
+
+class Watch:
+    """Counts how often the data in ``data_dir`` have changed. ``clock``: in seconds."""
+
+    def __init__(self, data_dir: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.changes = 0
+        self._data_dir, self._clock = data_dir, clock
+        self._stamp = stamp_of(data_dir)
+        self._look_at = -math.inf
+
+    def look(self) -> None:
+        """Looks whether the data have changed, unless it has just looked.
+
+        Thousands of edges load their data at once, and of thousands of files a look takes long.
+        """
+        started = self._clock()
+        if started < self._look_at:
+            return
+        if (stamp := stamp_of(self._data_dir)) != self._stamp:
+            self._stamp = stamp
+            self.changes += 1
+        ended = self._clock()
+        self._look_at = ended + _PAUSE * (ended - started)
 
 
 def stamp_of(data_dir: Path | None) -> Stamp:

@@ -83,8 +83,7 @@ class Pool:
         self._light, self._program = light, program
         self._limits = limits
         self._on_done = on_done
-        self._data_stamp = fresh.stamp_of(data_dir)
-        self._data_changes = 0
+        self._watch = fresh.Watch(data_dir)
         self._lock = threading.RLock()
         self._closing = threading.Event()
         self._job_ids = itertools.count(1)
@@ -115,9 +114,7 @@ class Pool:
 
         If the data have changed since the last one, all jobs from now on read them anew.
         """
-        if (stamp := fresh.stamp_of(self._data_dir)) != self._data_stamp:
-            self._data_stamp = stamp
-            self._data_changes += 1
+        self._watch.look()
         return self._submit(PendingJob(LoadJob(client, task, partition, run_weights, test)))
 
     def train(
@@ -257,7 +254,7 @@ class Pool:
         self._deadlines.set(job_id, self._limits.seconds_for(pending.job))
         slot.ensure_cached(pending.models, self._limits.bytes_kept)
         pending.models = ()
-        slot.send(RunJob(job_id, pending.job, self._data_changes))
+        slot.send(RunJob(job_id, pending.job, self._watch.changes))
 
     def _deliver(self, results: list[JobResult]) -> None:
         for result in results:
