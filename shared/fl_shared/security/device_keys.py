@@ -12,12 +12,12 @@ from typing import Annotated, Final, Literal, Self
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fl_shared.errors import UserError
 from fl_shared.protocol.topics import CLIENT_PATTERN
-from fl_shared.security.hpke import KEY_BYTES
 from fl_shared.security.key_conversion import x25519_private
+from fl_shared.security.key_fields import RawKey
 from fl_shared.security.kit_request import KitRequest
 from fl_shared.system.files import read_at_most, warn_if_others_may_read
 from fl_shared.system.validation import first_error
@@ -26,7 +26,7 @@ KEYS_SUFFIX: Final = ".keys"
 REQUEST_SUFFIX: Final = ".request"
 _MAX_KEYS: Final = 8 * 2**10
 
-_Bytes32 = Annotated[Base64Bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTES, repr=False)]
+_PrivateKey = Annotated[RawKey, Field(repr=False)]
 
 
 class DeviceKeys(BaseModel):
@@ -39,10 +39,10 @@ class DeviceKeys(BaseModel):
 
     format: Literal[1] = 1
     name: Annotated[str, Field(pattern=f"^{CLIENT_PATTERN}$")]
-    request: Annotated[Base64Bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+    request: RawKey
     tls: Annotated[str, Field(max_length=2048, repr=False)]
-    sealing: _Bytes32
-    member: _Bytes32
+    sealing: _PrivateKey
+    member: _PrivateKey
 
     @classmethod
     def generate(cls, name: str) -> tuple[DeviceKeys, KitRequest]:
@@ -68,7 +68,7 @@ class DeviceKeys(BaseModel):
             raise UserError(f"keys {path}: {error.strerror}") from None
         warn_if_others_may_read("keys", path, mode)
         try:
-            return cls.model_validate_json(content[: _MAX_KEYS + 1])
+            return cls.model_validate_json(content)
         except ValidationError as error:
             raise UserError(
                 f"keys {path}: {first_error(error)}; expected the file as request-kit wrote it"

@@ -9,9 +9,9 @@ from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, 
 from fl_shared.errors import UserError
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.protocol.topics import CLIENT_PATTERN, GROUP_PATTERN, valid_prefix
-from fl_shared.security.hpke import KEY_BYTES, check_public_key
+from fl_shared.security.hpke import check_public_key
+from fl_shared.security.key_fields import RawKey, Signature, SigningKey
 from fl_shared.security.kit_archive import DESCRIPTION, InvalidKit
-from fl_shared.security.signatures import SIGNATURE_BYTES, check_signing_key
 from fl_shared.security.tls import PIN_BYTES
 from fl_shared.security.vouchers import VOUCHER_BYTES
 from fl_shared.system.validation import first_error
@@ -52,11 +52,6 @@ def _format(value: int) -> int:
     return value
 
 
-_RawKey = Annotated[Base64Bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTES)]
-_SigningKey = Annotated[_RawKey, AfterValidator(check_signing_key)]
-_Signature = Annotated[Base64Bytes, Field(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
-
-
 class Description(BaseModel):
     """The content of ``kit.json``; bytes are in base64. For the members, see `fl_shared.security.kit.Kit`."""
 
@@ -68,16 +63,16 @@ class Description(BaseModel):
     broker: Annotated[str, Field(max_length=512), AfterValidator(check_broker_url)]
     prefix: Annotated[str, Field(max_length=256), AfterValidator(_prefix)]
     broker_pin: Annotated[Base64Bytes, Field(min_length=PIN_BYTES, max_length=PIN_BYTES)]
-    signing_public: _SigningKey
-    enrolment_public: _SigningKey
-    sealing_public: Annotated[_RawKey, AfterValidator(check_public_key)]
-    signing_private: _RawKey | None = None
-    sealing_private: _RawKey | None = None
+    signing_public: SigningKey
+    enrolment_public: SigningKey
+    sealing_public: Annotated[RawKey, AfterValidator(check_public_key)]
+    signing_private: RawKey | None = None
+    sealing_private: RawKey | None = None
     voucher: Annotated[Base64Bytes, Field(min_length=VOUCHER_BYTES, max_length=VOUCHER_BYTES)] | None = None
-    member_private: _RawKey | None = None
+    member_private: RawKey | None = None
     member_until: Annotated[int, Field(ge=0, lt=2**64)] | None = None
-    member_voucher: _Signature | None = None
-    request: _RawKey | None = None
+    member_voucher: Signature | None = None
+    request: RawKey | None = None
     predict_group: Annotated[str, Field(pattern=f"^{GROUP_PATTERN}$")] | None = None
     user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     password: Annotated[str, Field(min_length=1, max_length=256)] | None = None

@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
 from fl_shared.protocol.topics import CLIENT_PATTERN
 from fl_shared.security.hpke import KEY_BYTES
 from fl_shared.security.key_conversion import x25519_public
-from fl_shared.security.signatures import SIGNATURE_BYTES, Verifier, check_signing_key
+from fl_shared.security.key_fields import Signature, SigningKey
+from fl_shared.security.signatures import Verifier
 from fl_shared.system.validation import first_error
 
 MAX_REQUEST: Final = 8 * 2**10
@@ -29,11 +30,6 @@ MAX_REQUEST: Final = 8 * 2**10
 _MARK: Final = b"fl-mqtt kit request 1\0"
 """The start of what all three keys sign. No message and no voucher starts so."""
 _CSR: Final = "csr"
-
-_SigningKey = Annotated[
-    Base64Bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTES), AfterValidator(check_signing_key)
-]
-_Signature = Annotated[Base64Bytes, Field(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 
 
 class InvalidRequest(Exception):
@@ -52,11 +48,11 @@ class KitRequest(BaseModel):
     format: Literal[1] = 1
     name: Annotated[str, Field(pattern=f"^{CLIENT_PATTERN}$")]
     csr: Annotated[str, Field(max_length=2048)]
-    sealing: _SigningKey
-    member: _SigningKey
+    sealing: SigningKey
+    member: SigningKey
     tls_proof: Annotated[Base64Bytes, Field(max_length=80)]
-    sealing_proof: _Signature
-    member_proof: _Signature
+    sealing_proof: Signature
+    member_proof: Signature
 
     @classmethod
     def make(
