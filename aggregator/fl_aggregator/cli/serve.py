@@ -155,9 +155,7 @@ def _look(
     from fl_aggregator.server.aggregator import Aggregator
 
     launch, is_superseded = operation.launch()
-    unsealer = Unsealer(
-        access.kit, required=launch.record.settings.sealing_required(certified=access.kit is not None)
-    )
+    unsealer = Unsealer.of(access.kit, launch.record.settings)
     stopped = False
 
     def make(observer: Observer, trackers: Trackers) -> Aggregator:

@@ -16,9 +16,7 @@ from fl_shared.cli.logging import start_logging
 from fl_shared.errors import UserError
 
 if TYPE_CHECKING:
-    from fl_aggregator.configuration.settings import Settings
-    from fl_aggregator.messaging.unsealing import Unsealer
-    from fl_shared.cli.broker_access import BrokerAccess, BrokerOptions
+    from fl_shared.cli.broker_access import BrokerOptions
 
 
 @shared.command(more=settings_options)
@@ -47,6 +45,7 @@ def start(
     """Run training rounds with the edges that connect to the broker."""
     from fl_aggregator.configuration.privacy import check_account
     from fl_aggregator.configuration.settings import parse_settings
+    from fl_aggregator.messaging.unsealing import Unsealer
     from fl_aggregator.server import launch as launches
     from fl_aggregator.server.aggregator import Aggregator
     from fl_aggregator.tools.remote.cli import watch_command
@@ -57,7 +56,7 @@ def start(
         access = broker.access(roles=("aggregator",), mqtt_client_id=mqtt_client_id)
         settings = parse_settings(**values, prefix=access.prefix)
         check_account(settings, has_kit=access.kit is not None)
-        unsealer = _unsealer(access, settings)
+        unsealer = Unsealer.of(access.kit, settings)
         launch = launches.new(settings, run_dir, init)
     else:
         refuse_with_resume()
@@ -68,7 +67,7 @@ def start(
             roles=("aggregator",), mqtt_client_id=mqtt_client_id, recorded_address=recorded
         )
         check_account(settings, has_kit=access.kit is not None)
-        unsealer = _unsealer(access, settings)
+        unsealer = Unsealer.of(access.kit, settings)
         if access.kit is not None and access.prefix != settings.prefix:
             raise UserError(
                 f"--kit: the kit's account has rights under the prefix {access.prefix!r}, "
@@ -107,10 +106,3 @@ def start(
         outcome = aggregator.run()
         finish(outcome)
     return exit_code(outcome)
-
-
-def _unsealer(access: BrokerAccess, settings: Settings) -> Unsealer:
-    """Returns what opens sealed messages."""
-    from fl_aggregator.messaging.unsealing import Unsealer
-
-    return Unsealer(access.kit, required=settings.sealing_required(certified=access.kit is not None))

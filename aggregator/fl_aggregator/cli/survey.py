@@ -122,9 +122,8 @@ def survey(
     asked = Survey(least=least or LEAST, cells=cells or LEAST, ranges=ranges_of(ranges))
     access = broker.access(roles=("aggregator",), mqtt_client_id=mqtt_client_id)
     settings = survey_settings(asked, **values, prefix=access.prefix)
-    has_kit = access.kit is not None
-    check_account(settings, has_kit=has_kit)
-    unsealer = Unsealer(access.kit, required=settings.sealing_required(certified=has_kit))
+    check_account(settings, has_kit=access.kit is not None)
+    unsealer = Unsealer.of(access.kit, settings)
     launch = launches.new(settings, run_dir)
     hint = f"watch it: {watch_command(access, launch.record.prefix, broker)}"
     with (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from fl_aggregator.messaging.translate import MessageRejected
 from fl_shared.errors import CannotOpen, UserError
@@ -13,6 +13,7 @@ from fl_shared.protocol.channels import CHANNELS, Channel, Channels
 from fl_shared.protocol.codec import is_sealed
 
 if TYPE_CHECKING:
+    from fl_aggregator.configuration.settings import Settings
     from fl_shared.security.kit import Kit
     from fl_shared.security.vouchers import Voucher
 
@@ -48,6 +49,11 @@ class Unsealer:
         self._required = required
         self._channels = channels
         self._opener = None if kit is None else kit.opener()
+
+    @classmethod
+    def of(cls, kit: Kit | None, settings: Settings) -> Self:
+        """Makes the one of a run with these settings. Raises ``UserError`` if they need a kit."""
+        return cls(kit, required=settings.sealing_required(certified=kit is not None))
 
     def unseal(self, topic: t.Topic, topic_text: str, payload: bytes | memoryview) -> Unsealed:
         """Returns the content of a payload on ``topic``, sealed or not; ``topic_text`` is the same topic as text.

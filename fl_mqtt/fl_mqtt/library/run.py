@@ -143,9 +143,7 @@ class Aggregator:
             parsed, options = settings_of({"task": passed_task(task).name, **settings}, broker)
             self._access = options.access(roles=("aggregator",))
             self._settings = parsed.model_copy(update={"prefix": self._access.prefix})
-            self._unsealer = Unsealer(
-                self._access.kit, required=parsed.sealing_required(certified=self._access.kit is not None)
-            )
+            self._unsealer = Unsealer.of(self._access.kit, parsed)
         self._run_dir, self._init, self._log = run_dir, init, log
         self._stop_reason: str | None = None
         self._aggregator: server.Aggregator | None = None
