@@ -10,8 +10,8 @@ import click
 from click.core import ParameterSource
 
 from fl_aggregator.cli.completion import COMPLETERS
+from fl_shared.cli import options as shared
 from fl_shared.cli.headings import OUTPUT, RUN, GroupedOption, option_under
-from fl_shared.cli.options import KEY_VALUE, key_values
 from fl_shared.errors import UserError
 
 Command = Callable[..., Any]
@@ -32,7 +32,7 @@ def settings_options(without: Collection[str] = (), **defaults: Any) -> list[cli
             continue
         field = Settings.model_fields[name]
         if get_origin(field.annotation) is dict:
-            pairs = {"metavar": KEY_VALUE, "multiple": True, "callback": key_values}
+            pairs = {"metavar": shared.KEY_VALUE, "multiple": True, "callback": shared.key_values}
             made.append(GroupedOption([_flag(name)], heading=option.heading, help=option.help, **pairs))
             continue
         kind = _type_of(field.annotation)
@@ -91,6 +91,21 @@ def run_options(command: Command) -> Command:
         option_under(OUTPUT, "--run-dir", type=click.Path(path_type=Path), default=None,
                      show_default="runs/<task>-<time>", help="New directory for the run's files."),
     ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def program_options(command: Command) -> Command:
+    """Adds the options of each command that runs an aggregator: how it connects, what it logs, ``--config``."""
+    options = [
+        shared.quiet_option,
+        shared.broker_options,
+        shared.revoked_option,
+        shared.client_id_option,
+        shared.logging_options,
+        shared.config_option,
+    ]
     for option in reversed(options):
         command = option(command)
     return command

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from fl_aggregator.cli.options import program_options
 from fl_aggregator.cli.run import exit_code, run_aggregator
 from fl_aggregator.monitoring.tracking.options import TrackingOptions
 from fl_shared.cli import options as shared
@@ -78,12 +79,7 @@ def version_of(text: str) -> int | None:
     help="Serve an earlier version again (default: the one before). A process that serves DIR follows at once.",
 )  # fmt: skip
 @option_under(SECURITY, "--require-sealed", is_flag=True, help="Reject unsealed messages from edges.")
-@shared.quiet_option
-@shared.broker_options
-@shared.revoked_option
-@shared.client_id_option
-@shared.logging_options
-@shared.config_option
+@program_options
 def serve(
     directory: Path,
     retrain_below: str | None,

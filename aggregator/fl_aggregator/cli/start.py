@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fl_aggregator.cli.options import refuse_with_resume, run_options, settings_options
+from fl_aggregator.cli.options import program_options, refuse_with_resume, run_options, settings_options
 from fl_aggregator.cli.run import exit_code, run_aggregator
 from fl_aggregator.monitoring.tracking.options import TrackingOptions, tracking_options
 from fl_shared.cli import options as shared
@@ -23,12 +23,7 @@ if TYPE_CHECKING:
 @run_options
 @tracking_options
 @shared.home_assistant_option("Announce the run to Home Assistant as a device, under its discovery prefix.")
-@shared.quiet_option
-@shared.broker_options
-@shared.revoked_option
-@shared.client_id_option
-@shared.logging_options
-@shared.config_option
+@program_options
 def start(
     broker: BrokerOptions,
     mqtt_client_id: str | None,

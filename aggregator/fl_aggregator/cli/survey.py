@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fl_aggregator.cli.options import settings_options
+from fl_aggregator.cli.options import program_options, settings_options
 from fl_aggregator.cli.run import exit_code, run_aggregator
 from fl_aggregator.monitoring.tracking.options import TrackingOptions
 from fl_shared.cli import options as shared
@@ -82,12 +82,7 @@ def ranges_of(texts: dict[str, str]) -> dict[str, tuple[float, float]]:
     OUTPUT, "--run-dir", type=click.Path(path_type=Path), default=None, show_default="runs/<task>-<time>",
     help="New directory for the survey's files.",
 )  # fmt: skip
-@shared.quiet_option
-@shared.broker_options
-@shared.revoked_option
-@shared.client_id_option
-@shared.logging_options
-@shared.config_option
+@program_options
 def survey(
     directory: Path | None,
     least: int | None,
