@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -45,15 +44,13 @@ def _settings_options() -> list[click.Parameter]:
 
 def ranges_of(texts: dict[str, str]) -> dict[str, tuple[float, float]]:
     """Returns the ranges that the texts ``LOW:HIGH`` mean, by column. Raises ``UserError``."""
+    from fl_shared.survey.terms import bounds_of
+
     found = {}
     for column, text in texts.items():
-        try:
-            low, high = map(float, text.split(":"))
-        except ValueError:
-            low = high = math.nan
-        if not -(2.0**50) <= low < high <= 2.0**50:
+        if (bounds := bounds_of(text)) is None:
             raise UserError(f"--range {column}={text}: expected LOW:HIGH, two numbers, for example age=0:120")
-        found[column] = low, high
+        found[column] = bounds
     return found
 
 

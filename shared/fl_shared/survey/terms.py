@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -12,6 +11,8 @@ from fl_shared.protocol.task_spec import SURVEY_LEAST, SURVEY_RANGES, parse_task
 
 FEWEST: Final = 2
 """Of one edge, a sum is what the edge has."""
+_MOST: Final = 2.0**50
+"""The greatest absolute value of a bound of a range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,18 @@ class SurveyTerms:
         return {SURVEY_LEAST: str(self.least)} | ({SURVEY_RANGES: ",".join(texts)} if texts else {})
 
 
-def _range_of(text: str) -> tuple[str, tuple[float, float]]:
-    name, *bounds = text.split(":")
+def bounds_of(text: str) -> tuple[float, float] | None:
+    """Returns the bounds of a range ``LOW:HIGH``; null if it is not one, or reaches too far."""
     try:
-        low, high = map(float, bounds)
+        low, high = map(float, text.split(":"))
     except ValueError:
-        low = high = math.nan
-    if not (name and -(2.0**50) <= low < high <= 2.0**50):
+        return None
+    return (low, high) if -_MOST <= low < high <= _MOST else None
+
+
+def _range_of(text: str) -> tuple[str, tuple[float, float]]:
+    name, _, bounds = text.partition(":")
+    found = bounds_of(bounds)
+    if not name or found is None:
         raise ValueError(f"{SURVEY_RANGES}: {text[:80]!r}, expected COLUMN:LOW:HIGH with LOW below HIGH")
-    return unquote(name), (low, high)
+    return unquote(name), found
