@@ -72,6 +72,11 @@ def event_fields(event: Event) -> dict[str, Any]:
     return {"event": kind, **_adapter(kind).dump_python(event)}
 
 
+def line_prefix(kind: type[Event]) -> bytes:
+    """How the lines of events of a kind begin."""
+    return f'{{"event":"{kind.__name__}"'.encode()
+
+
 def snapshot_line(snapshot: Snapshot) -> str:
     """A snapshot as the first line of a journal, without a line end."""
     return json.dumps({"snapshot": snapshot.fields()}, separators=(",", ":"))

@@ -23,6 +23,7 @@ from fl_aggregator.monitoring.views.round_record import (
     Name,
     RoundRecord,
 )
+from fl_aggregator.round.events import Registered, UpdateStored
 from fl_aggregator.storage import journal
 from fl_aggregator.storage.run_directory import HISTORY_FILE, LABEL_COUNTS_FILE, MAX_RUN_FILE, RUN_FILE
 from fl_shared.errors import UserError
@@ -34,8 +35,6 @@ MAX_FAULTS: Final = 10
 """Number of broken lines that are named; further ones are counted."""
 MAX_LINES: Final = 10_000_000
 """Number of lines that are read of a file."""
-_ACCEPTED_LINE_PREFIX: Final = b'{"event":"UpdateStored"'
-_REGISTERED_LINE_PREFIX: Final = b'{"event":"Registered"'
 
 LineT = TypeVar("LineT")
 
@@ -226,11 +225,13 @@ def read_run_report(directory: Path) -> RunReport:
         run.latest_results.update(line.snapshot.updates)
         _take_environments(run, line.snapshot.state)
     known: dict[m.Environment, m.Environment] = {}
-    for registered in _read_lines(run, journal.FILE_NAME, TypeAdapter(_Registered), _REGISTERED_LINE_PREFIX):
+    for registered in _read_lines(
+        run, journal.FILE_NAME, TypeAdapter(_Registered), journal.line_prefix(Registered)
+    ):
         if (found := registered.environment) is not None:
             run.environments[registered.client] = known.setdefault(found, found)
     for accepted in _read_lines(
-        run, journal.FILE_NAME, TypeAdapter(_StoredUpdateLine), _ACCEPTED_LINE_PREFIX
+        run, journal.FILE_NAME, TypeAdapter(_StoredUpdateLine), journal.line_prefix(UpdateStored)
     ):
         run.latest_results[accepted.update.client] = accepted.update
     if len(run.faults) > MAX_FAULTS:

@@ -7,17 +7,17 @@ from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
+from fl_aggregator.round.events import UpdateStored
 from fl_aggregator.storage import journal
-from fl_aggregator.storage.checkpoint import read_arrays, read_safetensors
-from fl_aggregator.storage.run_directory import RunRecord, read_run
+from fl_aggregator.storage.checkpoint import Checkpoints, read_arrays, read_safetensors
+from fl_aggregator.storage.run_directory import read_run
 from fl_aggregator.tools.survey.result import Result, result_of
 from fl_shared.errors import UserError
 from fl_shared.protocol.task_spec import format_task
 from fl_shared.survey.layout import Sums
 from fl_shared.system.files import read_lines
 
-CHECKPOINTS: Final = "checkpoints"
-_ACCEPTED: Final = b'{"event":"UpdateStored"'
+_ACCEPTED: Final = journal.line_prefix(UpdateStored)
 
 
 class _Update(BaseModel):
@@ -40,32 +40,26 @@ class _Snapshot(BaseModel):
 def read_survey(path: Path, cells: int | None = None) -> Result:
     """Returns the result of the survey in ``path``. ``cells``: instead of those with which it was begun.
 
-    Raises ``UserError`` if it contains no survey, or one that has no sums yet.
+    Raises ``UserError`` if it contains no survey, or one that has no sums yet, or if a file is damaged.
     """
     record = read_run(path, "DIR")
-    found = result_in(path, record, cells)
-    if found is None:
-        what = (
-            "contains a training" if record.settings.survey is None else "contains a survey without its sums"
-        )
+    settings, checkpoints = record.settings, Checkpoints(path)
+    survey = settings.survey
+    try:
+        numbers = [number for number in checkpoints.versions() if checkpoints.state_path(number).exists()]
+    except OSError as error:
+        raise UserError(f"DIR {path}: {error.strerror}: {error.filename}") from None
+    if survey is None or not numbers:
+        what = "contains a training" if survey is None else "contains a survey without its sums"
         raise UserError(f"DIR {path}: {what}, expected the run directory of a survey that has finished")
-    return found
-
-
-def result_in(path: Path, record: RunRecord, cells: int | None = None) -> Result | None:
-    """Returns the result of a run; null if it is no survey, or has no sums yet. Raises ``UserError`` for bad files."""
-    survey, states = record.settings.survey, sorted(path.glob(f"{CHECKPOINTS}/*.state.safetensors"))
-    if survey is None or not states:
-        return None
     if cells is not None:
         survey = survey.model_copy(update={"cells": cells})
-    state = states[-1]
-    manifest = read_safetensors(state.with_name(state.name.replace(".state.", "."))).manifest
+    state = checkpoints.state_path(numbers[-1])
+    manifest = read_safetensors(checkpoints.version_path(numbers[-1])).manifest
     try:
         sums = Sums.read(read_arrays(state)[1]["sums"], manifest, survey.terms)
     except (KeyError, ValueError, OverflowError) as error:
         raise UserError(f"{state}: contains no sums of a survey: {error}") from None
-    settings = record.settings
     task = format_task(settings.task, settings.task_option)
     return result_of(sums, survey, record.run, task, masked=settings.masked, figures=_figures(path))
 
