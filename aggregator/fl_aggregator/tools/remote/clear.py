@@ -38,17 +38,10 @@ class Retained:
     topics: tuple[str, ...]
 
     @property
-    def presences(self) -> frozenset[str]:
-        """Those of edges: an edge that is online publishes its own again."""
-        return frozenset(
-            topic for topic in self.topics if isinstance(CHANNELS.parse(self.prefix, topic), t.PresenceTopic)
-        )
-
-    @property
-    def edges(self) -> tuple[str, ...]:
-        """The edges whose presence is retained."""
-        parsed = (CHANNELS.parse(self.prefix, topic) for topic in self.topics)
-        return tuple(topic.client for topic in parsed if isinstance(topic, t.PresenceTopic))
+    def presences(self) -> dict[str, str]:
+        """The edges whose presence is retained, by its topic: an edge that is online publishes its own again."""
+        parsed = ((name, CHANNELS.parse(self.prefix, name)) for name in self.topics)
+        return {name: topic.client for name, topic in parsed if isinstance(topic, t.PresenceTopic)}
 
     def lines(self) -> list[str]:
         """How many there are of each kind, and the names of those that are none of the protocol's."""
@@ -72,8 +65,7 @@ def check_not_online(access: BrokerAccess) -> None:
     Raises ``RunFailed`` if the broker does not answer.
     """
     with Observer(access) as observer:
-        if not observer.wait_for(lambda: observer.subscribed, ANSWER_WAIT):
-            raise RunFailed(f"{observer.address} has not answered within {ANSWER_WAIT:g} s")
+        observer.wait_until_subscribed()
         observer.wait_for(lambda: observer.born is not None and not observer.is_online, BIRTH_WAIT)
         if not observer.is_online:
             return
@@ -94,7 +86,7 @@ def retained_topics(access: BrokerAccess) -> Retained:
         quiet_since = started = time.monotonic()
         while (now := time.monotonic()) < quiet_since + QUIET or not run.subscribed:
             if not run.subscribed and now > started + ANSWER_WAIT:
-                raise RunFailed(f"{run.address} has not answered within {ANSWER_WAIT:g} s")
+                raise run.no_answer()
             received = run.receive(QUIET)
             if received is None:
                 continue
@@ -133,7 +125,7 @@ def clear(access: BrokerAccess, topics: Collection[str]) -> Retained:
     for _ in range(MAX_PASSES):
         _clear(access, left)
         found = retained_topics(access)
-        left = sorted(set(found.topics) - found.presences)
+        left = sorted(set(found.topics) - found.presences.keys())
         if not left:
             return found
     raise RunFailed(

@@ -17,7 +17,7 @@ from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.protocol.limits import ANSWER_WAIT, BIRTH_WAIT, STATUS_WAIT
+from fl_shared.protocol.limits import BIRTH_WAIT, STATUS_WAIT
 
 REPEAT_INTERVAL: Final = 2.0
 """Seconds until a command is repeated, since nobody has answered it."""
@@ -77,13 +77,11 @@ class Commander(Observer):
 
     def find_run(self, requested_run: str | None) -> str:
         """The name of the run that is online. Raises ``UserError`` if none is, or if it is not ``requested_run``."""
-        if not self.wait_for(lambda: self.subscribed, ANSWER_WAIT):
-            raise RunFailed(f"{self.address} has not answered within {ANSWER_WAIT:g} s")
+        self.wait_until_subscribed()
         self.wait_for(self._is_known, BIRTH_WAIT)
         presence = self.born
         if presence is None or presence.state == "offline":
-            last = "" if presence is None else f"; the last one, {presence.run}, is offline"
-            raise UserError(f"no run is online {self.where}{last}")
+            raise UserError(self.absence_text)
         if requested_run not in (None, presence.run):
             raise UserError(f"--run {requested_run}: the run that is online {self.where} is {presence.run}")
         return presence.run
@@ -93,7 +91,7 @@ class Commander(Observer):
         wait = min(timeout, STATUS_WAIT)
         self.wait_for(lambda: self.status is not None and self.status.run == run, wait)
         if self.status is None or self.status.run != run:
-            raise self._no_answer(run, wait)
+            raise self.failure(run, f"answered within {wait:g} s")
         return self.status
 
     def _is_known(self) -> bool:
@@ -129,12 +127,12 @@ class Commander(Observer):
             self.send(command)
             if self.wait_for(lambda: self.answer is not None, min(REPEAT_INTERVAL, left)):
                 return self.accepted_text()
-        raise self._no_answer(command.run, timeout)
+        raise self.failure(command.run, f"answered within {timeout:g} s")
 
-    def _no_answer(self, run: str, seconds: float) -> RunFailed:
+    def failure(self, run: str, what: str) -> RunFailed:
+        """What to raise since ``run`` has not done ``what`` the command says."""
         return RunFailed(
-            f"run {run} has not answered within {seconds:g} s: is its aggregator still running, and may this account "
-            f"write to {self.topic}?"
+            f"run {run} has not {what}: is its aggregator still running, and may this account write to {self.topic}?"
         )
 
     def accepted_text(self) -> str:

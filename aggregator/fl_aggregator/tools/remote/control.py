@@ -110,7 +110,7 @@ def clear(yes: bool, home_assistant: str, broker: BrokerOptions, verbose: int, l
     if not yes and not click.confirm("Clear all of them?"):
         return 0
     topics = [*found.topics, *([] if announced is None else [announced])]
-    left = clearing.clear(access, topics)
-    online = f"; still online, so their presence stays: {names_text(left.edges, 5)}" if left.edges else ""
+    edges = list(clearing.clear(access, topics).presences.values())
+    online = f"; still online, so their presence stays: {names_text(edges, 5)}" if edges else ""
     click.echo(f"cleared {len(topics)} topic{'' if len(topics) == 1 else 's'}{online}")
     return 0

@@ -54,10 +54,8 @@ def _failure_reason(observer: Observer) -> str:
     presence, status = observer.born, observer.status
     if not observer.subscribed:
         return "the broker does not answer"
-    if presence is None:
-        return f"no run is online {observer.where}"
-    if presence.state == "offline":
-        return f"no run is online {observer.where}; the last one, {presence.run}, is offline"
+    if presence is None or presence.state == "offline":
+        return observer.absence_text
     online = f"run {presence.run} is online {observer.where}, but"
     if status is None or status.run != presence.run:
         return f"{online} has published no status"

@@ -13,6 +13,7 @@ from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS
+from fl_shared.protocol.limits import ANSWER_WAIT
 
 
 def is_stale_will(message: m.AggregatorPresence, presence: m.AggregatorPresence | None) -> bool:
@@ -56,6 +57,12 @@ class Observer(RemoteRun):
         """Whether the newest presence of the aggregator is a birth."""
         return self.born is not None and self.born.state == "online"
 
+    @property
+    def absence_text(self) -> str:
+        """Says that no run is online, and which the last one was, if that is known."""
+        last = "" if self.born is None else f"; the last one, {self.born.run}, is offline"
+        return f"no run is online {self.where}{last}"
+
     def poll(self, timeout: float) -> None:
         """Processes the next event of the connection, if there is one within ``timeout`` seconds.
 
@@ -80,6 +87,11 @@ class Observer(RemoteRun):
                 return False
             self.poll(left)
         return True
+
+    def wait_until_subscribed(self) -> None:
+        """Waits until the broker has granted the subscriptions. Raises ``RunFailed`` if it does not, ``UserError``."""
+        if not self.wait_for(lambda: self.subscribed, ANSWER_WAIT):
+            raise self.no_answer()
 
     def on_message(self, message: m.Message, received: mqtt.Received) -> None:
         """Keeps the birth or the status. Subclasses extend it for the messages of further subscriptions."""

@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from fl_shared.cli.broker_access import BrokerAccess
-from fl_shared.errors import UserError
+from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
+from fl_shared.protocol.limits import ANSWER_WAIT
 from fl_shared.security.verified import decode_verified
 
 LOG: Final = logging.getLogger(__name__)
@@ -97,6 +98,10 @@ class RemoteRun:
                 self.lost = (time.monotonic() if self.lost is None else self.lost[0], reason)
                 self.subscribed = False
         return None
+
+    def no_answer(self) -> RunFailed:
+        """What to raise if the broker has not granted the subscriptions within `ANSWER_WAIT` seconds."""
+        return RunFailed(f"{self.address} has not answered within {ANSWER_WAIT:g} s")
 
     def read(self, received: mqtt.Received) -> m.Message | None:
         """The decoded message, null if it is not a valid one.

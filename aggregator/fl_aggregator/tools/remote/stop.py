@@ -7,7 +7,6 @@ from typing import Final
 
 from fl_aggregator.tools.remote.command import REPEAT_INTERVAL, Commander, checked
 from fl_shared.cli.broker_access import BrokerAccess
-from fl_shared.errors import RunFailed
 from fl_shared.protocol import messages as m
 
 OFFLINE_WAIT: Final = 5.0
@@ -54,10 +53,7 @@ class _RunStopper(Commander):
                 self.send(command)
                 next_request_at = now + REPEAT_INTERVAL
             self.poll(0.2)
-        raise RunFailed(
-            f"run {command.run} has not stopped within {timeout:g} s ({self._last_status_text()}): "
-            f"is its aggregator still running, and may this account write to {self.topic}?"
-        )
+        raise self.failure(command.run, f"stopped within {timeout:g} s ({self._last_status_text()})")
 
     def _has_ended(self, run: str) -> bool:
         status, presence = self.status, self.born
