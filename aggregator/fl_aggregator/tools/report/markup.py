@@ -50,6 +50,17 @@ def join(children: Iterable[Child]) -> Markup:
     return Markup("".join(map(text, children)))
 
 
+def meter(share: float, label: str | None = None) -> Markup:
+    """A bar that shows a ``share`` of 1, which ``label`` says beside it."""
+    bar = tag("span", style=f"width: {100 * share:.1f}%")
+    return tag(
+        "div",
+        tag("div", bar, class_="track", aria_hidden="true"),
+        None if label is None else tag("span", label),
+        class_="meter",
+    )
+
+
 def table(
     headings: Iterable[Child],
     rows: Iterable[Iterable[Child]],

@@ -19,7 +19,7 @@ from fl_aggregator.privacy.plan import PrivacyPlan
 from fl_aggregator.storage.checkpoint import read_safetensors
 from fl_aggregator.tools.report.drawing import MUTED_COLOUR, colour, draw
 from fl_aggregator.tools.report.figures import HALF_SIZE, MAX_MARKED_POINTS, whole_numbers
-from fl_aggregator.tools.report.markup import Child, Markup, table, tag
+from fl_aggregator.tools.report.markup import Child, Markup, meter, table, tag
 from fl_aggregator.tools.report.reading import RunReport
 from fl_aggregator.tools.report.sections import MAX_REPORT_ROWS, section
 from fl_shared.errors import UserError
@@ -75,13 +75,7 @@ def _bar(spent: m.PrivacySpent) -> Markup | None:
     if not spent.budget:
         return None
     share = min(1.0, spent.epsilon / spent.budget)
-    text = f"{epsilon_text(spent)}: {100 * share:.0f} % of the budget"
-    return tag(
-        "div",
-        tag("div", tag("span", style=f"width: {100 * share:.1f}%"), class_="track", aria_hidden="true"),
-        tag("span", text),
-        class_="meter",
-    )
+    return meter(share, f"{epsilon_text(spent)}: {100 * share:.0f} % of the budget")
 
 
 def _noise(run: RunReport, plan: PrivacyPlan) -> Child:

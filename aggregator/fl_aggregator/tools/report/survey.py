@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fl_aggregator.tools.report.markup import Child, Markup, join, table, tag
+from fl_aggregator.tools.report.markup import Child, Markup, join, meter, table, tag
 from fl_aggregator.tools.report.reading import RunReport
 from fl_aggregator.tools.report.sections import MAX_REPORT_ROWS, section
 from fl_aggregator.tools.survey.cells import Cells
@@ -51,17 +51,15 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _bar(cells: Cells, total: int | None) -> Iterable[Child]:
+def _bars(cells: Cells, total: int | None) -> Iterable[Child]:
     """One bar for each row of a table of cells."""
     numbers = [*cells.shown.values(), *([cells.others_examples] if cells.others else [])]
     for number in numbers:
-        width = 0.0 if not total or number is None else 100 * number / total
-        bar = tag("div", tag("span", style=f"width: {width:.1f}%"), class_="track", aria_hidden="true")
-        yield tag("div", bar, class_="meter")
+        yield meter(0.0 if not total or number is None else number / total)
 
 
 def _cells(head: str, cells: Cells, total: int | None, caption: str) -> Markup:
-    rows = zip(cell_rows(cells, total), _bar(cells, total), strict=True)
+    rows = zip(cell_rows(cells, total), _bars(cells, total), strict=True)
     return table((head, *CELL_HEADS, ""), [(*row, bar) for row, bar in rows], caption=caption)
 
 
