@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -23,10 +24,13 @@ ANSWER_TIMEOUT = click.option(
 REASON = click.option("--reason", metavar="TEXT", default="", help="Reason that the aggregator will log.")
 
 
+def _run_option(text: str) -> Callable[[shared.Command], shared.Command]:
+    """Adds ``--run``, passed as ``run``: null for any run."""
+    return click.option("--run", metavar="ID", default=None, show_default="the run that is online", help=text)
+
+
 @shared.command()
-@click.option(
-    "--run", metavar="ID", default=None, show_default="the run that is online", help="Pause only this run."
-)
+@_run_option("Pause only this run.")
 @REASON
 @ANSWER_TIMEOUT
 @shared.broker_options
@@ -43,9 +47,7 @@ def pause(
 
 
 @shared.command()
-@click.option(
-    "--run", metavar="ID", default=None, show_default="the run that is online", help="Continue only this run."
-)
+@_run_option("Continue only this run.")
 @ANSWER_TIMEOUT
 @shared.broker_options
 @shared.logging_options
@@ -59,9 +61,7 @@ def resume(run: str | None, timeout: float, broker: BrokerOptions, verbose: int,
 
 
 @shared.command()
-@click.option(
-    "--run", metavar="ID", default=None, show_default="the run that is online", help="Stop only this run."
-)
+@_run_option("Stop only this run.")
 @REASON
 @click.option("--timeout", type=TIMEOUT_RANGE, default=30.0, help="Seconds to wait for the run to stop.")
 @shared.broker_options
