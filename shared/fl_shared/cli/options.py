@@ -24,7 +24,7 @@ from fl_shared.cli.headings import BROKER, EMPTY, OUTPUT, SECURITY, GroupedComma
 from fl_shared.cli.logging import LOG_FORMATS
 from fl_shared.errors import UserError
 from fl_shared.protocol.home_assistant import DISCOVERY_PREFIX
-from fl_shared.protocol.topics import valid_prefix
+from fl_shared.protocol.topics import valid_client, valid_prefix
 
 if TYPE_CHECKING:
     from fl_shared.cli.broker_access import BrokerOptions
@@ -307,6 +307,12 @@ def _text(value: Any) -> str:
 
 
 # --- what they mean ---------------------------------------------------------------------------------------
+
+
+def check_client(name: str, option: str) -> None:
+    """Raises ``UserError`` that names ``option`` if ``name`` is not valid for an edge or another account."""
+    if not valid_client(name):
+        raise UserError(f"{option} {name[:80]!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ -")
 
 
 def read_password(password_file: Path | None) -> str | None:

@@ -8,7 +8,7 @@ import click
 
 from fl_shared.cli import options
 from fl_shared.errors import UserError
-from fl_shared.protocol.topics import OPERATOR, valid_client
+from fl_shared.protocol.topics import OPERATOR
 
 
 def write_request(name: str, stem: str, directory: Path) -> None:
@@ -20,8 +20,7 @@ def write_request(name: str, stem: str, directory: Path) -> None:
     from fl_shared.security.kit_request import fingerprint
     from fl_shared.system.files import write_new
 
-    if not valid_client(name):
-        raise UserError(f"ID {name[:80]!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ -")
+    options.check_client(name, "ID")
     keys_file, request_file = (directory / f"{stem}{suffix}" for suffix in (KEYS_SUFFIX, REQUEST_SUFFIX))
     if request_file.exists():
         raise UserError(f"{request_file} already exists; for new keys, move it and {keys_file} away")

@@ -18,9 +18,10 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from fl_aggregator.tools.provision.requests import RequestedKeys
+from fl_shared.cli.options import check_client
 from fl_shared.errors import UserError
 from fl_shared.protocol import topics
-from fl_shared.protocol.topics import CLIENT_PATTERN, GROUP_PATTERN, valid_client
+from fl_shared.protocol.topics import CLIENT_PATTERN, GROUP_PATTERN
 from fl_shared.security.kit import AccountRole
 from fl_shared.system.files import write_private
 from fl_shared.system.validation import first_error
@@ -258,8 +259,7 @@ def _sort_key(account: Account) -> tuple[bool, bool, int, str]:
 
 def check_name(name: str, option: str) -> str:
     """Returns ``name`` if it is valid for an edge or an asker. Raises ``UserError`` that names ``option``."""
-    if not valid_client(name):
-        raise UserError(f"{option} {name[:80]!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ -")
+    check_client(name, option)
     if name in RESERVED_NAMES:
         raise UserError(f"{option} {name!r}: this name is reserved for the {name}; expected another one")
     return name

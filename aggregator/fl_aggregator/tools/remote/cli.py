@@ -106,10 +106,9 @@ def predict(
     FILE is a request as the run's task reads it: a PNG or JPEG picture, or JSON.
     """
     from fl_aggregator.tools.remote.predict import Request, prediction_line, request_prediction
-    from fl_shared.protocol.topics import valid_client
 
-    if client is not None and not valid_client(client):
-        raise UserError(f"--client {client!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ -")
+    if client is not None:
+        shared.check_client(client, "--client")
     payload = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     access = broker.access(roles=("asker",))
     answer = request_prediction(access, Request(payload, access.prefix, client), timeout)
@@ -144,10 +143,8 @@ def logs(
 ) -> None:
     """Show the log of the edge ID: its recent lines and, with --follow or --seconds, new ones."""
     from fl_aggregator.tools.remote.logs import json_objects, read_log, text_lines
-    from fl_shared.protocol.topics import valid_client
 
-    if not valid_client(client):
-        raise UserError(f"ID {client!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ -")
+    shared.check_client(client, "ID")
     if follow and seconds is not None:
         raise UserError("--follow cannot be combined with --seconds")
     access = broker.access(roles=("operator",))
