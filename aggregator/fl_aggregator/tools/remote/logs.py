@@ -45,6 +45,7 @@ class LogReader(RemoteRun):
         self.client = client
         self.answered = False
         """Whether the edge has answered yet."""
+        self._request_topic = t.build(self.prefix, t.LogRequestTopic(client))
         kit = reach.kit
         if kit is not None:
             kit.check_voucher(datetime.now(UTC))
@@ -93,13 +94,13 @@ class LogReader(RemoteRun):
             yield message
 
     def _ask(self, request: m.LogRequest) -> None:
-        self.publish(t.build(self.prefix, t.LogRequestTopic(self.client)), codec.encode(request))
+        self.publish(self._request_topic, codec.encode(request))
 
     def _silence_text(self, seconds: float) -> str:
         told = "has not answered" if not self.answered else "has stopped answering: nothing has arrived"
         return (
             f"edge {self.client} {told} within {duration_text(seconds)} {self.where}: is it online, and may this "
-            f"account write to fl/clients/{self.client}/log-request?"
+            f"account write to {self._request_topic}?"
         )
 
     def _read_lines(self, received: mqtt.Received) -> m.LogLines | None:
