@@ -2,56 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import pytest
-
 from fl_shared.data.digits import DIGITS
+from tests.support import npm
 from tests.support.wait import PATIENCE
 
 SOURCE = Path(__file__).parents[2] / "examples" / "node-edge"
 VECTORS = Path(__file__).parents[2] / "docs" / "vectors"
-_PACKAGES = ("package.json", "package-lock.json")
 
 
 def with_packages(directory: Path) -> Path:
-    """A copy of the example below ``directory``, beside its packages. Skips the test where npm cannot fetch them."""
-    if missing := [name for name in ("node", "npm") if shutil.which(name) is None]:
-        pytest.skip(f"{' and '.join(missing)}: not installed")
+    """A copy of the example below ``directory``, beside its packages. Skips the test where npm cannot install them."""
+    packages = npm.installed(SOURCE) / "node_modules"
     copy = directory / "node-edge"
     shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("node_modules"))
-    (copy / "node_modules").symlink_to(_installed() / "node_modules")
+    (copy / "node_modules").symlink_to(packages)
     return copy
-
-
-def _installed() -> Path:
-    """The packages, fetched once for each lock file, outside the tree."""
-    content = b"".join((SOURCE / name).read_bytes() for name in _PACKAGES)
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fl-mqtt-tests"
-    ready = root / f"node-edge-{hashlib.sha256(content).hexdigest()[:16]}"
-    if ready.is_dir():
-        return ready
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root) as name:
-        fresh = Path(name) / "fresh"
-        fresh.mkdir()
-        for file in _PACKAGES:
-            shutil.copy(SOURCE / file, fresh)
-        command = ["npm", "ci", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=fresh, capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"npm cannot fetch the packages here: {done.stderr.strip()[-200:]}")
-        if not ready.is_dir():  # another process may have been faster
-            fresh.rename(ready)
-    return ready
 
 
 class NodeEdge:
