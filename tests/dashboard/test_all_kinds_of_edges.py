@@ -18,7 +18,7 @@ from tests.support.broker import Mosquitto
 from tests.support.browser import CheckedPage
 from tests.support.client import Client
 from tests.support.micropython_edge import micropython_edge, needs_micropython
-from tests.support.node_edge import NodeEdge, with_packages
+from tests.support.node_edge import node_edge, with_packages
 from tests.support.observed_fold import check_versions
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def test_five_kinds_of_edges_share_a_run(
     observer = stack.enter_context(Client(broker.endpoint, f"{PREFIX}/#", prefix=PREFIX))
     stack.enter_context(programs.edges(tmp_path / "full", url, "0", *prefix))
     stack.enter_context(programs.edges(tmp_path / "light", url, "1", "--light", *prefix))
-    stack.enter_context(NodeEdge(with_packages(tmp_path), "2", "--id", "2", "--broker", url, *prefix))
+    stack.enter_context(node_edge(with_packages(tmp_path), "2", "--id", "2", "--broker", url, *prefix))
     stack.enter_context(micropython_edge(tmp_path / "small", broker.port, "small", PREFIX))
     address = WebSocketAddress.parse(f"ws://{LOOPBACK}:{port}/mqtt")
     page_url = stack.enter_context(DashboardServer(address, PREFIX, (LOOPBACK, 0), join=True)).url

@@ -21,7 +21,7 @@ from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.browser import CheckedPage
 from tests.support.client import Client
-from tests.support.node_edge import NodeEdge, with_packages
+from tests.support.node_edge import node_edge, with_packages
 from tests.support.observed_fold import ObservedUpdates
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def test_a_browser_takes_part_beside_other_edges(
     prefix = ("--prefix", PREFIX)
     observer = stack.enter_context(Client(broker.endpoint, f"{PREFIX}/#", prefix=PREFIX))
     stack.enter_context(programs.edges(tmp_path / "light", broker.url, "0", "--light", *prefix))
-    stack.enter_context(NodeEdge(with_packages(tmp_path), "1", "--id", "1", "--broker", broker.url, *prefix))
+    stack.enter_context(node_edge(with_packages(tmp_path), "1", "--id", "1", "--broker", broker.url, *prefix))
     run = stack.enter_context(programs.aggregator(tmp_path, broker.url, *prefix, *RUN))
     page = CheckedPage(chromium)
     stack.callback(page.close)

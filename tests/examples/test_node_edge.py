@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.support.node_edge import VECTORS, NodeEdge, with_packages
+from tests.support.node_edge import VECTORS, node_edge, with_packages
 
 
 def test_the_vectors_of_the_protocol(tmp_path: Path) -> None:
@@ -33,8 +33,9 @@ def test_a_mistake_of_the_user_is_one_line(tmp_path: Path) -> None:
         (("--id", "7", "--broker", "mqtt://localhost", "--seal"), "--seal: expected --kit"),
         (("--no-such-option",), "'--no-such-option'"),
     ):
-        with NodeEdge(copy, "edge", *arguments) as edge:
-            assert edge.wait() == 2
-        assert edge.log.startswith("node-edge: "), edge.log
-        assert expected in edge.log
-        assert edge.log.count("\n") == 1, edge.log
+        with node_edge(copy, "edge", *arguments) as edge:
+            assert edge.wait(30) == 2
+        printed = edge.out + edge.err
+        assert printed.startswith("node-edge: "), printed
+        assert expected in printed
+        assert printed.count("\n") == 1, printed

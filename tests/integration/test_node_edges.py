@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from fl_shared.tensors.manifest import Manifest, Vector, manifest_of
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.client import Client
-from tests.support.node_edge import NodeEdge, with_packages
+from tests.support.node_edge import node_edge, with_packages
 from tests.support.observed_fold import ObservedUpdates
 from tests.support.provisioned_broker import ProvisionedBroker, provisioned
 from tests.support.provisioned_site import Site, rounds, undisturbed
@@ -37,12 +38,12 @@ def test_edges_of_three_kinds_share_a_run(stack: ExitStack, tmp_path: Path) -> N
     observer = stack.enter_context(Client(broker.endpoint, "fl/#"))
     stack.enter_context(programs.edges(tmp_path / "full", url, "0"))
     stack.enter_context(programs.edges(tmp_path / "light", url, "1", "--light"))
-    nodes = [stack.enter_context(NodeEdge(copy, name, "--id", name, "--broker", url)) for name in "23"]
+    nodes = [stack.enter_context(node_edge(copy, name, "--id", name, "--broker", url)) for name in "23"]
     run = ("--clients", "4", "--per-round", "4", "--quorum", "4", "--rounds", "2", "--deadline", "240")
     with programs.aggregator(tmp_path, url, *WIDE, *run) as aggregator:
         aggregator.ends_well(240)
     lines = programs.history(tmp_path)
-    assert [line["participants"] for line in lines] == [["0", "1", "2", "3"]] * 2, nodes[0].log
+    assert [line["participants"] for line in lines] == [["0", "1", "2", "3"]] * 2, nodes[0].output
     observer.catch_up()
     updates = ObservedUpdates(observer.received)
     assert {"2", "3"} <= updates.chunked, "the updates of the edges in JavaScript came in chunks"
@@ -53,7 +54,9 @@ def test_edges_of_three_kinds_share_a_run(stack: ExitStack, tmp_path: Path) -> N
     manifest = manifest_of(model, buffers=[])
     assert [digest for digest, _ in expected] == [digest_of(manifest, weights) for _, weights in expected]
     assert not observer.all(m.TrainingFailed)
-    assert [node.interrupt() for node in nodes] == [0, 0]
+    for node in nodes:
+        node.send(signal.SIGINT)
+    assert [node.wait(30) for node in nodes] == [0, 0]
     gone = observer.wait_for_message(m.ClientPresence, client="2", state="offline")
     assert gone.reason == "its user has stopped it"
 
@@ -88,7 +91,7 @@ def test_a_light_edge_and_one_in_javascript_learn_the_same(
             if kind == "light":
                 running.enter_context(programs.edges(tmp_path / kind, url, "0", "--light", *prefix))
             else:
-                running.enter_context(NodeEdge(copy, "0", "--id", "0", "--broker", url, *prefix))
+                running.enter_context(node_edge(copy, "0", "--id", "0", "--broker", url, *prefix))
             run = (
                 "--task",
                 "digits-mlp",
@@ -124,7 +127,7 @@ def test_a_linear_model_of_a_task_of_ones_own(
         data = tmp_path / f"{name}.csv"
         data.write_text("x,y,class\n" + "".join(f"{x / 10},{y / 10},{int(x > y)}\n" for x, y in rows))
         common = ("--id", name, "--broker", shared_mosquitto.url, "--task", task, "--layers", "2,2", *prefix)
-        stack.enter_context(NodeEdge(copy, name, *common, data=data, shared=False))
+        stack.enter_context(node_edge(copy, name, *common, data=data, shared=False))
     run = (
         "--task",
         task,
@@ -152,7 +155,7 @@ def test_a_kit_signs_and_seals(tmp_path: Path, stack: ExitStack) -> None:
     with ProvisionedBroker(made) as broker:
         site = Site(tmp_path, made, broker)
         for name in "01":
-            stack.enter_context(NodeEdge(copy, name, "--kit", site.kit(name), "--seal"))
+            stack.enter_context(node_edge(copy, name, "--kit", site.kit(name), "--seal"))
         run = site.aggregator("run", "--require-sealed", task="digits-mlp", rounds=2)
         run.ends_well()
         undisturbed(site, "run", 2)

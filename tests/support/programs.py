@@ -97,7 +97,9 @@ class Program:
 
 
 def program_of(name: str) -> list[str]:
-    """The beginning of the command that runs a console script, or a module of the tests."""
+    """The beginning of the command that runs a console script, a module of the tests, or a program by its path."""
+    if Path(name).is_absolute():
+        return [name]
     return [sys.executable, "-m", name] if "." in name else [str(BIN / name)]
 
 
