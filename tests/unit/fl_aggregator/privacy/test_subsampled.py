@@ -8,9 +8,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import dp_accounting
 import pytest
-from dp_accounting.pld import PLDAccountant
 
 from fl_aggregator.privacy.subsampled import (
     LEAST_NOISE,
@@ -25,6 +23,9 @@ from fl_shared.privacy import gaussian_mechanism
 
 
 def oracle(delta: float, *spent: Releases) -> float:
+    import dp_accounting  # a second, which only this file's process spends
+    from dp_accounting.pld import PLDAccountant
+
     accountant = PLDAccountant(
         dp_accounting.NeighboringRelation.REPLACE_SPECIAL, value_discretization_interval=1e-3
     )

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import dp_accounting
 import numpy as np
 import pytest
 from paho.mqtt.client import topic_matches_sub
@@ -166,6 +165,8 @@ def test_a_resumed_run_never_draws_again(tmp_path: Path) -> None:
 
 
 def test_it_spends_what_dp_accounting_says_of_the_same_events(tmp_path: Path) -> None:
+    import dp_accounting  # a second, which only this file's process spends
+
     run = SecretFederation(tmp_path / "run", rounds=3)
     run.run()
     said = {one.round: one.privacy for _, one in run.published if isinstance(one, m.Result) and one.round}

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
-from scipy import stats
 
 from fl_shared.privacy.gaussian_noise import BLOCK, MAX_DEVIATION, noise, standard_normal
 
@@ -83,6 +82,8 @@ def test_deviations_of_several_keys_are_added_before_rounding() -> None:
 @MANY
 def test_it_is_normal(values: int) -> None:
     """Kolmogorov and Smirnov's test of the distribution, and the first four moments."""
+    from scipy import stats  # a second, which only this file's process spends
+
     normals = standard_normal(key("a"), 0, values)
     assert stats.kstest(normals, "norm", method="asymp").pvalue > LEAST
     for power, mean, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
@@ -93,6 +94,8 @@ def test_it_is_normal(values: int) -> None:
 @MANY
 def test_tails_are_normal(values: int) -> None:
     """The number beyond 4 standard deviations, on each side."""
+    from scipy import stats  # a second, which only this file's process spends
+
     normals = standard_normal(key("a"), 0, values)
     expected = values * float(stats.norm.sf(4))
     for count in ((normals > 4).sum(), (normals < -4).sum()):
@@ -103,6 +106,8 @@ def test_tails_are_normal(values: int) -> None:
 @pytest.mark.parametrize("deviation", [2.0**8, DEVIATION, MAX_DEVIATION])
 def test_low_bits_are_uniform(values: int, deviation: float) -> None:
     """At the least deviation, too, where a bit is as coarse as it gets."""
+    from scipy import stats  # a second, which only this file's process spends
+
     bits = 3
     counts = np.bincount(noise([(key("b"), deviation)], 0, values) & (2**bits - 1), minlength=2**bits)
     assert stats.chisquare(counts).pvalue > LEAST
