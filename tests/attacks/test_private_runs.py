@@ -21,7 +21,8 @@ from fl_aggregator.storage.journal import snapshot_line
 from fl_shared.errors import UserError
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
-from tests.support.masked_federation import PARAMETERS_ONLY, MaskedFederation
+from tests.support.masked_federation import MaskedFederation
+from tests.support.simulated_masked_edge import PARAMETERS_ONLY
 
 PRIVATE: dict[str, Any] = {
     "dp": "central",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
-from tests.support.masked_federation import PARAMETERS_ONLY, MaskedFederation
+from fl_aggregator.storage.noise_keys import FILE_NAME
+from tests.support.masked_federation import MaskedFederation
+from tests.support.simulated_masked_edge import PARAMETERS_ONLY
 
 CLIP: Final = 0.5
 PRIVATE: Final[dict[str, Any]] = {
@@ -13,7 +16,6 @@ PRIVATE: Final[dict[str, Any]] = {
     "dp_clip": str(CLIP),
     "dp_noise": 2.0,
     "dp_apart": "1",
-    "holdout": 0.0,
 }
 RARELY: Final[dict[str, Any]] = {"per_round": 2, "quorum": 2, "dp_apart": "2"}
 """An edge is in every other release at most, so that correlated noise helps."""
@@ -21,4 +23,12 @@ RARELY: Final[dict[str, Any]] = {"per_round": 2, "quorum": 2, "dp_apart": "2"}
 
 def private_federation(directory: Path, **settings: Any) -> MaskedFederation:
     """Returns an aggregator with 5 edges and noise of a multiplier of 2, unless ``settings`` say otherwise."""
-    return MaskedFederation(directory, masked=False, manifest=PARAMETERS_ONLY, **{**PRIVATE, **settings})
+    usual = {**PRIVATE, "holdout": 0.0, **settings}
+    return MaskedFederation(directory, masked=False, manifest=PARAMETERS_ONLY, **usual)
+
+
+def keys_on_disk(run: MaskedFederation) -> dict[str, str]:
+    """The keys of the noise that are on the disk, by version."""
+    file = run.directory / FILE_NAME
+    found = json.loads(file.read_text())["keys"] if file.exists() else {}
+    return {version: one["key"] for version, one in found.items()}

@@ -12,27 +12,21 @@ import numpy as np
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.configuration.survey import Survey, survey_settings
 from fl_aggregator.storage.checkpoint import read_arrays
-from fl_edge.runtime.masked_member import MaskedMember
 from fl_edge.session import effects, events
 from fl_edge.session.state import Identity
 from fl_edge.session.survey import USUAL, SurveyPolicy
-from fl_edge.storage.own_state_files import OwnStateFiles
-from fl_edge.storage.run_keys_file import RunKeysFile
 from fl_edge.training.executor import Executor, TrainedUpdate
 from fl_edge.training.factory import executor_for
 from fl_edge.workers.jobs import TrainJob
 from fl_edge.workers.masked_result import MaskedRound
 from fl_edge.workers.training_result import ResultBuffer, train_outcome
-from fl_mqtt.simulation.virtual.devices import Device
-from fl_mqtt.simulation.virtual.edge import Edge
 from fl_mqtt.simulation.virtual.jobs import JobEvent, Work
 from fl_shared.protocol import messages as m
 from fl_shared.survey.layout import Sums
 from fl_shared.system.shared_memory import MemoryPool
 from fl_shared.tensors.manifest import Vector
-from fl_shared.transfer.upload import FinishedUpdate
 from tests.support.tables import write_csv
-from tests.support.virtual_federation import Federation, InstantJobs
+from tests.support.virtual_federation import Federation, InstantJobs, trained_event
 
 COLUMNS = ("age", "income", "group", "state")
 STATES = ("ill", "rare", "well")
@@ -116,25 +110,17 @@ class SurveyJobs(InstantJobs):
             update = TrainedUpdate(result.vector, 1, 0, 0.0, m.UpdateMetrics())
             outcome = train_outcome(job, manifest, result, update)
         else:
-            manifest, weights = (
-                work.models[0].weights.manifest,
-                np.zeros(work.models[0].weights.manifest.values),
-            )
+            manifest = work.models[0].weights.manifest
             update = executor.train(
-                weights.astype(np.float32), manifest, effect.partition, selected.training, selected.round, client,
-                lambda: False, result.allocate,
+                np.zeros(manifest.values, np.float32), manifest, effect.partition, selected.training, selected.round,
+                client, lambda: False, result.allocate,
             )  # fmt: skip
             if work.masking is None:
                 outcome = train_outcome(job, manifest, result, update)
             else:
                 round_ = MaskedRound(work.masking, client, effect.partition, manifest)
                 outcome = round_.outcome(update, "loss", MemoryPool(), lambda: False)
-        masked = outcome.masked
-        made = FinishedUpdate(
-            base=base, digest=outcome.digest, examples=outcome.examples, steps=outcome.steps, seconds=outcome.seconds,
-            metrics=outcome.metrics, sections=outcome.update_sections(), plan=None if masked is None else masked.plan,
-        )  # fmt: skip
-        return events.Trained(now, effect.job, made, body=None if masked is None else masked.body)
+        return trained_event(outcome, base, now, effect.job)
 
 
 @dataclass
@@ -142,17 +128,11 @@ class SurveyFederation(Federation):
     """A survey. ``policies``: of edges that do not do what is usual."""
 
     policies: Mapping[str, SurveyPolicy] = field(default_factory=dict)
+    epochs: int = 1
 
-    def _edge(self, name: str, roles: tuple[m.ClientRole, ...], device: Device) -> Edge:
+    def _identity(self, name: str, roles: tuple[m.ClientRole, ...]) -> Identity:
         policy = self.policies.get(name, USUAL)
-        identity = Identity(name, f"device-{name}", roles, ("tabular",), survey=policy)
-        directory = self.directory / "edges" / name
-        directory.mkdir(parents=True)
-        files = OwnStateFiles(directory, name)
-        member = MaskedMember(name, RunKeysFile(directory, name))
-        return Edge(
-            self.world, self.network, self.models, self.jobs, identity, device, files, member, epochs=1
-        )
+        return Identity(name, f"device-{name}", roles, ("tabular",), survey=policy)
 
     def sums_vector(self) -> Vector:
         """The sums of the newest version."""

@@ -22,7 +22,7 @@ from fl_edge.storage.run_keys_file import RunKeysFile
 from fl_edge.tasks.synthetic import NAME_PREFIX
 from fl_edge.training.executor import TrainedUpdate, edge_seed
 from fl_edge.training.local_part import LOCAL, PERSONAL
-from fl_edge.workers.jobs import Masking, TrainJob
+from fl_edge.workers.jobs import Masking, TrainJob, TrainOutcome
 from fl_edge.workers.masked_result import MaskedRound
 from fl_edge.workers.training_result import ERROR, ResultBuffer, train_outcome
 from fl_mqtt.simulation.virtual.aggregator import Aggregator
@@ -116,13 +116,17 @@ def masked(client: str, masking: Masking, partition: m.Partition, now: float, jo
     trained = TrainedUpdate(values, EXAMPLES, 1, 0.0, m.UpdateMetrics())
     masked_round = MaskedRound(masking, client, partition, MANIFEST)
     outcome = masked_round.outcome(trained, "loss", MemoryPool(), lambda: False)
-    assert outcome.masked is not None
+    return trained_event(outcome, selected.base.digest, now, job)
+
+
+def trained_event(outcome: TrainOutcome, base: str | None, now: float, job: int) -> events.Trained:
+    """The event that the result of a worker leads to."""
+    plan, body = (None, None) if outcome.masked is None else (outcome.masked.plan, outcome.masked.body)
     made = FinishedUpdate(
-        base=selected.base.digest, digest=outcome.digest, examples=outcome.examples, steps=outcome.steps,
-        seconds=outcome.seconds, metrics=outcome.metrics, sections=outcome.update_sections(),
-        plan=outcome.masked.plan,
+        base=base, digest=outcome.digest, examples=outcome.examples, steps=outcome.steps, seconds=outcome.seconds,
+        metrics=outcome.metrics, sections=outcome.update_sections(), plan=plan,
     )  # fmt: skip
-    return events.Trained(now, job, made, body=outcome.masked.body)
+    return events.Trained(now, job, made, body=body)
 
 
 def encoded(
@@ -157,6 +161,8 @@ class Federation:
     jobs: InstantJobs = field(default_factory=InstantJobs)
     init: Path | None = None
     """The file of the first weights; null: an edge makes them."""
+    epochs: int = 10
+    """See `Edge`."""
     aggregator: Aggregator = field(init=False)
     edges: dict[str, Edge] = field(init=False)
 
@@ -173,14 +179,25 @@ class Federation:
             edge.connect()
 
     def _edge(self, name: str, roles: tuple[m.ClientRole, ...], device: Device) -> Edge:
-        identity = Identity(name, f"device-{name}", roles, (), task_prefixes=(NAME_PREFIX,))
         directory = self.directory / "edges" / name
         directory.mkdir(parents=True)
         files = OwnStateFiles(directory, name)
         member = MaskedMember(name, RunKeysFile(directory, name))
+        identity = self._identity(name, roles)
         return Edge(
-            self.world, self.network, self.models, self.jobs, identity, device, files, member, epochs=10
+            self.world,
+            self.network,
+            self.models,
+            self.jobs,
+            identity,
+            device,
+            files,
+            member,
+            epochs=self.epochs,
         )
+
+    def _identity(self, name: str, roles: tuple[m.ClientRole, ...]) -> Identity:
+        return Identity(name, f"device-{name}", roles, (), task_prefixes=(NAME_PREFIX,))
 
     def _begin(self) -> None:
         self._launch.directory.write_run(self._launch.record)

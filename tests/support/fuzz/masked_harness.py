@@ -36,7 +36,7 @@ from fl_shared.transfer import upload
 from fl_shared.transfer.publication import chunk_count
 from tests.support.fuzz.loop_harness import LoopHarness
 from tests.support.fuzz.mutations import Seed, golden
-from tests.support.masked_federation import MANIFEST, MAX_DELTA, MaskedEdge
+from tests.support.simulated_masked_edge import MANIFEST, MAX_DELTA, MaskedEdge
 
 HONEST: Final = tuple(f"honest-{letter}" for letter in "abcde")
 NOISY: Final = ("n1", "n2")

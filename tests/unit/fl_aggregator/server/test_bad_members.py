@@ -15,8 +15,9 @@ from fl_shared.masking.run_keys import RunKeys
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.digest import content_digest
-from tests.support.masked_federation import MaskedFederation, new_keys
+from tests.support.masked_federation import MaskedFederation
 from tests.support.masked_rounds import fixed_random
+from tests.support.simulated_masked_edge import new_keys
 
 
 def federation(directory: Path, **settings: Any) -> MaskedFederation:

@@ -20,7 +20,8 @@ from fl_shared.errors import UserError
 from fl_shared.privacy.gaussian_mechanism import epsilon_of
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import Vector
-from tests.support.masked_federation import PARAMETERS_ONLY, MaskedFederation, digests_of
+from tests.support.masked_federation import MaskedFederation, digests_of
+from tests.support.simulated_masked_edge import PARAMETERS_ONLY
 
 CLIP, NOISE, COLLUDERS = 0.5, 2.0, 1
 PRIVATE: dict[str, Any] = {"dp": "distributed", "dp_clip": str(CLIP), "dp_noise": NOISE, "dp_apart": "1"}

@@ -22,7 +22,8 @@ from fl_aggregator.server import launch
 from fl_aggregator.storage.append_log import AppendLog
 from fl_aggregator.storage.checkpoint import Checkpoints
 from fl_shared.errors import UserError
-from tests.support.masked_federation import PARAMETERS_ONLY, Killed, MaskedFederation
+from tests.support.masked_federation import Killed, MaskedFederation
+from tests.support.simulated_masked_edge import PARAMETERS_ONLY
 
 
 class Torn(Exception):

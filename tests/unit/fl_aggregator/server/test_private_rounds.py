@@ -1,13 +1,10 @@
-"""A run with differential privacy: its noise, who is charged for it, and an aggregator that is killed anywhere."""
+"""A run with differential privacy: what it tells, what it spends, and an aggregator that is killed anywhere."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,72 +15,15 @@ from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.phases import Finished
 from fl_aggregator.server.launch import new
-from fl_aggregator.storage import noise_keys
 from fl_aggregator.storage.checkpoint import Checkpoints
-from fl_aggregator.storage.noise_keys import FILE_NAME
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.privacy.gaussian_noise import noise
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
-from fl_shared.system.files import write_private
-from fl_shared.tensors.encodings.integers import Int64s
-from fl_shared.tensors.manifest import Vector
-from tests.support.clipped_updates import clip_to_grid
-from tests.support.masked_federation import PARAMETERS_ONLY, VALUES, MaskedFederation, digests_of
+from tests.support.masked_federation import MaskedFederation, digests_of
+from tests.support.private_federation import CLIP, PRIVATE, RARELY, keys_on_disk, private_federation
 from tests.support.round_playbook import Playbook
 from tests.support.round_text import describe_phase
-
-CLIP = 0.5
-PRIVATE: dict[str, Any] = {"dp": "central", "dp_clip": str(CLIP), "dp_noise": 2.0, "dp_apart": "1"}
-
-
-RARELY: dict[str, Any] = {"per_round": 2, "quorum": 2, "dp_apart": "2"}
-"""An edge is in every other release at most, so that correlated noise helps."""
-
-
-class Watched(MaskedFederation):
-    """One that calls ``before_start`` before each start of the aggregator, and ``before_effect`` before each effect."""
-
-    def __init__(self, directory: Path, **settings: Any) -> None:
-        usual = {**PRIVATE, "holdout": 0.0, **settings}
-        super().__init__(directory, masked=False, manifest=PARAMETERS_ONLY, **usual)
-        self.before_start: Callable[[], None] = lambda: None
-        self.before_effect: Callable[[do.Effect], None] = lambda _: None
-
-    def start(self) -> None:
-        self.before_start()
-        super().start()
-        perform = self.runner.interpreter.perform
-
-        def watched(effect: do.Effect, state: Any) -> None:
-            self.before_effect(effect)
-            perform(effect, state)
-
-        self.runner.interpreter.perform = watched  # type: ignore[method-assign]
-
-    def keys(self) -> dict[str, str]:
-        """The keys that are on the disk, by version."""
-        file = self.directory / FILE_NAME
-        found = json.loads(file.read_text())["keys"] if file.exists() else {}
-        return {version: one["key"] for version, one in found.items()}
-
-
-federation = Watched
-
-
-def exact_sum(run: Watched, number: int, names: list[str]) -> Int64s:
-    """The sum of the clipped updates of a round, in units of the fold."""
-    places = run.state.settings.scale_bits
-    total = np.zeros(VALUES, np.int64)
-    for name in names:
-        total += clip_to_grid(run.edges[name].delta(number), CLIP, places)
-    return total
-
-
-def weights(run: Watched, version: int) -> Vector:
-    digest = digests_of(run.state, run)[version]
-    assert digest is not None
-    return Checkpoints(run.directory).read(version, digest).weights
 
 
 @pytest.mark.parametrize(
@@ -93,8 +33,8 @@ def weights(run: Watched, version: int) -> Vector:
 def test_killed_before_any_kind_of_effect_it_makes_the_same_models(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    def again(name: str) -> Watched:
-        return federation(tmp_path / name, **RARELY, dp_insecure_seed=3, rounds=3, **changes)
+    def again(name: str) -> MaskedFederation:
+        return private_federation(tmp_path / name, **RARELY, dp_insecure_seed=3, rounds=3, **changes)
 
     undisturbed = again("undisturbed")
     expected = digests_of(undisturbed.run(), undisturbed)
@@ -110,12 +50,12 @@ def test_killed_before_any_kind_of_effect_it_makes_the_same_models(
 
 
 def test_an_adaptive_clip_follows_the_norms_of_the_updates(tmp_path: Path) -> None:
-    run = federation(tmp_path / "run", dp_clip="adaptive:4", dp_noise=0.5, rounds=8)
+    run = private_federation(tmp_path / "run", dp_clip="adaptive:4", dp_noise=0.5, rounds=8)
     used: dict[int, bytes] = {}
 
     def watch(effect: do.Effect) -> None:
         if isinstance(effect, do.PublishModel) and effect.model.version:
-            used[effect.model.version] = bytes.fromhex(run.keys()[str(effect.model.version)])
+            used[effect.model.version] = bytes.fromhex(keys_on_disk(run)[str(effect.model.version)])
 
     run.before_effect = watch
     state = run.run()
@@ -146,7 +86,7 @@ def test_an_adaptive_clip_follows_the_norms_of_the_updates(tmp_path: Path) -> No
 
 
 def test_11_6_the_accuracies_of_the_base_become_a_noisy_mean(tmp_path: Path) -> None:
-    run = federation(tmp_path / "run", dp_accuracy=True, holdout=0.2, dp_insecure_seed=7, rounds=3)
+    run = private_federation(tmp_path / "run", dp_accuracy=True, holdout=0.2, dp_insecure_seed=7, rounds=3)
     accuracies = {}
     for place, (name, edge) in enumerate(run.edges.items()):
         accuracies[name] = 0.03125 + place / 7
@@ -182,7 +122,7 @@ def test_11_6_the_accuracies_of_the_base_become_a_noisy_mean(tmp_path: Path) -> 
 
 
 def test_an_accuracy_that_is_impossible_or_not_there_counts_as_half(tmp_path: Path) -> None:
-    run = federation(tmp_path / "run", dp_accuracy=True, holdout=0.2, rounds=1)
+    run = private_federation(tmp_path / "run", dp_accuracy=True, holdout=0.2, rounds=1)
     for name, value in (("0", 2.0), ("1", -1.0), ("2", None), ("3", 1.0), ("4", 0.25)):
         before = {} if value is None else {"accuracy": value}
 
@@ -207,108 +147,8 @@ def test_a_metric_that_has_no_bounds_cannot_be_told_with_noise() -> None:
     assert playbook.state.failed_by_user
 
 
-def test_one_sum_has_one_noise_also_if_the_average_is_made_twice(tmp_path: Path) -> None:
-    """Killed before it is recorded that a version is on the disk, the run adds the noise whose key it had written."""
-    other = federation(tmp_path / "other", rounds=1)
-    other.run()
-    run = federation(tmp_path / "run", rounds=1)
-    run.kill_at = [place for place, one in enumerate(other.effects) if isinstance(one, do.PublishModel)][
-        1
-    ] - 1
-    assert isinstance(other.effects[run.kill_at], do.Record)
-    written: list[dict[str, str]] = []
-    run.before_start = lambda: written.append(run.keys())
-    settings = run.run().settings
-    assert run.kills == 1
-    plan, places = settings.privacy, settings.scale_bits
-    key = bytes.fromhex(written[-1]["1"])
-    added = noise([(key, plan.noise * plan.clip * 2.0**places)], 0, VALUES)
-    change = (exact_sum(run, 1, sorted(run.edges)) + added) / (len(run.edges) * 2.0**places)
-    np.testing.assert_array_equal(weights(run, 1), (weights(run, 0) + change).astype(np.float32))
-
-
-def test_a_full_disk_costs_no_second_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key of the noise finds no space at first: the average is made once there is some, and of the same sum."""
-    settings: dict[str, Any] = {"rounds": 1, "dp_clip": "adaptive:0.5"}
-    run = federation(tmp_path / "run", **settings)
-    full = iter([True])
-
-    def write(path: Path, content: bytes) -> None:
-        if next(full, False):
-            raise OSError(errno.ENOSPC, "no space left on device", str(path))
-        write_private(path, content)
-
-    monkeypatch.setattr(noise_keys, "write_private", write)
-    used: list[str] = []
-    run.before_effect = lambda effect: used.extend(
-        run.keys().values() if isinstance(effect, do.PublishModel) else ()
-    )
-    settings_of_run = run.run().settings
-    assert next(full, None) is None, "the disk was full"
-    plan, places = settings_of_run.privacy, settings_of_run.scale_bits
-    (key,) = used
-    added = noise([(bytes.fromhex(key), plan.deviations[0] * plan.clip * 2.0**places)], 0, VALUES)
-    change = (exact_sum(run, 1, sorted(run.edges)) + added) / (len(run.edges) * 2.0**places)
-    np.testing.assert_array_equal(weights(run, 1), (weights(run, 0) + change).astype(np.float32))
-
-
-def test_another_sum_of_the_same_version_has_another_key(tmp_path: Path) -> None:
-    """With the same noise, the difference of the two models would be that of the updates."""
-    other = federation(tmp_path / "other", rounds=1)
-    other.run()
-    run = federation(tmp_path / "run", rounds=1)
-    run.kill_at = [place for place, one in enumerate(other.effects) if isinstance(one, do.PublishModel)][
-        1
-    ] - 1
-    used: list[str] = []
-
-    def lose_updates() -> None:
-        if keys := run.keys():
-            used.append(keys["1"])
-            shutil.rmtree(run.directory / "spool" / "1")
-
-    def watch(effect: do.Effect) -> None:
-        if isinstance(effect, do.PublishModel) and effect.model.version == 1:
-            used.append(run.keys()["1"])
-
-    run.before_start, run.before_effect = lose_updates, watch
-    run.run()
-    assert len(used) == len(set(used)) == 2
-
-
-def test_no_two_versions_and_no_two_runs_share_a_key(tmp_path: Path) -> None:
-    used: list[str] = []
-    for name in ("a", "b"):
-        run = federation(tmp_path / name, **RARELY, dp_bands="3", rounds=3)
-
-        def watch(effect: do.Effect, run: Watched = run) -> None:
-            if isinstance(effect, do.PublishModel) and effect.model.version:
-                used.append(run.keys()[str(effect.model.version)])
-
-        run.before_effect = watch
-        run.run()
-        assert sorted(run.keys()) == ["2", "3"], "those with which the next noise would be correlated"
-    assert len(used) == len(set(used)) == 6
-
-
-def test_nothing_but_its_file_has_a_key(tmp_path: Path) -> None:
-    run = federation(tmp_path / "run", **RARELY, dp_bands="2", rounds=2)
-    run.run()
-    directory = tmp_path / "run"
-    assert directory.stat().st_mode & 0o777 == 0o700
-    assert (directory / FILE_NAME).stat().st_mode & 0o777 == 0o600
-    keys = [one["key"] for one in json.loads((directory / FILE_NAME).read_text())["keys"].values()]
-    assert keys
-    others = [file for file in directory.rglob("*") if file.is_file() and file.name != FILE_NAME]
-    assert others
-    for key in keys:
-        assert not any(key.encode() in file.read_bytes() for file in others)
-        assert not any(bytes.fromhex(key) in file.read_bytes() for file in others)
-        assert not any(key in str(message) for _, message in run.published)
-
-
 def test_the_messages_have_no_number_of_one_edge(tmp_path: Path) -> None:
-    run = federation(tmp_path / "run", rounds=2, holdout=0.2)
+    run = private_federation(tmp_path / "run", rounds=2, holdout=0.2)
 
     def publish_status(effect: do.Effect) -> None:
         if isinstance(effect, do.PublishResult):
@@ -330,7 +170,7 @@ def test_the_messages_have_no_number_of_one_edge(tmp_path: Path) -> None:
 
 
 def test_what_is_said_of_it_is_the_same_everywhere_and_never_falls(tmp_path: Path) -> None:
-    run = federation(tmp_path / "run", rounds=3, dp_epsilon=50.0)
+    run = private_federation(tmp_path / "run", rounds=3, dp_epsilon=50.0)
     state = run.run()
     results = {one.round: one.privacy for _, one in run.published if isinstance(one, m.Result)}
     results.pop(0)
@@ -350,7 +190,7 @@ def test_what_is_said_of_it_is_the_same_everywhere_and_never_falls(tmp_path: Pat
 
 
 def test_a_run_ends_well_when_the_budget_is_spent(tmp_path: Path) -> None:
-    run = federation(tmp_path / "run", rounds=10, dp_noise=2.0, dp_epsilon=3.0)
+    run = private_federation(tmp_path / "run", rounds=10, dp_noise=2.0, dp_epsilon=3.0)
     state = run.run()
     assert isinstance(state.phase, Finished)
     assert state.phase.reason == "privacy-budget"
@@ -361,7 +201,7 @@ def test_a_run_ends_well_when_the_budget_is_spent(tmp_path: Path) -> None:
 
 
 def test_an_edge_rests_between_its_contributions(tmp_path: Path) -> None:
-    run = federation(tmp_path / "run", clients=6, per_round=2, quorum=2, rounds=6, dp_apart="3")
+    run = private_federation(tmp_path / "run", clients=6, per_round=2, quorum=2, rounds=6, dp_apart="3")
     state = run.run()
     assert state.version == 6
     for versions in state.releases.taken.values():
@@ -370,7 +210,7 @@ def test_an_edge_rests_between_its_contributions(tmp_path: Path) -> None:
 
 def test_a_private_run_does_not_go_back_to_an_earlier_version(tmp_path: Path) -> None:
     """Else its noise would be added to two sums, and its edges would be charged for one."""
-    other, run = (federation(tmp_path / name, rounds=3) for name in ("other", "run"))
+    other, run = (private_federation(tmp_path / name, rounds=3) for name in ("other", "run"))
     other.run()
     run.kill_at = max(place for place, one in enumerate(other.effects) if isinstance(one, do.PublishModel))
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +35,8 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from tests.support.clipped_updates import clip_to_grid
-from tests.support.masked_federation import PARAMETERS_ONLY, VALUES, MaskedFederation, digests_of
+from tests.support.masked_federation import MaskedFederation, digests_of
+from tests.support.simulated_masked_edge import PARAMETERS_ONLY, VALUES
 
 SECRET: Final[dict[str, Any]] = {
     "dp": "central", "dp_against": "models", "dp_clip": "0.5", "dp_noise": 2.0, "per_round": 2, "quorum": 1,
@@ -44,28 +45,10 @@ SECRET: Final[dict[str, Any]] = {
 Cohorts = dict[int, tuple[str, ...]]
 
 
-class SecretFederation(MaskedFederation):
-    """One with secret cohorts. ``drawn``: those of its rounds; others are drawn."""
-
-    def __init__(self, directory: Path, **settings: Any) -> None:
-        super().__init__(
-            directory, masked=False, manifest=PARAMETERS_ONLY, **{"holdout": 0.0, **SECRET, **settings}
-        )
-        self.before_effect: Callable[[do.Effect], None] = lambda _: None
-
-    def start(self) -> None:
-        super().start()
-        perform = self.runner.interpreter.perform
-
-        def watched(effect: do.Effect, state: Any) -> None:
-            self.before_effect(effect)
-            perform(effect, state)
-
-        self.runner.interpreter.perform = watched  # type: ignore[method-assign]
-
-    def publish_status(self, *, force: bool = True) -> None:
-        status = self.runner.interpreter.status_publisher
-        status.publish_status(self.runner.state, self.now, None, self.rejections, force=force)
+def secret_federation(directory: Path, **settings: Any) -> MaskedFederation:
+    """One with secret cohorts."""
+    usual = {"holdout": 0.0, **SECRET, **settings}
+    return MaskedFederation(directory, masked=False, manifest=PARAMETERS_ONLY, **usual)
 
 
 def cohorts_of(run: MaskedFederation) -> Cohorts:
@@ -97,7 +80,7 @@ def test_the_sum_is_divided_by_the_expected_number_of_edges_also_if_nobody_is_dr
 ) -> None:
     cohorts = {1: ("0", "3", "4"), 2: (), 3: ("1",)}
     monkeypatch.setattr(interpreter, "draw", lambda _names, _rate, number, _seed: cohorts[number])
-    run = SecretFederation(tmp_path / "run")
+    run = secret_federation(tmp_path / "run")
     models: dict[int, np.ndarray[Any, Any]] = {}
 
     def keep(effect: do.Effect) -> None:
@@ -121,7 +104,7 @@ def test_a_round_closes_at_its_deadline_with_whatever_came(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(interpreter, "draw", lambda *_: ("0", "1", "2"))
-    run = SecretFederation(tmp_path / "run", rounds=2, deadline=30.0)
+    run = secret_federation(tmp_path / "run", rounds=2, deadline=30.0)
     for name in "012":
         run.edges[name].lost_in = {1: {"update"}}
     run.edges["0"].lost_in = {1: {"update"}, 2: {"update"}}
@@ -135,13 +118,13 @@ def test_a_round_closes_at_its_deadline_with_whatever_came(
 
 def test_a_resumed_run_never_draws_again(tmp_path: Path) -> None:
     """Killed before each effect; the noise and the draws follow from a seed, so that the models are the same."""
-    undisturbed = SecretFederation(tmp_path / "undisturbed", rounds=3)
+    undisturbed = secret_federation(tmp_path / "undisturbed", rounds=3)
     expected = digests_of(undisturbed.run(), undisturbed)
     assert len({len(cohort) for cohort in cohorts_of(undisturbed).values()}) > 1
     first = next(place for place, one in enumerate(undisturbed.effects) if isinstance(one, do.Draw))
     kinds = {type(effect): place for place, effect in enumerate(undisturbed.effects)}
     for place in sorted({first, first + 1, first + 2, *kinds.values()}):
-        run = SecretFederation(tmp_path / f"killed-{place}", rounds=3, dp_insecure_seed=None)
+        run = secret_federation(tmp_path / f"killed-{place}", rounds=3, dp_insecure_seed=None)
         run.kill_at = place
         state = run.run()
         assert state.version == 3
@@ -159,7 +142,7 @@ def test_a_resumed_run_never_draws_again(tmp_path: Path) -> None:
                 assert said.get(number, {()}) == {()}
             else:
                 assert said[number] == {cohort}
-    run = SecretFederation(tmp_path / "again", rounds=3)
+    run = secret_federation(tmp_path / "again", rounds=3)
     run.kill_at = kinds[do.AnnounceRound]
     assert digests_of(run.run(), run)[-1] == expected[-1]
 
@@ -167,7 +150,7 @@ def test_a_resumed_run_never_draws_again(tmp_path: Path) -> None:
 def test_it_spends_what_dp_accounting_says_of_the_same_events(tmp_path: Path) -> None:
     import dp_accounting  # a second, which only this file's process spends
 
-    run = SecretFederation(tmp_path / "run", rounds=3)
+    run = secret_federation(tmp_path / "run", rounds=3)
     run.run()
     said = {one.round: one.privacy for _, one in run.published if isinstance(one, m.Result) and one.round}
     for number, spent in said.items():
@@ -185,7 +168,7 @@ def test_it_spends_what_dp_accounting_says_of_the_same_events(tmp_path: Path) ->
 
 
 def test_it_ends_before_the_release_that_would_exceed_the_budget(tmp_path: Path) -> None:
-    run = SecretFederation(tmp_path / "run", rounds=30, dp_epsilon=3.0)
+    run = secret_federation(tmp_path / "run", rounds=30, dp_epsilon=3.0)
     state = run.run()
     assert isinstance(state.phase, Finished)
     assert state.phase.reason == "privacy-budget"
@@ -229,10 +212,10 @@ def transcript(run: MaskedFederation, account: Account) -> list[str]:
 
 def attacked(
     directory: Path, monkeypatch: pytest.MonkeyPatch, cohorts: Cohorts, lost: Iterable[str] = ()
-) -> SecretFederation:
+) -> MaskedFederation:
     """A run with these cohorts, whose status is published whenever that could tell something."""
     monkeypatch.setattr(interpreter, "draw", lambda _names, _rate, number, _seed: cohorts[number])
-    run = SecretFederation(directory, rounds=3, clients=6, grace=0.0, deadline=20.0)
+    run = secret_federation(directory, rounds=3, clients=6, grace=0.0, deadline=20.0)
     for name in lost:
         run.edges[name].lost_in = {2: {"update"}}
 
@@ -328,7 +311,7 @@ def test_an_update_that_arrives_does_not_let_the_status_be_published(
     monkeypatch.setattr(interpreter, "draw", lambda *_: ("0", "1", "2"))
     now = [100.0]
     monkeypatch.setattr("fl_aggregator.messaging.publisher.time.monotonic", lambda: now[0])
-    run = SecretFederation(tmp_path / "run", rounds=1)
+    run = secret_federation(tmp_path / "run", rounds=1)
     counts = []
 
     def watch(effect: do.Effect) -> None:

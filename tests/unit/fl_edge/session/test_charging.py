@@ -11,8 +11,9 @@ from fl_edge.session.effects import Charge, Effect, SaveUpdate, Send, Train
 from fl_edge.session.privacy import ExampleNoise, OwnPrivacy
 from fl_edge.session.work import Idle
 from fl_shared.protocol import messages as m
-from tests.support.session_script import CHARGES, SessionScript, identity, shown
+from tests.support.session_script import CHARGES, SessionScript, identity
 from tests.support.session_steps import sent
+from tests.support.session_text import shown
 
 PRIVATE = OwnPrivacy(ExampleNoise(1.1))
 READY = ("connected s1", "admitted part=7/20", "loaded 0 examples=40", "admitted part=7/20")

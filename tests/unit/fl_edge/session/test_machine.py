@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.support.session_script import SessionScript, shown
+from tests.support.session_script import SessionScript
 from tests.support.session_steps import TRAINS, ready, sent
+from tests.support.session_text import shown
 
 
 def test_stopping_cancels_says_goodbye_and_disconnects() -> None:
