@@ -233,6 +233,7 @@ class Spent(TypedDict):
     task: str
     ended: str | None
     privacy: m.PrivacySpent
+    earlier_epsilon: float
     planned_epsilon: float
     plan: PrivacyPlan
     releases: list[Release]

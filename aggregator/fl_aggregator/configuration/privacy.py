@@ -11,6 +11,7 @@ from fl_aggregator.configuration.masking import colluders_of, fewest_members, le
 from fl_aggregator.configuration.option import Option
 from fl_aggregator.configuration.values import readable_by
 from fl_aggregator.privacy.bounded_mean import has_room
+from fl_aggregator.privacy.ledger import Earlier
 from fl_aggregator.privacy.plan import MAX_BANDS, Mechanism, PrivacyPlan, make_plan
 from fl_aggregator.privacy.subsampled import LEAST_DELTA, LEAST_NOISE
 from fl_shared.cli.headings import PRIVACY
@@ -164,8 +165,11 @@ def _clip(settings: Settings) -> tuple[float, bool]:
     return parse_clip(settings.dp_clip)
 
 
-def plan_of(settings: Settings) -> PrivacyPlan | None:
-    """Returns the plan that follows from the settings; null without ``--dp``. Raises ``ValueError``."""
+def plan_of(settings: Settings, earlier: Earlier = Earlier()) -> PrivacyPlan | None:  # noqa: B008  immutable
+    """Returns the plan that follows from the settings; null without ``--dp``. Raises ``ValueError``.
+
+    ``earlier``: what earlier runs with the same ledger have told.
+    """
     if settings.dp is None:
         return None
     clip, adaptive = _clip(settings)
@@ -188,6 +192,7 @@ def plan_of(settings: Settings) -> PrivacyPlan | None:
         accuracy=settings.dp_accuracy,
         expected=settings.per_round,
         rate=settings.per_round / settings.clients if settings.has_secret_cohorts else 1.0,
+        earlier=earlier,
     )
     if (adaptive or plan.accuracy) and not has_room(plan.mean_deviation):
         option = "dp_accuracy" if plan.accuracy else "dp_clip"
@@ -250,10 +255,6 @@ def _check_secret(settings: Settings) -> None:
         f"--dp-apart {settings.dp_apart}": (settings.dp_apart, "each edge is in each cohort by chance"),
         f"--dp-times {settings.dp_times}": (settings.dp_times, "each edge is in each cohort by chance"),
         f"--over-select {settings.over_select}": (settings.over_select, "all drawn edges count"),
-        f"--dp-ledger {settings.dp_ledger}": (
-            settings.dp_ledger,
-            "it adds up what is told to who sees who took part",
-        ),
         f"--pace {settings.pace}": (settings.parsed_pace, "deadlines would follow who takes part"),
     }
     if settings.dp_noise is not None and settings.dp_noise < LEAST_NOISE:

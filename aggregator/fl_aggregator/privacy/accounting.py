@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from fl_aggregator.privacy.correlated_noise import sensitivities
 from fl_aggregator.privacy.plan import PrivacyPlan
-from fl_aggregator.privacy.subsampled import spending
 from fl_shared.privacy.gaussian_mechanism import advantage_of, epsilon_of
 
 
@@ -43,11 +42,9 @@ def spent(plan: PrivacyPlan, taken: Mapping[str, Sequence[int]], noises: Sequenc
     """
     if plan.against == "models":
         return _spent_in_secret(plan, len(noises))
-    if not taken and not plan.spent:
-        return Spent(None, 0.0, 0.0, 0.0, 0.0)
     found = charges(plan, taken, noises)
-    client = max(found, key=lambda name: found[name][1])
-    sensitivity, mu = found[client]
+    client = max(found, key=lambda name: found[name][1], default=None)
+    sensitivity, mu = (0.0, math.sqrt(plan.earlier.square_of_all)) if client is None else found[client]
     return Spent(client, sensitivity, mu, epsilon_of(mu, plan.delta), advantage_of(mu))
 
 
@@ -58,7 +55,7 @@ def charges(
 
     The arguments are those of `spent`. Not against ``models``, where each client is charged the same.
     """
-    names = sorted(taken.keys() | plan.spent.keys())
+    names = sorted(taken.keys() | plan.earlier.squares.keys())
     patterns = [[number - 1 for number in taken.get(name, ())] for name in names]
     if plan.bands == 1:  # then releases are independent, and may have noise of different scales
         lengths = [math.sqrt(len(pattern)) for pattern in patterns]
@@ -67,13 +64,14 @@ def charges(
         lengths = sensitivities(plan.coefficients, patterns, len(noises)).tolist()
         mus = [length / plan.noise for length in lengths]
     return {
-        name: (length, math.hypot(mu, math.sqrt(plan.spent.get(name, 0.0))))
+        name: (length, math.hypot(mu, math.sqrt(plan.earlier.square_of(name))))
         for name, length, mu in zip(names, lengths, mus, strict=True)
     }
 
 
 def _spent_in_secret(plan: PrivacyPlan, releases: int) -> Spent:
     """What secret cohorts have spent: each edge the same. Sensitivity and μ are of one that was in all of them."""
-    epsilon, advantage = spending(plan.noise, plan.rate, plan.delta).after(releases)
-    mu = math.sqrt(releases) / plan.noise
-    return Spent(None, math.sqrt(releases), mu, epsilon, advantage, epsilon_of(mu, plan.delta))
+    epsilon, advantage = plan.spending.after(releases)
+    length = math.sqrt(releases)
+    mu = math.hypot(length / plan.noise, math.sqrt(plan.earlier.square_of_most))
+    return Spent(None, length, mu, epsilon, advantage, epsilon_of(mu, plan.delta))

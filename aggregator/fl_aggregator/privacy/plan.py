@@ -25,6 +25,7 @@ from fl_aggregator.privacy.correlated_noise import (
     strategy_column,
     worst_sensitivity,
 )
+from fl_aggregator.privacy.ledger import Earlier
 from fl_shared.privacy.gaussian_mechanism import epsilon_of, mu_of
 
 Mechanism = Literal["central", "distributed"]
@@ -46,7 +47,7 @@ class PrivacyPlan(BaseModel):
     budget, null without one. ``apart``, ``times``: an edge contributes to at most one of ``apart`` releases in a row,
     and to at most ``times`` in all. ``bands``: the releases whose noise is correlated; 1: none. ``gamma``: how (see
     `correlated_noise.coefficients`). ``releases``: how many the run makes. ``insecure``: the noise follows from a known
-    seed. ``spent``: by client, μ² of earlier runs with the same ledger.
+    seed. ``earlier``: what earlier runs with the same ledger have told.
 
     ``least``, ``colluders``: of a ``distributed`` plan, the updates of the smallest sum, and how many edges of a sum
     may leave out their noise. ``noise`` is what the others have together in such a sum; larger ones have more.
@@ -71,7 +72,7 @@ class PrivacyPlan(BaseModel):
     colluders: int = 0
     accuracy: bool = False
     expected: int = 1
-    spent: Mapping[str, float] = {}
+    earlier: Earlier = Earlier()
     rate: float = 1.0
 
     @property
@@ -102,8 +103,11 @@ class PrivacyPlan(BaseModel):
 
     @cached_property
     def limits(self) -> Mapping[str, int]:
-        """How often those may contribute that have spent a part of the budget in earlier runs, by client."""
-        if self.epsilon is None or not self.spent:
+        """How often those may contribute that have spent a part of the budget in earlier runs, by client.
+
+        It is not for secret cohorts, in which each edge may be.
+        """
+        if self.epsilon is None or not self.earlier.squares or self.against == "models":
             return {}
         squares = [
             _sensitivity(self.gamma, self.bands, self.apart, count, self.releases) ** 2
@@ -111,8 +115,8 @@ class PrivacyPlan(BaseModel):
         ]
         budget = mu_of(self.epsilon, self.delta) ** 2 * (1 + _ROUNDING)
         return {
-            client: bisect_right(squares, (budget - square) * self.noise**2)
-            for client, square in self.spent.items()
+            client: bisect_right(squares, (budget - self.earlier.square_of(client)) * self.noise**2)
+            for client in self.earlier.squares
         }
 
     def times_of(self, client: str) -> int:
@@ -126,11 +130,31 @@ class PrivacyPlan(BaseModel):
 
     @property
     def planned_epsilon(self) -> float:
-        """ε of an edge that contributes as often as it may, at the worst times, once all releases are made."""
+        """ε of an edge that contributes as often as it may, at the worst times, once all releases are made.
+
+        With all that earlier runs have told.
+        """
         if self.against == "models":
-            return subsampled.epsilon_of(self.noise, self.rate, self.times, self.delta)
-        worst = _sensitivity(self.gamma, self.bands, self.apart, self.times, self.releases)
-        return epsilon_of(worst / self.noise, self.delta)
+            return self.spending.after(self.times)[0]
+        most = self.epsilon_with(
+            _sensitivity(self.gamma, self.bands, self.apart, self.times, self.releases) / self.noise
+        )
+        # Who has spent a part of the budget before contributes less often.
+        return most if self.epsilon is None or not self.limits else min(most, self.epsilon)
+
+    @property
+    def earlier_epsilon(self) -> float:
+        """ε of earlier runs."""
+        return self.spending.after(0)[0] if self.against == "models" else self.epsilon_with(0.0)
+
+    def epsilon_with(self, mu: float) -> float:
+        """ε of ``mu`` in this run and of the most in earlier ones, against who sees who took part."""
+        return epsilon_of(math.hypot(mu, math.sqrt(self.earlier.square_of_most)), self.delta)
+
+    @property
+    def spending(self) -> subsampled.Spending:
+        """What secret cohorts have told, with earlier runs. Raises ``UserError`` if a package is missing."""
+        return subsampled.spending(self.noise, self.rate, self.delta, self.earlier.of_models)
 
 
 def _sensitivity(gamma: float, bands: int, apart: int, times: int, releases: int) -> float:
@@ -151,12 +175,14 @@ def make_plan(
     releases: int,
     against: Adversary = "wire",
     rate: float = 1.0,
+    earlier: Earlier = Earlier(),  # noqa: B008  immutable
     **others: Any,
 ) -> PrivacyPlan:
     """Returns the plan with the noise that the budget asks for, or with as many contributions as both allow.
 
-    ``others``: fields of the plan that play no role in that. Raises ``ValueError`` that begins with the name of a
-    setting if not even one release is within the budget.
+    That is the budget that ``earlier`` runs have left of each edge, whatever it was in: edges that have spent more of
+    it contribute less often. ``others``: fields of the plan that play no role in that. Raises ``ValueError`` that
+    begins with the name of a setting if not even one release is within the budget.
     """
     most = math.ceil(releases / apart)
     times = most if times is None else min(times, most)
@@ -167,12 +193,12 @@ def make_plan(
         return _sensitivity(gamma, bands, apart, count, releases)
 
     if against == "models":
-        noise, times = _secret_noise(noise, delta, epsilon, rate, releases)
+        noise, times = _secret_noise(noise, delta, epsilon, rate, releases, earlier.of_models)
     elif noise is None:
         assert epsilon is not None, "a budget or a noise multiplier"
-        noise = sensitivity(times) / mu_of(epsilon, delta)
+        noise = sensitivity(times) / _mu_left(epsilon, delta, earlier)
     elif epsilon is not None:
-        most_mu = mu_of(epsilon, delta)
+        most_mu = _mu_left(epsilon, delta, earlier)
         if sensitivity(1) > most_mu * noise:
             one, least = epsilon_of(sensitivity(1) / noise, delta), sensitivity(1) / most_mu
             raise ValueError(_too_little(noise, one, epsilon, least))
@@ -189,7 +215,23 @@ def make_plan(
         releases=releases,
         against=against,
         rate=rate,
+        earlier=earlier,
         **others,
+    )
+
+
+def _mu_left(epsilon: float, delta: float, earlier: Earlier) -> float:
+    """Returns the μ that earlier runs have left of each edge. Raises ``ValueError`` if they have left nothing."""
+    left = mu_of(epsilon, delta) ** 2 - earlier.square_of_all
+    if left <= 0:
+        raise ValueError(_nothing_left(epsilon, epsilon_of(math.sqrt(earlier.square_of_all), delta)))
+    return math.sqrt(left)
+
+
+def _nothing_left(epsilon: float, told: float) -> str:
+    return (
+        f"dp_epsilon: {epsilon:g}: earlier runs with the same ledger have spent ε {told:.3g} of each edge, "
+        "which leaves nothing: expected more"
     )
 
 
@@ -201,19 +243,32 @@ def _too_little(noise: float, one: float, epsilon: float, least: float) -> str:
 
 
 def _secret_noise(
-    noise: float | None, delta: float, epsilon: float | None, rate: float, releases: int
+    noise: float | None,
+    delta: float,
+    epsilon: float | None,
+    rate: float,
+    releases: int,
+    earlier: tuple[subsampled.Releases, ...],
 ) -> tuple[float, int]:
     """Returns the noise multiplier of secret cohorts, and how many releases the budget allows."""
-    if noise is None:
-        assert epsilon is not None, "a budget or a noise multiplier"
-        return subsampled.noise_for(epsilon, delta, rate, releases), releases
+    if any(one.noise < subsampled.LEAST_NOISE for one in earlier):
+        raise ValueError(
+            f"dp_ledger: earlier runs have told more of an edge than one release with the noise multiplier "
+            f"{subsampled.LEAST_NOISE:g}, which cannot be composed with secret cohorts: begin another ledger"
+        )
     if epsilon is None:
+        assert noise is not None, "a budget or a noise multiplier"
         subsampled.library()
         return noise, releases
-    one = subsampled.epsilon_of(noise, rate, 1, delta)
+    if earlier and (told := subsampled.composed_epsilon(earlier, delta)) >= epsilon:
+        raise ValueError(_nothing_left(epsilon, told))
+    if noise is None:
+        return subsampled.noise_for(epsilon, delta, rate, releases, earlier), releases
+    one = subsampled.epsilon_of(noise, rate, 1, delta, earlier)
     if one > epsilon:
-        raise ValueError(_too_little(noise, one, epsilon, subsampled.noise_for(epsilon, delta, rate, 1)))
+        least = subsampled.noise_for(epsilon, delta, rate, 1, earlier)
+        raise ValueError(_too_little(noise, one, epsilon, least))
     numbers = range(1, releases + 1)
     return noise, bisect_right(
-        numbers, epsilon, key=lambda number: subsampled.epsilon_of(noise, rate, number, delta)
+        numbers, epsilon, key=lambda number: subsampled.epsilon_of(noise, rate, number, delta, earlier)
     )

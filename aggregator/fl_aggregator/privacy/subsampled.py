@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -47,12 +47,15 @@ def library() -> Any:
     return dp_accounting
 
 
-def epsilon_of(noise: float, rate: float, releases: int, delta: float) -> float:
+def epsilon_of(
+    noise: float, rate: float, releases: int, delta: float, earlier: Sequence[Releases] = ()
+) -> float:
     """The ε at ``delta`` of ``releases`` with noise multiplier ``noise``, each with an edge with probability ``rate``.
 
-    0.1 to 0.5 s. Raises ``ValueError`` for numbers out of their ranges, and ``UserError`` as `library` does.
+    ``earlier``: what other runs have told of the edge. 0.1 to 0.5 s. Raises ``ValueError`` for numbers out of their
+    ranges, and ``UserError`` as `library` does.
     """
-    return composed_epsilon([Releases(noise, rate, releases)], delta)
+    return composed_epsilon([*earlier, Releases(noise, rate, releases)], delta)
 
 
 def composed_epsilon(spent: Iterable[Releases], delta: float) -> float:
@@ -68,13 +71,18 @@ def composed_epsilon(spent: Iterable[Releases], delta: float) -> float:
 class Spending:
     """What ``noise`` and ``rate`` have told of an edge after any number of releases, each composed once.
 
-    A run asks after each release, and again for all of them when it is resumed.
+    ``earlier``: what other runs have told of it before. A run asks after each release, and again for all of them when
+    it is resumed.
     """
 
-    def __init__(self, noise: float, rate: float, delta: float) -> None:
+    def __init__(self, noise: float, rate: float, delta: float, earlier: tuple[Releases, ...] = ()) -> None:
         self._one = Releases(noise, rate, 1)
         self._delta = delta
-        self._state: tuple[Any, tuple[tuple[float, float], ...]] = (None, ((0.0, 0.0),))
+        self._earlier = earlier
+        self._state: tuple[Any, tuple[tuple[float, float], ...]] = (
+            None,
+            () if earlier else ((0.0, 0.0),),
+        )
         """The accountant after the releases that are known, and what is known: both are replaced, never changed."""
 
     def after(self, releases: int) -> tuple[float, float]:
@@ -84,9 +92,15 @@ class Spending:
         """
         accountant, known = self._state
         if len(known) <= releases:
-            accountant = _accountant() if accountant is None else copy.deepcopy(accountant)
+            if accountant is None:
+                accountant = _accountant()
+                for one in self._earlier:
+                    _compose(accountant, one)
+            else:
+                accountant = copy.deepcopy(accountant)
             while len(known) <= releases:
-                _compose(accountant, self._one)
+                if known:
+                    _compose(accountant, self._one)
                 epsilon, advantage = accountant.get_epsilon(self._delta), accountant.get_delta(0.0)
                 known = (*known, (float(epsilon), min(1.0, max(0.0, float(advantage)))))
             self._state = accountant, known
@@ -94,9 +108,9 @@ class Spending:
 
 
 @cache
-def spending(noise: float, rate: float, delta: float) -> Spending:
+def spending(noise: float, rate: float, delta: float, earlier: tuple[Releases, ...] = ()) -> Spending:
     """The one `Spending` of these numbers."""
-    return Spending(noise, rate, delta)
+    return Spending(noise, rate, delta, earlier)
 
 
 def _accountant() -> Any:
@@ -115,10 +129,12 @@ def _compose(accountant: Any, spent: Releases) -> None:
         accountant.compose(dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(noise)), count)
 
 
-def noise_for(epsilon: float, delta: float, rate: float, releases: int) -> float:
+def noise_for(
+    epsilon: float, delta: float, rate: float, releases: int, earlier: Sequence[Releases] = ()
+) -> float:
     """The least noise multiplier, to 1 in 10,000, with which `epsilon_of` ``releases`` is at most ``epsilon`` > 0.
 
-    It is `LEAST_NOISE` at least. About 1 s. Raises as `epsilon_of` does.
+    It is `LEAST_NOISE` at least. ``earlier`` must have told less than ``epsilon``. About 1 s. Raises as `epsilon_of`.
     """
     library()
     if delta < LEAST_DELTA:
@@ -132,7 +148,7 @@ def noise_for(epsilon: float, delta: float, rate: float, releases: int) -> float
 
     @cache
     def excess(log_noise: float) -> float:
-        return epsilon_of(math.exp(log_noise), rate, releases, delta) - epsilon
+        return epsilon_of(math.exp(log_noise), rate, releases, delta, earlier) - epsilon
 
     # Bu and others 2019, arXiv:1911.11607: of many releases μ is about rate √(releases (e^(1/z²) − 1)).
     guess = -math.log(math.log1p((mu_of(epsilon, delta) / rate) ** 2 / releases)) / 2

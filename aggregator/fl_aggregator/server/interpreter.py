@@ -272,11 +272,13 @@ class Interpreter:
         plan, collected = self._settings.privacy, collected_round(state.phase)
         if self._ledger is None or plan is None or collected is None or collected.base is None:
             return
+        is_secret = plan.against == "models"
         release = LedgerRelease(
             run=self._scope.run, round=collected.round, version=collected.version,
             clip=state.releases.clip or plan.clip,
             noise=noise_of_release(plan, collected.masking, len(collected.updates)), bands=plan.bands,
-            gamma=plan.gamma, contributors=tuple(sorted(collected.updates)),
+            gamma=plan.gamma, contributors=tuple([] if is_secret else sorted(collected.updates)),
+            rate=plan.rate if is_secret else None,
         )  # fmt: skip
         ledger = self._ledger
         self._disk_pause.attempt(lambda: ledger.record(release))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fl_aggregator.aggregation.regional_sum import strategy_of
 from fl_aggregator.aggregation.strategies.parts import Strategy
-from fl_aggregator.aggregation.strategies.registry import describe, load, resolved
+from fl_aggregator.aggregation.strategies.registry import describe, load, planned, resolved
 from fl_aggregator.configuration.privacy import check_manifest
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round.snapshot import Snapshot
@@ -140,8 +140,14 @@ def _with_ledger(settings: Settings, directory: Path) -> tuple[PrivacyLedger, Se
             f"--dp-ledger {path}: is in the run's directory, expected a file that outlives the run"
         )
     ledger = PrivacyLedger(path)
-    plan = settings.privacy.model_copy(update={"spent": ledger.spent_before("")})
-    return ledger, settings.model_copy(update={"dp_ledger": str(path), "privacy": plan})
+    settings = settings.model_copy(update={"dp_ledger": str(path)})
+    if not (earlier := ledger.spent_before("")):
+        return ledger, settings
+    try:
+        return ledger, planned(settings, earlier)
+    except UserError:
+        ledger.close()
+        raise
 
 
 def _ledger_again(record: RunRecord, recovered: RecoveredRun) -> PrivacyLedger | None:

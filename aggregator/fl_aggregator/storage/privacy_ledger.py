@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
-from fl_aggregator.privacy.ledger import LedgerRelease, spent_before
+from fl_aggregator.privacy.ledger import Earlier, LedgerRelease, spent_before
 from fl_aggregator.privacy.plan import PrivacyPlan
 from fl_aggregator.storage.append_log import AppendLog
 from fl_aggregator.storage.disk_space import raising_disk_full
@@ -56,8 +55,8 @@ class PrivacyLedger:
             self._lock.release(delete=True)
             raise
 
-    def spent_before(self, run: str) -> Mapping[str, float]:
-        """Returns what all runs but ``run`` have told: μ² of each edge, by client."""
+    def spent_before(self, run: str) -> Earlier:
+        """Returns what all runs but ``run`` have told."""
         return spent_before(one for one in self._releases if one.run != run)
 
     def check(self, run: str, plan: PrivacyPlan, versions: int) -> None:
@@ -67,7 +66,7 @@ class PrivacyLedger:
             (one.version for one in self._releases if one.run == run and one.published), default=0
         )
         begin = "begin a new run with the newest model (--init)"
-        if self.spent_before(run) != plan.spent:
+        if self.spent_before(run) != plan.earlier:
             raise UserError(
                 f"--dp-ledger {self._path}: other runs have spent budget since run {run} began, which it cannot count "
                 f"any more: {begin}"

@@ -24,7 +24,7 @@ from fl_aggregator.configuration.checks import check_places
 from fl_aggregator.configuration.privacy import plan_of
 from fl_aggregator.configuration.regions import Sums
 from fl_aggregator.configuration.settings import Settings
-from fl_aggregator.privacy.plan import PrivacyPlan
+from fl_aggregator.privacy.ledger import Earlier
 from fl_shared.cli.specification import make, split
 from fl_shared.errors import UserError
 from fl_shared.system.entry_points import entry_points
@@ -137,7 +137,7 @@ def resolved(settings: Settings) -> Settings:
         _check_takes_sum(
             strategy, settings, "--dp", "and only their sum gets noise", "does not weigh edges equally"
         )
-        settings = settings.model_copy(update={"privacy": _plan(settings)})
+        settings = planned(settings)
     sums = Sums(
         combine=_specification("combine", strategy.combine),
         transforms=tuple([_specification("transform", one) for one in strategy.transforms]),
@@ -153,15 +153,18 @@ def resolved(settings: Settings) -> Settings:
     return settings.model_copy(update={"correct": (preset.correct + (own and f":{own}"),)})
 
 
-def _plan(settings: Settings) -> PrivacyPlan | None:
+def planned(settings: Settings, earlier: Earlier = Earlier()) -> Settings:  # noqa: B008  immutable
+    """Returns the settings of a private run with its plan. Raises ``UserError`` if there is none.
+
+    ``earlier``: what earlier runs with the same ledger have told.
+    """
     try:
-        plan = plan_of(settings)
-        private = settings.model_copy(update={"privacy": plan})
+        private = settings.model_copy(update={"privacy": plan_of(settings, earlier)})
         check_places(private)
     except ValueError as error:
         name, _, rest = str(error).partition(": ")
         raise UserError(f"--{name.replace('_', '-')}: {rest}") from None
-    return plan
+    return private
 
 
 def _check_takes_sum(strategy: Strategy, settings: Settings, option: str, apart: str, weighs: str) -> None:

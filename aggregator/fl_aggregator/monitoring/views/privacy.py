@@ -7,8 +7,7 @@ from typing import Final
 
 from fl_aggregator.privacy.noise_length import NoiseLength, effective_noise, noise_length
 from fl_aggregator.privacy.plan import PrivacyPlan
-from fl_aggregator.privacy.subsampled import spending
-from fl_shared.privacy.gaussian_mechanism import advantage_of, epsilon_of, mu_of
+from fl_shared.privacy.gaussian_mechanism import advantage_of, mu_of
 from fl_shared.protocol import messages as m
 
 INSECURE: Final = "noise from a known seed: not private"
@@ -34,8 +33,8 @@ def promise_lines(plan: PrivacyPlan) -> list[str]:
     """What the run promises against whom, once all of its versions are made; and whether that is true."""
     epsilon = plan.planned_epsilon
     if plan.against == "models":
-        advantage = spending(plan.noise, plan.rate, plan.delta).after(plan.times)[1]
-        wire = f", {wire_text(epsilon_of(math.sqrt(plan.times) / plan.noise, plan.delta))}"
+        advantage = plan.spending.after(plan.times)[1]
+        wire = f", {wire_text(plan.epsilon_with(math.sqrt(plan.times) / plan.noise))}"
     else:
         wire = ""
         advantage = advantage_of(mu_of(epsilon, plan.delta))

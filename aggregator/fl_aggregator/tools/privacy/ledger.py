@@ -74,6 +74,7 @@ class Ledger:
             "task": self.record.settings.task,
             "ended": self.record.ended,
             "privacy": self.spent.model_dump(),
+            "earlier_epsilon": plan.earlier_epsilon,
             "planned_epsilon": plan.planned_epsilon,
             "plan": plan.model_dump(),
             "releases": [asdict(release) for release in self.releases],
@@ -89,6 +90,8 @@ class Ledger:
         assert plan is not None
         yield f"run {self.record.run}: {settings.task}, {len(self.releases)} releases of {settings.rounds}"
         yield spent_line(self.spent)
+        if plan.earlier:
+            yield f"earlier runs with the same ledger: ε {plan.earlier_epsilon:.3g} of it"
         if not self.spent.insecure:
             guess = guess_text(self.spent.advantage)
             yield f"whoever {SEES[self.spent.against]} can guess whether one edge's data was used {guess}"

@@ -14,7 +14,7 @@ import pytest
 
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.privacy.accounting import spent
-from fl_aggregator.privacy.ledger import LedgerRelease, spent_before
+from fl_aggregator.privacy.ledger import Earlier, LedgerRelease, spent_before
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.phases import Finished
 from fl_aggregator.round.privacy import spent_by
@@ -70,8 +70,12 @@ def test_two_runs_of_five_releases_spend_as_much_as_the_same_in_one(
 ) -> None:
     first = begin("first", rounds=5, dp_bands=bands, dp_apart="2", clients=6, per_round=3, quorum=3).run()
     second = begin("second", rounds=5, dp_bands=bands, dp_apart="2", clients=6, per_round=3, quorum=3).run()
-    mu = [spent(each.settings.privacy.model_copy(update={"spent": {}}), each.releases.taken, each.releases.noises).mu
-          for each in (first, second)]  # fmt: skip
+    alone = first.settings.privacy
+    assert (alone.earlier, second.settings.privacy.model_copy(update={"earlier": Earlier()})) == (
+        Earlier(),
+        alone,
+    )
+    mu = [spent(alone, each.releases.taken, each.releases.noises).mu for each in (first, second)]
     assert spent_by(second.settings.privacy, second.releases).mu == pytest.approx(math.hypot(*mu), rel=1e-9)
     if bands == "1":
         whole = begin("whole", rounds=10, dp_ledger=None).run()
@@ -265,7 +269,7 @@ def test_a_round_with_two_lines_is_charged_to_all_in_them() -> None:
             LedgerRelease(**{**common, "round": 4, "version": 2, "noise": 4.0}, contributors=("a",)),
         ]
     )
-    assert found == {"a": 1 / 4 + 1 / 16, "b": 1 / 4, "c": 1 / 4}
+    assert found.squares == {"a": 1 / 4 + 1 / 16, "b": 1 / 4, "c": 1 / 4}
 
 
 def test_a_masked_sum_is_charged_before_it_is_opened(tmp_path: Path, ledger: Path) -> None:
@@ -292,7 +296,8 @@ def test_a_masked_sum_is_charged_before_it_is_opened(tmp_path: Path, ledger: Pat
     run.end()
     assert at_opening == [[1], [1, 2]]
     privacy = run.state.settings.privacy
-    for client, square in spent_before(LedgerRelease.model_validate(one) for one in lines(ledger)).items():
+    told = spent_before(LedgerRelease.model_validate(one) for one in lines(ledger))
+    for client, square in told.squares.items():
         assert square == pytest.approx(
             spent(privacy, {client: run.state.releases.taken[client]}, run.state.releases.noises).mu ** 2,
             rel=1e-12,

@@ -340,7 +340,6 @@ def test_an_update_that_arrives_does_not_let_the_status_be_published(
         ({"dp_times": 2}, "--dp-times 2"),
         ({"over_select": 1}, "--over-select 1"),
         ({"pace": "auto"}, "--pace auto"),
-        ({"dp_ledger": "ledger.jsonl"}, "--dp-ledger ledger.jsonl"),
         ({"dp": None, "dp_clip": None, "dp_noise": None, "dp_insecure_seed": None}, "with --dp only"),
         ({"dp_epsilon": 0.1, "dp_noise": 0.5}, "expected --dp-noise of at least"),
     ],
