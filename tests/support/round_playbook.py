@@ -20,7 +20,7 @@ Events, with what may be left out in brackets (the defaults are those of an edge
     fail ID [round=N] [detail=…]
     evaluate ID VERSION [VALUE of each declared metric] [loss=0.5] [examples=10] [split=test]
     sign ID [round=N] | open ID [round=N] | decline ID REASON [round=N]     a member of a masked round
-    spoil [ID] [final=yes]     the next sum cannot be unmasked, because of this edge
+    spoil [ID] [final=yes] [short=1]     the next sum cannot be unmasked, because of this edge
 
 With ``auto`` (the default) ``kept`` and ``made`` follow by themselves, as they do in the program; a masked sum has
 `TALLIES`. The digest
@@ -86,7 +86,7 @@ class Playbook:
         self._pending: deque[do.Effect] = deque()
         self._sessions: dict[str, int] = {}
         self._sent: dict[str, on.UpdateMetadata] = {}
-        self._spoiled: deque[tuple[str | None, bool]] = deque()
+        self._spoiled: deque[tuple[str | None, bool, int]] = deque()
 
     def __rshift__(self, line: str) -> Self:
         assert not self._pending, f"before {line!r}, not expected: {[describe(e) for e in self._pending]}"
@@ -161,12 +161,13 @@ class Playbook:
                         )
                     )
                 case do.Average(round=number) if self._spoiled:
-                    culprit, final = self._spoiled.popleft()
+                    culprit, final, short = self._spoiled.popleft()
                     self.handle(
                         on.UnmaskFailed(
-                            now=self.now, round=number, client=culprit, detail="wrong shares", final=final
+                            now=self.now, round=number, client=culprit, detail="wrong shares", final=final,
+                            short=short,
                         )
-                    )
+                    )  # fmt: skip
                 case do.Average(round=number, version=version, holders=holders):
                     self.handle(
                         on.ModelCreated(
@@ -277,7 +278,8 @@ class Playbook:
                     detail=given.get("detail", "no"),
                 )
             case "spoil", [*clients]:
-                self._spoiled.append((clients[0] if clients else None, "final" in given))
+                short = int(given.get("short", 1))
+                self._spoiled.append((clients[0] if clients else None, "final" in given, short))
                 return None
             case "made", []:
                 version = 0 if self.state.model is None else self.state.version + 1

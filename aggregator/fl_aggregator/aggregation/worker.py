@@ -215,6 +215,7 @@ class AggregationWorker:
                     client=error.client,
                     detail=str(error),
                     final=isinstance(error, ImplausibleSum),
+                    short=error.short,
                 )
             )
         return JobDone(

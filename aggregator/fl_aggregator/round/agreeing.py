@@ -6,8 +6,6 @@ one sum at most, also after a resume from an older journal: then members decline
 
 from __future__ import annotations
 
-from typing import Final
-
 from fl_aggregator.configuration.masking import unmask_seconds
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
@@ -15,11 +13,8 @@ from fl_aggregator.round.closing import abandon, with_release
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.phases import Agreeing, Unmasking
 from fl_aggregator.round.state import Run
+from fl_aggregator.round.summary import declined_text
 from fl_shared.system.frozen import replace
-from fl_shared.system.text import names_text, shortened
-
-MAX_DECLINED_REASON: Final = 240
-"""Characters of the reason why a member declines: part of it is the edge's own text."""
 
 
 def agree(state: Run, event: on.Agreed) -> Transition:
@@ -38,24 +33,19 @@ def agree(state: Run, event: on.Agreed) -> Transition:
 
 
 def decline(state: Run, event: on.Declined) -> Transition:
-    """Counts a member that does not sign, or does not open its shares; abandons the round if too few are left."""
+    """Counts a member that does not sign; abandons the round if too few are left."""
     phase = state.phase
-    agreeing = phase.agreeing if isinstance(phase, Unmasking) else phase
-    if not isinstance(agreeing, Agreeing) or agreeing.round != event.round:
+    if (
+        not isinstance(phase, Agreeing)
+        or phase.round != event.round
+        or event.client not in phase.masking.keys
+    ):
         return state, ()
-    if event.client not in agreeing.masking.keys:
+    phase = replace(phase, declined={**phase.declined, event.client: event.text})
+    state = replace(state, phase=phase)
+    if len(phase.declined) <= len(phase.masking.keys) - phase.masking.threshold:
         return state, ()
-    if isinstance(phase, Unmasking) and event.client in phase.opened:
-        return state, ()
-    reason = shortened(f"{event.reason}: {event.detail}", MAX_DECLINED_REASON)
-    agreeing = replace(agreeing, declined={**agreeing.declined, event.client: reason})
-    after = replace(phase, agreeing=agreeing) if isinstance(phase, Unmasking) else agreeing
-    state = replace(state, phase=after)
-    if len(agreeing.declined) <= len(agreeing.masking.keys) - agreeing.masking.threshold:
-        return state, ()
-    return abandon(
-        state, agreeing.collected, event.now, f"too many members declined{_declined_text(agreeing)}"
-    )
+    return abandon(state, phase.collected, event.now, f"too many members declined{declined_text(phase)}")
 
 
 def advance(state: Run, phase: Agreeing, now: float) -> Transition:
@@ -63,13 +53,8 @@ def advance(state: Run, phase: Agreeing, now: float) -> Transition:
     if now < phase.deadline:
         return state, ()
     count = f"only {len(phase.signatures)} of {phase.masking.threshold} members agreed to what is summed"
-    reason = f"{count}; the updates stay masked{_declined_text(phase)}"
+    reason = f"{count}; the updates stay masked{declined_text(phase)}"
     return abandon(state, phase.collected, now, reason)
-
-
-def _declined_text(phase: Agreeing) -> str:
-    declined = [f"{name} ({reason})" for name, reason in sorted(phase.declined.items())]
-    return f": {names_text(declined, 5)}" if declined else ""
 
 
 def reveal_of(phase: Unmasking) -> do.PublishReveal:

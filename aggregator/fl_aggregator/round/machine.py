@@ -49,7 +49,7 @@ from fl_aggregator.round.state import Run
 from fl_shared.system.frozen import replace
 from fl_shared.system.text import names_text
 
-MACHINE_VERSION: Final = 13
+MACHINE_VERSION: Final = 14
 """Increased whenever the same state and event give another result, or the state has another form: a journal can only
 be replayed by the version that wrote it."""
 
@@ -136,7 +136,8 @@ def _react(state: Run, event: on.Event) -> Transition:
         case on.Agreed():
             return agreeing.agree(state, event)
         case on.Declined():
-            return agreeing.decline(state, event)
+            declined = agreeing.decline if isinstance(state.phase, Agreeing) else unmasking.decline
+            return declined(state, event)
         case on.SharesArrived():
             return unmasking.take(state, event)
         case on.SharesKept():

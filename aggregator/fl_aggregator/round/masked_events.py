@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from fl_shared.protocol.messages import DeclineReason
+from fl_shared.system.text import shortened
+
+MAX_DECLINED_REASON: Final = 240
+"""Characters of the reason why a member declines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +32,11 @@ class Declined:
     round: int
     reason: DeclineReason
     detail: str
+
+    @property
+    def text(self) -> str:
+        """Why, not too long: part of it is the edge's own text."""
+        return shortened(f"{self.reason}: {self.detail}", MAX_DECLINED_REASON)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +66,7 @@ class SharesKept:
 class UnmaskFailed:
     """The sum of a round stays masked. ``client``: who made it so, null if that is not known.
 
-    ``final``: more shares would not help.
+    ``final``: more shares would not help. ``short``: the shares of so many more members would, at the least.
     """
 
     now: float
@@ -64,3 +74,4 @@ class UnmaskFailed:
     client: str | None
     detail: str
     final: bool = False
+    short: int = 1

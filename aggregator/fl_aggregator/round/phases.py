@@ -154,6 +154,12 @@ class Unmasking:
         """The round as it closed."""
         return self.agreeing.collected
 
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether so many members have declined that there will be no more shares than there are."""
+        declined = self.agreeing.declined.keys() - self.opened.keys()
+        return len(self.agreeing.masking.keys) - len(declined) < self.needed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregating:

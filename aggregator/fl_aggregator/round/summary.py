@@ -10,6 +10,7 @@ from fl_aggregator.round.events import Tallies, UpdateMetadata
 from fl_aggregator.round.phases import (
     REJECTED,
     Aggregating,
+    Agreeing,
     Buffering,
     Collecting,
     Phase,
@@ -304,3 +305,9 @@ def too_few_edges_detail(state: Run, eligible: tuple[str, ...], minimum: int) ->
     return (
         f"{len(eligible)} of at least {minimum} edges were ready after {settings.wait:g} s (--wait){details}"
     )
+
+
+def declined_text(phase: Agreeing) -> str:
+    """Says which members declined, and why, after a colon; empty if none did."""
+    declined = [f"{name} ({reason})" for name, reason in sorted(phase.declined.items())]
+    return f": {names_text(declined, 5)}" if declined else ""

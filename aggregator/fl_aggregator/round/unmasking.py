@@ -1,7 +1,8 @@
 """A masked round whose set is signed: its members open their shares, with which the sum is unmasked. Pure.
 
 If the sum cannot be unmasked, because some shares are wrong, it is tried again with those of more members, until the
-deadline. Who is found to have sent wrong ones twice takes no more part in the run.
+deadline, or until no member is left that could give them. Who is found to have sent wrong ones twice takes no more part
+in the run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from fl_aggregator.round.closing import abandon, average_of, blame
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.phases import Aggregating, Unmasking, unmasking_of
 from fl_aggregator.round.state import Run
+from fl_aggregator.round.summary import declined_text
 from fl_shared.system.frozen import replace
 
 
@@ -41,6 +43,8 @@ def keep(state: Run, event: on.SharesKept) -> Transition:
 
 
 def _unmask(state: Run, phase: Unmasking, now: float) -> Transition:
+    if phase.is_hopeless:
+        return _give_up(state, phase, now)
     if len(phase.opened) < phase.needed:
         return state, ()
     agreeing, needed = phase.agreeing, replace(phase, needed=len(phase.opened))
@@ -64,11 +68,33 @@ def fail(state: Run, event: on.UnmaskFailed) -> Transition:
     if event.client is not None and event.client not in blamed:  # once a round
         state, blamed = blame(state, (event.client,)), (*blamed, event.client)
     failures = (*unmasking.failures, event.detail)
-    failed = replace(unmasking, needed=unmasking.needed + 1, failures=failures, blamed=blamed)
-    left = len(unmasking.agreeing.masking.keys) - unmasking.needed
-    if event.final or left <= 0:
+    failed = replace(unmasking, needed=unmasking.needed + event.short, failures=failures, blamed=blamed)
+    if event.final:
         return abandon(state, phase.collected, event.now, _failure_text(failed))
     return _unmask(replace(state, phase=failed), failed, event.now)
+
+
+def decline(state: Run, event: on.Declined) -> Transition:
+    """Counts a member that does not open its shares; abandons the round if too few are left."""
+    phase = unmasking_of(state.phase)
+    if phase is None or phase.round != event.round or not _is_member(phase, event.client):
+        return state, ()
+    if event.client in phase.opened:
+        return state, ()
+    declined = {**phase.agreeing.declined, event.client: event.text}
+    phase = replace(phase, agreeing=replace(phase.agreeing, declined=declined))
+    if isinstance(state.phase, Aggregating):  # what is opened may be enough
+        return replace(state, phase=replace(state.phase, unmasking=phase)), ()
+    state = replace(state, phase=phase)
+    return _give_up(state, phase, event.now) if phase.is_hopeless else (state, ())
+
+
+def _give_up(state: Run, phase: Unmasking, now: float) -> Transition:
+    """Abandons a round whose sum no member is left to open."""
+    reason = "too many members declined"
+    if phase.failures:
+        reason = f"{_failure_text(phase)}; no other member is left to open it"
+    return abandon(state, phase.collected, now, reason + declined_text(phase.agreeing))
 
 
 def advance(state: Run, phase: Unmasking, now: float) -> Transition:

@@ -22,11 +22,15 @@ _MOST_TRIES: Final = 2_000
 
 
 class UnmaskFailed(Exception):
-    """The sum stays masked; ``client`` is who made it so, null if that cannot be told."""
+    """The sum stays masked; ``client`` is who made it so, null if that cannot be told.
 
-    def __init__(self, client: str | None, text: str) -> None:
+    It takes the shares of ``short`` more members at the least.
+    """
+
+    def __init__(self, client: str | None, text: str, short: int = 1) -> None:
         super().__init__(text)
         self.client = client
+        self.short = short
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ def find_masks(plan: Plan, sections: Mapping[str, SharesSection], opened: Mappin
         if len(holders) < plan.threshold:
             culprit = client if len(opened) - len(holders) > plan.colluders else None
             text = f"{len(holders)} members have opened the shares of {client}, expected {plan.threshold}"
-            raise UnmaskFailed(culprit, text)
+            raise UnmaskFailed(culprit, text, plan.threshold - len(holders))
         seeds, wrong = secrets.find({plan.index(name): shares[name][place] for name in holders})
         disputes += [(plan.clients[index], client) for index in wrong]
         # y = q + own mask + Σ of pairs with later members − Σ of pairs with earlier ones

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fl_aggregator.monitoring.views import status
 from fl_aggregator.monitoring.views.edge_states import edge_states_of
 from fl_aggregator.round import effects as do
@@ -109,6 +111,43 @@ def test_a_decline_after_the_shares_changes_nothing() -> None:
     assert agreeing.declined == {"1": "policy: no"}
     result = playbook.play("decline 2 policy").result(1)
     assert "too many members declined: 1 (policy: no), 2 (policy: no)" in result
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ("spoil", *(f"open {n}" for n in range(4)), "decline 4 policy"),
+        ("spoil", "decline 4 policy", *(f"open {n}" for n in range(4))),
+        ("spoil", "spoil", *(f"open {n}" for n in range(5))),
+        ("spoil short=2", *(f"open {n}" for n in range(4))),
+    ],
+)
+def test_a_sum_that_no_member_is_left_to_open_is_not_waited_for(steps: tuple[str, ...]) -> None:
+    playbook = closed(masked()).play(*(f"sign {n}" for n in range(4)))
+    playbook.play(*steps[:-1])
+    assert playbook.round == 1
+    result = playbook.play(steps[-1]).result(1)
+    assert "the sum could not be unmasked: wrong shares; no other member is left to open it" in result
+    assert ("4 (policy: no)" in result) == any("decline" in step for step in steps)
+
+
+def test_a_sum_that_others_may_open_is_waited_for() -> None:
+    playbook = closed(masked(clients=7, per_round=7)).play(*(f"sign {n}" for n in range(5)))
+    playbook.play("spoil short=2", *(f"open {n}" for n in range(6)))
+    assert playbook.state.phase.name == "unmasking", "those of two more are needed, and one has come"
+    playbook.play("open 6")
+    assert playbook.state.version == 1
+
+
+def test_a_decline_while_the_sum_is_made_is_not_forgotten() -> None:
+    playbook = closed(masked()).play(*(f"sign {n}" for n in range(4)), *(f"open {n}" for n in range(3)))
+    playbook.auto, now = False, playbook.now
+    playbook.handle(on.SharesKept(now=now, client="3", session="3.1", round=1, digest="d"))
+    assert playbook.state.phase.name == "aggregating"
+    playbook.handle(on.Declined(now=now, client="4", round=1, reason="policy", detail="no"))
+    assert playbook.state.phase.name == "aggregating", "what is opened may be enough"
+    playbook.handle(on.UnmaskFailed(now=now, round=1, client=None, detail="wrong shares"))
+    assert "no other member is left to open it: 4 (policy: no)" in playbook.result(1)
 
 
 def test_time_starts_again_when_nothing_was_heard() -> None:

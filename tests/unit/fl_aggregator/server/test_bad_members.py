@@ -116,13 +116,32 @@ def test_a_sum_that_cannot_be_is_no_model(tmp_path: Path) -> None:
     )
 
 
+def sealed_for_another(message: m.Message) -> m.Message:
+    """What an edge says whose shares nobody can open."""
+    if isinstance(message, m.Update) and message.round > 0:
+        return changed(message, tallies=hashlib.sha512(b"any").digest())
+    return message
+
+
+def test_an_update_whose_shares_nobody_opens_is_not_waited_for(tmp_path: Path) -> None:
+    """One member is silent, and its shares would not be enough."""
+    tested = federation(tmp_path / "run")
+    tested.edges["0"].tamper = sealed_for_another
+    tested.edges["5"].lost_in[1] = ("open",)
+    tested.start()
+    tested.deliver()
+    assert tested.now == 0.0
+    (abandoned,) = [e.summary for e in tested.effects if isinstance(e, do.WriteHistory)]
+    assert abandoned.reason == (
+        "the sum could not be unmasked: 0 members have opened the shares of 0, expected 4; no other member is left to "
+        "open it"
+    )
+    tested.end()
+
+
 def test_who_seals_its_shares_for_another_update_is_left_out_after_two_rounds(tmp_path: Path) -> None:
     tested = federation(tmp_path / "run", rounds=2)
-    tested.edges["0"].tamper = lambda message: (
-        changed(message, tallies=hashlib.sha512(b"any").digest())
-        if isinstance(message, m.Update) and message.round > 0
-        else message
-    )
+    tested.edges["0"].tamper = sealed_for_another
     state = tested.run()
     summaries = [e.summary for e in tested.effects if isinstance(e, do.WriteHistory)]
     assert [one.outcome for one in summaries] == ["abandoned", "abandoned", "committed", "committed"]

@@ -121,6 +121,7 @@ def test_a_client_whose_packages_nobody_can_open_is_named() -> None:
     with pytest.raises(UnmaskFailed, match="0 members have opened the shares of d") as failed:
         find_masks(made.plan, made.sections, opened)
     assert failed.value.client == "d"
+    assert failed.value.short == made.plan.threshold
 
 
 def test_who_could_not_open_one_package_helps_with_the_others() -> None:
