@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
+POLLING = 50.0
+"""Milliseconds between two looks of a wait; without it the page would be drawn for each."""
 TIMEOUT = 30_000.0
 """Milliseconds that a page may take for anything on a quiet machine (see `PATIENCE`)."""
 OURS = ("127.0.0.1", "localhost")
@@ -53,7 +55,8 @@ class CheckedPage:
     """A page in a context of its own, and what went wrong in it."""
 
     def __init__(self, browser: Browser, **context: Any) -> None:
-        self._context = browser.new_context(**({"viewport": {"width": 1440, "height": 1000}} | context))
+        usual = {"viewport": {"width": 1440, "height": 1000}, "reduced_motion": "reduce"}  # frames cost CPU time
+        self._context = browser.new_context(**(usual | context))
         self.page: Page = self._context.new_page()
         self.page.set_default_timeout(TIMEOUT * PATIENCE)
         self.errors: list[str] = []
@@ -89,13 +92,14 @@ class CheckedPage:
 
     def wait(self, expression: str, timeout: float = TIMEOUT) -> None:
         """Waits until a JavaScript expression is true in the page. ``timeout``: as `TIMEOUT`."""
-        self.page.wait_for_function(f"() => {expression}", timeout=timeout * PATIENCE)
+        self.page.wait_for_function(f"() => {expression}", timeout=timeout * PATIENCE, polling=POLLING)
 
     def wait_text(self, selector: str, part: str, timeout: float = TIMEOUT) -> None:
         self.page.wait_for_function(
             "([selector, part]) => document.querySelector(selector)?.textContent.includes(part)",
             arg=[selector, part],
             timeout=timeout * PATIENCE,
+            polling=POLLING,
         )
 
     def wait_connected(self) -> None:
