@@ -205,10 +205,10 @@ class ModelStore:
         """Ends the fetches whose time is over, and requests again what has not arrived."""
         for digest, entry in list(self._entries.items()):
             expired = [user for user, deadline in entry.deadlines.items() if now >= deadline]
-            progress = entry.download.progress
+            progress = entry.download.progress if expired else ""
             if entry.model is None and now >= entry.report_at:
                 entry.report_at = now + REPORT_INTERVAL
-                LOG.info("fetching the model %s: %s", digest[:12], progress)
+                LOG.info("fetching the model %s: %s", digest[:12], entry.download.progress)
             for holder in expired:
                 self.release(holder, digest)
             if self._entries.get(digest) is entry and entry.model is None:

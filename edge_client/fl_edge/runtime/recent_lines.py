@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from fl_edge.runtime.edge import Edge
 from fl_shared.protocol import messages as m
@@ -57,6 +57,20 @@ def level_name(number: int) -> m.LogLevel:
     return "info" if number >= logging.INFO else "debug"
 
 
+class _Kept(NamedTuple):
+    """A `Line` that nobody has read yet: hardly any is ever read."""
+
+    number: int
+    created: float
+    client: str | None
+    level: int
+    text: str | None
+
+    def shown(self) -> Line:
+        time = datetime.fromtimestamp(self.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+        return Line(self.number, time, self.client, level_name(self.level), self.text)
+
+
 class RecentLines(logging.Handler):
     """Keeps the last lines. ``tells_all``: whether all lines about an edge (null: about all edges) may be read now.
 
@@ -66,7 +80,7 @@ class RecentLines(logging.Handler):
     def __init__(self, tells_all: Callable[[str | None], bool]) -> None:
         super().__init__()
         self._tells_all = tells_all
-        self._lines: deque[Line] = deque(maxlen=MAX_LINES)
+        self._lines: deque[_Kept] = deque(maxlen=MAX_LINES)
         self._numbers = itertools.count()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -74,13 +88,8 @@ class RecentLines(logging.Handler):
         try:
             client = getattr(record, "client", None)
             text = self._text(record, client)
-            line = Line(
-                next(self._numbers),
-                datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z",
-                client,
-                level_name(record.levelno),
-                None if text is None else shortened(one_line(text), m.MAX_LOG_TEXT),
-            )
+            text = None if text is None else shortened(one_line(text), m.MAX_LOG_TEXT)
+            line = _Kept(next(self._numbers), record.created, client, record.levelno, text)
         except Exception:
             self.handleError(record)
         else:
@@ -103,7 +112,7 @@ class RecentLines(logging.Handler):
         """The lines from ``number`` on that are about this edge, or about all."""
         with self._locked():
             lines = list(itertools.takewhile(lambda line: line.number >= number, reversed(self._lines)))
-        return [line for line in reversed(lines) if line.client in (None, client)]
+        return [line.shown() for line in reversed(lines) if line.client in (None, client)]
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -38,9 +38,11 @@ def reason_of(error: OSError | ValueError) -> str:
     return (error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error))[:300]
 
 
-def delete(path: Path) -> None:
-    """Removes the file if there is one; logs if that fails."""
+def delete(path: Path) -> bool:
+    """Removes the file if there is one, and returns whether there is none now; logs if that fails."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
         LOG.warning("cannot remove %s: %s", path, error.strerror)
+        return False
+    return True

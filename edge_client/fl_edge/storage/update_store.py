@@ -9,6 +9,7 @@ failure has left incomplete is recognized by its digest.
 from __future__ import annotations
 
 import logging
+import math
 import mmap
 import os
 import threading
@@ -174,6 +175,10 @@ class UpdateWriter:
         """By file, in the order of the times (of the monotonic clock) at which they are due."""
         self._obsolete: dict[Path, None] = {}
         """Files to remove, in order."""
+        self._absent: set[Path] = set()
+        """Files that were removed, and not written since: most updates are answered before they are written."""
+        self._wakes_at = -math.inf
+        """When the thread looks at the requests again, unless it is woken."""
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
         self._thread.start()
@@ -183,15 +188,18 @@ class UpdateWriter:
         with self._changed:
             self._obsolete.pop(path, None)
             self._pending.pop(path, None)
-            self._pending[path] = time.monotonic() + self._delay, client, pending
-            self._changed.notify()
+            due = time.monotonic() + self._delay
+            self._pending[path] = due, client, pending
+            if due < self._wakes_at:
+                self._changed.notify()
 
     def delete(self, path: Path) -> None:
         """Requests that the file be removed, and returns at once."""
         with self._changed:
             self._pending.pop(path, None)
-            self._obsolete[path] = None
-            self._changed.notify()
+            if path not in self._absent:
+                self._obsolete[path] = None
+                self._changed.notify()
 
     def close(self, timeout: float = 10.0) -> None:
         """Waits up to ``timeout`` seconds until all requests are done, without a delay, and ends the thread."""
@@ -207,10 +215,12 @@ class UpdateWriter:
                     if self._closing:
                         return
                     first = next(iter(self._pending.values()), None)
+                    self._wakes_at = math.inf if first is None else first[0]
                     self._changed.wait(None if first is None else max(0.0, first[0] - time.monotonic()))
             path, request = task
             if request is None:
-                delete(path)
+                if delete(path):
+                    self._absent.add(path)
             else:
                 self._write(path, *request)
             del task, request  # it may be large
@@ -225,6 +235,7 @@ class UpdateWriter:
             if due > time.monotonic() and not self._closing:
                 return None
             del self._pending[path]
+            self._absent.discard(path)
             return path, (client, pending)
         return None
 

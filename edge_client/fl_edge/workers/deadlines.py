@@ -19,14 +19,17 @@ class Deadlines:
         self._changed = threading.Condition()
         self._at: dict[int, float] = {}
         """By job, on the monotonic clock."""
+        self._wakes_at = -math.inf
+        """When the thread looks at the deadlines again, unless it is woken."""
         self._closed = False
         threading.Thread(target=self._run, name="job-watch", daemon=True).start()
 
     def set(self, job: int, seconds: float) -> None:
         """Sets the deadline of a job, in place of an earlier one; infinity for none."""
         with self._changed:
-            self._at[job] = time.monotonic() + seconds
-            self._changed.notify()
+            self._at[job] = at = time.monotonic() + seconds
+            if at < self._wakes_at:
+                self._changed.notify()
 
     def discard(self, job: int) -> None:
         """Forgets the deadline of a job, if it has one."""
@@ -46,6 +49,7 @@ class Deadlines:
                 if self._closed:
                     return
                 if due > now:
+                    self._wakes_at = due
                     self._changed.wait(None if due == math.inf else due - now)
                     continue
                 late = [job for job, at in self._at.items() if at <= now]

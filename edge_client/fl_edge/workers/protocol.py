@@ -11,6 +11,7 @@ import errno
 import socket
 import struct
 from dataclasses import astuple, dataclass, field, fields
+from functools import lru_cache
 from typing import Any, Final, cast
 
 import msgpack
@@ -136,14 +137,13 @@ _CLASSES: Final[dict[str, type[Any]]] = {
 }  # fmt: skip
 _PYDANTIC_FIELDS: Final[dict[str, type[BaseModel]]] = {
     "partition": Partition,
-    "manifest": Manifest,
-    "run_weights": Manifest,
     "settings": TrainingRequest,
     "metrics": UpdateMetrics,
     "confusion": Confusion,
     "correction": Correction,
     "selected": Selected,
 }
+_MANIFEST_FIELDS: Final = frozenset({"manifest", "run_weights"})
 _SHARED_MEMORY_FIELDS: Final = frozenset({"weights", "delta", "memory"})
 _NESTED_FIELDS: Final = frozenset({"job", "outcome", "sections", "own", "masking", "masked"})
 _CHARGES_FIELDS: Final = frozenset({"charges", "spent"})
@@ -209,10 +209,18 @@ def _to_map(frame: Any, shared: list[SharedBytes]) -> dict[str, Any]:
     return encoded
 
 
+@lru_cache(8)
+def _manifest(text: str) -> Manifest:
+    """All jobs of a run have the same one, which is decoded and hashed once."""
+    return Manifest.model_validate_json(text)
+
+
 def _from_map(encoded: dict[str, Any], fds: list[int]) -> Any:
     values: dict[str, Any] = {}
     for name, value in encoded.items():
-        if name in _PYDANTIC_FIELDS and value is not None:
+        if name in _MANIFEST_FIELDS and value is not None:
+            values[name] = _manifest(value)
+        elif name in _PYDANTIC_FIELDS and value is not None:
             values[name] = _PYDANTIC_FIELDS[name].model_validate_json(value)
         elif name in _SHARED_MEMORY_FIELDS:
             if not fds:  # the kernel leaves out the descriptors for which there is no room

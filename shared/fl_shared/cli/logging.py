@@ -88,5 +88,8 @@ def start_logging(verbose: int, log_format: str, *, quiet: bool = False) -> None
     handler.setFormatter(_formatter(log_format))
     level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # No line says from which line of code, thread or process it comes (Python's logging HOWTO, "Optimization").
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # At the debug level, asyncio would log which selector it uses.
     logging.getLogger("asyncio").setLevel(logging.WARNING)

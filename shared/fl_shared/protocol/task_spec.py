@@ -7,6 +7,7 @@ and what a survey asks for (protocol, 13).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -50,6 +51,7 @@ def keeps_local(text: str) -> bool:
     return KEEP_LOCAL in parse_task(text)[1]
 
 
+@lru_cache(64)
 def is_survey(text: str) -> bool:
     """Whether the task is surveyed, and not trained."""
     return SURVEY_LEAST in parse_task(text)[1]
