@@ -66,7 +66,6 @@ class Incarnation:
         for update in updates:
             self.worker.store(facts_of(update), update)
             assert isinstance(self.next().event, on.UpdateStored)
-            assert self.next().folded is not None
         return tuple(map(facts_of, updates))
 
     def average(self, updates: tuple[on.UpdateMetadata, ...], round_number: int = 1, version: int = 1) -> str:

@@ -176,12 +176,13 @@ class AggregationWorker:
         """Adds a stored update to the sum of its round."""
         checked = self._checked.pop(effect.update.client)
         self.averager.hold_shares(effect.update.client, checked)
-        self._submit(self._fold, effect, checked)
+        in_chunks = (effect.update.client, effect.update.digest) in self._received
+        self._submit(self._fold, effect, checked, in_chunks)
 
-    def _fold(self, effect: do.Fold, checked: CheckedUpdate) -> JobDone:
-        update = effect.update
-        self.averager.fold(update, checked, effect.round)
-        return JobDone(folded=update)
+    def _fold(self, effect: do.Fold, checked: CheckedUpdate, in_chunks: bool) -> JobDone | None:
+        self.averager.fold(effect.update, checked, effect.round)
+        # An update that came whole leaves nothing to release: the loop need not wake up for it.
+        return JobDone(folded=effect.update) if in_chunks else None
 
     def keep_shares(self, round_number: int, client: str, opened: Opened) -> None:
         """Stores what a member of a masked round has opened. Raises ``OSError``; nothing has changed then."""

@@ -149,7 +149,7 @@ class Inbox:
         After `MAX_CONTROL_BURST` control items, a waiting update comes first.
         """
         with self._condition:
-            if not self._control and not self._updates:
+            if timeout > 0 and not self._control and not self._updates:
                 self._condition.wait(timeout)
             urgent = bool(self._control) and isinstance(self._control[0], StopRequest)
             if self._control and (urgent or not (self._updates and self._control_burst >= MAX_CONTROL_BURST)):

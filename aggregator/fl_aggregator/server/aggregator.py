@@ -35,7 +35,7 @@ from fl_aggregator.round.phases import Finished
 from fl_aggregator.round.state import Run
 from fl_aggregator.server import connection_events
 from fl_aggregator.server.disk_pause import DiskPause, StoppedWhilePaused
-from fl_aggregator.server.fencing import Fence, Superseded
+from fl_aggregator.server.fencing import Arrival, Fence, Superseded
 from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.pauses import Pauses
 from fl_aggregator.server.revocation_file import RevocationFile
@@ -287,18 +287,11 @@ class Aggregator:
 
     def _run_once(self) -> None:
         self._network.check()
-        item = (
-            self._disk_pause.pop_deferred()
-            or self._fence.get(0.0)
-            or self._fence.get(self._seconds_until_due())
-        )
-        self._fence.check()
-        if item is not None and self._fence.lets_through(*item):
-            self._dispatch(*item)
+        has_arrived = self._handle_arrived()
         if self._fence.is_unsure:
             return  # no round may end until it knows that no other aggregator has taken over
-        if item is None or self.state.paused is not None or self._now() - self._ticked_at >= TICK:
-            # Also after an item, so that deadlines pass even in a flood of messages.
+        if not has_arrived or self.state.paused is not None or self._now() - self._ticked_at >= TICK:
+            # Also after items, so that deadlines pass even in a flood of messages.
             self._ticked_at = self._now()
             if (dropped := self.inbox.pop_dropped()) > 0:
                 self.rejections.count(None, "no-room", "the inbox is full", dropped)
@@ -310,6 +303,29 @@ class Aggregator:
         self._interpreter.do_what_is_due(self.state)
         self._publish_status()
         self._tell_service()
+
+    def _handle_arrived(self) -> bool:
+        """Handles what has arrived, for about `TICK` seconds, and waits for it until something is due.
+
+        Returns whether anything has.
+        """
+        item = self._pop() or self._fence.get(self._seconds_until_due())
+        has_arrived, until = item is not None, time.monotonic() + TICK
+        while True:
+            self._fence.check()
+            if item is None:
+                return has_arrived
+            if self._fence.lets_through(*item):
+                self._dispatch(*item)
+            if not self._fence.is_unsure:
+                self._runner.handle_waiting()
+            if self.state.ended or time.monotonic() >= until:
+                return True
+            item = self._pop()
+
+    def _pop(self) -> Arrival | None:
+        """Returns the next item that has arrived, if any."""
+        return self._disk_pause.pop_deferred() or self._fence.get(0.0)
 
     def _tell_service(self) -> None:
         """Reports that the loop is running, also in a pause, and what it does."""
