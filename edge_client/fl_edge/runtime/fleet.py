@@ -76,6 +76,12 @@ FILES_PER_EDGE: Final = 6
 """Open files that each edge may need."""
 OTHER_FILES: Final = 200
 """Open files that the process may need besides."""
+MAX_SYNCED: Final = 100
+"""Edges of the largest fleet that waits until the new names of its devices are on the disk.
+
+For ten thousand that takes minutes. In a larger fleet, an edge has another name if the machine loses power within half
+a minute of its first start.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +156,8 @@ def run(settings: FleetSettings) -> int:
         if settings.task is not None:
             settings = replace(settings, edges=edges_with_data(pool, inbox, settings.task, settings.edges))
         # From here on, something is left behind on the disk.
-        states = [stack.enter_context(StateDir.open(edge.state_dir)) for edge in settings.edges]
+        sync = len(settings.edges) <= MAX_SYNCED
+        states = [stack.enter_context(StateDir.open(one.state_dir, sync=sync)) for one in settings.edges]
         update_writer = update_store.UpdateWriter()
         stack.callback(update_writer.close)
         network = Network()

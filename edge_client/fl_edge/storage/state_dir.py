@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -31,8 +32,8 @@ class StateDir:
         self._lock = lock
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Opens and locks the directory.
+    def open(cls, path: Path, *, sync: bool = True) -> Self:
+        """Opens and locks the directory. ``sync``: a new name of the device is on the disk when it returns.
 
         Raises ``UserError`` if another process holds it, if it cannot be written to, or if it belongs to a run of the
         aggregator.
@@ -54,7 +55,7 @@ class StateDir:
             check_tree(path)
             delete_temporary_files(path)
             lock.write(f"{os.getpid()}\n")
-            device = _device(path)
+            device = _device(path, sync=sync)
         except OSError as error:
             lock.release()
             file = "" if error.filename in (None, str(path)) else f"{error.filename}: "
@@ -85,13 +86,14 @@ def _in_use(path: Path) -> str:
     return f"state directory {path}: in use by {owner}; expected a directory of its own for each edge"
 
 
-def _device(path: Path) -> str:
+def _device(path: Path, *, sync: bool) -> str:
     file = path / "device"
-    try:
+    token = ""
+    with contextlib.suppress(FileNotFoundError):
         token = read_regular(file, 100).decode("ascii", errors="replace").strip()
-    except FileNotFoundError:
+    if not token:  # it is empty if it was not synced, and the machine has lost power since
         token = secrets.token_hex(16)
-        write_atomically(file, f"{token}\n".encode(), sync=True)
+        write_atomically(file, f"{token}\n".encode(), sync=sync)
     if not _TOKEN.fullmatch(token):
         raise UserError(
             f"{file}: {token[:40]!r} is not a device token; delete the file to become another device"

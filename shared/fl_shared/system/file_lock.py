@@ -42,8 +42,8 @@ class FileLock:
 
     def write(self, text: str) -> None:
         """Replaces the content of the file, which is for people only."""
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, text.encode(), 0)
+        # In this order, since ext4 writes a file to the disk that was cut to nothing, and waits for it.
+        os.ftruncate(self._file, os.pwrite(self._file, text.encode(), 0))
 
     def release(self, *, delete: bool = False) -> None:
         """Releases the lock, and first deletes the file with ``delete``."""

@@ -138,9 +138,10 @@ def is_temporary(name: str) -> bool:
 
 def delete_temporary_files(directory: Path) -> None:
     """Deletes what crashed processes left in ``directory``, which its caller has locked. Raises ``OSError``."""
-    for path in directory.iterdir():
-        if is_temporary(path.name) and not path.is_dir():
-            path.unlink(missing_ok=True)
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if is_temporary(entry.name) and not entry.is_dir():
+                Path(entry.path).unlink(missing_ok=True)
 
 
 def sync_directory(path: Path) -> None:

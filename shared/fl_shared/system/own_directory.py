@@ -19,7 +19,7 @@ def check_directory(path: Path) -> None:
     status = path.stat()
     if not stat.S_ISDIR(status.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-    _check_owner_and_mode(path, status)
+    _check_owner_and_mode(str(path), status)
 
 
 def check_tree(path: Path) -> None:
@@ -29,34 +29,36 @@ def check_tree(path: Path) -> None:
     files may have several names: they are never changed, only replaced or deleted.
     """
     check_directory(path)
-    folders = [path]
+    folders = [os.fspath(path)]
     while folders:
-        for entry in folders.pop().iterdir():
+        for entry in os.scandir(folders.pop()):
             status = entry.stat(follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
-                folders.append(entry)
+                folders.append(entry.path)
             elif stat.S_ISLNK(status.st_mode):
-                raise OSError(errno.ELOOP, "is a symbolic link, expected none in this directory", str(entry))
+                raise OSError(errno.ELOOP, "is a symbolic link, expected none in this directory", entry.path)
             elif not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.EINVAL, "is neither a file nor a directory", str(entry))
-            elif status.st_nlink > 1 and entry.suffix != ".safetensors" and not is_temporary(entry.name):
+                raise OSError(errno.EINVAL, "is neither a file nor a directory", entry.path)
+            elif status.st_nlink > 1 and not (
+                entry.name.endswith(".safetensors") or is_temporary(entry.name)
+            ):
                 raise OSError(
-                    errno.EMLINK, "has another name as well (a hard link); replace it by a copy", str(entry)
+                    errno.EMLINK, "has another name as well (a hard link); replace it by a copy", entry.path
                 )
-            _check_owner_and_mode(entry, status)
+            _check_owner_and_mode(entry.path, status)
 
 
-def _check_owner_and_mode(path: Path, status: os.stat_result) -> None:
+def _check_owner_and_mode(path: str, status: os.stat_result) -> None:
     if status.st_uid != os.geteuid():
         raise OSError(
             errno.EPERM,
             f"belongs to another user ({status.st_uid}), expected one of your own ({os.geteuid()}), such as a copy",
-            str(path),
+            path,
         )
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise OSError(
             errno.EPERM,
             f"other users can write to it (mode {stat.S_IMODE(status.st_mode):03o}); "
             "if you trust its content: chmod -R go-w",
-            str(path),
+            path,
         )

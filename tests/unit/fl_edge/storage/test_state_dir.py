@@ -40,6 +40,15 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
         assert state.device == device
 
 
+def test_a_name_that_a_power_failure_has_emptied_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "device").write_bytes(b"")
+    with StateDir.open(tmp_path, sync=False) as state:
+        device = state.device
+    assert len(device) == 32
+    with StateDir.open(tmp_path) as state:
+        assert state.device == device
+
+
 def test_the_directory_of_a_run_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UserError, match="is the directory of a run"):
