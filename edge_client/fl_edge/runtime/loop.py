@@ -29,6 +29,7 @@ from fl_edge.runtime.items import (
 )
 from fl_edge.runtime.notices import ConnectionNotices
 from fl_edge.runtime.predictors import Predictors
+from fl_edge.runtime.registration_window import RegistrationWindow
 from fl_edge.runtime.remote_log import RemoteLog
 from fl_edge.runtime.router import Router
 from fl_edge.runtime.schedule import Schedule
@@ -43,6 +44,8 @@ from fl_shared.tensors.sections import WEIGHTS
 
 LOG = logging.getLogger(__name__)
 
+ANSWERED: Final = (events.Replied, events.ConnectionLost)
+"""Events after which a registration of the edge is not waited for."""
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds in which the connection of an edge that stops may still send what is queued."""
 
@@ -92,8 +95,16 @@ class Runtime:
             prefix, self._store, jobs, self._enqueue_for_predictions, predict_group, clock()
         )
         self._remote_log = remote_log
+        self._registrations = RegistrationWindow(self._registration_leaves)
         self._schedule = Schedule(
-            self._store, self._notices, self._predictors, inbox, heartbeat, remote_log, clock()
+            self._store,
+            self._notices,
+            self._predictors,
+            self._registrations,
+            inbox,
+            heartbeat,
+            remote_log,
+            clock(),
         )
         for edge in edges:
             if server is not None:
@@ -193,6 +204,8 @@ class Runtime:
             was_running = isinstance(edge.state, machine.Session)
             edge.state, effects_to_perform = machine.step(edge.state, event)
             self._running -= was_running and isinstance(edge.state, machine.Stopped)
+            if isinstance(event, ANSWERED) or isinstance(edge.state, machine.Stopped):
+                self._registrations.settle(edge)
             for effect in effects_to_perform:
                 self._perform(edge, effect, event.now)
             self._schedule.set(edge, event.now)
@@ -203,6 +216,9 @@ class Runtime:
         self._store.advance(now)
         if self._schedule.pop_chores(now):
             self._do_chores(now)
+
+    def _registration_leaves(self, edge: Edge) -> None:
+        self._add_event(edge, events.RegistrationLeaves(self._clock()))
 
     def _do_chores(self, now: float) -> None:
         self._notices.check(now)
@@ -254,6 +270,8 @@ class Runtime:
         assert edge.connection is not None
         client = edge.client
         match effect:
+            case effects.Send(topic=t.RegisterTopic()):
+                self._registrations.put(edge, effect)
             case effects.Send(topic=topic, message=message, retain=retain):
                 edge.connection.send(topic, message, retain=retain)
             case effects.SendChunks():

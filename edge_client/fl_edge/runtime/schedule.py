@@ -13,6 +13,7 @@ from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.inbox import Inbox
 from fl_edge.runtime.notices import ConnectionNotices
 from fl_edge.runtime.predictors import Predictors
+from fl_edge.runtime.registration_window import RegistrationWindow
 from fl_edge.runtime.remote_log import RemoteLog
 from fl_edge.session import machine
 from fl_edge.session.state import Registering
@@ -27,7 +28,8 @@ class Schedule:
     """The timers of sessions, and when the other parts of a fleet have something to do. Times are in seconds.
 
     The timer of a session that has passed waits until all is handled that had arrived by then: to repeat a message
-    whose answer is in the inbox would only make a busy fleet busier.
+    whose answer is in the inbox would only make a busy fleet busier. An edge whose registration waits for its turn has
+    nothing to repeat.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Schedule:
         store: ModelStore,
         notices: ConnectionNotices,
         predictors: Predictors,
+        registrations: RegistrationWindow,
         inbox: Inbox[Any],
         heartbeat: Heartbeat | None,
         remote_log: RemoteLog | None,
@@ -43,6 +46,7 @@ class Schedule:
         self._store = store
         self._notices = notices
         self._predictors = predictors
+        self._registrations = registrations
         self._inbox = inbox
         self._heartbeat = heartbeat
         self._remote_log = remote_log
@@ -59,10 +63,12 @@ class Schedule:
         if due is not None and due != edge.scheduled:
             heapq.heappush(self._timers, (due, next(self._order), edge))
         edge.scheduled = due
-        is_registering = isinstance(edge.state, machine.Session) and isinstance(
-            edge.state.registration, Registering
+        is_unanswered = (
+            isinstance(edge.state, machine.Session)
+            and isinstance(edge.state.registration, Registering)
+            and not self._registrations.is_queued(edge)
         )
-        edge.unanswered_since = (edge.unanswered_since or now) if is_registering else None
+        edge.unanswered_since = (edge.unanswered_since or now) if is_unanswered else None
 
     def item_handled(self) -> None:
         """Notes that an item of the inbox was handled."""
@@ -75,7 +81,8 @@ class Schedule:
             due, _, edge = heapq.heappop(self._timers)
             if edge.scheduled == due:
                 edge.scheduled = None
-                yield edge
+                if not self._registrations.is_queued(edge):
+                    yield edge
 
     def pop_chores(self, now: float) -> bool:
         """Returns whether to do what is not urgent, which then counts as done."""

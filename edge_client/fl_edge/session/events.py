@@ -41,6 +41,13 @@ class TimePassed:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistrationLeaves:
+    """The edge's registration leaves only now, since those of other edges of its process went before it."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """The user or the fleet wants the edge to stop, and why."""
 
@@ -260,6 +267,7 @@ Event = (
     ConnectionEstablished
     | ConnectionLost
     | TimePassed
+    | RegistrationLeaves
     | StopRequested
     | ConnectionRefused
     | AggregatorSeen

@@ -45,6 +45,7 @@ from fl_edge.session.events import (
     ModelOverdue,
     PartitionLoaded,
     PresenceSeen,
+    RegistrationLeaves,
     Replied,
     ResultSeen,
     RunKeysMade,
@@ -129,6 +130,8 @@ def _react(session: Session, event: Event) -> Transition:
                 lambda s: reporting.repeat(s, now),
                 lambda s: unmasking.repeat(s, now),
             )
+        case RegistrationLeaves():
+            return registration.leaves(session, now)
         case StopRequested(reason=reason):
             return stop(session, INTERRUPTED, "interrupted", told=reason)
         case ConnectionRefused(reason=reason):

@@ -139,6 +139,15 @@ def due(session: Session) -> float | None:
     return None
 
 
+def leaves(session: Session, now: float) -> Transition:
+    """Sets the time of the repetition anew, since the registration has waited for its turn until now."""
+    phase = session.registration
+    if due(session) is None or not isinstance(phase, Registering | Confirming | Declined):
+        return transition(session)
+    again = now + retry_delay(session.identity.client, phase.attempt, RETRY_DELAY)
+    return transition(replace(session, registration=replace(phase, due=again)))
+
+
 def repeat(session: Session, now: float) -> Transition:
     """Repeats the registration if that is due."""
     at = due(session)
