@@ -176,14 +176,15 @@ class ModelPublisher:
     ) -> None:
         """Publishes an open round; again, when its cohort has grown. ``now`` is run time in seconds.
 
-        A cohort that is too large to be named is notified edge by edge; a ``secret`` one as well, and nobody else.
+        A cohort that is too large to be named is notified edge by edge, and so is a ``secret`` one: nobody else hears
+        of it.
         """
         self._is_secret = secret
         self._open_round, self._opened_at, self._repeats = selected, now, 0
         self._repeat_at = now + FIRST_REPEAT_DELAY
-        if not secret:
+        if selected.cohort is not None:
             self._outlet.retain(t.SelectedTopic(selected.round), selected)
-        if selected.cohort is None:
+        else:
             for client in cohort[len(self._selected_clients) :]:
                 self._outlet.retain(t.WorkTopic(client), self._to(client, selected))
             self._selected_clients = cohort
@@ -208,9 +209,9 @@ class ModelPublisher:
         # Of a secret one, each edge gets an envelope of its own (`_to`).
         envelope = {} if self._is_secret else {**self._scope.envelope()}
         again = self._again(selected, now - self._opened_at, envelope)
-        if not self._is_secret:
+        if again.cohort is not None:
             self._outlet.retain(t.SelectedTopic(again.round), again)
-        if again.cohort is None:
+        else:
             for client in awaited:
                 self._outlet.retain(t.WorkTopic(client), self._to(client, again))
 

@@ -25,7 +25,7 @@ from fl_edge.session.state import (
     Session,
 )
 from fl_edge.session.transitions import Transition, cancel_evaluation, cancel_work, discreet, then, transition
-from fl_edge.session.work import Answering, Calm, Idle, Reporting
+from fl_edge.session.work import Answering, Calm, Fetching, Idle, Reporting, Training
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.task_spec import is_survey, task_name
 from fl_shared.system.frozen import replace
@@ -78,6 +78,7 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
         lambda s: _settle_run_keys(s, reply),
         lambda s: _resume_restored_update(s, reply, now),
         lambda s: _end_finished_round(s, reply),
+        lambda s: _end_passed_round(s, reply),
         lambda s: own_state.settle_by_admission(s, membership, reply),
         lambda s: _forget_lost_rounds(s, reply),
         lambda s: _continue_registration(s, session, reply, now),
@@ -151,6 +152,23 @@ def _end_finished_round(session: Session, reply: m.Admitted) -> Transition:
         f"round {reply.finished_round}: the aggregator no longer needs this edge's update"
     )
     return then(cancel_work(session), lambda s: transition(s, notice))
+
+
+def _end_passed_round(session: Session, reply: m.Admitted) -> Transition:
+    """Ends training for a round that was over before the newest one: its result is perhaps no longer retained.
+
+    A finished update stays, since it is answered.
+    """
+    match session.work:
+        case Fetching(selected=selected) | Training(selected=selected) if (
+            not selected.ticket and reply.newest_round is not None and selected.round < reply.newest_round
+        ):
+            last = max(session.last_handled_round, selected.round)
+            notice = LogNotice.of_no_data(f"round {selected.round}: stopped: the round has ended")
+            step = cancel_work(replace(session, last_handled_round=last))
+            return then(step, lambda s: transition(s, notice))
+        case _:
+            return transition(session)
 
 
 def _forget_lost_rounds(session: Session, reply: m.Admitted) -> Transition:

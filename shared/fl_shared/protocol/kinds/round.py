@@ -115,7 +115,7 @@ class Selected(Scoped):
     """The opening of a round, retained on ``fl/round/<n>/selected`` or ``fl/clients/<client>/work`` until its result.
 
     ``base`` is null in round 0, in which one selected edge makes the first weights. ``cohort`` is null if it would
-    have more than 256 names. ``encoding``: of the section ``delta`` of the round's updates. An update of at most
+    have more than 256 names; then each of them gets it on its own topic. ``encoding``: of the section ``delta`` of the round's updates. An update of at most
     ``inline_limit`` bytes may be sent whole, without an offer. ``correction``: null in round 0, and without one.
     ``companions``: the vectors that it needs besides the base, if there are any yet. ``ticket``: it is for one edge of
     an asynchronous run, and outlives the round (protocol, 5.19); ``cohort`` is null. ``masked``: how updates are
@@ -149,7 +149,7 @@ MAX_WORST_EDGES: Final = 3
 
 
 class Result(Scoped):
-    """The result of a round, retained on ``fl/round/<n>/result`` for the last eight rounds.
+    """The result of a round, retained on ``fl/round/<n>/result`` for the last two rounds.
 
     It is published again, with more ``metrics``, when evaluations of its version have arrived, on ``split``. Of them,
     ``primary`` is the one by which versions are compared. ``outliers``: the edges whose updates are unlike the others,

@@ -64,6 +64,18 @@ def test_5_5_a_round_whose_update_is_held_is_not_trained_again() -> None:
     assert any(isinstance(effect, Fetch) for effect in script.do("selected 4"))
 
 
+@pytest.mark.parametrize(("newest", "goes_on"), [(1, True), (2, False)])
+def test_5_7_training_ends_with_the_admission_of_an_edge_that_has_missed_the_end_of_its_round(
+    newest: int, goes_on: bool
+) -> None:
+    script = ready()
+    script.do("selected 1", "lost", "connected s2")
+    script.do(f"admitted part=7/20 newest_round={newest}")
+    assert isinstance(script.session.work, Fetching) == goes_on
+    if not goes_on:
+        assert script.do("selected 1") == (), "it is not taken up again"
+
+
 def test_4_3_another_run_or_incarnation_is_not_obeyed() -> None:
     script = ready()
     assert script.do("selected 5 run=ghost") == ()
