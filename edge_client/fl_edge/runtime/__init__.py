@@ -6,10 +6,11 @@
 ``edge``        one edge: its session, its connection;  ``masked_member``: in masked rounds;  ``edge_options``
 ``inbox``       what other threads hand to the loop, its ``items``
 ``router``      which message is for which edge
-``dispatcher``  jobs for the pool, and their results as events;  ``schedule``: what is due when
+``dispatcher``  jobs for the pool, and their results as events;  ``schedule``: what is due when;
+                ``registration_window``: who registers when
 ``remote_log``  the log for remote readers: its ``recent_lines``, its ``log_readers``
 ``predictors``  where predictions are made, and when they are due
 ``device``      the device to train on;  ``environment``: software and machine;  ``privacy_options``, ``survey_options``
-``heartbeat``   shows that the process works;  ``notices``: what it waits for
+``heartbeat``   shows that the process works;  ``notices``: what it waits for;  ``thread_failures``, ``open_files``
 ==============  =================================================================
 """

@@ -7,7 +7,6 @@ import gc
 import importlib.util
 import logging
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -26,7 +25,9 @@ from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.items import Interrupted, RuntimeInbox
 from fl_edge.runtime.loop import Runtime
 from fl_edge.runtime.masked_member import MaskedMember
+from fl_edge.runtime.open_files import check_file_limit, is_out_of_files
 from fl_edge.runtime.remote_log import remote_log
+from fl_edge.runtime.thread_failures import thread_failures
 from fl_edge.runtime.worker_setup import EdgeSettings, edges_with_data, start_pool
 from fl_edge.session.masking import Trust
 from fl_edge.session.policy import RequiredMasking
@@ -46,7 +47,7 @@ from fl_edge.training.factory import has_torch
 from fl_edge.workers.process import WORKER
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.cli.signals import end_on_signals
-from fl_shared.errors import UserError
+from fl_shared.errors import RunFailed, UserError
 from fl_shared.masking.run_keys import MemberCredential
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
@@ -54,7 +55,6 @@ from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.task_spec import task_name
-from fl_shared.system.file_limit import raise_file_limit
 from fl_shared.system.invocation import install_command
 from fl_shared.system.service import Service
 
@@ -72,10 +72,6 @@ CHUNK_OVERHEAD: Final = 1024
 """Bytes of a chunk's packet besides the chunk itself."""
 QUEUE_BYTES: Final = 64 * 2**20
 """Bytes of all other messages that may wait to be sent."""
-FILES_PER_EDGE: Final = 6
-"""Open files that each edge may need."""
-OTHER_FILES: Final = 200
-"""Open files that the process may need besides."""
 MAX_SYNCED: Final = 100
 """Edges of the largest fleet that waits until the new names of its devices are on the disk.
 
@@ -130,7 +126,7 @@ def run(settings: FleetSettings) -> int:
     settings = replace(settings, light=settings.light or not has_torch())
     _check(settings)
     device = training_device(settings.device, settings.task, light=settings.light)
-    _check_file_limit(FILES_PER_EDGE * len(settings.edges) + OTHER_FILES)
+    check_file_limit(settings.edges)
     connection = settings.broker_access.connection_settings(
         max_queued_bytes=QUEUE_BYTES + MAX_GRANTED_CHUNKS * (settings.chunk_size + CHUNK_OVERHEAD),
         maximum_packet_size=m.MAX_PACKET,
@@ -141,7 +137,7 @@ def run(settings: FleetSettings) -> int:
         heartbeat = None if settings.heartbeat is None else Heartbeat(settings.heartbeat, time.monotonic())
         label_counts = LabelCountsFile(settings.label_counts_file)
         inbox = RuntimeInbox()
-        check_threads = stack.enter_context(_thread_failures())
+        check_threads = stack.enter_context(thread_failures())
         stack.enter_context(_stop_on_signals(lambda: inbox.put(Interrupted())))
         pool = start_pool(
             settings.task,
@@ -192,7 +188,14 @@ def run(settings: FleetSettings) -> int:
 
         service.ready()  # before there is a broker or a run: an edge waits for both as long as it takes
         gc.freeze()  # what is loaded stays: otherwise each collection looks at all objects of all modules
-        return runtime.run(check)
+        try:
+            return runtime.run(check)
+        except OSError as error:
+            if not is_out_of_files(error):
+                raise
+            raise RunFailed(
+                "too many open files: raise the limit (ulimit -n), or start fewer edges"
+            ) from None
 
 
 def _service_status(edges: list[Edge]) -> str:
@@ -315,17 +318,6 @@ def _check_dp_sgd(settings: FleetSettings) -> None:
         raise UserError(f"--dp-sgd: a synthetic task, {settings.task}, has no examples to hide")
 
 
-def _check_file_limit(files: int) -> None:
-    """Raises the limit of open files as far as possible, and logs a warning if it is lower than ``files``.
-
-    A large fleet needs many, for sockets and the memory of updates.
-    """
-    if (limit := raise_file_limit()) < files:
-        LOG.warning(
-            "the limit of open files is %d, but up to %d may be needed: ulimit -n %d", limit, files, files
-        )
-
-
 @contextlib.contextmanager
 def _stop_on_signals(request_stop: Callable[[], None]) -> Iterator[None]:
     """Makes the first Ctrl-C or SIGTERM request an orderly stop.
@@ -338,25 +330,3 @@ def _stop_on_signals(request_stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _thread_failures() -> Iterator[Callable[[], None]]:
-    """Yields a function that raises the first error that has ended a thread, whose work nobody would do."""
-    errors: list[BaseException] = []
-    previous = threading.excepthook
-
-    def keep(args: threading.ExceptHookArgs) -> None:
-        previous(args)
-        if args.exc_value is not None:
-            errors.append(args.exc_value)
-
-    def check() -> None:
-        if errors:
-            raise errors[0]
-
-    threading.excepthook = keep
-    try:
-        yield check
-    finally:
-        threading.excepthook = previous
