@@ -17,6 +17,8 @@ from fl_aggregator.tools.report.reading import read_run_report
 from fl_shared.errors import UserError
 from tests.support.run_files import SETTINGS, Outline, line, page_of, report, write
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def test_runs_are_compared(tmp_path: Path) -> None:
     slow = write(

@@ -12,6 +12,8 @@ from fl_aggregator.monitoring.terminal.text import round_line
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from tests.support.run_files import line, page_of, write
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def test_deadlines_and_over_selection_are_drawn_and_said(tmp_path: Path) -> None:
     lines = [line(n, metrics={"pace_deadline": 20.0 * n, "pace_over_select": float(n)}) for n in (1, 2)]

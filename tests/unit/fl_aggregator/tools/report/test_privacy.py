@@ -14,6 +14,8 @@ pytest.importorskip("matplotlib", reason="pip install 'fl-mqtt[report]'")
 from tests.support.private_federation import private_federation
 from tests.support.run_files import Outline, line, page_of, report, write
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def shown(tmp_path: Path, **settings: Any) -> str:
     private_federation(tmp_path / "run", rounds=2, **settings).run()

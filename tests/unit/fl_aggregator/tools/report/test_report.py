@@ -131,6 +131,7 @@ def test_nothing_in_a_run_breaks_out_of_the_page(tmp_path: Path) -> None:
         assert EVIL in outline.text, "and it can be read"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_without_rounds_says_so(tmp_path: Path) -> None:
     page = Outline(page_of(tmp_path, write(tmp_path / "run", []))).text
     assert "No round has ended yet: the history is empty." in page
@@ -138,6 +139,7 @@ def test_a_run_without_rounds_says_so(tmp_path: Path) -> None:
     assert "shards" in page, "its settings are told"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_setting_that_is_not_set_says_what_it_means(tmp_path: Path) -> None:
     record = {"settings": {**SETTINGS, "lr": None, "train_examples": None, "target": None, "task_option": {}}}
     page = Outline(page_of(tmp_path, write(tmp_path / "run", [line(1)], record=record))).text
@@ -146,18 +148,21 @@ def test_a_setting_that_is_not_set_says_what_it_means(tmp_path: Path) -> None:
     assert shown == {"lr": "the task's", "train-examples": "all", "target": "–", "task-option": "–"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_in_which_nothing_was_measured(tmp_path: Path) -> None:
     lines = [line(n, metrics={}, confusion=None, participants=[], cohort=[]) for n in (1, 2)]
     page = Outline(page_of(tmp_path, write(tmp_path / "run", lines))).text
     assert "Nothing was measured" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("rounds", "said"), [(1, "of 1 version"), (3, "of 3 versions")])
 def test_versions_are_counted_as_people_count(tmp_path: Path, rounds: int, said: str) -> None:
     run = write(tmp_path / "run", [line(1)], record={"settings": {**SETTINGS, "rounds": rounds}})
     assert f">{said}<" in page_of(tmp_path, run)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_was_taken_up_again(tmp_path: Path) -> None:
     run = write(tmp_path / "run", [line(1), line(2)], record={"incarnation": 3})
     page = Outline(page_of(tmp_path, run)).text
@@ -165,6 +170,7 @@ def test_a_run_that_was_taken_up_again(tmp_path: Path) -> None:
     assert "not finished: 2 of 3 versions" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_broken_lines_are_named_and_left_out(tmp_path: Path) -> None:
     torn = json.dumps(line(4))[:50]
     lines = [line(1), "{", line(2, seconds={"collecting": -1}), {"round": "?"}, line(3), torn]
@@ -194,6 +200,7 @@ def test_a_compacted_journal_has_the_latest_result_of_each_edge(tmp_path: Path) 
     assert compacted.environments == whole.environments == {"1": ENVIRONMENT}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_edges_that_compute_differently_are_told(tmp_path: Path) -> None:
     def registered(client: str, library: str) -> str:
         environment = {"library": library, "platform": "Linux <x>", "cores": 4, "memory": 8_000_000_000}
@@ -212,6 +219,7 @@ def test_edges_that_compute_differently_are_told(tmp_path: Path) -> None:
     assert "1, 2" in shown, "the newest registration counts"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_broken_record_is_named_and_the_rounds_are_shown(tmp_path: Path) -> None:
     run = write(tmp_path / "run", [line(1)])
     (run / "run.json").write_text("[" * 100_000)
@@ -221,6 +229,7 @@ def test_a_broken_record_is_named_and_the_rounds_are_shown(tmp_path: Path) -> No
     assert "version 1" in Outline((tmp_path / "out.html").read_text()).text
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("record", [{"settings": 7}, {"settings": {"rounds": None, "target": "high"}},
                                     {"incarnation": "x", "versions": 3}])  # fmt: skip
 def test_a_record_of_another_shape_is_no_reason_to_fail(tmp_path: Path, record: dict[str, Any]) -> None:
@@ -253,6 +262,7 @@ def test_where_nothing_can_be_read_is_the_users_mistake(tmp_path: Path) -> None:
         assert isinstance(report(directory).exception, UserError)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_page_that_cannot_be_written_is_the_users_mistake(tmp_path: Path) -> None:
     run = write(tmp_path / "run", [line(1)])
     done = report(run, "--out", tmp_path / "none" / "out.html")
@@ -321,6 +331,7 @@ def test_nothing_that_a_stranger_wrote_ends_it_or_reaches_the_terminal(
     assert all(f"history.jsonl: line {number}: " in done.output for number in range(2, 9))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_directory_may_have_any_name(tmp_path: Path) -> None:
     run = write(tmp_path / os.fsdecode(b"run\xff"), [line(1)])
     done = report(run, "--out", tmp_path / "out.html", "--csv", tmp_path / "out.csv")

@@ -11,6 +11,8 @@ pytest.importorskip("matplotlib", reason="pip install 'fl-mqtt[report]'")
 
 from tests.support.run_files import line, page_of, report, write
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def written(directory: Path) -> Path:
     return write(directory, [line(1, virtual_seconds=100.0, real_seconds=1.5)])

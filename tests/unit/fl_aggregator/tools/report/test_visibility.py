@@ -13,6 +13,8 @@ pytest.importorskip("matplotlib", reason="pip install 'fl-mqtt[report]'")
 from fl_aggregator.monitoring.views.visibility import NO_NUMBERS, NOT_CERTIFIED
 from tests.support.run_files import SETTINGS, Outline, accepted, line, page_of, write
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 MASKED = SETTINGS | {"clients": 8, "per_round": 6, "masked": True}
 SECONDS = {"selecting": 0.5, "collecting": 1.5, "agreeing": 0.75, "unmasking": 1.25, "aggregating": 0.25}
 
