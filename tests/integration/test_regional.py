@@ -51,9 +51,7 @@ def relay(
         return programs.Program(place, "fl-mqtt", *what)
     deaths.mkdir(exist_ok=True)
     environment = {**os.environ, "DIES_BEFORE": dies, "DEATHS": str(deaths)}
-    return programs.Program(
-        place, "python", "-m", "tests.support.dying_relay", *what, environment=environment
-    )
+    return programs.Program(place, "tests.support.dying_relay", *what, environment=environment)
 
 
 def fleet(directory: Path, broker: str, prefix: str, ids: str) -> programs.Program:

@@ -26,9 +26,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-SCRIPTS = {"fl-aggregator": "fl_aggregator.cli.main", "fl-edge": "fl_edge.cli"}
+SCRIPTS = {"fl-aggregator": "fl_aggregator.cli.main", "fl-edge": "fl_edge.cli", "fl-mqtt": "fl_mqtt.cli.main"}
 """The modules of the console scripts, each with a ``main``."""
-PROGRAMS = ("tests.support.crashing_aggregator", "tests.support.compacting_aggregator")
+PROGRAMS = (
+    "tests.support.crashing_aggregator",
+    "tests.support.compacting_aggregator",
+    "tests.support.dying_relay",
+)
 """Modules of the tests that are programs, each with a ``main``; they are imported in the forked process."""
 WORKER = "fl_edge.workers.worker"
 WITH_TORCH = "workers with torch"

@@ -97,7 +97,7 @@ def test_ctrl_c_stops_the_run_cleanly_and_the_program_resumes_it(tmp_path: Path,
     assert not list(run.rglob("*.pickle"))
     with pytest.raises(UserError, match=r"^task 'digits': the run in .* trains 'local_task:Mine'"):
         simulate("digits", resume=run)
-    done = python(tmp_path, "-m", "fl_mqtt", "simulate", "--resume", str(run))
+    done = programs.run("fl-mqtt", "simulate", "--resume", str(run), cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip() == (
         "fl-mqtt: the run's task is the class Mine of a Python program: "
