@@ -16,7 +16,7 @@ from tests.support.client import Client
 from tests.support.samples import MESSAGES
 from tests.support.wait import wait_until
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge]
+pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("light_edges")]
 
 
 def test_a_run_goes_on_among_junk(tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack) -> None:
@@ -29,13 +29,16 @@ def test_a_run_goes_on_among_junk(tmp_path: Path, mosquitto: Mosquitto, stack: E
     stranger.publish(
         "fl/round/77/selected", codec.encode(MESSAGES["selected"][1]), retain=True, content_type="\ufeff"
     )
-    settings = ("--clients", "3", "--per-round", "2", "--rounds", "4", "--epochs", "60", "--wait", "60")
+    task = ("--task", "digits-mlp", "--epochs", "1", "--deadline", "240")
+    settings = (*task, "--clients", "3", "--per-round", "2", "--rounds", "4", "--wait", "60")
     with (
         Client(mosquitto.endpoint, "fl/clients/+/presence") as presences,
         programs.edges(tmp_path / "edges", mosquitto.url, "0-2") as fleet,
         programs.aggregator(tmp_path, mosquitto.url, *settings) as run,
     ):
+        held = wait_until(lambda: programs.workers(fleet), 60, "the edges have a process that trains")
         wait_until(lambda: "will create the initial weights" in run.err, 60, "the first selection")
+        programs.freeze(*held)  # so that a round is open as long as junk comes
         sessions = {}
         for one in presences.received:
             presence = json.loads(one.payload)
@@ -59,6 +62,7 @@ def test_a_run_goes_on_among_junk(tmp_path: Path, mosquitto: Mosquitto, stack: E
             stranger.publish("fl/aggregator", b'{"x":1}', retain=True)
             stranger.publish("fl/model/0123456789ab/0", deep)
             time.sleep(0.02)
+        programs.thaw(*held)
         run.ends_well()
         assert fleet.running()
         assert "error" not in fleet.err
