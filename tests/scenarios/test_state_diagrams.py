@@ -17,6 +17,7 @@ def test_the_document_has_the_diagrams_of_the_traces() -> None:
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     text = script.DOCUMENT.read_text(encoding="utf-8")
-    assert script.put_in(text, script.diagrams()) == text, "python scripts/state_diagrams.py --write"
-    missing = [phase.__name__ for phase in PHASES if phase.__name__ not in script.diagrams()["round"]]
+    diagrams = script.diagrams()
+    assert script.put_in(text, diagrams) == text, "python scripts/state_diagrams.py --write"
+    missing = [phase.__name__ for phase in PHASES if phase.__name__ not in diagrams["round"]]
     assert not missing, "every phase has a trace"

@@ -147,8 +147,10 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_journal(tmp_path: Path) 
     new = snapshot.encode() + b"\n" + old[end:]
     seen: list[bytes] = []
     while killed_at_line(len(seen), lambda: directory.compact_journal(end, snapshot)):
-        seen.append((tmp_path / journal.FILE_NAME).read_bytes())
-        assert replay_journal(tmp_path, read_run(tmp_path)).snapshot == expected
+        found = (tmp_path / journal.FILE_NAME).read_bytes()
+        if found not in seen:
+            assert replay_journal(tmp_path, read_run(tmp_path)).snapshot == expected
+        seen.append(found)
         (tmp_path / journal.FILE_NAME).write_bytes(old)
     directory.close()
     assert seen == sorted(seen, key=[old, new].index)
