@@ -91,6 +91,18 @@ def light_edges(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def forked_children(monkeypatch: pytest.MonkeyPatch) -> None:
     """The edges and training processes of this process are forked as well, as those of programs are."""
+    fork_children(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def forked_children_of_module() -> Iterator[None]:
+    """The same for all tests of a file."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        fork_children(monkeypatch)
+        yield
+
+
+def fork_children(monkeypatch: pytest.MonkeyPatch) -> None:
     if programs.FORKED:
         monkeypatch.setattr(subprocess, "Popen", popen(server().sockets))
 

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.edge
 
 
 @pytest.fixture(scope="module")
-def harness() -> Iterator[PoolHarness]:
+def harness(forked_children_of_module: None) -> Iterator[PoolHarness]:
     harness = PoolHarness(2)
     harness.wait_ready()
     yield harness
@@ -48,7 +48,7 @@ def harness() -> Iterator[PoolHarness]:
 
 
 @pytest.fixture(scope="module")
-def narrow() -> Iterator[PoolHarness]:
+def narrow(forked_children_of_module: None) -> Iterator[PoolHarness]:
     """A pool of one worker in which five predictions may wait, and which keeps two models of ``digits``."""
     bytes_kept = first_model().weights.size * 2
     harness = PoolHarness(1, limits=limits.Limits(predictions_waiting=5, bytes_kept=bytes_kept))
