@@ -52,7 +52,9 @@ LONG = {
     "docs/how-to/use-the-model.md",
     "docs/how-to/your-broker.md",
     "docs/how-to/your-data.md",
+    "docs/personal.md",
     "docs/simulation.md",
+    "docs/start.md",
     "docs/strategies.md",
     "docs/tasks.md",
 }

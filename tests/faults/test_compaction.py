@@ -18,7 +18,7 @@ from tests.support.broker import Mosquitto
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
 TASK = ("--task", "synthetic-1000")
-ROUNDS = 120
+ROUNDS = 60
 RUN = (
     *TASK, "--clients", "3", "--per-round", "3", "--quorum", "3", "--holdout", "0", "--wait", "60",
     "--deadline", "86400", "--rounds", str(ROUNDS),
@@ -46,7 +46,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, shared_mosquitto: Mosquitto)
     return directory
 
 
-@pytest.mark.parametrize("checkpoint", ["whole", "damaged"])
+@pytest.mark.parametrize("checkpoint", [pytest.param("whole", marks=pytest.mark.long), "damaged"])
 def test_a_run_with_a_compacted_journal_goes_on_to_the_same_model(
     whole: Path, mosquitto: Mosquitto, tmp_path: Path, checkpoint: str
 ) -> None:

@@ -26,7 +26,7 @@ SMALL = (
     *("--task", "digits-mlp", "--clients", "2", "--per-round", "2", "--rounds", "1", "--epochs", "1"),
     *("--wait", "60"),
 )
-FORMATS = pytest.mark.parametrize("log_format", ["text", "json"])
+FORMATS = pytest.mark.parametrize("log_format", [pytest.param("text", marks=pytest.mark.long), "json"])
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def _nowhere(secret: str | bytes, directory: Path, lines: set[bytes]) -> None:
     assert not [path for path in files if needle in path.read_bytes() or needle in os.fsencode(path)]
 
 
-@pytest.mark.parametrize("log_format", [pytest.param("text", marks=pytest.mark.long), "json"])
+@FORMATS
 def test_a_run_keeps_the_password_to_itself(
     account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_format: str
 ) -> None:
@@ -135,7 +135,7 @@ def _secrets(kit: Kit) -> list[bytes]:
     return [*raw, *coded, *(repr(key)[2:-1].encode() for key in raw), *texts]
 
 
-@pytest.mark.parametrize("log_format", [pytest.param("text", marks=pytest.mark.long), "json"])
+@FORMATS
 def test_a_run_keeps_the_keys_of_its_kits_to_itself(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, log_format: str
 ) -> None:
