@@ -202,7 +202,9 @@ class ModelStore:
                 self._request_topics(entry, now)
 
     def advance(self, now: float) -> None:
-        """Ends the fetches whose time is over, and requests again what has not arrived."""
+        """Ends the fetches whose time is over, and requests again what has not arrived, if any of it is `due`."""
+        if (due := self.due()) is None or now < due:
+            return
         for digest, entry in list(self._entries.items()):
             expired = [user for user, deadline in entry.deadlines.items() if now >= deadline]
             progress = entry.download.progress if expired else ""

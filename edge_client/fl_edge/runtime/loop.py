@@ -46,6 +46,8 @@ LOG = logging.getLogger(__name__)
 
 ANSWERED: Final = (events.Replied, events.ConnectionLost)
 """Events after which a registration of the edge is not waited for."""
+MAX_TURN: Final = 0.2
+"""Seconds after which the loop does what is due, at the latest, while items keep coming."""
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds in which the connection of an edge that stops may still send what is queued."""
 
@@ -133,11 +135,7 @@ class Runtime:
         for edge in self._edges.values():
             edge.connection = edge.connect(partial(self._enqueue, edge.client))
         while self._running:
-            item = self._get(0.0) or self._get(self._schedule.seconds_until_due(self._clock()))
-            if item is not None:
-                self._handle(item)
-                self._schedule.item_handled()
-            del item  # it may have a large vector in it
+            self._handle_arrived()
             check()
             self._run_timers(self._clock())
             self._stop_remaining_evaluators()
@@ -146,6 +144,16 @@ class Runtime:
         # An evaluator that stopped because all other edges had stopped has not failed.
         codes = [s.exit_code for s in states if isinstance(s, machine.Stopped) and s.exit_code != INTERRUPTED]
         return INTERRUPTED if self._interrupted else max(codes, default=0)
+
+    def _handle_arrived(self) -> None:
+        """Handles what has arrived, for about `MAX_TURN` seconds, and waits for it until something is due."""
+        item = self._get(0.0) or self._get(self._schedule.seconds_until_due(self._clock()))
+        until = self._clock() + MAX_TURN
+        while item is not None:
+            self._handle(item)
+            self._schedule.item_handled()
+            del item  # it may have a large vector in it
+            item = self._get(0.0) if self._running and self._clock() < until else None
 
     def _stop_remaining_evaluators(self) -> None:
         """Stops the evaluators of a fleet when all of its other edges have stopped."""
