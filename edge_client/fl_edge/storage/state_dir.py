@@ -88,14 +88,14 @@ def _in_use(path: Path) -> str:
 
 def _device(path: Path, *, sync: bool) -> str:
     file = path / "device"
-    token = ""
+    name = ""
     with contextlib.suppress(FileNotFoundError):
-        token = read_regular(file, 100).decode("ascii", errors="replace").strip()
-    if not token:  # it is empty if it was not synced, and the machine has lost power since
-        token = secrets.token_hex(16)
-        write_atomically(file, f"{token}\n".encode(), sync=sync)
-    if not _TOKEN.fullmatch(token):
+        name = read_regular(file, 100).decode("ascii", errors="replace").strip()
+    if not name:  # it is empty if it was not synced, and the machine has lost power since
+        name = secrets.token_hex(16)
+        write_atomically(file, f"{name}\n".encode(), sync=sync)
+    if not _TOKEN.fullmatch(name):
         raise UserError(
-            f"{file}: {token[:40]!r} is not a device token; delete the file to become another device"
+            f"{file}: {name[:40]!r} is not a device token; delete the file to become another device"
         )
-    return token
+    return name
