@@ -6,6 +6,7 @@ import asyncio
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -27,17 +28,34 @@ class NetworkThread:
         self._failure: BaseException | None = None
         self._blocking_calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._connect_threads = 0
+        self._posted: deque[Callable[[], None]] = deque()
+        self._is_woken = False
         # Daemons, so that a program ends even if it does not close its network, or its name server hangs.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def post(self, call: Callable[[], None]) -> bool:
         """Runs ``call`` on the network thread soon; may be called from any thread. False if it has ended."""
+        if self._loop.is_closed():
+            return False
+        self._posted.append(call)
+        if self._is_woken:
+            return True
+        self._is_woken = True
         try:
-            self._loop.call_soon_threadsafe(call)
+            self._loop.call_soon_threadsafe(self._run_posted)
         except RuntimeError:
             return False
         return True
+
+    def _run_posted(self) -> None:
+        """Runs what was posted before this call, for which the thread is woken once: that takes a system call."""
+        self._is_woken = False  # first: what is posted from now on wakes it again
+        for _ in range(len(self._posted)):
+            try:
+                self._posted.popleft()()
+            except Exception as error:
+                self.fail(error)
 
     def run_blocking(self, call: Callable[[], None]) -> None:
         """Runs ``call``, which may block but must not raise, on an opener's thread.
