@@ -1,28 +1,32 @@
 """Measures a run of very many edges: how fast they register, what a round costs, and how soon a restart is back in one.
 
-    python benchmarks/many_edges.py [--edges 10000] [--per-round 1000] [--params 25000] [--rounds 3]
+    python benchmarks/many_edges.py [--edges 10000] [--per-round 1000] [--params 25000] [--rounds 3] [--fleets 1]
 
-One Mosquitto, one aggregator and one ``fl-edge`` process with all edges: each has its own MQTT connection and session,
-and registers, is admitted, loads and sends updates as any other; its training returns at once. The hard limit of open
-files must be above ``2 * edges``. Prints seconds; CPU seconds of each program in each part; the aggregator's CPU
-milliseconds for each registered edge and for each update; and resident memory. Run it with two sizes to see growth.
+One Mosquitto, one aggregator and as few ``fl-edge`` processes as the limit of open files allows: each edge has its own
+MQTT connection and session, and registers, is admitted, loads and sends updates as any other; its training returns at
+once. Prints seconds, and CPU seconds of each program in each part (those of the fleets together); CPU milliseconds of
+each for a registered edge and for an update; and resident memory. Run it with two sizes to see growth.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import math
 import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from round_overhead import BIN, Watched, say
 
+from fl_shared.system.file_limit import raise_file_limit
 from fl_shared.system.mosquitto import MosquittoChild
+
+FILES_PER_EDGE: Final = 2.5
+"""Open files for each edge: a lock and a connection, and three for the update of every sixth."""
 
 
 class Run:
@@ -34,11 +38,13 @@ class Run:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.watched = {"broker": Watched(broker.pid)}
 
-    def start_fleet(self) -> None:
-        """Starts the edges."""
-        edges, state = self._arguments.edges, self._directory / "edges"
-        self._start("fleet", "fl-edge", "--id", f"0-{edges - 1}", "--role", "train", "--state-dir", state,
-                    "--task", f"synthetic-{self._arguments.params}")  # fmt: skip
+    def start_fleets(self) -> None:
+        """Starts the edges, divided among the fleets."""
+        edges, fleets = self._arguments.edges, self._arguments.fleets
+        for fleet in range(fleets):
+            first, end = edges * fleet // fleets, edges * (fleet + 1) // fleets
+            self._start(f"fleet {fleet}", "fl-edge", "--id", f"{first}-{end - 1}", "--role", "train", "--state-dir",
+                        self._directory / "edges", "--task", f"synthetic-{self._arguments.params}")  # fmt: skip
 
     def start_aggregator(self) -> None:
         """Starts a new run."""
@@ -64,10 +70,14 @@ class Run:
         file = self._directory / "run" / "history.jsonl"
         return len(file.read_bytes().splitlines()) if file.exists() else 0
 
-    def until(self, what: str, rounds: int) -> dict[str, Any]:
-        """Waits until so many rounds have ended. Returns the seconds and CPU seconds that it took."""
+    def have_registered(self) -> bool:
+        """Whether the run has begun, for which all edges must have registered."""
+        return b" round 0: " in (self._directory / "aggregator.log").read_bytes()
+
+    def until(self, what: str, is_done: Callable[[], bool]) -> dict[str, Any]:
+        """Waits until something is done. Returns the seconds and CPU seconds that it took."""
         before, started = self._cpu(), time.monotonic()
-        while self.rounds() < rounds:
+        while not is_done():
             time.sleep(0.05)
             after = self._cpu()
             if any(process.poll() is not None for process in self._processes.values()):
@@ -80,10 +90,26 @@ class Run:
         used = {name: round(cpu - before.get(name, 0.0), 2) for name, cpu in self._cpu().items()}
         return {"seconds": round(time.monotonic() - started, 2), "cpu_seconds": used}
 
+    def until_rounds(self, what: str, more: int) -> dict[str, Any]:
+        """Waits until so many more rounds have ended. See `until`."""
+        rounds = self.rounds() + more
+        return self.until(what, lambda: self.rounds() >= rounds)
+
     def _cpu(self) -> dict[str, float]:
         for tree in self.watched.values():
             tree.look()
-        return {name: tree.cpu_seconds for name, tree in self.watched.items()}
+        return self._by_program(lambda tree: tree.cpu_seconds)
+
+    def _by_program(self, measure: Callable[[Watched], float]) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        for name, tree in self.watched.items():
+            program = name.split()[0]
+            sums[program] = sums.get(program, 0.0) + measure(tree)
+        return sums
+
+    def memory(self) -> dict[str, float]:
+        """The most resident memory so far, in MB."""
+        return {name: round(mb, 1) for name, mb in self._by_program(lambda tree: tree.peak_mb).items()}
 
     def logs(self) -> str:
         """The ends of the logs."""
@@ -103,28 +129,34 @@ def measure(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
         try:
             run.start_aggregator()
             time.sleep(arguments.settling)  # so that its own start is not counted
-            run.start_fleet()
-            first = run.until("all have registered, and round 1 has ended", 1)
-            rounds = run.until(f"{arguments.rounds} more rounds", 1 + arguments.rounds)
-            memory = {name: round(tree.peak_mb, 1) for name, tree in run.watched.items()}
+            run.start_fleets()
+            registered = run.until("all have registered", run.have_registered)
+            first = run.until_rounds("round 1 has ended", 1)
+            rounds = run.until_rounds(f"{arguments.rounds} more rounds", arguments.rounds)
+            memory = run.memory()
             run.restart_aggregator()
-            restart = run.until("restarted, and a round has ended", run.rounds() + 1)
+            restart = run.until_rounds("restarted, and a round has ended", 1)
         finally:
             run.end()
-    updates = arguments.per_round * arguments.rounds
     return {
         "benchmark": "many_edges",
         "edges": arguments.edges,
         "per_round": arguments.per_round,
         "params": arguments.params,
-        "registered_and_first_round": first,
+        "fleets": arguments.fleets,
+        "registered": registered,
+        "first_round": first,
         "rounds": rounds,
         "seconds_per_round": round(rounds["seconds"] / arguments.rounds, 3),
-        "aggregator_ms_per_edge": round(1000 * first["cpu_seconds"]["aggregator"] / arguments.edges, 3),
-        "aggregator_ms_per_update": round(1000 * rounds["cpu_seconds"]["aggregator"] / updates, 3),
+        "ms_per_edge": _ms_each(registered, arguments.edges),
+        "ms_per_update": _ms_each(rounds, arguments.per_round * arguments.rounds),
         "restart": restart,
         "rss_mb": memory,
     }
+
+
+def _ms_each(part: dict[str, Any], count: int) -> dict[str, float]:
+    return {name: round(1000 * seconds / count, 3) for name, seconds in part["cpu_seconds"].items()}
 
 
 def main() -> None:
@@ -134,17 +166,16 @@ def main() -> None:
     parser.add_argument("--per-round", type=int, default=1000)
     parser.add_argument("--params", type=int, default=25_000, help="values of the model, of four bytes each")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--fleets", type=int, help="processes of edges (default: as few as possible)")
     parser.add_argument(
         "--settling", type=float, default=5.0, help="seconds that the aggregator has to start"
     )
     parser.add_argument(
-        "--timeout", type=float, default=180.0, help="seconds that each of the three parts may take"
+        "--timeout", type=float, default=180.0, help="seconds that each of the four parts may take"
     )
     arguments = parser.parse_args()
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard != resource.RLIM_INFINITY and hard < 2 * arguments.edges:
-        sys.exit(f"the hard limit of open files is {hard}, but {2 * arguments.edges} are needed: ulimit -Hn")
+    limit = raise_file_limit()
+    arguments.fleets = arguments.fleets or math.ceil(FILES_PER_EDGE * arguments.edges / limit)
     with tempfile.TemporaryDirectory() as scratch:
         print(json.dumps(measure(arguments, Path(scratch))))
 
