@@ -115,12 +115,12 @@ class Selected(Scoped):
     """The opening of a round, retained on ``fl/round/<n>/selected`` or ``fl/clients/<client>/work`` until its result.
 
     ``base`` is null in round 0, in which one selected edge makes the first weights. ``cohort`` is null if it would
-    have more than 256 names; then each of them gets it on its own topic. ``encoding``: of the section ``delta`` of the round's updates. An update of at most
-    ``inline_limit`` bytes may be sent whole, without an offer. ``correction``: null in round 0, and without one.
-    ``companions``: the vectors that it needs besides the base, if there are any yet. ``ticket``: it is for one edge of
-    an asynchronous run, and outlives the round (protocol, 5.19); ``cohort`` is null. ``masked``: how updates are
-    masked; null if they are not. ``privacy``: how they are clipped, and the noise of their sum; null in round 0, and
-    without differential privacy.
+    have more than 256 names; then each of them gets it on its own topic. ``encoding``: of the section ``delta`` of the
+    round's updates. An update of at most ``inline_limit`` bytes may be sent whole, without an offer. ``correction``:
+    null in round 0, and without one. ``companions``: the vectors that it needs besides the base, if there are any yet.
+    ``ticket``: it is for one edge of an asynchronous run, and outlives the round (protocol, 5.19); ``cohort`` is null.
+    ``masked``: how updates are masked; null if they are not. ``privacy``: how they are clipped, and the noise of their
+    sum; null in round 0, and without differential privacy.
     """
 
     kind: Literal["selected"] = "selected"
