@@ -47,7 +47,9 @@ def render() -> str:
         rows = _rows(command, name)
         return {heading: [row for row in found if row not in known] for heading, found in rows.items()}
 
-    of_survey = "The options of `start` that choose the edges, their data and the broker, and these:"
+    of_survey = (
+        "The options of `start` that choose the edges, their data, the broker, masks and noise, and these:"
+    )
     lines = [
         TOP,
         *_section("fl-aggregator start", of_start),

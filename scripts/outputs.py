@@ -12,6 +12,7 @@ from typing_extensions import TypedDict  # pydantic does not take typing's befor
 
 from fl_aggregator.privacy.plan import PrivacyPlan
 from fl_aggregator.tools.doctor.findings import Verdict
+from fl_aggregator.tools.survey.noisy import NoisyResult
 from fl_aggregator.tools.survey.result import Result
 from fl_shared.protocol import messages as m
 
@@ -306,7 +307,7 @@ OUTPUTS: Final[dict[str, Any]] = {
     "fl-aggregator simulate": Simulated | Swept,
     "fl-aggregator status": Sight,
     "fl-aggregator strategies": Strategies,
-    "fl-aggregator survey": Result,
+    "fl-aggregator survey": Result | NoisyResult,
     "fl-aggregator tasks": TaskDescription | list[TaskDescription],
     "fl-aggregator watch": RoundLine | SightLine,
     "fl-aggregator logs": LogEntry | LogGap,

@@ -66,12 +66,50 @@ def test_it_prints_what_the_tables_have(tmp_path: Path, shared_mosquitto: Mosqui
     assert f"{len(rows)} examples on 4 edges" in (tmp_path / "r.html").read_text()
 
 
+def test_it_prints_what_noise_leaves(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+    prefix = ("--prefix", "survey/private")
+    asked = (
+        *("--clients", "5", "--partition", "own", "--json", "--range", "age=0:100"),
+        *("--dp", "central", "--dp-noise", "0.01", "--dp-delta", "1e-5"),
+    )
+    with ExitStack() as stack:
+        for number in range(5):
+            write_csv(tmp_path / f"data-{number}" / "t.csv", ("age", "state"), rows_of(number))
+            stack.enter_context(
+                programs.edges(
+                    tmp_path / f"edge-{number}", shared_mosquitto.url, str(number), *prefix, "--light",
+                    "--data", str(tmp_path / f"data-{number}"), "--survey", "each",
+                )
+            )  # fmt: skip
+        common = ("--broker", shared_mosquitto.url, "--run-dir", str(tmp_path / "run"))
+        run = stack.enter_context(
+            programs.Program(tmp_path, "fl-aggregator", "survey", *common, *prefix, *TASK, *asked)
+        )
+        run.ends_well()
+    assert "the noise gives each share a standard error of 0.45 %, if all 5 edges take part" in run.err
+    found = checked("fl-aggregator survey", run.out)
+    rows = [row for number in range(5) for row in rows_of(number)]
+    mean = float(np.mean([float(str(row[0])) for row in rows]))
+    age = found["numbers"]["age"]
+    assert found["edges"] == 5
+    assert found["share_error"] == pytest.approx(0.01 * np.sqrt(5) / 5)
+    assert abs(age["mean"]["value"] - mean) <= 4 * age["mean"]["error"]
+    shown = programs.run("fl-aggregator", "survey", str(tmp_path / "run"))
+    assert "survey of 5 edges with differential privacy; task tabular" in shown.stdout
+    report = programs.run("fl-aggregator", "report", str(tmp_path / "run"), "--out", str(tmp_path / "r.html"))
+    assert report.returncode == 0, report.stderr
+    page = (tmp_path / "r.html").read_text()
+    assert "5 edges, with differential privacy." in page
+    assert "What the models tell about one edge" in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         (("--clients", "3"), "--clients 3: a survey has at least --least (5) edges, and at most 16384"),
         (("--range", "age=0"), "--range age=0: expected LOW:HIGH, two numbers, for example age=0:120"),
-        (("--dp", "central"), "No such option '--dp'"),
+        (("--dp", "central"), "--dp: needs --dp-epsilon, the budget of an edge, or --dp-noise"),
+        (("--dp", "central", "--dp-noise", "2", "--cells", "1"), "--cells: has no meaning with --dp"),
     ],
 )
 def test_mistakes_are_one_clear_line(

@@ -17,6 +17,7 @@ from fl_shared.masking.tallies import NO_NUMBERS
 from fl_shared.privacy.gaussian_noise import noise
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.task_spec import task_name
 from fl_shared.system.base64url import decoded
 from fl_shared.tensors.digest import content_digest
 from fl_shared.tensors.encodings.integers import Int64s
@@ -89,7 +90,7 @@ class MaskedEdge:
         if admitted is not None:
             assert admitted.masked == self.masked
             usual |= {
-                "run": admitted.run, "incarnation": admitted.incarnation, "task": admitted.task,
+                "run": admitted.run, "incarnation": admitted.incarnation, "task": task_name(admitted.task),
                 "manifest": self.manifest.digest, "metrics": (ACCURACY,),
                 "examples": 1 if self.masked or admitted.private else 20,
                 "keys": self.keys.announce(admitted.run, self.name, None) if self.masked else None,

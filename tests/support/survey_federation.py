@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,29 +33,37 @@ COLUMNS = ("age", "income", "group", "state")
 STATES = ("ill", "rare", "well")
 
 
-def people(directory: Path, edges: int) -> list[tuple[float, float, str, str]]:
-    """Writes a table for each edge, of 30 to 80 people, and returns all rows; NaN: missing.
+Row = tuple[float, float, str, str]
+
+
+def people(directory: Path, edges: int) -> list[Row]:
+    """Writes the tables of `people_by_edge`, and returns all rows."""
+    return [row for rows in people_by_edge(directory, edges) for row in rows]
+
+
+def people_by_edge(directory: Path, edges: int) -> list[list[Row]]:
+    """Writes a table for each edge, of 30 to 80 people, and returns their rows; NaN: missing.
 
     Incomes are far from 0 beside their deviation, and three people of all are in a rare state.
     """
     found = []
     for number in range(edges):
         rng = np.random.default_rng(number)
-        rows = []
+        rows: list[Row] = []
         for _ in range(int(rng.integers(30, 80))):
-            age = math.nan if rng.random() < 0.1 else round(float(rng.normal(40 + number, 12)), 1)
+            age = math.nan if rng.random() < 0.1 else round(float(rng.normal(40 + number % 20, 12)), 1)
             income = 1e6 + float(rng.normal(0, 2))
             rows.append((age, income, str(rng.choice(["a", "b"])), str(rng.choice(["ill", "well"]))))
         if number < 3:
             rows[0] = (*rows[0][:3], "rare")
         texts: list[tuple[object, ...]] = [("" if math.isnan(row[0]) else row[0], *row[1:]) for row in rows]
         write_csv(directory / str(number) / "people.csv", COLUMNS, texts)
-        found += rows
+        found.append(rows)
     return found
 
 
-def settings(edges: int, *, masked: bool = False, survey: Survey | None = None) -> Settings:
-    """Those of a survey of `people`."""
+def settings(edges: int, *, masked: bool = False, survey: Survey | None = None, **more: Any) -> Settings:
+    """Those of a survey of `people`, and ``more``."""
     return survey_settings(
         Survey() if survey is None else survey,
         task="tabular",
@@ -64,6 +73,7 @@ def settings(edges: int, *, masked: bool = False, survey: Survey | None = None) 
         deadline=60.0,
         wait=60.0,
         masked=masked,
+        **more,
     )
 
 

@@ -17,6 +17,7 @@ from fl_shared.cli.logging import start_logging
 from fl_shared.errors import UserError
 
 if TYPE_CHECKING:
+    from fl_aggregator.tools.survey.noisy import NoisyResult
     from fl_aggregator.tools.survey.result import Result
     from fl_shared.cli.broker_access import BrokerOptions
 
@@ -96,9 +97,9 @@ def survey(
 ) -> int:
     """Summarize the data that the edges have, before anything is trained: labels, means, quantiles, missing values.
 
-    Only sums over the edges are shown. With DIR, an earlier survey is shown again.
+    Only sums over the edges are shown, with --dp only with noise. With DIR, an earlier survey is shown again.
     """
-    from fl_aggregator.tools.survey.reading import read_survey
+    from fl_aggregator.tools.survey.reading import NO_CELLS, read_survey
 
     if directory is not None:
         _show(read_survey(directory, cells), as_json=as_json)
@@ -111,6 +112,8 @@ def survey(
     from fl_aggregator.tools.remote.cli import watch_command
 
     start_logging(verbose, log_format, quiet=quiet)
+    if cells is not None and values.get("dp") is not None:
+        raise UserError(NO_CELLS)
     asked = Survey(least=least or LEAST, cells=cells or LEAST, ranges=ranges_of(ranges))
     access = broker.access(roles=("aggregator",), mqtt_client_id=mqtt_client_id)
     settings = survey_settings(asked, **values, prefix=access.prefix)
@@ -142,8 +145,11 @@ def survey(
     return code
 
 
-def _show(result: Result, *, as_json: bool) -> None:
+def _show(result: Result | NoisyResult, *, as_json: bool) -> None:
+    from fl_aggregator.tools.survey.noisy import NoisyResult
+    from fl_aggregator.tools.survey.noisy_text import noisy_lines
     from fl_aggregator.tools.survey.text import lines
 
-    for line in [result.model_dump_json()] if as_json else lines(result):
+    shown = noisy_lines(result) if isinstance(result, NoisyResult) else lines(result)
+    for line in [result.model_dump_json()] if as_json else shown:
         click.echo(line)

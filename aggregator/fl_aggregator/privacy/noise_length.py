@@ -55,3 +55,13 @@ def effective_noise(plan: PrivacyPlan) -> float:
     """
     independent = prefix_error((1.0,), plan.releases)
     return plan.noise * prefix_error(plan.coefficients, plan.releases) / independent
+
+
+def error_of_share(plan: PrivacyPlan, noise: float, weight: int, edges: int) -> float:
+    """Returns the standard error of a proportion in a survey of ``edges`` edges.
+
+    ``noise``: the noise multiplier that is accounted. Of distributed noise the part of colluders is not accounted, but
+    it is in the sum as well. ``weight``: see `proportions.weight_of`.
+    """
+    all_noise = noise * math.sqrt(edges / (edges - plan.colluders))
+    return all_noise * plan.clip * math.sqrt(weight) / edges

@@ -29,7 +29,7 @@ class ModelPublication:
         companions = {}
         if not self._noise_is_told:
             self._noise_is_told = True
-            log_noise(self._settings, newest.manifest.values)
+            log_noise(self._settings, newest.manifest)
         self._averager.released(effect.model.version)
         if effect.model.digest == newest.digest:
             companions = self._averager.companions()

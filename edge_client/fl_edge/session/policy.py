@@ -102,12 +102,15 @@ def problem_of_task(identity: Identity, task: str) -> str | None:
 
 def problem_of_masking(session: Session, selected: m.Selected) -> str | None:
     """Says why the edge takes no part in a round because of its masks, or since it has none; null if it does."""
+    from fl_shared.protocol.task_spec import is_private_survey
+
     membership, kept = session.membership, session.masked_run
     if problem := policy_problem(selected, session.identity.requires):
         return problem
     if problem := problem_of_masked_survey(session.identity, selected):
         return problem
-    if problem := _problem_of_privacy(membership is not None and membership.private, selected):
+    private = is_private_survey(selected.task) or (membership is not None and membership.private)
+    if problem := _problem_of_privacy(private, selected):
         return problem
     if problem := noise_problem(selected, session.identity.privacy):
         return problem

@@ -56,9 +56,14 @@ def problem_of_survey(identity: Identity, task: str) -> str | None:
         return (
             f"the survey has sums of {terms.least} edges, expected at least {policy.least} (--survey-least)"
         )
-    if identity.privacy.is_asked:
-        option = identity.privacy.option
-        return f"the sums of a survey have no noise, but this edge sends nothing without noise ({option})"
+    own = identity.privacy
+    if own.is_asked and not terms.private:
+        return f"the sums of a survey have no noise, but this edge sends nothing without noise ({own.option})"
+    if own.examples is not None or own.local is not None:
+        return (
+            "the noise of a survey hides its sum, but this edge sends nothing without noise of its own "
+            f"({own.option})"
+        )
     return None
 
 

@@ -70,7 +70,7 @@ def _survey_executor(
 
     if hides_examples:
         raise UnknownTaskError(
-            "--dp-sgd: the sums of a survey have no noise, so this edge takes part in none"
+            "--dp-sgd: a survey has no noise that hides single examples, so this edge takes part in none"
         )
     if parameter_count(task_name(task)) is not None:
         raise UnknownTaskError(f"a synthetic task, {task_name(task)}, has no data to survey")

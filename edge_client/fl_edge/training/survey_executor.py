@@ -17,6 +17,7 @@ from fl_edge.tasks.task import LoadContext, Scores, Task
 from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.executor import DataSummary, TrainedUpdate, VectorAllocator
 from fl_shared.protocol.messages import MetricDeclaration, Partition, Split, TrainingRequest, UpdateMetrics
+from fl_shared.survey import proportions
 from fl_shared.survey.layout import MOST_VALUES, NumberSums, Sums
 from fl_shared.survey.terms import SurveyTerms
 from fl_shared.tensors.manifest import Manifest, Vector
@@ -55,7 +56,8 @@ class SurveyExecutor:
 
     @cached_property
     def _manifest(self) -> Manifest:
-        return self._columns.manifest(self._terms)
+        make = proportions.manifest_of if self._terms.private else Columns.manifest
+        return make(self._columns, self._terms)
 
     def declared_metrics(self) -> tuple[MetricDeclaration, ...]:
         return ()
@@ -72,7 +74,8 @@ class SurveyExecutor:
     def summarize(self, client: str, partition: Partition | None) -> DataSummary:
         if partition is None:
             return DataSummary(0, 0, self._manifest)
-        return DataSummary(min(1, self._surveyed(client, partition).examples), 0, self._manifest)
+        examples = min(1, self._surveyed(client, partition).examples)
+        return DataSummary(1 if self._terms.private else examples, 0, self._manifest)
 
     def load_test(self) -> None:
         """Does nothing: a test split is not surveyed."""
@@ -101,8 +104,12 @@ class SurveyExecutor:
         self.compare(manifest)
         sums = self._sums(self._surveyed(client, partition))
         delta = allocate(len(base))
-        delta[:] = sums.vector(manifest)
-        figures = UpdateMetrics(train=_figures(sums))
+        if self._terms.private:
+            delta[:] = proportions.vector_of(sums, manifest, self._terms)
+            figures = UpdateMetrics()
+        else:
+            delta[:] = sums.vector(manifest)
+            figures = UpdateMetrics(train=_figures(sums))
         return TrainedUpdate(delta, 1, 1, time.perf_counter() - started, figures)
 
     def evaluate(

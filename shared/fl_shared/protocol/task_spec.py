@@ -21,6 +21,8 @@ SURVEY_LEAST: Final = "survey-least"
 """The fewest edges in a sum. A task with this member is surveyed, and not trained."""
 SURVEY_RANGES: Final = "survey-ranges"
 """Public ranges of columns: ``COLUMN:LOW:HIGH``, separated by commas, with percent-encoded names."""
+SURVEY_PRIVATE: Final = "survey-private"
+"""``yes``: edges send proportions, whose sum gets noise, instead of exact sums."""
 
 
 def format_task(name: str, options: Mapping[str, str]) -> str:
@@ -49,6 +51,11 @@ def own_options(text: str) -> tuple[str, dict[str, str]]:
 def keeps_local(text: str) -> bool:
     """Whether a part of the model stays on the edges."""
     return KEEP_LOCAL in parse_task(text)[1]
+
+
+def is_private_survey(text: str) -> bool:
+    """Whether the task is surveyed under a privacy budget."""
+    return SURVEY_PRIVATE in parse_task(text)[1]
 
 
 @lru_cache(64)

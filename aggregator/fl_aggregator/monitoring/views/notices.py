@@ -18,9 +18,12 @@ from fl_aggregator.round.roster import default_partition
 from fl_aggregator.round.state import Run, Summary
 from fl_aggregator.round.summary import declined_trainers
 from fl_shared.protocol import messages as m
+from fl_shared.survey.layout import Columns
+from fl_shared.survey.proportions import weight_of
 from fl_shared.system.backoff import backoff
 from fl_shared.system.reasons import reasons_text
 from fl_shared.system.text import names_text, natural_order
+from fl_shared.tensors.manifest import Manifest
 
 FIRST_NOTICE_DELAY: Final = 3.0
 """Seconds of waiting before the first line. Each pause between two lines is twice as long as the last one."""
@@ -262,10 +265,15 @@ def log_promise(settings: Settings) -> None:
         LOG.log(logging.WARNING if plan.insecure else logging.INFO, "%s", line)
 
 
-def log_noise(settings: Settings, values: int) -> None:
-    """Logs how long the noise of a private run is, now that its model is known to have so many values."""
+def log_noise(settings: Settings, manifest: Manifest) -> None:
+    """Logs how much the noise of a private run is, now that the arrays of its model are known."""
     if (plan := settings.privacy) is None:
         return
+    if settings.survey is not None:
+        weight = weight_of(Columns.of(manifest), settings.survey.terms)
+        LOG.info("%s", privacy.survey_noise_line(plan, weight, settings.per_round))
+        return
+    values = manifest.values
     teaches = privacy.length_of(plan, values, settings.per_round).teaches
     level = logging.INFO if teaches == "something" else logging.WARNING
     LOG.log(level, "%s", privacy.noise_line(plan, values, settings.per_round))

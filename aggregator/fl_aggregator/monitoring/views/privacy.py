@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from fl_aggregator.privacy.noise_length import NoiseLength, effective_noise, noise_length
+from fl_aggregator.privacy.noise_length import (
+    NoiseLength,
+    effective_noise,
+    error_of_share,
+    noise_length,
+)
 from fl_aggregator.privacy.plan import PrivacyPlan
 from fl_shared.privacy.gaussian_mechanism import advantage_of, mu_of
 from fl_shared.protocol import messages as m
@@ -65,6 +70,14 @@ def noise_line(plan: PrivacyPlan, values: int, per_round: int) -> str:
             return f"{text}: little will be learnt; {WOULD_HELP}"
         case _:
             return text
+
+
+def survey_noise_line(plan: PrivacyPlan, weight: int, edges: int) -> str:
+    """How far noise moves a share in a survey of all ``edges``; ``weight``: see `error_of_share`."""
+    error = error_of_share(plan, plan.noise, weight, edges)
+    return (
+        f"the noise gives each share a standard error of {100 * error:.2g} %, if all {edges} edges take part"
+    )
 
 
 def times_text(ratio: float) -> str:

@@ -107,7 +107,7 @@ def _run_sections(run: RunReport) -> list[Child]:
         return [nothing, sections.labels(run), sections.settings(run)]
     if is_survey(run):
         return [
-            survey(run), environments(run), sections.rejections(run), sections.rounds(run),
+            survey(run), privacy(run), environments(run), sections.rejections(run), sections.rounds(run),
             sections.settings(run),
         ]  # fmt: skip
     return [

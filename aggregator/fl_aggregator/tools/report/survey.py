@@ -8,6 +8,8 @@ from fl_aggregator.tools.report.markup import Child, Markup, join, meter, table,
 from fl_aggregator.tools.report.reading import RunReport
 from fl_aggregator.tools.report.sections import MAX_REPORT_ROWS, section
 from fl_aggregator.tools.survey.cells import Cells
+from fl_aggregator.tools.survey.noisy import NoisyResult
+from fl_aggregator.tools.survey.noisy_text import meaning_text, tables, unanswered_text
 from fl_aggregator.tools.survey.reading import read_survey
 from fl_aggregator.tools.survey.result import Result
 from fl_aggregator.tools.survey.text import (
@@ -36,6 +38,8 @@ def survey(run: RunReport) -> Markup:
         result = read_survey(run.path)
     except UserError as error:
         return section(TITLE, note=str(error))
+    if isinstance(result, NoisyResult):
+        return _noisy(result)
     return section(
         TITLE,
         tag("p", f"{result.examples:,} examples on {result.edges} edges."),
@@ -45,6 +49,15 @@ def survey(run: RunReport) -> Markup:
         _figures(result),
         note=f"{_sentence(how_text(result))} {_sentence(hidden_text(result))}",
     )
+
+
+def _noisy(result: NoisyResult) -> Markup:
+    found = [
+        table((one.caption, *one.heads[1:]), one.rows[:MAX_REPORT_ROWS], caption=one.caption.capitalize())
+        for one in tables(result)
+    ]
+    note = f"{_sentence(meaning_text(result))} {_sentence(unanswered_text(result))}"
+    return section(TITLE, tag("p", f"{result.edges} edges, with differential privacy."), *found, note=note)
 
 
 def _sentence(text: str) -> str:

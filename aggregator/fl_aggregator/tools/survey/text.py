@@ -20,10 +20,10 @@ def lines(result: Result) -> Iterator[str]:
     yield f"{how_text(result)}; {hidden_text(result)}"
     if result.labels is not None:
         yield ""
-        yield from _table(("class", *CELL_HEADS), cell_rows(result.labels, result.examples))
+        yield from table_lines(("class", *CELL_HEADS), cell_rows(result.labels, result.examples))
     if result.numbers:
         yield ""
-        yield from _table(
+        yield from table_lines(
             NUMBER_HEADS, [(name, *number_row(column)) for name, column in result.numbers.items()]
         )
     for name, column in result.categories.items():
@@ -31,7 +31,7 @@ def lines(result: Result) -> Iterator[str]:
         present = f"values {count(column.values)}, missing {count(column.missing)}"
         yield f"category {one_line(name)}: {present}"
         if column.cells is not None:
-            yield from _table(("value", *CELL_HEADS), cell_rows(column.cells, column.values))
+            yield from table_lines(("value", *CELL_HEADS), cell_rows(column.cells, column.values))
     if result.figures:
         yield ""
         yield "figures of edges that share their own (fl-edge --survey each):"
@@ -102,7 +102,8 @@ def number_row(column: NumberColumn) -> tuple[str, ...]:
     )
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def table_lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yields a table in columns."""
     short = [tuple(cell[:MAX_CELL] for cell in row) for row in (heads, *rows)]
     widths = [max(len(row[place]) for row in short) for place in range(len(heads))]
     for row in short:

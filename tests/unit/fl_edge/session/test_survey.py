@@ -6,15 +6,19 @@ from typing import Any
 
 import pytest
 
-from fl_edge.session.policy import RequiredMasking
-from fl_edge.session.privacy import Budget, LocalNoise, OwnPrivacy
+from fl_edge.session.policy import NOISE_ONLY, RequiredMasking
+from fl_edge.session.privacy import NO_PRIVACY, Budget, Charge, ExampleNoise, LocalNoise, OwnPrivacy
 from fl_edge.session.survey import SurveyPolicy, Telling
 from fl_shared.protocol import messages as m
+from fl_shared.system.frozen import replace
 from tests.support.session_script import SessionScript, identity
 from tests.support.session_steps import sent
 
 TASK = "digits?survey-least=5"
 NO_NOISE = "the sums of a survey have no noise, but this edge sends nothing without noise"
+PRIVATE_TASK = "digits?survey-least=5&survey-private=yes"
+OWN_NOISE = "the noise of a survey hides its sum, but this edge sends nothing without noise of its own"
+OF_EDGES = OwnPrivacy(least_noise=2.0, budget=Budget(8.0))
 NOISE = OwnPrivacy(local=LocalNoise(1.0, 0.5), budget=Budget(8.0))
 
 
@@ -39,6 +43,11 @@ def script_of(**changes: Any) -> SessionScript:
         ({"survey": SurveyPolicy(least=2)}, "digits?survey-least=2", None),
         ({"roles": ("evaluate",)}, TASK, "a survey needs edges with the role train"),
         ({"privacy": NOISE}, TASK, f"{NO_NOISE} (--dp-local)"),
+        ({"privacy": NOISE}, PRIVATE_TASK, f"{OWN_NOISE} (--dp-local)"),
+        ({"privacy": OwnPrivacy(ExampleNoise(1.1))}, PRIVATE_TASK, f"{OWN_NOISE} (--dp-sgd)"),
+        ({"privacy": OF_EDGES}, TASK, f"{NO_NOISE} (--require-noise)"),
+        ({"privacy": OF_EDGES}, PRIVATE_TASK, None),
+        ({"survey": SurveyPolicy("no")}, PRIVATE_TASK, "this edge does not take part in surveys (--survey no)"),
         ({}, "digits?survey-least=many", "survey-least: 'many', expected a number of edges from 2 on"),
         ({"requires": RequiredMasking(5, 1), "task": "digits"}, TASK, None),
         ({"edges": 12, "survey": SurveyPolicy("no")}, TASK, None),
@@ -78,6 +87,43 @@ def test_a_masked_round_must_have_the_least_edges_too(least: int, problem: str |
     assert [one.detail for one in messages if isinstance(one, m.TrainingFailed)] == (
         [] if problem is None else [problem]
     )
+
+
+@pytest.mark.parametrize(
+    ("privacy", "selection", "problem"),
+    [
+        (NO_PRIVACY, "dp=central", None),
+        (NO_PRIVACY, "", "the run has differential privacy, but not this round"),
+        (OF_EDGES, "dp=central", NOISE_ONLY),
+        (OF_EDGES, "dp=distributed masked least=5 colluders=1", None),
+        (
+            OwnPrivacy(least_noise=2.5),
+            "dp=distributed masked least=5 colluders=1",
+            f"{NOISE_ONLY}: noise: 2, expected at least 2.5",
+        ),
+    ],
+)
+def test_a_private_survey_needs_the_noise_that_it_speaks_of(
+    privacy: OwnPrivacy, selection: str, problem: str | None
+) -> None:
+    """The first admission does not say that the run is private: the task does."""
+    script, masked = script_of(privacy=privacy), "masked" if "masked" in selection else ""
+    task = f"task={PRIVATE_TASK}"
+    for line in ("admitted part=7/20", "loaded 0", *(["keys"] if masked else []), "admitted part=7/20"):
+        script.do(f"{line} {masked} {task}" if "admitted" in line else line)
+    messages = sent(script.do(f"selected 1 cohort=7,8,9 {selection} {task}"))
+    assert [one.detail for one in messages if isinstance(one, m.TrainingFailed)] == (
+        [] if problem is None else [problem]
+    )
+
+
+def test_a_budget_that_is_spent_allows_no_survey() -> None:
+    script = script_of(privacy=OF_EDGES)
+    script.state = replace(script.session, charged=(Charge("edge", 2.0, steps=50),))
+    messages = sent(script.do(f"admitted part=7/20 masked task={PRIVATE_TASK}"))
+    assert [one.unable for one in messages if isinstance(one, m.Registration) and one.unable] == [
+        "its privacy budget is spent (ε 20.7 of 8; another update would make it 20.9)"
+    ]
 
 
 def test_the_log_counts_no_examples_of_a_survey() -> None:

@@ -17,8 +17,10 @@ from fl_edge.tasks.task import Task
 from fl_edge.training.executor import TrainedUpdate
 from fl_edge.training.factory import executor_for
 from fl_edge.training.survey_executor import SurveyExecutor
-from fl_shared.protocol.messages import Partition, TrainingRequest
+from fl_shared.protocol.messages import Partition, TrainingRequest, UpdateMetrics
+from fl_shared.protocol.task_spec import format_task
 from fl_shared.survey.layout import Sums
+from fl_shared.survey.proportions import Proportions
 from fl_shared.survey.terms import SurveyTerms
 from fl_shared.tensors.manifest import Vector
 from tests.support.picture_folders import fill
@@ -119,8 +121,40 @@ def test_what_cannot_be_surveyed(task: str, problem: str) -> None:
 
 
 def test_an_edge_that_hides_examples_takes_part_in_none() -> None:
-    with pytest.raises(UnknownTaskError, match="--dp-sgd: the sums of a survey have no noise"):
+    with pytest.raises(UnknownTaskError, match="--dp-sgd: a survey has no noise that hides single examples"):
         executor_for("digits-mlp?survey-least=5", None, "cpu", hides_examples=True)
+
+
+def test_under_a_budget_it_sends_proportions_and_no_figures(tmp_path: Path) -> None:
+    rows: list[tuple[object, ...]] = [(1, "m", "y"), ("nan", "f", "n"), (1e12, "", "y"), ("", "m", "n")]
+    write_csv(tmp_path / "a.csv", ("x", "sex", "state"), rows)
+    terms = SurveyTerms(5, {"x": (0.0, 3.0)}, private=True)
+    task = format_task("tabular", {"target": "state", "categorical": "sex:m|f", **terms.members})
+    executor = executor_for(task, tmp_path, "cpu", light=True)
+    manifest = executor.initial_weights(0, zeros)
+    update = executor.train(zeros(manifest.values), manifest, WHOLE, REQUEST, 1, "a", lambda: False, zeros)
+    assert np.linalg.norm(update.delta) <= 1 + 1e-6
+    assert (update.examples, update.metrics) == (1, UpdateMetrics())
+    found = Proportions.read(update.delta, manifest, terms)
+    assert found.classes == pytest.approx({"n": 0.5, "y": 0.5})
+    missing, shares = found.categories["sex"]
+    assert {"": missing, **shares} == pytest.approx({"": 0.25, "m": 0.5, "f": 0.25})
+    assert found.numbers["x"].missing == pytest.approx(0.5)
+    assert found.numbers["x"].first == pytest.approx((-1 / 3 + 1) / 4)
+
+
+def test_an_edge_without_examples_takes_part_in_a_private_survey() -> None:
+    """Whether it has any would be told without noise otherwise."""
+    task = load_task("digits-mlp")
+    task.survey = lambda context: Surveyed(0, (), {"pixel": ()})  # type: ignore[method-assign]  # noqa: ARG005
+    for private in (False, True):
+        executor = SurveyExecutor(task, None, SurveyTerms(5, private=private))
+        assert executor.summarize("a", WHOLE).examples == private
+    manifest = executor.initial_weights(0, zeros)
+    update = executor.train(zeros(manifest.values), manifest, WHOLE, REQUEST, 1, "a", lambda: False, zeros)
+    found = Proportions.read(update.delta, manifest, SurveyTerms(5, private=True))
+    assert [found.sizes[0], found.numbers["pixel"].missing] == pytest.approx([1, 1])
+    assert set(found.classes.values()) == {0.0}
 
 
 def test_no_data_and_no_predictions() -> None:

@@ -14,6 +14,7 @@ from fl_aggregator.configuration.survey import Survey
 from fl_aggregator.round.events import UpdateStored
 from fl_aggregator.round.phases import Failed, Finished
 from fl_aggregator.tools.survey.reading import read_survey
+from fl_aggregator.tools.survey.result import Result
 from fl_edge.session.survey import SurveyPolicy
 from tests.support.survey_federation import SurveyFederation, SurveyJobs, people, settings
 
@@ -37,10 +38,16 @@ def finished(run: SurveyFederation) -> SurveyFederation:
     return run
 
 
+def result_of(run: SurveyFederation) -> Result:
+    found = read_survey(run.directory)
+    assert isinstance(found, Result)
+    return found
+
+
 def test_it_has_the_pooled_statistics(tmp_path: Path) -> None:
     rows = people(tmp_path / "data", EDGES)
     run = finished(federation(tmp_path, settings(EDGES, survey=Survey(ranges={"age": (0.0, 60.0)}, cells=1))))
-    found = read_survey(run.directory)
+    found = result_of(run)
     assert (found.edges, found.examples) == (EDGES, len(rows))
     states = [row[3] for row in rows]
     assert found.labels is not None
@@ -125,7 +132,7 @@ def test_a_survey_that_was_killed_goes_on(tmp_path: Path) -> None:
 def test_an_edge_tells_its_own_figures_only_if_it_may(tmp_path: Path) -> None:
     people(tmp_path / "data", 6)
     run = finished(federation(tmp_path, settings(6), policies={"3": SurveyPolicy("each")}))
-    found = read_survey(run.directory)
+    found = result_of(run)
     assert set(found.figures) == {"3"}
     figures = found.figures["3"]
     rows, mean = rows_and_mean(tmp_path, "3")
