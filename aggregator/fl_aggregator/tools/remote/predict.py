@@ -22,6 +22,8 @@ from fl_shared.system.text import one_line, version_text
 RETRY_INTERVAL: Final = 5.0
 """Seconds until an unanswered request is repeated: it may be lost with the edge that received it."""
 REQUEST_EXPIRY: Final = 30
+NOT_TRAINED: Final = ", which this run has not trained yet"
+"""What is said of version 0: those are the weights with which a run begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ def prediction_line(prediction: m.Prediction) -> str:
         return f"edge {prediction.client} could not answer: {prediction.error}"
     served = version_text(prediction.first_version, prediction.version)
     of_its_own = ", a part of it its own" if prediction.personal else ""
-    source = f"by edge {prediction.client} with {served} of the model{of_its_own}"
+    untrained = NOT_TRAINED if prediction.version == 0 else ""
+    source = f"by edge {prediction.client} with {served} of the model{untrained}{of_its_own}"
     return f"prediction: {_output_text(prediction)}, {source}"
 
 

@@ -169,7 +169,7 @@ const Prediction = (() => {
     answer.replaceChildren(
       make("p", { class: "label-line" }, make("span", { class: "hidden" }, "The answer: "), make("strong", { id: "answer-label" }, texts.join("; ") || Format.DASH)),
       ...(rows.length ? [make("ul", { class: "bars", "aria-label": "Probabilities" }, ...rows)] : []),
-      make("p", { class: "small" }, `edge ${found.client}, ${found.first_version ? `mean of versions ${found.first_version}–${found.version}` : `version ${found.version}`}, ${Math.round(milliseconds)} ms`),
+      make("p", { class: "small" }, `edge ${found.client}, ${found.first_version ? `mean of versions ${found.first_version}–${found.version}` : `version ${found.version}`}${found.version ? "" : ", which this run has not trained yet"}, ${Math.round(milliseconds)} ms`),
     );
   }
 
