@@ -58,6 +58,17 @@ def test_12_lines_of_an_edge_that_does_not_seal(tmp_path: Path, mosquitto: Mosqu
     assert all(isinstance(one, m.LogLines) and one.client == "0" for one in lines)
 
 
+def test_an_edge_that_has_left_is_not_waited_for(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """Its retained presence says so: with ``--wait 600``, a version that ignores that would be ended by the test."""
+    reach, gone = ("--broker", mosquitto.url, "--wait", "600"), t.PresenceTopic("gone")
+    with Client(mosquitto.endpoint) as client:
+        for reason, text in (("SIGTERM", "SIGTERM"), (None, "it was lost, or has not said why it left")):
+            presence = m.ClientPresence(client="gone", state="offline", session="s", reason=reason)
+            client.send(gone, presence, retain=True)
+            found = programs.run("fl-aggregator", "logs", "gone", *reach, cwd=tmp_path)
+            assert (found.returncode, found.stderr) == (1, f"fl-aggregator: edge gone is offline: {text}\n")
+
+
 def test_12_4_the_lines_of_an_edge_that_seals(tmp_path: Path) -> None:
     made = provisioned(tmp_path / "kits", [("0", ("train",)), ("1", ("train",)), ("forger", ("asker",))])
     with ProvisionedBroker(made, extra_acl=FORGER) as broker:

@@ -41,8 +41,12 @@ class LogReader(RemoteRun):
     """Asks the edge ``client`` for lines of ``level`` and above, and ``recent`` lines of the past."""
 
     def __init__(self, reach: BrokerAccess, client: str, level: m.LogLevel, recent: int) -> None:
-        super().__init__(reach, [(t.build(reach.prefix, t.LogTopic(client)), 0)])
+        self._presence_topic = t.build(reach.prefix, t.PresenceTopic(client))
+        log_topic = t.build(reach.prefix, t.LogTopic(client))
+        super().__init__(reach, [(log_topic, 0), (self._presence_topic, 0)])
         self.client = client
+        self._left: m.ClientPresence | None = None
+        """The newest presence of the edge, if it is offline."""
         self.answered = False
         """Whether the edge has answered yet."""
         self._request_topic = t.build(self.prefix, t.LogRequestTopic(client))
@@ -70,7 +74,8 @@ class LogReader(RemoteRun):
     def messages(self, until: float, wait: float) -> Iterator[m.LogLines]:
         """The edge's messages until ``until`` (monotonic seconds).
 
-        Raises ``RunFailed`` if the edge refuses, or has not answered within ``wait`` seconds, or answers no more.
+        Raises ``RunFailed`` if the edge refuses, is offline before it has answered, has not answered within ``wait``
+        seconds, or answers no more.
         """
         heard_at, ask_at = time.monotonic(), 0.0
         while (now := time.monotonic()) < until:
@@ -83,6 +88,11 @@ class LogReader(RemoteRun):
                 self._ask(self._request)
                 ask_at = now + (RENEW_INTERVAL if self.answered else ASK_INTERVAL)
             received = self.receive(min(until - now, 0.5))
+            if received is not None and received.topic == self._presence_topic:
+                self._hear_presence(received)
+                if self._left is not None and not self.answered:
+                    raise RunFailed(f"edge {self.client} is offline{self._left_text()}")
+                continue
             message = None if received is None else self._read_lines(received)
             if message is None:
                 continue
@@ -96,7 +106,22 @@ class LogReader(RemoteRun):
     def _ask(self, request: m.LogRequest) -> None:
         self.publish(self._request_topic, codec.encode(request))
 
+    def _hear_presence(self, received: mqtt.Received) -> None:
+        try:
+            presence = codec.decode(t.PresenceTopic(self.client), received.payload)
+        except codec.DecodeError:  # also of a presence that was cleared
+            return
+        assert isinstance(presence, m.ClientPresence)
+        self._left = presence if presence.state == "offline" else None
+
+    def _left_text(self) -> str:
+        """Why the edge has left, as far as it has said so."""
+        reason = None if self._left is None else self._left.reason
+        return ": it was lost, or has not said why it left" if reason is None else f": {reason}"
+
     def _silence_text(self, seconds: float) -> str:
+        if self._left is not None:
+            return f"edge {self.client} has gone offline{self._left_text()}"
         told = "has not answered" if not self.answered else "has stopped answering: nothing has arrived"
         return (
             f"edge {self.client} {told} within {duration_text(seconds)} {self.where}: is it online, and may this "
