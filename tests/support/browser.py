@@ -55,7 +55,8 @@ class CheckedPage:
     """A page in a context of its own, and what went wrong in it."""
 
     def __init__(self, browser: Browser, **context: Any) -> None:
-        usual = {"viewport": {"width": 1440, "height": 1000}, "reduced_motion": "reduce"}  # frames cost CPU time
+        # Frames that move cost CPU time.
+        usual = {"viewport": {"width": 1440, "height": 1000}, "reduced_motion": "reduce"}
         self._context = browser.new_context(**(usual | context))
         self.page: Page = self._context.new_page()
         self.page.set_default_timeout(TIMEOUT * PATIENCE)
