@@ -6,6 +6,7 @@ import queue
 import secrets
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any, Self
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
+from paho.mqtt.properties import Properties, VariableByteIntegers
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from fl_shared.protocol import codec
@@ -50,6 +51,15 @@ class Endpoint:
     def of(cls, kit: Kit) -> Endpoint:
         host, _, port = kit.broker.partition("://")[2].rpartition(":")
         return cls(int(port), kit.ssl_context(), kit.user, kit.password, host)
+
+
+def packed_user_properties(pairs: Sequence[tuple[str, str]]) -> bytes:
+    """These alone as the properties of a packet (MQTT 5, 2.2.2)."""
+    body = b"".join(
+        b"\x26" + b"".join(struct.pack(">H", len(text)) + text for text in (name.encode(), value.encode()))
+        for name, value in pairs
+    )
+    return VariableByteIntegers.encode(len(body)) + body
 
 
 class Client(Inbox):
@@ -124,10 +134,15 @@ class Client(Inbox):
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         for property_name, value in (
             ("ResponseTopic", response_topic), ("CorrelationData", correlation), ("ContentType", content_type),
-            ("MessageExpiryInterval", expiry), ("UserProperty", user_properties),
+            ("MessageExpiryInterval", expiry),
         ):  # fmt: skip
             if value is not None:
                 setattr(properties, property_name, value)
+        if user_properties:
+            assert properties.isEmpty()  # type: ignore[no-untyped-call]
+            packed = packed_user_properties(user_properties)
+            # The time that paho takes for them grows with the square of their number.
+            object.__setattr__(properties, "pack", lambda: packed)
         name = topic if isinstance(topic, str) else t.build(self.prefix, topic)
         content = codec.encode(payload) if isinstance(payload, m.Message) else payload
         return self._client.publish(name, content, qos, retain, properties).mid

@@ -199,7 +199,7 @@ def floods(cluster: Cluster) -> None:
 
 
 def sends_properties(cluster: Cluster) -> None:
-    """As many as paho takes more than a minute for; they cost a copy."""
+    """As many as paho would take more than a minute for; they cost a copy."""
     for _ in range(4):
         cluster.say(UPDATES, b"?", user_properties=[("", "")] * 200_000)
 
