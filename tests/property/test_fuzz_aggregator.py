@@ -46,7 +46,7 @@ def test_bytes_are_a_message_or_a_decode_error(topic: t.Topic, payload: bytes) -
     _decode(topic, payload)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(mutation=MUTATIONS)
 def test_a_mutated_message_is_a_message_or_a_decode_error(mutation: Mutation) -> None:
     text, payload = mutation(GOLDEN)
@@ -64,7 +64,7 @@ def _decode(topic: t.Topic, payload: bytes) -> None:
     assert codec.decode(topic, codec.encode(message)) == message
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rounds=st.lists(NOISE, min_size=1, max_size=2))
 def test_a_run_goes_on_among_noise(rounds: list[list[Mutation]]) -> None:
     """With first weights from round 0 on; `finish_round` holds each model against what was accepted."""

@@ -25,7 +25,7 @@ from tests.support.fuzz.edge_harness import GOLDEN, PREDICTOR, EdgeHarness
 from tests.support.fuzz.strategies import NOISE, Mutation
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(noise=NOISE, blinks=st.booleans())
 def test_an_edge_can_join_a_run_after_any_noise(noise: list[Mutation], blinks: bool) -> None:
     with tempfile.TemporaryDirectory() as scratch:

@@ -10,6 +10,7 @@ import os
 from collections import deque
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -40,7 +41,7 @@ ODD = (
     "fail {client} round={number}",
     "unusable {client} malformed round={number}",
 )
-RUNS = int(os.environ.get("FL_HYPOTHESIS_RUNS", "300"))
+RUNS = int(os.environ.get("FL_HYPOTHESIS_RUNS", "80"))
 """Examples of the state machine; more find more."""
 
 
@@ -341,11 +342,12 @@ class AnyRun(RuleBasedStateMachine):
         assert isinstance(self.state.phase, Finished), self.state.phase
 
 
-def test_any_run() -> None:
+@pytest.mark.parametrize("runs", [RUNS, pytest.param(10 * RUNS, marks=pytest.mark.long)])
+def test_any_run(runs: int) -> None:
     run_state_machine_as_test(
         AnyRun,
         settings=settings(
-            max_examples=RUNS,
+            max_examples=runs,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

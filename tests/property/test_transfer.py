@@ -108,7 +108,7 @@ class FakeBroker:
         download.reset_requests()
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     sizes=SIZES,
     chunk_size=st.integers(1, 500),

@@ -62,7 +62,7 @@ def test_an_edge_whose_updates_never_count_is_named_once(
     )
 
 
-@pytest.mark.parametrize("first", range(4))
+@pytest.mark.parametrize("first", [0, *(pytest.param(one, marks=pytest.mark.long) for one in range(1, 4))])
 def test_killed_at_any_event_and_resumed_it_makes_the_models_of_its_journal(
     tmp_path: Path, first: int
 ) -> None:
