@@ -94,11 +94,12 @@ class Combiner:
             for name in (() if correct is None else correct.sections)
         }
         combine = strategy.combine
-        summed = isinstance(combine, WeightedSum)
-        self.integers: Int64s = np.empty(manifest.values if summed else 0, np.int64)
+        self._summed = combine if isinstance(combine, WeightedSum) else None
+        """Found once: to ask whether an object has a protocol takes as long as thirty calls."""
+        self.integers: Int64s = np.empty(0 if self._summed is None else manifest.values, np.int64)
         """The memory of the sum of the deltas, if the combination is one: `count_sum` takes what is added to it."""
-        if isinstance(combine, WeightedSum):
-            heaviest = combine.max_weight(settings.max_examples)
+        if self._summed is not None:
+            heaviest = self._summed.max_weight(settings.max_examples)
             self._sums = [
                 *(
                     self._span_sum(span, heaviest, buffers=False, memory=self.integers)
@@ -159,8 +160,8 @@ class Combiner:
             factor *= clip_factor(length, self._values, self.clip, self._private_scale_bits)
         self._factors[update.client] = factor
         self._contributions[update.client, update.client] = contribution
-        if isinstance(strategy.combine, WeightedSum):
-            weight = strategy.combine.weight(contribution) * factor
+        if self._summed is not None:
+            weight = self._summed.weight(contribution) * factor
             for some in self._sums:
                 by = float(update.examples) if some.buffers else weight
                 some.sum.add(values, by, largest, some.start)
@@ -251,10 +252,10 @@ class Combiner:
 
     def _changes(self, closed: ClosedRound, state: State, read: ReadUpdate) -> tuple[Change, Change, float]:
         """Returns the changes of parameters and of buffers, and how much the last change counts."""
-        combine = self._strategy.combine
-        if isinstance(combine, WeightedSum):
-            divisor = combine.divisor(closed) if self._expected is None else self._expected
+        if self._summed is not None:
+            divisor = self._summed.divisor(closed) if self._expected is None else self._expected
             return self._over(divisor, buffers=False), self._over(float(closed.examples), buffers=True), 0.0
+        combine = self._strategy.combine
         rows = [read(update.client) for update in closed.contributions]
         factors = np.array([self._factors[update.client] for update in closed.contributions])
         if isinstance(combine, GramCombination):

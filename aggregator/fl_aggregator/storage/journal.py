@@ -24,6 +24,7 @@ from fl_shared.system.files import read_lines
 FILE_NAME: Final = "journal.jsonl"
 SNAPSHOT_PREFIX: Final = b'{"snapshot":'
 """How the line of a snapshot begins."""
+_JSON: Final = json.JSONEncoder(separators=(",", ":"))
 _EVENTS: Final[dict[str, type[Any]]] = {kind.__name__: kind for kind in get_args(Event)}
 
 
@@ -39,7 +40,7 @@ class Journal:
 
     def append(self, event: Event) -> None:
         """Appends an event. If it raises ``OSError``, the file is unchanged."""
-        line = json.dumps(event_fields(event), separators=(",", ":"))
+        line = _JSON.encode(event_fields(event))
         self._log.append(line, sync=self._sync or isinstance(event, ModelCreated | VersionReceived))
 
     @property
@@ -79,7 +80,7 @@ def line_prefix(kind: type[Event]) -> bytes:
 
 def snapshot_line(snapshot: Snapshot) -> str:
     """A snapshot as the first line of a journal, without a line end."""
-    return json.dumps({"snapshot": snapshot.fields()}, separators=(",", ":"))
+    return _JSON.encode({"snapshot": snapshot.fields()})
 
 
 def read_entries(directory: Path, settings: Settings) -> Iterator[Event | Snapshot]:

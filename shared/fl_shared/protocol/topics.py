@@ -11,6 +11,7 @@ import dataclasses
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Final
 
 MAX_SLASHES: Final = 7
@@ -250,6 +251,7 @@ def valid_prefix(text: str) -> bool:
     )
 
 
+@lru_cache(2**12)
 def build(prefix: str, topic: Topic) -> str:
     """The topic's text under ``prefix``."""
     values = {name: getattr(topic, name) for name in fields_of(type(topic))}

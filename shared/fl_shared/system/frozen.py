@@ -21,11 +21,11 @@ else:
         values = getattr(instance, "__dict__", None)
         if values is None:
             return dataclasses.replace(instance, **changes)
-        if not changes.keys() <= values.keys():
-            unknown = ", ".join(sorted(changes.keys() - values.keys()))
-            raise TypeError(f"{type(instance).__name__} has no field {unknown}")
         copy = object.__new__(type(instance))
         fields = copy.__dict__
         fields.update(values)
         fields.update(changes)
+        if len(fields) != len(values):
+            unknown = ", ".join(sorted(changes.keys() - values.keys()))
+            raise TypeError(f"{type(instance).__name__} has no field {unknown}")
         return copy
