@@ -84,6 +84,32 @@ def test_all_have_their_turn_though_nobody_answers(fleet: Registered) -> None:
     fleet.harness.close()
 
 
+def test_edges_at_work_go_first(fleet: Registered, monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, last = fleet.harness.edges
+    monkeypatch.setattr(registration_window, "_is_at_work", lambda edge: edge.client == last)
+    fleet.harness.lose_broker()
+    fleet.sent.clear()
+    fleet.harness.find_broker()
+    assert last not in fleet.sent
+    fleet.answer(fleet.sent[0])
+    assert fleet.sent[-1] == last
+    fleet.harness.close()
+
+
+def test_fewer_are_sent_at_once_when_answers_take_long(
+    fleet: Registered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration_window, "LEAST_UNANSWERED", 1)
+    for _ in range(20):
+        fleet.harness.now += 0.2
+        fleet.harness.turn()
+    window = fleet.harness.runtime._registrations
+    assert len(window._unanswered) == 1
+    fleet.answer(next(iter(window._unanswered)))
+    assert len(window._unanswered) == 2
+    fleet.harness.close()
+
+
 def test_an_edge_whose_connection_is_lost_leaves_its_turn_to_others(fleet: Registered) -> None:
     fleet.harness.lose_broker()
     fleet.sent.clear()
