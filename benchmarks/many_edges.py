@@ -66,9 +66,9 @@ class Run:
         self.watched[name] = Watched(process.pid)
 
     def rounds(self) -> int:
-        """How many rounds have ended."""
+        """How many rounds have made a version."""
         file = self._directory / "run" / "history.jsonl"
-        return len(file.read_bytes().splitlines()) if file.exists() else 0
+        return file.read_bytes().count(b'"committed"') if file.exists() else 0
 
     def have_registered(self) -> bool:
         """Whether the run has begun, for which all edges must have registered."""
