@@ -101,6 +101,8 @@ def test_it_prints_what_noise_leaves(tmp_path: Path, shared_mosquitto: Mosquitto
     page = (tmp_path / "r.html").read_text()
     assert "5 edges, with differential privacy." in page
     assert "What the models tell about one edge" in page
+    assert "The noise gives each share a standard error of 0.45 %" in page
+    assert "learnt" not in page
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,6 @@ from fl_aggregator.round.roster import default_partition
 from fl_aggregator.round.state import Run, Summary
 from fl_aggregator.round.summary import declined_trainers
 from fl_shared.protocol import messages as m
-from fl_shared.survey.layout import Columns
-from fl_shared.survey.proportions import weight_of
 from fl_shared.system.backoff import backoff
 from fl_shared.system.reasons import reasons_text
 from fl_shared.system.text import names_text, natural_order
@@ -270,8 +268,7 @@ def log_noise(settings: Settings, manifest: Manifest) -> None:
     if (plan := settings.privacy) is None:
         return
     if settings.survey is not None:
-        weight = weight_of(Columns.of(manifest), settings.survey.terms)
-        LOG.info("%s", privacy.survey_noise_line(plan, weight, settings.per_round))
+        LOG.info("%s", privacy.survey_noise_line(plan, settings.survey, manifest, settings.per_round))
         return
     values = manifest.values
     teaches = privacy.length_of(plan, values, settings.per_round).teaches

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from fl_aggregator.configuration.survey import Survey
 from fl_aggregator.privacy.noise_length import (
     NoiseLength,
     effective_noise,
@@ -14,6 +15,9 @@ from fl_aggregator.privacy.noise_length import (
 from fl_aggregator.privacy.plan import PrivacyPlan
 from fl_shared.privacy.gaussian_mechanism import advantage_of, mu_of
 from fl_shared.protocol import messages as m
+from fl_shared.survey.layout import Columns
+from fl_shared.survey.proportions import weight_of
+from fl_shared.tensors.manifest import Manifest
 
 INSECURE: Final = "noise from a known seed: not private"
 """Said wherever a run with ``--dp-insecure-seed`` is shown."""
@@ -72,9 +76,9 @@ def noise_line(plan: PrivacyPlan, values: int, per_round: int) -> str:
             return text
 
 
-def survey_noise_line(plan: PrivacyPlan, weight: int, edges: int) -> str:
-    """How far noise moves a share in a survey of all ``edges``; ``weight``: see `error_of_share`."""
-    error = error_of_share(plan, plan.noise, weight, edges)
+def survey_noise_line(plan: PrivacyPlan, survey: Survey, manifest: Manifest, edges: int) -> str:
+    """How far noise moves a share in a survey with these arrays, if all ``edges`` take part."""
+    error = error_of_share(plan, plan.noise, weight_of(Columns.of(manifest), survey.terms), edges)
     return (
         f"the noise gives each share a standard error of {100 * error:.2g} %, if all {edges} edges take part"
     )

@@ -14,6 +14,7 @@ from fl_aggregator.monitoring.views.privacy import (
     noise_line,
     often_text,
     spent_text,
+    survey_noise_line,
 )
 from fl_aggregator.privacy.plan import PrivacyPlan
 from fl_aggregator.storage.checkpoint import read_safetensors
@@ -79,14 +80,18 @@ def _bar(spent: m.PrivacySpent) -> Markup | None:
 
 
 def _noise(run: RunReport, plan: PrivacyPlan) -> Child:
-    """How long the noise is beside the updates; null if the newest model cannot be read."""
+    """How much the noise is beside the updates; null if the newest model cannot be read."""
     try:
-        values = read_safetensors(run.path / "model.safetensors").manifest.values
+        manifest = read_safetensors(run.path / "model.safetensors").manifest
     except UserError:
         return None
     settings = run.parsed_settings
     assert settings is not None
-    text = noise_line(plan, values, settings.per_round)
+    text = (
+        noise_line(plan, manifest.values, settings.per_round)
+        if settings.survey is None
+        else survey_noise_line(plan, settings.survey, manifest, settings.per_round)
+    )
     return tag("p", f"{text[0].upper()}{text[1:]}.")
 
 
