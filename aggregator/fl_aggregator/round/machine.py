@@ -46,6 +46,7 @@ from fl_aggregator.round.phases import (
 )
 from fl_aggregator.round.selecting import select
 from fl_aggregator.round.state import Run
+from fl_aggregator.round.two_machines import heard
 from fl_shared.system.frozen import replace
 from fl_shared.system.text import names_text
 
@@ -126,7 +127,7 @@ def _react(state: Run, event: on.Event) -> Transition:
             state, effects = updates.drop_if_rejected(state, update.client, update.round, decision)
             return state, (reply_to(update, decision), *effects)
         case on.UpdateStored(now=now, update=update):
-            return updates.accept(state, update, now)
+            return updates.accept(heard(state, update.client, update.session), update, now)
         case on.UpdateInvalid():
             rejection = _rejection(event)
             state, effects = updates.drop_if_rejected(state, event.client, event.round, rejection)

@@ -17,6 +17,7 @@ from fl_aggregator.round.phases import (
     Unmasking,
 )
 from fl_aggregator.round.state import Run
+from fl_aggregator.round.two_machines import turns_after
 from fl_shared.protocol import abilities
 from fl_shared.protocol.messages import MAX_ENVIRONMENTS, Environment
 from fl_shared.system.frozen import replace
@@ -43,6 +44,7 @@ def register(state: Run, event: Registered) -> Transition:
     if isinstance(partition, Refuse):
         return previous_state, (SendReply(event.client, event.session, partition),)
     same_device = previous is not None and previous.device == event.device
+    earlier, turns = turns_after(previous, event.session, event.device)
     state, environment = _with_environment(state, event.environment)
     client = r.Client(
         session=event.session,
@@ -58,6 +60,8 @@ def register(state: Run, event: Registered) -> Transition:
         via=event.via,
         environment=environment,
         keys=event.keys or (previous.keys if previous is not None and same_device else None),
+        earlier=earlier,
+        turns=turns,
     )
     if previous != client:
         state = replace(state, roster=state.roster.with_client(event.client, client))
@@ -170,6 +174,7 @@ def _with_unable_client(state: Run, event: Registered, reason: str) -> Run:
     previous = state.roster.get(event.client)
     if previous is None and _is_full(state):
         return state
+    earlier, turns = turns_after(previous, event.session, event.device)
     state, environment = _with_environment(state, event.environment)
     client = r.Client(
         session=event.session,
@@ -183,6 +188,8 @@ def _with_unable_client(state: Run, event: Registered, reason: str) -> Run:
         edges=event.edges,
         via=event.via,
         environment=environment,
+        earlier=earlier,
+        turns=turns,
     )
     return (
         state if client == previous else replace(state, roster=state.roster.with_client(event.client, client))

@@ -19,12 +19,12 @@ def revoke(state: Run, event: KitsRevoked) -> Transition:
     roster, replies = state.roster, []
     for name in event.clients:
         client = roster.get(name)
-        if client is None or client.is_revoked:
+        if client is None or client.revoked:
             continue
         lost_at = event.now if client.present else client.lost_at
         unable = replace(
             client, lost_at=lost_at, unconfirmed=False, partition=None, manifest=None, examples=None,
-            unable=REVOKED,
+            unable=REVOKED, revoked=True,
         )  # fmt: skip
         roster = roster.with_client(name, unable)
         replies.append(SendReply(name, client.session, Refuse("kit-revoked", f"edge {name}: {REVOKED}")))

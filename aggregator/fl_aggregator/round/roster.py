@@ -34,10 +34,12 @@ class Client:
     not been assigned one yet; ``examples`` and ``manifest`` are known once it is loaded. ``lost_at`` is the
     run time of its loss, null while it is present. ``unconfirmed``: we do not know whether it is online,
     because our own connection was lost and came back at ``lost_at``. ``left``: why it has left, as it said itself; null
-    if it has not, or was lost. ``unable``: why it does not take part, null if it does. ``edges``: it is a regional
-    aggregator, which stands for so many edges; null for an edge. ``via``: the bridged broker that it is connected to,
-    null for ours; ``bridge_lost``: whether it was lost with that broker's bridge. ``environment``: where it runs, an
-    index into the environments of the run. ``keys``: its public keys for a run whose updates are masked.
+    if it has not, or was lost. ``unable``: why it does not take part, null if it does. ``revoked``: because its
+    kit was: what it says itself never sets this. ``edges``: it is a regional aggregator, which stands for so many
+    edges; null for an edge. ``via``: the bridged broker that it is connected to, null for ours; ``bridge_lost``:
+    whether it was lost with that broker's bridge. ``environment``: where it runs, an index into the environments of the
+    run. ``keys``: its public keys for a run whose updates are masked. ``earlier``: its session before this one;
+    ``turns``: how often it has returned to that (`two_machines`).
     """
 
     session: str
@@ -51,12 +53,15 @@ class Client:
     manifest: str | None = None
     examples: int | None = None
     unable: str | None = None
+    revoked: bool = False
     edges: int | None = None
     via: str | None = None
     bridge_lost: bool = False
     left: str | None = None
     environment: int | None = None
     keys: str | None = None
+    earlier: str | None = None
+    turns: int = 0
 
     @property
     def region_text(self) -> str | None:
@@ -67,11 +72,6 @@ class Client:
     def present(self) -> bool:
         """Whether the client is online, as far as we know."""
         return self.lost_at is None
-
-    @property
-    def is_revoked(self) -> bool:
-        """Whether its kit is revoked."""
-        return self.unable == REVOKED
 
     @property
     def left_text(self) -> str:

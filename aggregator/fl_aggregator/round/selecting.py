@@ -30,7 +30,7 @@ from fl_aggregator.round.closing import announcement_of, end_run, finish
 from fl_aggregator.round.effects import PublishModel, Transition
 from fl_aggregator.round.phases import Collecting, Evaluating, Failed, Finished, Selecting
 from fl_aggregator.round.state import Run
-from fl_aggregator.round.summary import too_few_edges_detail
+from fl_aggregator.round.summary import all_decline, too_few_edges_detail
 from fl_shared.protocol.messages import LOSS
 from fl_shared.system.frozen import replace
 from fl_shared.tensors.encodings.float32 import FLOAT32
@@ -98,10 +98,12 @@ def _decides_at(state: Run, phase: Selecting) -> float:
     """Returns when a round opens, the first partitions are assigned, or the run fails: perhaps at once (-∞).
 
     The first round waits for all ``clients``. If all are here but some have no data or another model, the quorum is
-    enough: no more will come. In a survey, who declines is here.
+    enough: no more will come. In a survey, who declines is here. If all are here and decline, the run fails at once.
     """
     if state.begun and state.settings.region is not None:
         return ordering.due(state, len(_eligible(state)), _minimum(state))
+    if state.settings.region is None and all_decline(state):
+        return -math.inf
     waited = phase.since + state.settings.wait
     complete = True
     if not state.begun:

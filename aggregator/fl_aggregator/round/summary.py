@@ -48,7 +48,7 @@ def missing_reasons(state: Run, phase: Collecting, now: float) -> dict[str, str]
             missing[name] = phase.dropped[name]
         elif client is None:
             missing[name] = "offline: for 0.0 s"
-        elif client.is_revoked or client.lost_at is not None:
+        elif client.revoked or client.lost_at is not None:
             missing[name] = _offline_text(client, now)
         elif len(phase.updates) >= phase.target:
             missing[name] = "surplus: the round already had all the updates it needed"
@@ -200,7 +200,7 @@ def away_reason(state: Run, client: str, ticket: Ticket, now: float) -> str:
 
 def _offline_text(client: Client, now: float) -> str:
     """Says why a client that is not there is missing: since when, or why it does not come back."""
-    if client.is_revoked:
+    if client.revoked:
         return f"offline: {client.unable}"
     seconds = 0.0 if client.lost_at is None else now - client.lost_at
     return f"offline: for {seconds:.1f} s{client.left_text}"
@@ -286,12 +286,20 @@ def declined_trainers(state: Run) -> dict[str, str]:
     return {n: one.unable for n, one in clients if "train" in one.roles and one.unable is not None}
 
 
+def all_decline(state: Run) -> bool:
+    """Whether as many edges as the run expects are here and none of them takes part, so that nobody is awaited."""
+    here = state.roster.count(lambda one: one.declined and one.present)
+    return here >= state.settings.expected_edges and not state.roster.count(lambda one: one.trains)
+
+
 def too_few_edges_detail(state: Run, eligible: tuple[str, ...], minimum: int) -> str:
     """Says why no round can be opened: how many edges are ready, and which are not."""
     settings = state.settings
     trainers = {name: client for name, client in state.roster.clients.items() if client.trains}
     assigned = {client.partition for client in trainers.values()}
     declined = declined_trainers(state)
+    if all_decline(state):
+        return f"all {len(declined)} edges decline: {reasons_text(declined)}"
     free = [] if declined else [str(p) for p in range(settings.clients) if p not in assigned]
     groups = {
         "offline": natural_order(name for name, client in trainers.items() if not client.present),

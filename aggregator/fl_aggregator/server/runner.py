@@ -20,6 +20,7 @@ from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.monitoring.tracking.trackers import Trackers
 from fl_aggregator.monitoring.views import notices
 from fl_aggregator.monitoring.views.history import RoundHistory
+from fl_aggregator.monitoring.views.two_machines import log_two_machines
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import due, step
@@ -149,6 +150,7 @@ class Runner:
         self._follow_pause(before.paused)
         if after.roster is not before.roster:
             notices.log_presence(event, before, after)
+            log_two_machines(event, before, after)
         for effect in effects:
             if not isinstance(effect, do.Record):
                 self._check()  # the machine may have slept in the midst of the effects

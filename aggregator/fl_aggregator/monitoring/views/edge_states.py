@@ -14,6 +14,7 @@ from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.phases import Aggregating, Buffering, Collecting, Stopped, agreeing_of
 from fl_aggregator.round.roster import REVOKED, Client
 from fl_aggregator.round.state import Run, Summary
+from fl_aggregator.round.two_machines import TWO_MACHINES, are_two
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import shortened
 
@@ -141,7 +142,7 @@ def closed_round_views(
 def _idle_state(client: Client) -> tuple[m.EdgeStateName, str | None]:
     if not client.present and client.bridge_lost:
         return "offline", BRIDGE_LOST_REASON.format(client.via)
-    if client.is_revoked:
+    if client.revoked:
         return "offline", REVOKED
     if client.left is not None and not client.present:
         return "offline", LEFT_REASON.format(client.left)
@@ -165,6 +166,8 @@ def _edge_view(
     environment, region = client.environment, client.region_text
     if region is not None and not (reason or "").startswith(region):
         reason = region if reason is None else f"{region}: {reason}"
+    if are_two(client):
+        reason = TWO_MACHINES if reason is None else f"{TWO_MACHINES}; {reason}"
     reason = None if reason is None else shortened(reason, MAX_STATE_REASON)
     if latest_update is None:
         return m.EdgeView(state=state, reason=reason, environment=environment)

@@ -188,7 +188,7 @@ def test_after_our_own_reconnect_an_id_is_not_free_at_once() -> None:
 
 def test_an_edge_that_insists_on_another_task_is_refused() -> None:
     """4.6: "`wrong-task` (the edge insists on another)"."""
-    playbook = Playbook(clients=1, per_round=1, task="digits").play("start")
+    playbook = Playbook(clients=2, per_round=1, task="digits").play("start")
     assert (
         playbook
         >> "join 0 task=mnist"
@@ -199,10 +199,10 @@ def test_an_edge_that_insists_on_another_task_is_refused() -> None:
 
 
 def test_4_9_an_edge_that_says_that_it_is_unable_gives_its_partition_back() -> None:
-    playbook = Playbook(clients=1, per_round=1).play("start", "join 0")
+    playbook = Playbook(clients=2, per_round=1).play("start", "join 0", "join 1")
     assert playbook >> "join 0 unable=no-data" << "refuse 0 unable no-data"
     assert playbook.state.roster["0"].unable == "no-data"
-    assert playbook.state.roster.trainers() == ()
+    assert playbook.state.roster.trainers() == ("1",)
     assert playbook >> "join b" << "admit b part=-" << "admit b part=0"
     assert playbook >> "join 0" << "refuse 0 no-partition-left"
 

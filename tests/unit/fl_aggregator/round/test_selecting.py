@@ -74,6 +74,25 @@ def test_edges_that_declined_are_named_with_their_reason() -> None:
     )
 
 
+def test_a_run_whose_edges_are_all_here_and_all_decline_fails_at_once() -> None:
+    playbook = Playbook(clients=2, per_round=2, quorum=1, wait=100)
+    playbook.play("start", "join a unable=no-task", "join b", "lose b", "join c unable=no-data")
+    assert isinstance(playbook.state.phase, Selecting), "b may return"
+    assert playbook >> "join b unable=no-data" << 'refuse b unable "no-data"' << "end"
+    failed = playbook.state.phase
+    assert isinstance(failed, Failed)
+    assert failed.reason == "too-few-edges"
+    assert failed.detail == "all 3 edges decline: a (no-task), b, c (no-data)"
+
+
+def test_an_edge_that_has_declined_and_left_may_come_back_mended() -> None:
+    playbook = Playbook(clients=2, per_round=2, quorum=1, wait=100)
+    playbook.play("start", "join a unable=no-data", "lose a", "join b unable=no-data")
+    assert isinstance(playbook.state.phase, Selecting)
+    playbook.play("join a", "load a", "wait 100")
+    assert not playbook.state.ended
+
+
 def test_a_failure_for_many_names_the_first_ten() -> None:
     playbook = Playbook(clients=20, per_round=10, wait=1.5).play("start")
     playbook.play("wait 2")
@@ -221,7 +240,7 @@ def test_round_0_fails_the_run_after_five_attempts() -> None:
 
 def test_first_weights_that_the_user_gave_need_no_round_0() -> None:
     """`--init`: they are version 0, and their manifest is the run's from the start."""
-    playbook = Playbook(clients=1, per_round=1, first_weights=True)
+    playbook = Playbook(clients=2, per_round=2, first_weights=True)
     assert (
         playbook
         >> "start"
@@ -232,7 +251,11 @@ def test_first_weights_that_the_user_gave_need_no_round_0() -> None:
         << "refuse 0 wrong-manifest"
         >> "load 0"
         << "admit 0"
-        << "announce 1 base=v0 cohort=0"
+        >> "join 1"
+        << "admit 1"
+        >> "load 1"
+        << "admit 1"
+        << "announce 1 base=v0 cohort=1,0"
     )
 
 

@@ -23,7 +23,8 @@ TICKET = Ticket(round=1, base=ModelReference(version=1, digest="0" * 64), issued
     [
         (LOST, "offline: for 3.0 s"),
         (replace(LOST, left="it was stopped"), "offline: for 3.0 s, left: it was stopped"),
-        (replace(LOST, unable=REVOKED), f"offline: {REVOKED}"),
+        (replace(LOST, unable=REVOKED, revoked=True), f"offline: {REVOKED}"),
+        (replace(LOST, unable=REVOKED), "offline: for 3.0 s"),
         (replace(LOST, lost_at=None), "deadline: no update within 4 s"),
     ],
 )

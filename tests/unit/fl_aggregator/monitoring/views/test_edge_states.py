@@ -6,7 +6,9 @@ from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts
 from fl_aggregator.monitoring.views import edge_states
 from fl_aggregator.round.effects import PublishResult
 from fl_aggregator.round.phases import Aggregating
+from fl_aggregator.round.roster import REVOKED
 from fl_shared.protocol import messages as m
+from fl_shared.system.frozen import replace
 from tests.support.round_playbook import Playbook, gathered
 
 
@@ -89,6 +91,17 @@ def test_a_run_that_was_stopped_shows_the_round_that_it_kept() -> None:
     assert states(edge_states.open_round_views(playbook.state, (), {})) == {
         "0": ("in", None),
         "1": ("training", None),
+    }
+
+
+def test_an_edge_that_words_its_refusal_like_a_revocation_is_not_revoked() -> None:
+    state = Playbook(clients=2, per_round=1).play("start", "join 0", "join 1").state
+    says_so = replace(state.roster["0"], unable=REVOKED)
+    revoked = replace(state.roster["1"], unable=REVOKED, revoked=True, lost_at=0.0)
+    state = replace(state, roster=state.roster.with_client("0", says_so).with_client("1", revoked))
+    assert states(edge_states.open_round_views(state, (), {})) == {
+        "0": ("present", f"does not take part: {REVOKED}"),
+        "1": ("offline", REVOKED),
     }
 
 

@@ -78,13 +78,13 @@ def test_a_model_that_knows_one_class_only_is_named(
 
 
 def test_it_is_said_at_once_that_all_edges_have_declined_and_why() -> None:
-    playbook, waiting = Playbook(clients=3, per_round=2, wait=100), notices.WaitingNotices()
+    playbook, waiting = Playbook(clients=9, per_round=2, wait=100), notices.WaitingNotices()
     playbook.play("start", "join 0", "join 10", "join 2")
     playbook.play("join 10 unable=no-data", "join 2 unable=no-data")
     assert waiting.observe_declined(playbook.state, 5.0) is None, "one may still take part"
     playbook.play("join 0 unable=no-task")
     assert waiting.observe_declined(playbook.state, 5.0) == (
-        "all edges that have registered decline: 0 (no-task), 2, 10 (no-data); waiting for 3 that have the task and "
+        "all edges that have registered decline: 0 (no-task), 2, 10 (no-data); waiting for 9 that have the task and "
         "its data; 95 s left (--wait)"
     )
     assert waiting.observe_declined(playbook.state, 50.0) is None, "once"
