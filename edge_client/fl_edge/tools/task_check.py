@@ -15,14 +15,13 @@ from fl_edge.errors import DataMissingError, DivergedError, EdgeError, PayloadEr
 from fl_edge.tasks import classes
 from fl_edge.tasks.code_errors import error_text
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Task, TrainingDefaults
-from fl_edge.training import local_training, task_results
-from fl_edge.training.model_check import examine_model
+from fl_edge.tools.trial import CLIENT, Trial
+from fl_edge.training import task_results
 from fl_shared.protocol.messages import Partition, TrainingSettings
 from fl_shared.system.text import names_text, one_line, quantity_text, size_text
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Manifest, Vector
 
-CLIENT: Final = "check"
 BATCH: Final = 32
 """Examples of a minibatch in the trial."""
 MAX_PARTS: Final = 1_000_000
@@ -45,9 +44,8 @@ class _NotTriedError(Exception):
 class TaskCheck:
     """The checks of one task, in the order of their dependence."""
 
-    def __init__(self, task: Task, data_dir: Path | None) -> None:
-        local_training.configure_torch()
-        self._task, self._data_dir = task, data_dir
+    def __init__(self, task: Task, data_dir: Path | None, trial: Trial) -> None:
+        self._task, self._data_dir, self._trial = task, data_dir, trial
         self._data: LocalData | None = None
         self._manifest: Manifest | None = None
         self._weights: Vector = np.empty(0, np.float32)
@@ -102,16 +100,15 @@ class TaskCheck:
         )
 
     def _model(self) -> str:
-        examine_model(self._task)
-        model = local_training.build_model(self._task, 0)
-        self._manifest, self._weights = local_training.initial_weights(self._task, 0)
-        return f"{type(model).__name__}, {sum(p.numel() for p in model.parameters()):,} parameters"
+        described = self._trial.describe()
+        self._manifest, self._weights = self._trial.initial_weights(0)
+        return described
 
     def _weights_from_seed(self) -> str:
         self._need_model()
-        first = local_training.initial_weights(self._task, 1)[1]
+        first = self._trial.initial_weights(1)[1]
         np.random.seed(99)
-        again = local_training.initial_weights(self._task, 1)[1]
+        again = self._trial.initial_weights(1)[1]
         if not np.array_equal(first, again):
             raise DivergedError(
                 "model(1) differs from model(1): draw from torch's generator, or one of your own"
@@ -123,8 +120,7 @@ class TaskCheck:
     def _what_travels(self) -> str:
         manifest = self._need_model()
         buffers = [array.name for array in manifest.arrays if array.role == "buffer"]
-        state = local_training.build_model(self._task, 0).state_dict()
-        home = sorted(set(state) - {array.name for array in manifest.arrays})
+        home = sorted(set(self._trial.kinds()) - {array.name for array in manifest.arrays})
         parts = [f"{len(manifest.arrays)} arrays, {size_text(FLOAT32.size(manifest.values))} as float32"]
         parts += [f"buffers: {names_text(buffers)}"] if buffers else []
         parts += [f"stays at home: {names_text(home)}"] if home else []
@@ -132,8 +128,7 @@ class TaskCheck:
 
     def _types(self) -> str:
         self._need_model()
-        state = local_training.build_model(self._task, 0).state_dict()
-        kinds = {name: str(value.dtype).removeprefix("torch.") for name, value in state.items()}
+        kinds = self._trial.kinds()
         other = sorted(name for name, kind in kinds.items() if kind not in ("float32", "int64"))
         if not other:
             return "float32" + (" and counters" if "int64" in kinds.values() else "")
@@ -141,12 +136,7 @@ class TaskCheck:
 
     def _tied_and_frozen(self) -> str:
         self._need_model()
-        model = local_training.build_model(self._task, 0)
-        names: dict[int, list[str]] = {}
-        for name, value in model.named_parameters(remove_duplicate=False):
-            names.setdefault(id(value), []).append(name)
-        tied = [" = ".join(group) for group in names.values() if len(group) > 1]
-        frozen = [name for name, value in model.named_parameters() if not value.requires_grad]
+        tied, frozen = [" = ".join(group) for group in self._trial.tied()], self._trial.frozen()
         travelling = {array.name for array in self._need_model().arrays}
         parts = [f"tied: {names_text(tied)}"] if tied else []
         if frozen:
@@ -207,15 +197,14 @@ class TaskCheck:
         defaults = self._task.defaults
         how = how or TrainingDefaults(epochs=1, batch_size=BATCH, lr=defaults.lr, momentum=defaults.momentum)
         settings = TrainingSettings(**asdict(how), seed=0)
-        return local_training.train_update(
-            self._task, data, self._weights.copy(), self._need_model(), settings, 1, CLIENT, lambda: False
-        ).delta
+        return self._trial.train(data, self._weights.copy(), self._need_model(), settings).delta
 
     def _evaluate(self, examples: int | None) -> str:
         manifest, data = self._need_model(), self._need_data()
         chosen = data.train if data.holdout is None else data.holdout
         chosen = chosen if examples is None else _first(chosen, examples)
-        scores = local_training.evaluate(self._task, self._weights.copy(), manifest, chosen)
+        model = self._trial.model_from(self._weights.copy(), manifest)
+        scores = task_results.checked_scores(self._task, self._task.evaluate(model, chosen))
         units = {metric.name: metric.unit for metric in self._task.metrics}
         values = {"loss": scores.loss, **scores.metrics}
         undefined = [m.name for m in self._task.metrics if m.name not in scores.metrics]
@@ -251,7 +240,7 @@ class TaskCheck:
         raise DivergedError(f"is answered with {answer}: expected a PayloadError")
 
     def _answer(self, payload: bytes, context: LoadContext | None = None) -> Any:
-        model = local_training.model_from(self._task, self._weights.copy(), self._need_model())
+        model = self._trial.model_from(self._weights.copy(), self._need_model())
         predictor = self._task.predictor(model, context or self._context())
         return task_results.checked_answer(self._task, predictor(payload))
 

@@ -10,13 +10,17 @@ import sys
 from keyword import iskeyword
 from pathlib import Path
 from string import Template
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from fl_shared.cli import options
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.system.invocation import edge_command, install_command
+
+if TYPE_CHECKING:
+    from fl_edge.tasks.task import Task
+    from fl_edge.tools.trial import Trial
 
 FILES: Final = {
     "pyproject.toml.txt": "pyproject.toml",
@@ -78,10 +82,11 @@ def new_task(directory: Path) -> None:
     callback=options.key_values,
     help="An option of the task.",
 )
-def check_task(task: str, data: Path | None, task_options: dict[str, str]) -> None:
+@click.option("--light", is_flag=True, help="Train without PyTorch, as fl-edge --light does.")
+def check_task(task: str, data: Path | None, task_options: dict[str, str], light: bool) -> None:
     """Check everything that the task NAME (or package.module:Class) must fulfil, and print a table.
 
-    It needs PyTorch, also for a task that trains without it.
+    Without PyTorch, it checks tasks that a light edge can train.
     """
     from fl_edge.errors import UnknownTaskError
     from fl_edge.tasks.registry import load_task
@@ -91,17 +96,32 @@ def check_task(task: str, data: Path | None, task_options: dict[str, str]) -> No
         found = load_task(format_task(task, task_options))
     except UnknownTaskError as error:
         raise UserError(str(error)) from None
-    try:
-        from fl_edge.tools.task_check import TaskCheck
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{error.name} is not installed; check-task needs it for every task: {install_command('edge')}"
-        ) from None
+    from fl_edge.tools.task_check import TaskCheck
 
+    trial = _trial_of(found, data, light=light)
     failed = 0
-    for finding in TaskCheck(found, data).run():
+    for finding in TaskCheck(found, data, trial).run():
         sign = {True: "ok", False: "FAILED", None: "–"}[finding.passed]
         click.echo(f"{sign:7} {finding.what:28} {finding.detail}")
         failed += finding.passed is False
     if failed:
         raise RunFailed(f"task {task}: {failed} check{'s' * (failed != 1)} failed")
+
+
+def _trial_of(task: Task, data: Path | None, *, light: bool) -> Trial:
+    """Returns what makes and trains the task's model. Raises ``UserError`` if nothing here can."""
+    from fl_edge.tasks.dense import DenseTask
+    from fl_edge.tools.light_trial import LightTrial
+    from fl_edge.training.factory import has_torch
+
+    if not light and has_torch():
+        from fl_edge.tools.torch_trial import TorchTrial
+
+        return TorchTrial(task)
+    if isinstance(task, DenseTask):
+        return LightTrial(task, data)
+    if light:
+        raise UserError(
+            f"--light: task {task.name!r} needs PyTorch: light edges train tasks with dense models"
+        )
+    raise UserError(f"torch is not installed, and task {task.name!r} needs it: {install_command('edge')}")

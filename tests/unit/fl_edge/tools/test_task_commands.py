@@ -14,6 +14,7 @@ from fl_edge.cli import OTHER_COMMANDS
 from fl_edge.tools.task_commands import check_task, new_task
 from fl_shared.errors import RunFailed, UserError
 from tests.support import programs
+from tests.support.tables import houses
 from tests.support.without_packages import NOT_IN_LITE, without_packages
 
 pytestmark = pytest.mark.edge
@@ -232,16 +233,47 @@ def test_a_users_mistake_is_one_line(arguments: list[str], message: str) -> None
     assert message in str(result.exception)
 
 
-def test_without_torch_it_says_that_it_needs_it_for_any_task(tmp_path: Path) -> None:
+def test_without_torch_it_checks_what_a_light_edge_trains(tmp_path: Path) -> None:
     environment = without_packages(tmp_path / "site", *NOT_IN_LITE)
-    ended = subprocess.run(
-        [sys.executable, "-m", "fl_edge", "check-task", "digits-mlp"],
-        env=environment, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert ended.returncode == 2
-    assert ended.stderr == (
-        "fl-edge check-task: torch is not installed; check-task needs it for every task: "
-        "pip install 'fl-mqtt[edge]'\n"
+    ended = [
+        subprocess.run(
+            [sys.executable, "-m", "fl_edge", "check-task", task],
+            env=environment, capture_output=True, text=True, timeout=120,
+        )
+        for task in ("digits-mlp", "digits")
+    ]  # fmt: skip
+    assert (ended[0].returncode, ended[0].stderr) == (0, "")
+    assert "parameters, with NumPy" in ended[0].stdout
+    assert "FAILED" not in ended[0].stdout
+    assert ended[1].returncode == 2
+    assert ended[1].stderr == (
+        "fl-edge check-task: torch is not installed, and task 'digits' needs it: pip install 'fl-mqtt[edge]'\n"
+    )
+
+
+@pytest.mark.parametrize("task", ["digits-mlp", "tabular"])
+def test_light_and_full_checks_find_the_same(task: str, tmp_path: Path) -> None:
+    houses(tmp_path / "houses.csv", 1)
+    options = ["--data", str(tmp_path), *(["--task-option", "target=price"] if task == "tabular" else [])]
+    full, light = run(task, *options), run(task, *options, "--light")
+    assert (full.exit_code, light.exit_code) == (0, 0), light.output
+    for what in (
+        "data",
+        "metrics",
+        "what travels",
+        "types of numbers",
+        "a part with 0 examples",
+        "test split",
+    ):
+        assert table(full)[what] == table(light)[what]
+    assert {sign for sign, _ in table(light).values()} <= {"ok", "–"}
+    assert table(light)["training repeats"] == ("ok", "the same bits twice")
+
+
+def test_a_task_that_no_light_edge_trains(mistakes: str) -> None:
+    result = run(f"{mistakes}:Good", "--light")
+    assert str(result.exception) == (
+        "--light: task 'digits' needs PyTorch: light edges train tasks with dense models"
     )
 
 
