@@ -109,7 +109,8 @@ def _overview(snapshot: Snapshot, *, ascii_only: bool) -> Table:
     grid.add_row(label, _bar(status.have, status.need, _phase_text(snapshot)))
     if snapshot.waiting_text:
         grid.add_row(
-            "waiting", Text(snapshot.waiting_text + ("" if is_virtual else _until_text(status.seconds_left)))
+            "waiting",
+            Text(snapshot.waiting_text + ("" if is_virtual else _until_text(snapshot.seconds_left))),
         )
     for metric in dict.fromkeys((snapshot.primary, m.LOSS)):
         value = snapshot.latest(metric.name)
@@ -155,8 +156,8 @@ def _phase_text(snapshot: Snapshot) -> str:
             f"{counts[state]} {state}" for state in ("training", "uploading", "selected") if counts[state]
         ]
         phrases.append(f"{counts['missing']} missing")
-    if status.seconds_left is not None:
-        phrases.append(f"{duration_text(status.seconds_left)} left")
+    if snapshot.seconds_left is not None:
+        phrases.append(f"{duration_text(snapshot.seconds_left)} left")
     return ", ".join(phrases)
 
 

@@ -125,7 +125,8 @@ class Snapshot:
     """A run at one moment. ``status``: the message on ``fl/status``.
 
     ``rows``: the rounds that have ended, evenly thinned if there are many. ``recent``: the last rounds, all
-    of them, by number. ``waiting_text``: which edges the run waits for before a round opens.
+    of them, by number. ``waiting_text``: which edges the run waits for before a round opens. ``stalled``: its
+    aggregator is offline or hangs, so nothing is estimated.
     """
 
     status: m.Status
@@ -133,6 +134,7 @@ class Snapshot:
     recent: Mapping[int, RoundRecord] = field(default_factory=dict)
     edge_counts: EdgeCounts | None = None
     waiting_text: str = ""
+    stalled: bool = False
 
     @property
     def ended(self) -> bool:
@@ -167,15 +169,20 @@ class Snapshot:
         """The round that ended last, null if none has ended."""
         return self.recent[max(self.recent)] if self.recent else None
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the present phase ends at the latest; null if nothing ends it, or nobody is at work on it."""
+        return None if self.stalled or self.status.paused is not None else self.status.seconds_left
+
     def time_left(self) -> float | None:
         """Estimated seconds until the last version, if rounds take as long as the last few.
 
-        Null when the run has ended, or when no recent round made a version.
+        Null when the run has ended or nobody is at work on it, or when no recent round made a version.
         """
         remaining = self.status.rounds - (self.status.version or 0)
         recent_rounds = [self.recent[number] for number in sorted(self.recent)[-ESTIMATE_ROUNDS:]]
         versions = sum(record.version is not None for record in recent_rounds)
-        if self.ended or not versions or remaining <= 0:
+        if self.ended or self.stalled or not versions or remaining <= 0:
             return None
         # An abandoned round takes its time and makes no version.
         return remaining * median(record.duration for record in recent_rounds) * len(recent_rounds) / versions

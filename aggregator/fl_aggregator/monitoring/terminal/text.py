@@ -134,8 +134,8 @@ def progress_line(snapshot: Snapshot) -> str:
             phrases.append(
                 f"waiting for {', '.join(status.missing)}{'' if len(status.missing) < 10 else ' …'}"
             )
-    if status.seconds_left is not None and status.paused is None:
-        phrases.append(f"at most {duration_text(status.seconds_left)} left")
+    if snapshot.seconds_left is not None:
+        phrases.append(f"at most {duration_text(snapshot.seconds_left)} left")
     return ", ".join(phrases)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts, Snapshot, names_of
@@ -103,7 +104,10 @@ class Follower(Observer):
     def observed_run(self) -> ObservedRun:
         """What is known of the run now."""
         edges = self._edges if self._edges is not None and self._is_of_run(self._edges) else None
-        return ObservedRun(self._snapshot(edges), edges, self.is_online, self._status_age())
+        observed = ObservedRun(self._snapshot(edges), edges, self.is_online, self._status_age())
+        if observed.snapshot is None or observed.is_live:
+            return observed
+        return replace(observed, snapshot=replace(observed.snapshot, stalled=True))
 
     def _status_age(self) -> float | None:
         if self.status is None:

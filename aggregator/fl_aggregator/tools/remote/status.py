@@ -43,8 +43,8 @@ def no_run_message(follower: Follower, wait: float) -> str:
 
 
 def status_lines(observed: ObservedRun) -> list[str]:
-    """What is known of a run as lines for a person; empty without a status."""
+    """What is known of a run as lines for a person, first what is wrong; empty without a status."""
     if observed.snapshot is None:
         return []
     problem_lines = [observed.problem_text] if observed.problem_text else []
-    return [*summary_lines(observed.snapshot), *problem_lines]
+    return [*problem_lines, *summary_lines(observed.snapshot)]

@@ -279,6 +279,16 @@ def test_a_look_in_lines() -> None:
     ]
 
 
+def test_nothing_is_estimated_of_a_run_whose_aggregator_is_offline() -> None:
+    stalled = replace(picture(), stalled=True)
+    assert (stalled.time_left(), stalled.seconds_left) == (None, None)
+    assert " left" in " ".join(summary_lines(picture()))
+    assert " left" not in " ".join(summary_lines(stalled))
+    console = Console(file=io.StringIO(), width=120, height=40)
+    console.print(View(stalled))
+    assert " left" not in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_virtual_time_is_called_so() -> None:
     virtual = {"virtual_seconds": 300.0, "real_seconds": 2.0}
     recent = {n: one.model_copy(update=virtual) for n, one in picture().recent.items()}
