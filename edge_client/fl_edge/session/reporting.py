@@ -23,6 +23,7 @@ from fl_edge.session.work import (
 )
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.system.flood_control import is_worth_logging
 from fl_shared.system.frozen import replace
 from fl_shared.transfer import upload
 from fl_shared.transfer.publication import chunk_count
@@ -41,13 +42,19 @@ def report_failure(
 ) -> Transition:
     """Ends the round's work, and reports that the edge cannot train in this round.
 
-    ``told``: the detail as the aggregator may know it; null if it may know all of it.
+    ``told``: the detail as the aggregator may know it; null if it may know all of it. The log says it of the first
+    round, and then of the tenth in a row, the hundredth and so on.
     """
     said = (detail if told is None else told)[:MAX_DETAIL]
-    failure = f"round {selected.round}: cannot train:"
-    notice = LogNotice(f"{failure} {detail}", "warning", told=f"{failure} {said}")
-    session = replace(session, work=ReportingFailure(selected, said, None, 0, now))
-    return then(transition(session, notice), lambda s: report(s, now))
+    before = session.failures[1] if session.failures[0] == detail else 0
+    work = ReportingFailure(selected, said, None, 0, now)
+    session = replace(session, work=work, failures=(detail, before + 1))
+    notices = []
+    if is_worth_logging(before, before + 1):
+        failure = f"round {selected.round}: cannot train:"
+        count = f" ({before + 1} rounds in a row)" if before else ""
+        notices.append(LogNotice(f"{failure} {detail}{count}", "warning", told=f"{failure} {said}{count}"))
+    return then(transition(session, *notices), lambda s: report(s, now))
 
 
 def report(session: Session, now: float) -> Transition:

@@ -284,7 +284,9 @@ def trained(session: Session, event: Trained) -> Transition:
             update = charging.told(session, selected, event)
             work = Reporting(selected, update, None, 0, event.now, uncharged=event.charges)
             return then(
-                transition(replace(session, work=work), notice, *charging.notices(session, event)),
+                transition(
+                    replace(session, work=work, failures=("", 0)), notice, *charging.notices(session, event)
+                ),
                 lambda s: own_state.stage(s, selected, event),
                 lambda s: charging.charge(s, event.now),
             )

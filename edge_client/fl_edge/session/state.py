@@ -280,7 +280,7 @@ class Session:
     admission shows whether its run still exists. ``own_state``: what it keeps of a run. ``masked_run``: what it has
     of a run whose updates are masked. ``charged``: what its updates have cost, over all runs. ``examples_spent``: why
     it hides no more examples; ``None`` if it may. ``bridge_lost``: whether the bridge of its broker was lost, and is
-    not back.
+    not back. ``failures``: why it could not train in the last rounds, if that was the same, and in how many.
     """
 
     identity: Identity
@@ -302,6 +302,7 @@ class Session:
     charged: tuple[Charge, ...] = ()
     examples_spent: str | None = None
     bridge_lost: bool = False
+    failures: tuple[str, int] = ("", 0)
 
     @property
     def connection(self) -> ActiveConnection | None:

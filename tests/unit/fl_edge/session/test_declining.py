@@ -120,3 +120,19 @@ def test_12_5_a_notice_tells_others_no_more_than_the_run_is_told(kind: str) -> N
     assert "John-Doe" in notice.text
     assert notice.told is not None
     assert ("John-Doe" in notice.told) == (kind == "")
+
+
+def test_what_fails_in_each_round_is_said_at_powers_of_ten_until_it_works() -> None:
+    script = SessionScript()
+    script.do("connected s1", "admitted part=7/20", "loaded 0 examples=40", "admitted part=7/20")
+    said = []
+    for number in range(1, 14):
+        script.do(f"selected {number}", f"fetched {number}")
+        ended = f"trained {number}" if number == 12 else f"failed {number} a-bug"
+        said += [text for text in script.texts(ended) if "cannot train" in text]
+        script.do(f"result {number}")
+    assert said == [
+        "say warning: round 1: cannot train: a-bug",
+        "say warning: round 10: cannot train: a-bug (10 rounds in a row)",
+        "say warning: round 13: cannot train: a-bug",
+    ]
