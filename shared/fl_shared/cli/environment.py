@@ -1,4 +1,4 @@
-"""Finds misspelt options in the environment. It imports only click and the standard library."""
+"""The variables that set options, and those that are misspelt. It imports only click and the standard library."""
 
 from __future__ import annotations
 
@@ -14,6 +14,17 @@ _ALSO_READ: Final = frozenset({"FL_PASSWORD"})
 """What commands read that is no option."""
 
 
+def variable_of(option: click.Option, prefix: str) -> str | None:
+    """Returns the variable that sets an option: ``FL_PER_ROUND`` for ``--per-round``, whatever its parameter is.
+
+    Null if none does: ``--help`` and ``--version``, and what has forbidden it (``allow_from_autoenv=False``).
+    """
+    if not option.allow_from_autoenv or (option.is_eager and option.is_flag):
+        return None
+    written = next(name for name in option.opts if name.startswith("--"))
+    return f"{prefix}_{written.removeprefix('--').replace('-', '_').upper()}"
+
+
 def misspelt_options(context: click.Context, environment: Mapping[str, str]) -> list[tuple[str, str]]:
     """The variables that no option of the command reads, but that are one slip away from one: each with that one.
 
@@ -23,8 +34,7 @@ def misspelt_options(context: click.Context, environment: Mapping[str, str]) -> 
     if context.auto_envvar_prefix is None:
         return []
     options = [option for option in context.command.get_params(context) if isinstance(option, click.Option)]
-    known = {option.envvar or f"{prefix}{(option.name or '').upper()}" for option in options}
-    names = {name for name in known if isinstance(name, str)} | _ALSO_READ
+    names = {option.envvar for option in options if isinstance(option.envvar, str)} | _ALSO_READ
     unknown = sorted(name for name in environment if name.startswith(prefix) and name not in names)
     near = ((name, _one_slip_away(name, names, prefix)) for name in unknown)
     return [(name, meant) for name, meant in near if meant is not None]

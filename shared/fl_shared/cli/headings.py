@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from fl_shared.cli.environment import warn_of_misspelt_options
+from fl_shared.cli.environment import variable_of, warn_of_misspelt_options
 
 OPTIONS: Final = "Options"
 """The heading of options that have none of their own."""
@@ -70,11 +70,15 @@ class GroupedCommand(click.Command):
         self._more = more
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The parameters of the command, with the options that ``more`` makes."""
+        """The parameters of the command, with the options that ``more`` makes, each with its variable."""
         if self._more is not None:
             self.params[:0] = self._more()
             self._more = None
-        return super().get_params(ctx)
+        params = super().get_params(ctx)
+        for param in params:
+            if isinstance(param, click.Option) and ctx.auto_envvar_prefix is not None and not param.envvar:
+                param.envvar = variable_of(param, ctx.auto_envvar_prefix)
+        return params
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parses the arguments. Refuses empty ones: an empty path would be the current directory.

@@ -28,7 +28,7 @@ def _source_of(error: click.BadParameter) -> str:
         return ""
     match context.get_parameter_source(parameter.name):
         case ParameterSource.ENVIRONMENT:
-            return f" (from {parameter.envvar or f'{context.auto_envvar_prefix}_{parameter.name.upper()}'})"
+            return f" (from {parameter.envvar})"
         case ParameterSource.DEFAULT_MAP:
             return " (from the --config file)"
         case _:

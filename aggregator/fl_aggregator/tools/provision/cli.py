@@ -89,7 +89,10 @@ def _role_options(command: Command) -> Command:
 @click.option(
     "--askers", metavar="WHO", default="none", help="Accounts that may ask for predictions: none, or NAME,…"
 )
-@click.option("--password", "passwords", is_flag=True, help="Use passwords instead of certificates.")
+@click.option(
+    "--password", "passwords", is_flag=True, allow_from_autoenv=False,  # FL_PASSWORD is the broker's password
+    help="Use passwords instead of certificates.",
+)  # fmt: skip
 @shared.home_assistant_option("Let the aggregator announce its run to Home Assistant.")
 @click.option("--days", type=click.IntRange(1, 7_000), default=730, help="Validity of certificates, in days.")
 @click.option(
@@ -242,6 +245,7 @@ def revoke(names: tuple[str, ...], out: Path) -> None:
     "--broker",
     "of_broker",
     is_flag=True,
+    allow_from_autoenv=False,  # FL_BROKER is the broker's address
     help="Renew the broker's key, and all accounts, since their kits name the key.",
 )
 @click.option(
