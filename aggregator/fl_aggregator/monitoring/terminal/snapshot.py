@@ -11,6 +11,7 @@ from typing import Final
 from fl_aggregator.monitoring.views.edge_states import EVALUATES_REASON
 from fl_aggregator.monitoring.views.history_row import HistoryRow
 from fl_aggregator.monitoring.views.round_record import RoundRecord
+from fl_aggregator.round.two_machines import TWO_MACHINES
 from fl_shared.protocol import messages as m
 from fl_shared.system.reasons import by_reason
 from fl_shared.system.text import natural_key, one_line
@@ -29,7 +30,8 @@ class EdgeCounts:
 
     ``round``: the round that they describe. For a watcher, it may be a second older than the status.
     ``evaluators``: the number of edges that are present and only evaluate, which no state counts.
-    ``environments``: the number of edges in each, the most first.
+    ``environments``: the number of edges in each, the most first. ``two_machines``: the first few ids that two machines
+    use.
     """
 
     round: int | None = None
@@ -39,6 +41,7 @@ class EdgeCounts:
     not_ready: int = 0
     evaluators: int = 0
     environments: Mapping[m.Environment, int] = field(default_factory=dict)
+    two_machines: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -51,7 +54,12 @@ class EdgeCounts:
         counts: dict[m.EdgeStateName, int] = {}
         named: dict[m.EdgeStateName, list[tuple[str, str | None]]] = {}
         not_ready = evaluators = 0
-        for name, state, reason in sorted(edges, key=lambda edge: natural_key(edge[0])):
+        two: list[str] = []
+        for name, state, said in sorted(edges, key=lambda edge: natural_key(edge[0])):
+            reason = said
+            if said is not None and said.startswith(TWO_MACHINES):
+                two.append(name)
+                reason = said.removeprefix(TWO_MACHINES).removeprefix("; ") or None
             if reason == EVALUATES_REASON:
                 evaluators += 1
                 continue
@@ -64,7 +72,8 @@ class EdgeCounts:
             if len(first_names) < MAX_NAMED_PER_STATE:
                 first_names.append((name, reason))
         few = {state: tuple(names) for state, names in named.items()}
-        return cls(round_number, counts, few, not_ready, evaluators, environments)
+        first_two = tuple(two[:MAX_NAMED_PER_STATE])
+        return cls(round_number, counts, few, not_ready, evaluators, environments, first_two)
 
     @property
     def evaluators_text(self) -> str:

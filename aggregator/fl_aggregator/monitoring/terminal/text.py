@@ -10,6 +10,7 @@ from fl_aggregator.monitoring.views.history_row import HistoryRow
 from fl_aggregator.monitoring.views.privacy import epsilon_text, status_line
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.monitoring.views.visibility import masked_line
+from fl_aggregator.round.two_machines import TWO_MACHINES
 from fl_shared.protocol import messages as m
 from fl_shared.system.invocation import aggregator_command
 from fl_shared.system.text import (
@@ -174,6 +175,8 @@ def summary_lines(snapshot: Snapshot) -> list[str]:
             lines.append(f"the edges compute with {edge_counts.computes_text}")
         if edge_counts.machines_text:
             lines.append(f"the edges run on {edge_counts.machines_text}")
+        if edge_counts.two_machines:
+            lines.append(f"{', '.join(edge_counts.two_machines)}: {TWO_MACHINES}")
         if edge_counts.not_ready:
             lines.append(f"not ready: {edge_counts.not_ready_text}")
         if edge_counts["missing"]:

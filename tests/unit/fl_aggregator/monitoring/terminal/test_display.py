@@ -24,6 +24,7 @@ from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.effects import AnnounceRound, WriteHistory
 from fl_aggregator.round.phases import Finished
 from fl_aggregator.round.state import Summary, new_run
+from fl_aggregator.round.two_machines import TWO_MACHINES
 from fl_aggregator.server.aggregator import Outcome
 from fl_aggregator.storage.run_directory import RunRecord, new_record
 from fl_shared.cli.logging import start_logging
@@ -277,6 +278,17 @@ def test_a_look_in_lines() -> None:
         "missing: 7 (failed: x [31m)",
         "offline: 9 (lost)",
     ]
+
+
+def test_ids_that_two_machines_use_are_named_whatever_they_do() -> None:
+    counts = EdgeCounts.of(
+        [("1", "in", TWO_MACHINES), ("2", "present", f"{TWO_MACHINES}; loading its data"), ("3", "in", None)],
+        3,
+        {},
+    )
+    assert (counts.counts, counts.not_ready_text) == ({"in": 2, "present": 1}, "2 (loading its data)")
+    lines = summary_lines(replace(picture(), edge_counts=counts))
+    assert f"1, 2: {TWO_MACHINES}" in lines
 
 
 def test_nothing_is_estimated_of_a_run_whose_aggregator_is_offline() -> None:
