@@ -14,11 +14,11 @@ from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import DashboardServer
 from fl_shared.system.mosquitto import LOOPBACK
 from tests.support.broker import Mosquitto
-from tests.support.browser import CheckedPage, browser, find_browser, websocket_broker
+from tests.support.browser import CheckedPage, browser, find_browser, new_page, websocket_broker
 from tests.support.simulated_federation import SimulatedFederation
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 REQUIRED = "FL_TEST_BROWSER_REQUIRED"
 """Set where a skipped test would go unseen, as in continuous integration."""
@@ -34,6 +34,12 @@ def chromium() -> Iterator[Browser]:
         pytest.skip(f"THE DASHBOARD IS NOT TESTED: {why}")
     with browser(program) as started:
         yield started
+
+
+@pytest.fixture(scope="package")
+def usual_page(chromium: Browser) -> Page:
+    """That of all tests that need no other one. A new one costs as much CPU time as what it shows."""
+    return new_page(chromium)
 
 
 @pytest.fixture(scope="package")
@@ -59,7 +65,7 @@ def served(web_broker: tuple[Mosquitto, int], federation: SimulatedFederation) -
 
 
 @pytest.fixture
-def opened(chromium: Browser, served: str) -> Iterator[Callable[..., CheckedPage]]:
+def opened(chromium: Browser, usual_page: Page, served: str) -> Iterator[Callable[..., CheckedPage]]:
     """Opens the page; at the end nothing may have gone wrong in it.
 
     Its date stands still, since on a slow machine what it shows would grow stale before it is looked at. Timers run.
@@ -68,7 +74,8 @@ def opened(chromium: Browser, served: str) -> Iterator[Callable[..., CheckedPage
     pages: list[CheckedPage] = []
 
     def open_page(url: str = served, *, clock: bool = False, **context: Any) -> CheckedPage:
-        watched = CheckedPage(chromium, **context)
+        usual = not (clock or context or pages)
+        watched = CheckedPage(chromium, usual_page if usual else None, **context)
         pages.append(watched)
         if clock:
             watched.page.clock.install()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,21 +51,34 @@ def browser(program: str) -> Iterator[Browser]:
         started.close()
 
 
-class CheckedPage:
-    """A page in a context of its own, and what went wrong in it."""
+def new_page(browser: Browser, **options: Any) -> Page:
+    """A page in a context of its own, with these options."""
+    # Frames cost CPU time.
+    usual = {"viewport": {"width": 1440, "height": 1000}, "reduced_motion": "reduce"}
+    page = browser.new_context(**(usual | options)).new_page()
+    page.set_default_timeout(TIMEOUT * PATIENCE)
+    return page
 
-    def __init__(self, browser: Browser, **context: Any) -> None:
-        # Frames that move cost CPU time.
-        usual = {"viewport": {"width": 1440, "height": 1000}, "reduced_motion": "reduce"}
-        self._context = browser.new_context(**(usual | context))
-        self.page: Page = self._context.new_page()
-        self.page.set_default_timeout(TIMEOUT * PATIENCE)
+
+class CheckedPage:
+    """A page of `new_page`, and what went wrong in it.
+
+    ``again``: a page that has been used before, and will be used again.
+    """
+
+    def __init__(self, browser: Browser, again: Page | None = None, **options: Any) -> None:
+        self.page: Page = again or new_page(browser, **options)
         self.errors: list[str] = []
         self.hosts: set[str] = set()
-        self.page.on("console", lambda message: self._said(message.type, message.text))
-        self.page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
-        self.page.on("request", lambda request: self._asked(request.url))
-        self.page.on("websocket", lambda socket: self._asked(socket.url))
+        self._heard: dict[Any, Callable[[Any], None]] = {
+            "console": lambda message: self._said(message.type, message.text),
+            "pageerror": lambda error: self.errors.append(f"uncaught: {error}"),
+            "request": lambda request: self._asked(request.url),
+            "websocket": lambda socket: self._asked(socket.url),
+        }
+        for event, hear in self._heard.items():
+            self.page.on(event, hear)
+        self._again = again is not None
 
     def _said(self, kind: str, text: str) -> None:
         if kind in ("error", "warning"):
@@ -122,7 +135,13 @@ class CheckedPage:
 
     def close(self, *, broken: bool = False) -> None:
         """Closes the page and checks it. ``broken``: the browser may report that the broker is gone."""
-        self._context.close()
+        if self._again:
+            for event, hear in self._heard.items():
+                self.page.remove_listener(event, hear)
+            self.page.mouse.move(0, 0)
+            self.page.goto("about:blank")
+        else:
+            self.page.context.close()
         errors = [text for text in self.errors if not (broken and "WebSocket" in text)]
         assert errors == []
         assert self.hosts <= set(OURS), "a request has left this machine"
