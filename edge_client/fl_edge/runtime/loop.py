@@ -209,14 +209,15 @@ class Runtime:
         while self._events:
             edge, event = self._events.popleft()
             self._listener(event)
-            was_running = isinstance(edge.state, machine.Session)
-            edge.state, effects_to_perform = machine.step(edge.state, event)
+            before, was_running = edge.state, isinstance(edge.state, machine.Session)
+            edge.state, effects_to_perform = machine.step(before, event)
             self._running -= was_running and isinstance(edge.state, machine.Stopped)
             if isinstance(event, ANSWERED) or isinstance(edge.state, machine.Stopped):
                 self._registrations.settle(edge)
             for effect in effects_to_perform:
                 self._perform(edge, effect, event.now)
-            self._schedule.set(edge, event.now)
+            if edge.state is not before or edge.scheduled is None:  # else its timer stays
+                self._schedule.set(edge, event.now)
 
     def _run_timers(self, now: float) -> None:
         for edge in self._schedule.pop_due(now):

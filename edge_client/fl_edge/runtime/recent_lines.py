@@ -96,10 +96,11 @@ class RecentLines(logging.Handler):
             self._lines.append(line)
 
     def _text(self, record: logging.LogRecord, client: str | None) -> str | None:
-        # The name is looked at first: what the edges may tell takes a look at each of them.
-        if f"{record.name}.".startswith(_BELOW) or self._tells_all(client):
-            return record.getMessage()
         told: str | None = getattr(record, "told", None)
+        message = record.getMessage()
+        # What the edges may tell is asked last: it takes a look at each of them.
+        if message == told or f"{record.name}.".startswith(_BELOW) or self._tells_all(client):
+            return message
         return told
 
     @property

@@ -21,6 +21,9 @@ MAX_RESPONSE_SLASHES: Final = 32
 MAX_RESPONSE_TOPIC_BYTES: Final = 1024
 """Bytes of the longest response topic; a broker disconnects a client that publishes to a longer one."""
 
+MAX_KEPT: Final = 256
+"""Characters of a topic that is kept parsed: anyone can send a thousand topics of 64 kB."""
+
 CLIENT_PATTERN: Final = "[A-Za-z0-9_-]{1,64}"
 NUMBER: Final = "0|[1-9][0-9]{0,15}"
 FIELDS: Final = {
@@ -307,9 +310,13 @@ class Parser:
         for kind in kinds:
             patterns = self._by_first_level.setdefault(first_level(kind), [])
             patterns.append((re.compile(_expression(kind)), kind))
+        self._kept = lru_cache(2**10)(self._parse)
 
     def parse(self, prefix: str, text: str) -> Topic | None:
         """The topic in ``text``, which must begin with ``prefix``, or ``None`` if it is not ours."""
+        return self._kept(prefix, text) if len(text) <= MAX_KEPT else self._parse(prefix, text)
+
+    def _parse(self, prefix: str, text: str) -> Topic | None:
         if not text.startswith(prefix + "/"):
             return None
         below = text[len(prefix) + 1 :]

@@ -238,6 +238,9 @@ class FastClient(Client):
         finally:
             self._pieces = ()
 
+    def _send_puback(self, mid: int) -> MQTTErrorCode:
+        return self._packet_queue(MessageType.PUBACK, b"\x40\x02" + mid.to_bytes(2, "big"), mid, 1)
+
     def _send_publish(
         self,
         mid: int,

@@ -91,6 +91,14 @@ def test_plain_weights_take_the_place_of_the_values_of_the_edge(incarnations: In
     assert read.weights.tolist() == flatten(given, BASE.manifest).tolist()
 
 
+def test_the_fold_of_an_update_that_came_whole_does_not_wake_the_loop(incarnations: Incarnations) -> None:
+    incarnation = incarnations()
+    incarnation.worker.begin_round(REFERENCE, "f32")
+    incarnation.accept(*UPDATES)
+    incarnation.worker._executor.shutdown(wait=True)
+    assert incarnation.done.empty()
+
+
 # --- after a restart ----------------------------------------------------------------------------------------
 
 

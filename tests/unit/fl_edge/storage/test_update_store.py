@@ -25,6 +25,7 @@ from tests.support.encodings import Float16
 from tests.support.masked_edges import MaskedEdges
 from tests.support.samples import DATA, MANIFEST
 from tests.support.session_script import SessionScript, update
+from tests.support.wait import wait_until
 
 
 def finished(number: int = 3, *, base: str | None = "b" * 64) -> PendingUpdate:
@@ -201,6 +202,26 @@ def test_what_is_answered_soon_is_never_written(tmp_path: Path, monkeypatch: pyt
     writer.close()
     assert written == [two]
     assert not three.exists()
+
+
+def test_a_file_that_is_not_there_is_removed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most rounds of an edge end with the removal of a file that was never written."""
+    removed: list[Path] = []
+
+    def remove(path: Path) -> bool:
+        removed.append(path)
+        return saved_file.delete(path)
+
+    monkeypatch.setattr(update_store, "delete", remove)
+    file, writer = tmp_path / "file", update_store.UpdateWriter(delay=3600.0)
+    for number in range(3):
+        writer.save(file, "1", finished(number))
+        writer.delete(file)
+        wait_until(lambda: file in writer._absent, 20, "the file is removed")
+    writer.save(file, "1", finished(3))
+    writer.close()
+    assert removed == [file]
+    assert file not in writer._absent, "it was written at the end"
 
 
 def test_a_later_request_does_not_hold_up_an_earlier_one(

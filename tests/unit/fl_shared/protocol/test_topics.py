@@ -130,3 +130,13 @@ def test_answerable(topic: str) -> None:
 def test_not_answerable(topic: str) -> None:
     """Clause 7.3: an asker must not make an edge write its own presence."""
     assert not t.is_response_topic_allowed("fl", topic)
+
+
+def test_long_topics_are_parsed_but_not_kept() -> None:
+    """Anyone may send them."""
+    parser = t.Parser([t.StatusTopic])
+    long = "p" * t.MAX_KEPT
+    assert parser.parse(long, f"{long}/status") == t.StatusTopic()
+    assert parser._kept.cache_info().currsize == 0
+    assert parser.parse("fl", "fl/status") == t.StatusTopic()
+    assert parser._kept.cache_info().currsize == 1
