@@ -17,8 +17,10 @@ from tests.support.wait import wait_until
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge]
+pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("light_edges")]
 SMALL = (
+    "--task",
+    "digits-mlp",
     "--clients",
     "3",
     "--per-round",
