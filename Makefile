@@ -10,6 +10,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin:/opt/ho
 export PYTHONDONTWRITEBYTECODE :=
 
 BIN = .venv/bin
+LINT = $(MAKE) lint
 # More for the command: make demo SIMULATE="--rounds 3", make test PYTEST="-k round".
 SIMULATE =
 PYTEST =
@@ -41,9 +42,13 @@ lint: setup-dev ## Style, types, which package may import what, and what bandit 
 	$(BIN)/lint-imports
 	$(BIN)/bandit -q -c pyproject.toml -r aggregator edge_client shared fl_mqtt
 
-# Five at a time, since tests mostly wait; those of the most patience come first. pytest comes last: its closing line is the one to read.
-test: lint ## Lint, then all tests but the long ones
-	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder -m 'not long' $(PYTEST)
+# Five at a time, since tests mostly wait; those of the most patience come first. Each would compile what is not compiled.
+# Beside them the linters run, of which mypy takes minutes on one core. The closing line of pytest is the one to read.
+test: setup-dev ## Lint, and all tests but the long ones
+	@$(BIN)/python -m compileall -q aggregator edge_client shared fl_mqtt tests/support
+	@mkdir -p build; $(LINT) >build/lint.txt 2>&1 & linting=$$!; tested=0; \
+	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder -m 'not long' $(PYTEST) || tested=$$?; \
+	wait $$linting || { cat build/lint.txt; exit 1; }; exit $$tested
 
 test-long: setup-dev ## The tests that take minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long $(PYTEST)
