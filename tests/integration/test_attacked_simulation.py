@@ -49,9 +49,10 @@ def test_four_of_ten_break_the_mean_but_not_the_median(tmp_path: Path) -> None:
     ("options", "said"),
     [
         (("--attack", "sign-flip:edges=11"), "--attack sign-flip:edges=11: expected 1 to 10"),
-        (
+        pytest.param(
             ("--attack", "label-flip:edges=1", "--task", "tests.support.regression_task:Consumption"),
             "--attack label-flip: task consumption has no classes to flip",
+            marks=pytest.mark.long,
         ),
     ],
 )
