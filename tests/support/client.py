@@ -59,7 +59,8 @@ def packed_user_properties(pairs: Sequence[tuple[str, str]]) -> bytes:
         b"\x26" + b"".join(struct.pack(">H", len(text)) + text for text in (name.encode(), value.encode()))
         for name, value in pairs
     )
-    return VariableByteIntegers.encode(len(body)) + body
+    length: bytes = VariableByteIntegers.encode(len(body))  # type: ignore[no-untyped-call]
+    return length + body
 
 
 class Client(Inbox):

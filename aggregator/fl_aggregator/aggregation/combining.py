@@ -256,6 +256,7 @@ class Combiner:
             divisor = self._summed.divisor(closed) if self._expected is None else self._expected
             return self._over(divisor, buffers=False), self._over(float(closed.examples), buffers=True), 0.0
         combine = self._strategy.combine
+        assert not isinstance(combine, WeightedSum)  # `_summed` says so
         rows = [read(update.client) for update in closed.contributions]
         factors = np.array([self._factors[update.client] for update in closed.contributions])
         if isinstance(combine, GramCombination):
