@@ -15,7 +15,7 @@ from tests.support.wait import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge]
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.long]
 
 
 def test_four_hospitals_train_on_a_table_each(tmp_path: Path) -> None:

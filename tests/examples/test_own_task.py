@@ -57,6 +57,7 @@ def check_the_run(directory: Path, printed: str) -> None:
     assert "%" not in text[text.index("Learning") :]
 
 
+@pytest.mark.long
 def test_it_trains_in_a_simulation(simulated: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     directory, ended = simulated
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.programs import BIN
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge]
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.long]
 
 
 def test_the_hints_of_a_simulation_can_be_pasted(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_all_paces_have_as_many_updates_in_their_versions() -> None:
     assert len({cell.digest for cell in cells}) == len(cells) == len(plan.PACES)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("forked_children")
 def test_a_cell_in_virtual_time_becomes_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     from fl_edge.tasks.digits import DigitsTask
