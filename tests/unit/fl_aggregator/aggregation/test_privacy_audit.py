@@ -20,14 +20,20 @@ CORRELATED: dict[str, Any] = {"rounds": 4, "noise": 2.0, "dp_bands": "2", "dp_ap
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 
-def audited(directory: Path, seed: int, settings: dict[str, Any]) -> Audit:
-    return audit(directory, canaries=1024, guesses=256, seed=seed, dp_insecure_seed=seed, **settings)
+CANARIES = pytest.mark.parametrize("canaries", [1024, pytest.param(4096, marks=pytest.mark.long)])
 
 
+def audited(directory: Path, seed: int, canaries: int, settings: dict[str, Any]) -> Audit:
+    return audit(directory, canaries=canaries, guesses=256, seed=seed, dp_insecure_seed=seed, **settings)
+
+
+@CANARIES
 @pytest.mark.parametrize(("settings", "seeds"), [(INDEPENDENT, 20), (CORRELATED, 4)])
-def test_no_attacker_tells_more_than_is_claimed(tmp_path: Path, settings: dict[str, Any], seeds: int) -> None:
+def test_no_attacker_tells_more_than_is_claimed(
+    tmp_path: Path, settings: dict[str, Any], seeds: int, canaries: int
+) -> None:
     """The bound holds with a probability of 95 %, so that 3 of 20 may be above."""
-    found = [audited(tmp_path / str(seed), seed, settings) for seed in range(seeds)]
+    found = [audited(tmp_path / str(seed), seed, canaries, settings) for seed in range(seeds)]
     assert sum(one.bound > one.claimed for one in found) <= 3 * seeds // 20
     assert all(3.0 < one.claimed < 4.0 for one in found), "mutants are found at this ε"
     assert sum(one.bound > 0.3 for one in found) > seeds // 2, "an auditor that only guesses finds nothing"
@@ -48,13 +54,14 @@ def no_clipping(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(combining, "clip_factor", lambda *_: 1.0)
 
 
+@CANARIES
 @pytest.mark.parametrize("settings", [INDEPENDENT, CORRELATED])
 @pytest.mark.parametrize("patch", [no_noise, a_quarter_of_the_noise, no_clipping])
 def test_a_run_that_claims_too_much_is_found_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patch: Patch, settings: dict[str, Any]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patch: Patch, settings: dict[str, Any], canaries: int
 ) -> None:
     patch(monkeypatch)
-    found = audited(tmp_path / "run", 5, settings)
+    found = audited(tmp_path / "run", 5, canaries, settings)
     assert found.bound > found.claimed, found
 
 
