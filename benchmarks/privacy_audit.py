@@ -1,6 +1,6 @@
 """Audits private runs: does an attacker with canary edges tell no more than the run claims? And are faults found?
 
-    python benchmarks/privacy_audit.py [--canaries 4096] [--seeds 5]
+    python benchmarks/privacy_audit.py [--canaries 4096] [--seeds 20] [--seeds-of-faults 3]
 
 For each mechanism: ε as the run claims it, and what the audit in one run (`tests.support.privacy_audit`) shows that it
 is at least, for each seed. Updates take the way of all updates through the aggregator, with noise from random keys.
@@ -117,11 +117,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--canaries", type=int, default=4096)
-    parser.add_argument("--seeds", type=int, default=5, help="of the coins: 0, 1 …")
+    parser.add_argument("--seeds", type=int, default=20, help="of the coins: 0, 1 …")
+    parser.add_argument("--seeds-of-faults", type=int, default=3, help="of the coins of broken runs")
     options = parser.parse_args()
     began = time.process_time()
     rows = [
-        audits(mechanism, broken, options.seeds, options.canaries)
+        audits(
+            mechanism,
+            broken,
+            options.seeds if broken == "none" else options.seeds_of_faults,
+            options.canaries,
+        )
         for mechanism in (*SETTINGS, "distributed")
         for broken in (*FAULTS, *(() if mechanism == "distributed" else ("no clipping",)))
     ]

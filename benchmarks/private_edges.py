@@ -2,7 +2,7 @@
 
 Edges answer their aggregator as the protocol says, but have no session, link or broker (those of `simulate --virtual`
 cost most of a run with 1,000 edges). Selection, checks, clipping, the exact sum, noise, accounting, checkpoints and
-journal are the aggregator's own; training is that of a light edge.
+journal are the aggregator's own; training is that of a light edge, and so is what members of masked rounds do.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from private_members import Member
 
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round.state import Run
@@ -86,12 +87,16 @@ def vector_of(layers: DenseLayers, arrays: Mapping[str, Vector]) -> Vector:
 
 @dataclass
 class Edges:
-    """What the aggregator takes for its network: it delivers to edges that train with ``settings`` of the task."""
+    """What the aggregator takes for its network: it delivers to edges that train with ``settings`` of the task.
+
+    ``members``: the edges of a run with masked rounds, by name; empty without masks.
+    """
 
     world: World
     problem: Problem
     parts: Sequence[Examples]
     training: m.TrainingSettings
+    members: Mapping[str, Member] = field(default_factory=dict)
     base: Callable[[], Vector] = field(init=False)
     """Returns the weights of the newest version."""
     norms: list[float] = field(default_factory=list)
@@ -125,6 +130,8 @@ class Edges:
                     "incarnation": message.incarnation,
                     "task": message.task,
                 }
+                if message.masked:
+                    known["keys"] = self.members[client].keys(message)
                 self._say(
                     t.RegisterTopic(client),
                     m.Registration(
@@ -138,6 +145,9 @@ class Edges:
                     if (client, message.round) not in self._answered:
                         self._answered.add((client, message.round))
                         self._say(t.UpdatesTopic(client), self._update(client, message))
+            case m.Closing() | m.Reveal() if isinstance(topic, t.UnmaskTopic):
+                answer = self.members[topic.client].answer(message, self._scope(topic.client, message))
+                self._say(t.UpdatesTopic(topic.client), answer)
 
     def _identity(self, client: str) -> dict[str, Any]:
         return {
@@ -154,24 +164,33 @@ class Edges:
         if is_first:
             values = vector_of(layers, layers.first_weights(selected.training.seed))
         else:
-            base = self.base()
-            network = DenseNetwork(layers, arrays_of(layers, base))
+            weights = self.base()
+            network = DenseNetwork(layers, arrays_of(layers, weights))
             seed = edge_seed(selected.training.seed, selected.round, client)
             network.fit(examples, self.training, seed, lambda: False)
-            values = vector_of(layers, network.arrays) - base
+            values = vector_of(layers, network.arrays) - weights
             self.norms.append(float(np.linalg.norm(values)))
+        envelope = self._scope(client, selected)
+        common = {**envelope, "round": selected.round, "metrics": m.UpdateMetrics()}
+        base = None if selected.base is None else selected.base.digest
+        if selected.masked is not None:
+            return m.Update(**common, base=base, **self.members[client].masked(selected, values))
         manifest, data = layers.manifest.digest, values.tobytes()
         section = m.Section(
             name=DELTA, encoding=FLOAT32.name, manifest=manifest, data=data,
             arrays=layers.manifest.arrays if is_first else None,
         )  # fmt: skip
         return m.Update(
-            run=selected.run, incarnation=selected.incarnation, seq=1, client=client, session=f"session-{client}",
-            round=selected.round, base=None if selected.base is None else selected.base.digest,
-            examples=1 if private else len(examples), steps=0 if is_first or private else 1, seconds=0.0,
-            metrics=m.UpdateMetrics(), digest=content_digest([(DELTA, FLOAT32.name, manifest, data)]),
-            sections=(section,),
+            **common, base=base, examples=1 if private else len(examples),
+            steps=0 if is_first or private else 1, seconds=0.0,
+            digest=content_digest([(DELTA, FLOAT32.name, manifest, data)]), sections=(section,),
         )  # fmt: skip
+
+    def _scope(self, client: str, message: m.Scoped) -> dict[str, Any]:
+        return {
+            "run": message.run, "incarnation": message.incarnation, "seq": 1, "client": client,
+            "session": f"session-{client}",
+        }  # fmt: skip
 
 
 def train(
@@ -179,8 +198,10 @@ def train(
 ) -> tuple[Run, Vector, list[float]]:
     """Runs to the end in ``directory``; returns the last state, the weights, and the norms of all updates."""
     world = World()
-    edges = Edges(world, found, found.parts(settings.clients, settings.seed), training)
     launch = launches.new(settings, directory)
+    names = [str(number) for number in range(settings.clients if settings.masked else 0)]
+    members = {name: Member(name, directory / "edges" / name, found.layers.manifest) for name in names}
+    edges = Edges(world, found, found.parts(settings.clients, settings.seed), training, members)
     launch.directory.write_run(launch.record)
     aggregator = Aggregator(launch, world, edges)  # type: ignore[arg-type]
     averager = aggregator.runner.worker.averager

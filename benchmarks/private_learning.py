@@ -1,4 +1,4 @@
-"""What is learnt under differential privacy: accuracy by budget, with independent and correlated noise.
+"""What is learnt under differential privacy: accuracy by budget, by who adds which noise.
 
     python benchmarks/private_learning.py --list
     python benchmarks/private_learning.py --budget 20m [--only digits/]
@@ -44,6 +44,8 @@ PAGE: Final = Path(__file__).parents[1] / "docs" / "differential-privacy.md"
 Line = Mapping[str, Any]
 
 SEEDS: Final = (0, 1, 2)
+SEEDS_WITH_FEW: Final = range(9)
+"""A run with few edges costs little, and its accuracy depends on its noise more."""
 CHOOSING_SEED: Final = 9
 RATES: Final = (0.01, 0.03, 0.1, 0.3)
 EPSILONS: Final = (1.0, 2.0, 4.0, 8.0)
@@ -61,6 +63,13 @@ MECHANISMS: Final[dict[str, dict[str, Any]]] = {
     "models": {"dp": "central", "dp_against": "models"},
 }
 """``models``: cohorts are secret, which protects against less."""
+WITH_FEW: Final[dict[str, dict[str, Any]]] = {
+    "independent": MECHANISMS["independent"],
+    "distributed": {"dp": "distributed", "masked": True, "masked_min": 20},
+    "least 12": {"dp": "distributed", "masked": True},
+}
+"""Of few edges. ``distributed``: they mask their updates and add the noise, and a sum must have all 20 of them.
+``least 12``: or 12 of them, which is the default, so that each adds more."""
 RUN: Final[dict[str, Any]] = {
     "clients": 1000, "per_round": 100, "rounds": 100, "over_select": 0, "holdout": 0.0, "evaluate_every": 10**6,
     "deadline": 1e6, "grace": 0.0, "durability": "memory",
@@ -96,7 +105,7 @@ class Cell:
         if self.mechanism is None:
             return common
         private = {
-            **MECHANISMS[self.mechanism],
+            **mechanisms(self.task)[self.mechanism],
             "dp_epsilon": self.epsilon,
             "dp_clip": f"{self.chosen['clip']:g}",
         }
@@ -107,6 +116,16 @@ class Cell:
         """Of all that decides the result."""
         values = [self.task, DATA[self.task], self.options, TRAINING, self.chosen["lr"]]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def mechanisms(task: str) -> Mapping[str, Mapping[str, Any]]:
+    """The settings of each mechanism that is compared in a task, by name."""
+    return WITH_FEW if task in FEW else MECHANISMS
+
+
+def seeds(task: str) -> Sequence[int]:
+    """The seeds of a task's runs."""
+    return SEEDS_WITH_FEW if task in FEW else SEEDS
 
 
 def read_lines(path: Path = LINES) -> list[dict[str, Any]]:
@@ -126,21 +145,23 @@ def choosing(task: str) -> list[Cell]:
 
 
 def cells(task: str, chosen: Mapping[str, float]) -> list[Cell]:
-    """The cells of a task: all of a seed before those of the next one, but those with secret cohorts last."""
-    *known, secret = MECHANISMS
-    if task in FEW:
-        return [Cell(task, None, None, seed, chosen) for seed in SEEDS] + [
-            Cell(task, known[0], epsilon, seed, chosen) for seed in SEEDS for epsilon in EPSILONS
-        ]
-    wire = [
+    """The cells of a task: all of a seed before those of the next one, but those of the last mechanism last.
+
+    The last one has fewer seeds where the others have more.
+    """
+    *known, last = mechanisms(task)
+    before = [
         cell
-        for seed in SEEDS
+        for seed in seeds(task)
         for cell in (
             Cell(task, None, None, seed, chosen),
             *(Cell(task, name, epsilon, seed, chosen) for epsilon in EPSILONS for name in known),
         )
     ]
-    return [*wire, *(Cell(task, secret, epsilon, seed, chosen) for seed in SEEDS for epsilon in EPSILONS)]
+    return [
+        *before,
+        *(Cell(task, last, epsilon, seed, chosen) for seed in SEEDS for epsilon in EPSILONS),
+    ]
 
 
 def line_of(cell: Cell, lines: Iterable[Line]) -> Line | None:
@@ -218,10 +239,10 @@ def table(task: str, lines: Sequence[Line]) -> str:
     known = {(cell.mechanism, cell.epsilon, cell.seed): line_of(cell, lines) for cell in cells(task, chosen)}
 
     def of(mechanism: str | None, epsilon: float | None) -> list[Line]:
-        found = [known.get((mechanism, epsilon, seed)) for seed in SEEDS]
+        found = [known.get((mechanism, epsilon, seed)) for seed in seeds(task)]
         return [line for line in found if line is not None]
 
-    names = [name for name in MECHANISMS if any(of(name, epsilon) for epsilon in EPSILONS)]
+    names = [name for name in mechanisms(task) if any(of(name, epsilon) for epsilon in EPSILONS)]
     pair = names[:2] if len(names) > 1 else []
     rows = [
         "| "
