@@ -148,7 +148,7 @@ def test_another_run_is_online(tmp_path: Path, shared_mosquitto: Mosquitto) -> N
 def test_a_task_that_no_edge_has(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
     """The edges say why they do not take part, and stay for the next run; the aggregator waits for others."""
     url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/task")
-    mistyped = ("--task", "synthetic-5o", "--clients", "2", "--per-round", "2", "--wait", "8")
+    mistyped = ("--task", "synthetic-5o", "--clients", "3", "--per-round", "2", "--wait", "8")
     with (
         programs.edges(tmp_path / "a", url, "a", *prefix, "--task", "synthetic-50") as a,
         programs.edges(tmp_path / "b", url, "b", *prefix) as b,
@@ -187,7 +187,7 @@ def test_edges_without_the_data(tmp_path: Path, shared_mosquitto: Mosquitto) -> 
     url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/data")
     (tmp_path / "empty").mkdir()
     edge = ("0", *prefix, "--data", str(tmp_path / "empty"))
-    task = ("--task", "mnist", "--clients", "1", "--per-round", "1")
+    task = ("--task", "mnist", "--clients", "2", "--per-round", "1")
     with (
         programs.aggregator(tmp_path / "run", url, *prefix, *task) as ours,
         programs.edges(tmp_path / "edge", url, *edge) as fleet,

@@ -7,8 +7,7 @@
 ``closing``       closes, commits or abandons a round;  ``pace``: its deadline
 ``agreeing``      on what a masked round sums;  ``unmasking``: its sum
 ``pausing``       the operator's commands;  ``command_events``;  ``revoking``: of kits
-``registration``  clients and their partitions;  ``two_machines``: with one id
-``evaluation``    metrics of versions;  ``looking``: who is better
+``registration``  clients, their partitions;  ``two_machines``;  ``evaluation``;  ``looking``
 ``updates``       accepts or rejects an update;  ``personalization``: the edges' own models
 ``state``         of a run;  ``snapshot``: for a resume;  ``phases``;  ``roster``;  ``events``;  ``effects``
 ``summary``       how a round ended;  ``awaited``: its edges;  ``privacy``: of releases;  ``persistent_map``

@@ -37,7 +37,7 @@ def register(state: Run, event: Registered) -> Transition:
     refusal = _refusal(state, event)
     if refusal is not None:
         if refusal.reason not in ("id-in-use", "no-partition-left"):
-            state = _with_unable_client(state, event, refusal.detail)
+            state = _with_unable_client(state, event, refusal)
         return state, (SendReply(event.client, event.session, refusal),)
     previous_state, state = state, _with_capacity_for(state, event.client)
     partition = _assign_partition(state, event)
@@ -166,7 +166,7 @@ def _cannot_sum(state: Run, edges: int) -> str | None:
     return None
 
 
-def _with_unable_client(state: Run, event: Registered, reason: str) -> Run:
+def _with_unable_client(state: Run, event: Registered, refusal: Refuse) -> Run:
     """Keeps the client on the roster, without a partition, so that observers see why it does not take part.
 
     It displaces no other client if the roster is full.
@@ -184,7 +184,8 @@ def _with_unable_client(state: Run, event: Registered, reason: str) -> Run:
         registered_at=previous.registered_at
         if previous is not None and previous.device == event.device
         else event.now,
-        unable=reason,
+        unable=refusal.detail,
+        declines=refusal.reason != "wrong-manifest",
         edges=event.edges,
         via=event.via,
         environment=environment,

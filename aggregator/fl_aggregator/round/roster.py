@@ -34,11 +34,12 @@ class Client:
     not been assigned one yet; ``examples`` and ``manifest`` are known once it is loaded. ``lost_at`` is the
     run time of its loss, null while it is present. ``unconfirmed``: we do not know whether it is online,
     because our own connection was lost and came back at ``lost_at``. ``left``: why it has left, as it said itself; null
-    if it has not, or was lost. ``unable``: why it does not take part, null if it does. ``revoked``: because its
-    kit was: what it says itself never sets this. ``edges``: it is a regional aggregator, which stands for so many
-    edges; null for an edge. ``via``: the bridged broker that it is connected to, null for ours; ``bridge_lost``:
-    whether it was lost with that broker's bridge. ``environment``: where it runs, an index into the environments of the
-    run. ``keys``: its public keys for a run whose updates are masked. ``earlier``: its session before this one;
+    if it has not, or was lost. ``unable``: why it does not take part, null if it does. ``declines``: that is its last
+    word (an edge with another model will say itself what differs). ``revoked``: because its kit was: what it says
+    itself never sets this. ``edges``: it is a regional aggregator, which stands for so many edges; null for an edge.
+    ``via``: the bridged broker that it is connected to, null for ours; ``bridge_lost``: whether it was lost with that
+    broker's bridge. ``environment``: where it runs, an index into the environments of the run. ``keys``: its public
+    keys for a run whose updates are masked. ``earlier``: its session before this one;
     ``turns``: how often it has returned to that (`two_machines`).
     """
 
@@ -53,6 +54,7 @@ class Client:
     manifest: str | None = None
     examples: int | None = None
     unable: str | None = None
+    declines: bool = False
     revoked: bool = False
     edges: int | None = None
     via: str | None = None
@@ -97,7 +99,7 @@ class Standing(NamedTuple):
     """What is counted of a client. ``loaded``: whether it has examples, null before it has loaded its partition.
 
     ``unconfirmed_since``: its loss, if it is unconfirmed; all such clients have the same. ``assigned``: whether it has
-    a partition. ``declined``: whether it would train, but says that it takes no part.
+    a partition. ``declined``: whether it would train, but takes no part; ``declines``: and that is its last word.
     """
 
     trains: bool
@@ -107,6 +109,7 @@ class Standing(NamedTuple):
     loaded: bool | None
     manifest: str | None
     declined: bool
+    declines: bool
 
     @classmethod
     def of(cls, client: Client) -> Standing:
@@ -119,6 +122,7 @@ class Standing(NamedTuple):
             None if client.examples is None else client.examples > 0,
             client.manifest,
             "train" in client.roles and client.unable is not None,
+            "train" in client.roles and client.declines,
         )
 
 

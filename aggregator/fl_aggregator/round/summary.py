@@ -288,7 +288,7 @@ def declined_trainers(state: Run) -> dict[str, str]:
 
 def all_decline(state: Run) -> bool:
     """Whether as many edges as the run expects are here and none of them takes part, so that nobody is awaited."""
-    here = state.roster.count(lambda one: one.declined and one.present)
+    here = state.roster.count(lambda one: one.declines and one.present)
     return here >= state.settings.expected_edges and not state.roster.count(lambda one: one.trains)
 
 

@@ -271,3 +271,12 @@ def test_a_run_fails_by_its_user_if_no_edge_has_what_is_to_stay_there() -> None:
     playbook.play("start", "join 0", 'join 0 unable="--keep-local fc9.*: no"', "join 1 unable=busy", "wait 6")
     assert isinstance(playbook.state.phase, Failed)
     assert not playbook.state.failed_by_user
+
+
+def test_an_edge_with_another_model_may_still_say_what_differs() -> None:
+    playbook = Playbook(clients=1, per_round=1, first_weights=True, wait=100)
+    playbook.play("start", "join 0", "load 0 manifest=N")
+    assert isinstance(playbook.state.phase, Selecting)
+    playbook.play("join 0 unable=array-w-differs")
+    assert isinstance(playbook.state.phase, Failed)
+    assert playbook.state.phase.detail == "all 1 edges decline: 0 (array-w-differs)"

@@ -247,7 +247,7 @@ def test_without_torch_it_checks_what_a_light_edge_trains(tmp_path: Path) -> Non
     assert "FAILED" not in ended[0].stdout
     assert ended[1].returncode == 2
     assert ended[1].stderr == (
-        "fl-edge check-task: torch is not installed, and task 'digits' needs it: pip install 'fl-mqtt[edge]'\n"
+        "fl-edge check-task: task 'digits' needs torch, which is not installed: pip install 'fl-mqtt[edge]'\n"
     )
 
 
