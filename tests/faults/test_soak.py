@@ -123,7 +123,7 @@ def trained(settings: Settings, committed: list[dict[str, Any]], manifest: Manif
 def nothing_is_left(soak: SoakRun) -> None:
     """Of ended rounds: at the broker, on disk; and of all those processes."""
     clients = {str(number) for number in range(12)} | {"judge"}
-    newest = [line["round"] for line in programs.history(soak.directory)][-2:]
+    newest = [line["round"] for line in programs.history(soak.directory)][-8:]
     models = sorted(topic for topic in soak.retained if topic.startswith("fl/model/"))
     expected = {"fl/aggregator", "fl/status", "fl/model", *models}
     expected |= {f"fl/clients/{client}/presence" for client in clients}

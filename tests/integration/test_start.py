@@ -114,7 +114,7 @@ def test_what_lies_at_the_broker_during_and_after_a_run(tmp_path: Path, mosquitt
     retained = later.retained
     assert {t for t in retained if t.startswith("fl/round/")} == {
         "fl/round/2/edges",
-        *(f"fl/round/{n}/result" for n in (1, 2)),
+        *(f"fl/round/{n}/result" for n in (0, 1, 2)),
     }
     assert "fl/clients/9/work" not in retained
     assert "fl/model/0123456789ab/manifest" not in retained

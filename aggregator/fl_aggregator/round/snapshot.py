@@ -13,7 +13,7 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.state import Run
 
-RESULTS_RETAINED: Final = 2
+RESULTS_RETAINED: Final = 8
 """Results of rounds that stay retained at the broker. Each edge that connects gets them, and again after a resume."""
 
 

@@ -241,7 +241,7 @@ ROWS: Final = (
     Channel(t.EdgesTopic, (m.Edges,), "aggregator", ("watcher",), retained=True, largest=MAX_NAMES,
             note="While the round is open; the last closed one stays."),
     Channel(t.ResultTopic, (m.Result,), "aggregator", _ALL, retained=True, roles=("train",), largest=MAX_NAMES,
-            note="The last two stay."),
+            note="The last eight stay."),
     Channel(t.ModelTopic, (m.ModelAnnouncement,), "aggregator", _ALL, retained=True),
     Channel(t.ManifestTopic, (m.ModelManifest,), "aggregator", ("edge",), encoding="msgpack", largest=m.MAX_PACKET,
             retained=True, note="An empty message means that it is superseded."),

@@ -149,7 +149,7 @@ MAX_WORST_EDGES: Final = 3
 
 
 class Result(Scoped):
-    """The result of a round, retained on ``fl/round/<n>/result`` for the last two rounds.
+    """The result of a round, retained on ``fl/round/<n>/result`` for the last eight rounds.
 
     It is published again, with more ``metrics``, when evaluations of its version have arrived, on ``split``. Of them,
     ``primary`` is the one by which versions are compared. ``outliers``: the edges whose updates are unlike the others,

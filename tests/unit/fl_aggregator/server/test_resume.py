@@ -56,7 +56,7 @@ def test_an_open_round_is_announced_again_with_the_two_newest_models(tmp_path: P
     assert found.state == playbook.state
     assert found.open_round == playbook.collecting
     assert list(found.snapshot.models) == [1, 2]
-    assert list(found.snapshot.results) == [1, 2]
+    assert list(found.snapshot.results) == [0, 1, 2]
     again = found.effects_to_repeat(resumed(found.state))
     assert isinstance(again[-1], do.AnnounceRound)
     assert again[-1].cohort == playbook.cohort
