@@ -24,7 +24,7 @@ from fl_aggregator.tools.privacy.cli import privacy
 from fl_shared.errors import UserError
 from fl_shared.privacy import gaussian_mechanism
 from tests.support.masked_federation import MaskedFederation
-from tests.support.simulated_masked_edge import PARAMETERS_ONLY
+from tests.support.private_federation import private_federation
 
 DELTA = 1e-5
 SECRET = {"dp_against": "models", "dp_apart": None, "per_round": 2, "quorum": 1}
@@ -41,13 +41,8 @@ def begin(tmp_path: Path, ledger: Path) -> Begin:
     """Makes a run of five edges with the ledger. Its cohorts are known, and all edges are in them."""
 
     def begun(name: str, **settings: Any) -> MaskedFederation:
-        usual = {
-            "dp": "central", "dp_clip": "0.5", "dp_noise": 3.0, "dp_apart": "1", "dp_ledger": str(ledger),
-            "dp_delta": DELTA, "holdout": 0.0, "rounds": 2,
-        }  # fmt: skip
-        return MaskedFederation(
-            tmp_path / name, masked=False, manifest=PARAMETERS_ONLY, **{**usual, **settings}
-        )
+        usual = {"dp_noise": 3.0, "dp_ledger": str(ledger), "dp_delta": DELTA, "rounds": 2}
+        return private_federation(tmp_path / name, **{**usual, **settings})
 
     return begun
 

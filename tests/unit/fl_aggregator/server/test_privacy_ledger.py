@@ -23,6 +23,7 @@ from fl_aggregator.storage.append_log import AppendLog
 from fl_aggregator.storage.checkpoint import Checkpoints
 from fl_shared.errors import UserError
 from tests.support.masked_federation import Killed, MaskedFederation
+from tests.support.private_federation import private_federation
 from tests.support.simulated_masked_edge import PARAMETERS_ONLY
 
 
@@ -43,12 +44,8 @@ def begin(tmp_path: Path, ledger: Path) -> Begin:
     """Makes a run with five edges, and with the ledger, unless it is told otherwise."""
 
     def begun(name: str, **settings: Any) -> MaskedFederation:
-        usual = {
-            "dp": "central", "dp_clip": "0.5", "dp_noise": 4.0, "dp_apart": "1", "dp_ledger": str(ledger),
-            "holdout": 0.0,
-        }  # fmt: skip
-        given = {**usual, **settings}
-        return MaskedFederation(tmp_path / name, masked=False, manifest=PARAMETERS_ONLY, **given)
+        usual = {"dp_noise": 4.0, "dp_ledger": str(ledger)}
+        return private_federation(tmp_path / name, **{**usual, **settings})
 
     return begun
 
