@@ -47,6 +47,10 @@ class EdgeUnderTest:
         failed = self.wire.expect(m.TrainingFailed, 15, round=number)
         assert all(word in failed.detail for word in words), (words, failed.detail)
 
+    def has_failed(self, number: int) -> bool:
+        """Whether it has said that it cannot train in a round."""
+        return any(one.is_a(m.TrainingFailed, round=number) for one in self.wire.pending)
+
     def train_normally(self, base: str) -> m.Update:
         number = self.select(base)
         update = self.wire.expect(m.Update, 15, round=number)
