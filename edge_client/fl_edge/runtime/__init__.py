@@ -6,8 +6,7 @@
 ``edge``        one edge: its session, its connection;  ``masked_member``: in masked rounds;  ``edge_options``
 ``inbox``       what other threads hand to the loop, its ``items``
 ``router``      which message is for which edge
-``dispatcher``  jobs for the pool, and their results as events;  ``schedule``: what is due when;
-                ``registration_window``: who registers when
+``dispatcher``  jobs for the pool, and their results;  ``schedule``: what is due when;  ``registration_window``
 ``remote_log``  the log for remote readers: its ``recent_lines``, its ``log_readers``
 ``predictors``  where predictions are made, and when they are due
 ``device``      the device to train on;  ``environment``: software and machine;  ``privacy_options``, ``survey_options``
