@@ -167,7 +167,7 @@ class Aggregator:
             changes = {"broker": str(self._broker.address), "incarnation": self.scope.incarnation}
             record = self._launch.record.model_copy(update=changes)
             self._directory.write_run(record)
-            earlier = [one.shown for one in read_records(self._directory.history())]
+            earlier = (one.shown for one in read_records(self._directory.history()))
             self._trackers.begin(record, earlier, self.runtime_metrics)
             LOG.info("run %s at %s, prefix %s", self.scope.run, self._broker.address, self.settings.prefix)
             if record.attack is not None:

@@ -143,7 +143,7 @@ class Interpreter:
                 recovered.served,
             )
         self.observer_feed.restore(
-            [record.shown for record in read_records(self._directory.history())],
+            (record.shown for record in read_records(self._directory.history())),
             () if self._settings.hides_edges else recovered.snapshot.updates.values(),
         )
         stored, open_rounds = recovered.stored, recovered.open_rounds
