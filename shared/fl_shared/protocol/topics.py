@@ -21,6 +21,8 @@ MAX_RESPONSE_SLASHES: Final = 32
 MAX_RESPONSE_TOPIC_BYTES: Final = 1024
 """Bytes of the longest response topic; a broker disconnects a client that publishes to a longer one."""
 
+MAX_KEPT_TOPICS: Final = 256
+"""Topics that are kept, as texts and parsed. Those of a round never come again, so more would only take memory."""
 MAX_KEPT: Final = 256
 """Characters of a topic that is kept parsed: anyone can send a thousand topics of 64 kB."""
 
@@ -254,7 +256,7 @@ def valid_prefix(text: str) -> bool:
     )
 
 
-@lru_cache(2**12)
+@lru_cache(MAX_KEPT_TOPICS)
 def build(prefix: str, topic: Topic) -> str:
     """The topic's text under ``prefix``."""
     values = {name: getattr(topic, name) for name in fields_of(type(topic))}
@@ -310,7 +312,7 @@ class Parser:
         for kind in kinds:
             patterns = self._by_first_level.setdefault(first_level(kind), [])
             patterns.append((re.compile(_expression(kind)), kind))
-        self._kept = lru_cache(2**10)(self._parse)
+        self._kept = lru_cache(MAX_KEPT_TOPICS)(self._parse)
 
     def parse(self, prefix: str, text: str) -> Topic | None:
         """The topic in ``text``, which must begin with ``prefix``, or ``None`` if it is not ours."""
