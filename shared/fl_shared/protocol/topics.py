@@ -23,7 +23,7 @@ MAX_RESPONSE_TOPIC_BYTES: Final = 1024
 
 MAX_KEPT_TOPICS: Final = 256
 """Topics that are kept, as texts and parsed. Those of a round never come again, so more would only take memory."""
-MAX_KEPT: Final = 256
+MAX_KEPT_CHARACTERS: Final = 256
 """Characters of a topic that is kept parsed: anyone can send a thousand topics of 64 kB."""
 
 CLIENT_PATTERN: Final = "[A-Za-z0-9_-]{1,64}"
@@ -316,7 +316,7 @@ class Parser:
 
     def parse(self, prefix: str, text: str) -> Topic | None:
         """The topic in ``text``, which must begin with ``prefix``, or ``None`` if it is not ours."""
-        return self._kept(prefix, text) if len(text) <= MAX_KEPT else self._parse(prefix, text)
+        return self._kept(prefix, text) if len(text) <= MAX_KEPT_CHARACTERS else self._parse(prefix, text)
 
     def _parse(self, prefix: str, text: str) -> Topic | None:
         if not text.startswith(prefix + "/"):

@@ -135,7 +135,7 @@ def test_not_answerable(topic: str) -> None:
 def test_long_topics_are_parsed_but_not_kept() -> None:
     """Anyone may send them."""
     parser = t.Parser([t.StatusTopic])
-    long = "p" * t.MAX_KEPT
+    long = "p" * t.MAX_KEPT_CHARACTERS
     assert parser.parse(long, f"{long}/status") == t.StatusTopic()
     assert parser._kept.cache_info().currsize == 0
     assert parser.parse("fl", "fl/status") == t.StatusTopic()
