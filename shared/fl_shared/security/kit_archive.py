@@ -49,7 +49,7 @@ def unzip_members(data: bytes) -> dict[str, bytes]:
                 if info.filename in members:
                     raise InvalidKit(f"contains {info.filename} twice")
                 if info.compress_type not in _COMPRESSIONS:
-                    raise NotImplementedError(info.compress_type)
+                    raise zipfile.BadZipFile(info.compress_type)
                 if info.file_size > MAX_MEMBER:
                     raise InvalidKit(
                         f"{info.filename}: {info.file_size} bytes, expected at most {MAX_MEMBER}"
