@@ -6,7 +6,7 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,10 @@ from fl_aggregator.server import interpreter
 from fl_aggregator.tools.privacy.cli import privacy
 from fl_shared.errors import UserError
 from fl_shared.privacy import gaussian_mechanism
-from tests.support.masked_federation import MaskedFederation
-from tests.support.private_federation import private_federation
+from tests.support.private_federation import Begin, runs_with
 
 DELTA = 1e-5
 SECRET = {"dp_against": "models", "dp_apart": None, "per_round": 2, "quorum": 1}
-Begin = Callable[..., MaskedFederation]
 
 
 @pytest.fixture
@@ -39,12 +37,7 @@ def ledger(tmp_path: Path) -> Path:
 @pytest.fixture
 def begin(tmp_path: Path, ledger: Path) -> Begin:
     """Makes a run of five edges with the ledger. Its cohorts are known, and all edges are in them."""
-
-    def begun(name: str, **settings: Any) -> MaskedFederation:
-        usual = {"dp_noise": 3.0, "dp_ledger": str(ledger), "dp_delta": DELTA, "rounds": 2}
-        return private_federation(tmp_path / name, **{**usual, **settings})
-
-    return begun
+    return runs_with(tmp_path, dp_noise=3.0, dp_ledger=str(ledger), dp_delta=DELTA, rounds=2)
 
 
 def oracle(delta: float, events: Iterable[tuple[float, float]]) -> float:

@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,12 @@ from fl_aggregator.storage.append_log import AppendLog
 from fl_aggregator.storage.checkpoint import Checkpoints
 from fl_shared.errors import UserError
 from tests.support.masked_federation import Killed, MaskedFederation
-from tests.support.private_federation import private_federation
+from tests.support.private_federation import Begin, runs_with
 from tests.support.simulated_masked_edge import PARAMETERS_ONLY
 
 
 class Torn(Exception):
     """The aggregator has ended in the middle of a line."""
-
-
-Begin = Callable[..., MaskedFederation]
 
 
 @pytest.fixture
@@ -42,12 +38,7 @@ def ledger(tmp_path: Path) -> Path:
 @pytest.fixture
 def begin(tmp_path: Path, ledger: Path) -> Begin:
     """Makes a run with five edges, and with the ledger, unless it is told otherwise."""
-
-    def begun(name: str, **settings: Any) -> MaskedFederation:
-        usual = {"dp_noise": 4.0, "dp_ledger": str(ledger)}
-        return private_federation(tmp_path / name, **{**usual, **settings})
-
-    return begun
+    return runs_with(tmp_path, dp_noise=4.0, dp_ledger=str(ledger))
 
 
 def lines(ledger: Path) -> list[dict[str, Any]]:
