@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
+
+import numpy as np
 
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
@@ -28,6 +29,8 @@ MAX_REMEMBERED: Final = 4096
 """Publications that are remembered, to recognise them when they return."""
 MAX_DIGESTED: Final = 64 * 2**10
 """Bytes of a publication, from its beginning, that are digested: a chunk's digest and index are among them."""
+NEVER_SENT: Final = 2**64 - 1
+"""The key of no publication: none is that long."""
 
 
 class Leftovers:
@@ -42,7 +45,8 @@ class Leftovers:
         self._topics: set[str] = set()
         self._runs: dict[str, None] = {}
         self._again_until: dict[str, float] = {}
-        self._sent: OrderedDict[int, None] = OrderedDict()
+        self._sent = np.full(MAX_REMEMBERED, NEVER_SENT, np.uint64)
+        self._next = 0
 
     def session_begun(self, now: float) -> None:
         """Must be called before a subscription: from now on, leftovers are expected."""
@@ -65,11 +69,8 @@ class Leftovers:
 
     def published(self, topic: str, *payload: bytes | memoryview) -> None:
         """Remembers what was published, in case the broker returns it."""
-        key = _key(topic, *payload)
-        self._sent[key] = None
-        self._sent.move_to_end(key)
-        if len(self._sent) > MAX_REMEMBERED:
-            self._sent.popitem(last=False)
+        self._sent[self._next] = _key(topic, *payload)
+        self._next = (self._next + 1) % MAX_REMEMBERED
 
     def is_echo(self, topic: str, payload: bytes | memoryview) -> bool:
         """Whether a broker returns a message that we have published: nobody else is to blame for it."""
@@ -118,7 +119,7 @@ class Leftovers:
 
 
 def _key(topic: str, *payload: bytes | memoryview) -> int:
-    """Returns length and checksum in one number: thousands of topics would be a megabyte."""
+    """Returns length and checksum in one number of 64 bits: thousands of topics would be a megabyte."""
     left, checksum = MAX_DIGESTED, zlib.crc32(topic.encode())
     for piece in payload:
         checksum = zlib.crc32(piece[:left], checksum)
