@@ -80,7 +80,7 @@ def test_a_broker_that_dies_in_a_round_takes_its_edges_with_it_and_changes_no_bi
         edges(tmp_path, star.b, "0-1", "--via", "B") as behind_b,
         edges(tmp_path, star.c, "2-3", "--via", "C") as behind_c,
     ):
-        hold = Hold(observer, (behind_b,), 2)
+        hold = Hold(observer, (behind_b,), 2, "01")
         with programs.aggregator(tmp_path, star.hub.url, *RUN) as run:
             hold.wait()
             star.b.kill()
