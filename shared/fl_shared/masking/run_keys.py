@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Self
+from functools import cache
+from typing import TYPE_CHECKING, Final, Self
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-
+from fl_shared.security.signatures import Signer, Verifier
 from fl_shared.security.vouchers import member_bytes
 from fl_shared.system.base64url import decoded, encoded
+
+if TYPE_CHECKING:  # what needs no keys runs without this package, which takes 8 MB
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 _KEY: Final = 32
 _UNTIL: Final = 8
@@ -26,8 +28,6 @@ _PLAIN: Final = 2 * _KEY
 _CERTIFIED: Final = _PLAIN + _KEY + _UNTIL + 2 * _SIGNATURE
 _PROOF: Final = b"fl-mqtt run keys 1\0"
 _PRIME: Final = 2**255 - 19
-_ANY_SCALAR: Final = X25519PrivateKey.from_private_bytes(bytes(range(_KEY)))
-"""It is no secret: it only multiplies points to see whether they have a small order."""
 
 
 class BadRunKeys(Exception):
@@ -80,6 +80,9 @@ class RunKeys:
     @classmethod
     def from_private(cls, mask: bytes, agree: bytes) -> Self:
         """The keys with these raw private halves, 32 bytes each. Raises ``ValueError`` for another length."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
         return cls(X25519PrivateKey.from_private_bytes(mask), Ed25519PrivateKey.from_private_bytes(agree))
 
     def private_bytes(self) -> tuple[bytes, bytes]:
@@ -98,10 +101,10 @@ class RunKeys:
         own = self.public
         data = own.mask + own.agree
         if credential is not None:
-            key = Ed25519PrivateKey.from_private_bytes(credential.private)
-            member = key.public_key().public_bytes_raw()
+            key = Signer(credential.private)
+            member = key.public
             terms = member + credential.until.to_bytes(_UNTIL, "big") + credential.voucher
-            data += terms + key.sign(_proof_bytes(run, client, own.mask, own.agree))
+            data += terms + key.sign_bytes(_proof_bytes(run, client, own.mask, own.agree))
         return encoded(data)
 
 
@@ -154,18 +157,27 @@ def _proof_bytes(run: str, client: str, mask: bytes, agree: bytes) -> bytes:
 def is_signature(public: bytes, signature: bytes, data: bytes) -> bool:
     """Whether ``signature`` is that of ``data`` by the raw Ed25519 key ``public``, which may be malformed."""
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, data)
-    except (InvalidSignature, ValueError):
+        return Verifier(public).is_signature_valid(data, signature)
+    except ValueError:
         return False
-    return True
 
 
 def _is_point(mask: bytes) -> bool:
     """Whether ``mask`` is the one form of an X25519 key whose products are not all zero (RFC 7748, section 6.1)."""
     if int.from_bytes(mask, "little") >= _PRIME:
         return False
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
     try:
-        _ANY_SCALAR.exchange(X25519PublicKey.from_public_bytes(mask))
+        _any_scalar().exchange(X25519PublicKey.from_public_bytes(mask))
     except ValueError:
         return False
     return True
+
+
+@cache
+def _any_scalar() -> X25519PrivateKey:
+    """It is no secret: it only multiplies points to see whether they have a small order."""
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    return X25519PrivateKey.from_private_bytes(bytes(range(_KEY)))

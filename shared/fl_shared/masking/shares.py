@@ -13,11 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass, field
-from typing import Final, Self
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING, Final, Self
 
 from fl_shared.masking.plan import Member, Plan
 from fl_shared.masking.tallies import TALLIES_MANIFEST, TALLY_BITS
@@ -27,6 +23,9 @@ from fl_shared.tensors.encodings.interface import Buffer
 from fl_shared.tensors.encodings.masked import MASKED
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import SHARES, TALLIES
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 SALT: Final = 16
 _TAG: Final = 16
@@ -59,6 +58,8 @@ def pair_secret(plan_digest: bytes, client: str, private: X25519PrivateKey, othe
     Their names are in it: other public keys than that of ``other`` have the same product (RFC 7748, section 7), so a
     member could else have the secrets of two others for its own, and have them opened by getting lost.
     """
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
     product = private.exchange(X25519PublicKey.from_public_bytes(other.mask))
     return hmac.digest(plan_digest, _PAIR + _names(client, other.client) + product, "sha256")
 
@@ -101,11 +102,16 @@ def body_of(plan_digest: bytes, salt: bytes, commitments: bytes, delta: str, tal
 
 def seal_package(key: bytes, plan_digest: bytes, body: bytes, shares: bytes) -> bytes:
     """The package of ``shares``, bound to the plan and to the update of this body."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
     return AESGCM(key).encrypt(_NONCE, shares, plan_digest + body)
 
 
 def open_package(key: bytes, plan_digest: bytes, body: bytes, package: bytes) -> bytes | None:
     """The shares in a package; null if it was not sealed so."""
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
     try:
         return AESGCM(key).decrypt(_NONCE, package, plan_digest + body)
     except (InvalidTag, ValueError):

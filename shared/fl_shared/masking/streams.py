@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from fl_shared.tensors.encodings.masked import Words
 
@@ -29,6 +28,8 @@ class MaskStreams:
     """
 
     def __init__(self, masks: Sequence[Mask], stream: int, dtype: np.dtype[Any]) -> None:
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
         counter = modes.CTR(stream.to_bytes(8, "big") + bytes(8))
         self._ciphers = [(Cipher(algorithms.AES128(seed), counter).encryptor(), sign) for seed, sign in masks]
         self._out = bytearray(_BLOCK + _CIPHER_BLOCK - 1)  # as `update_into` wants it

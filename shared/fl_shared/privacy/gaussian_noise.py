@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from fl_shared.privacy.clipping import MIN_DEVIATION
@@ -50,6 +49,8 @@ class _Normals:
     """The standard normal values of a key, a block at a time."""
 
     def __init__(self, key: bytes, block: int) -> None:
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
         if len(key) != KEY:
             raise ValueError(f"a key of {len(key)} bytes, expected {KEY}")
         counter = block * (_BYTES // _CIPHER_BLOCK)

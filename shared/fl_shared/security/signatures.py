@@ -10,9 +10,6 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
 from fl_shared.errors import BadSignature
 
 SIGNATURE_BYTES: Final = 64
@@ -32,7 +29,14 @@ class Signer:
     """Signs messages and other bytes. ``private``: a raw Ed25519 key, 32 bytes."""
 
     def __init__(self, private: bytes) -> None:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
         self._key = Ed25519PrivateKey.from_private_bytes(private)
+
+    @property
+    def public(self) -> bytes:
+        """The raw public key, 32 bytes."""
+        return self._key.public_key().public_bytes_raw()
 
     def sign(self, topic: str, payload: bytes) -> bytes:
         """Adds a signature for ``topic`` to ``payload``, which must be one JSON object that is not empty."""
@@ -49,6 +53,8 @@ class Verifier:
     """Checks the signatures of one key. ``public``: a raw Ed25519 key, 32 bytes."""
 
     def __init__(self, public: bytes) -> None:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
         self._key = Ed25519PublicKey.from_public_bytes(public)
 
     def check(self, topic: str, payload: bytes | memoryview) -> None:
@@ -62,6 +68,8 @@ class Verifier:
 
     def is_signature_valid(self, data: bytes, signature: bytes) -> bool:
         """Whether ``signature`` is the one of ``data``."""
+        from cryptography.exceptions import InvalidSignature
+
         try:
             self._key.verify(signature, data)
         except InvalidSignature:

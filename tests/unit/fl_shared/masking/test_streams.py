@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives import ciphers
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from fl_shared.masking import streams
 from fl_shared.masking.streams import add_masks
 
 SEEDS = (bytes(range(16)), bytes(range(16, 32)))
@@ -31,7 +31,7 @@ def test_nist_sp_800_38a_f_5_1(monkeypatch: pytest.MonkeyPatch) -> None:
         "5ae4df3edbd5d35e5b4f09020db03eab1e031dda2fbe03d1792170a0f3009cee"
     )
     theirs = modes.CTR(counter)
-    monkeypatch.setattr(streams, "modes", SimpleNamespace(CTR=lambda _: theirs))
+    monkeypatch.setattr(ciphers, "modes", SimpleNamespace(CTR=lambda _: theirs))
     words = np.zeros(8, "<u8")
     add_masks(words, [(key, 1)], 0)
     assert (np.frombuffer(plain, "<u8") ^ words).tobytes() == cipher
