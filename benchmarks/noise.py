@@ -2,7 +2,8 @@
 
     python benchmarks/noise.py --params 10000000 --keys 4
 
-``copy``: copies an update. ``fold``: adds it to the exact sum. ``clip``: takes its norm, and adds it clipped.
+``copy``: copies an update. ``read``: reads it once, by the dot product of BLAS. ``norm``: takes its norm: all that
+clipping adds to a fold. ``fold``: adds it to the exact sum. ``clip``: takes its norm, and adds it clipped.
 ``noise_one_key``: makes noise from one key and adds it to a sum; ``noise_all_keys``: from ``keys`` keys, as correlated
 noise is. ``edge``: makes the integers of an edge's clipped update with its part of distributed noise. ``numpy``: noise
 of NumPy's `standard_normal`, of which whoever has seen some values can guess all.
@@ -83,6 +84,8 @@ def main() -> None:
     seconds = fastest(
         {
             "copy": lambda: np.copyto(copied, delta),
+            "read": lambda: delta.dot(delta),
+            "norm": lambda: norm(delta, [(0, values)]),
             "fold": lambda: fold.add(delta, 1e-4, largest),
             "clip": clip,
             "noise_one_key": lambda: add_noise(1),
