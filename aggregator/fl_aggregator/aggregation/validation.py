@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from fl_aggregator.aggregation.regional_sum import RegionalSum, SumCaps, SumTooLarge, is_sum
+from fl_aggregator.round.events import UpdateInvalid, UpdateMetadata
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.masking.shares import SharesSection
 from fl_shared.protocol.messages import RejectionReason
@@ -29,6 +30,18 @@ class InvalidUpdate(Exception):
     def __init__(self, reason: RejectionReason, detail: str) -> None:
         super().__init__(detail)
         self.reason: RejectionReason = reason
+
+    def event(self, update: UpdateMetadata, now: float) -> UpdateInvalid:
+        """Returns what that means for the round."""
+        return UpdateInvalid(
+            now=now,
+            client=update.client,
+            session=update.session,
+            round=update.round,
+            digest=update.digest,
+            reason=self.reason,
+            detail=str(self),
+        )
 
 
 class Described(Protocol):

@@ -155,16 +155,7 @@ class AggregationWorker:
                     update.client,
                 )
                 return JobDone(checked=update, resend=True)
-            event = on.UpdateInvalid(
-                now=0.0,
-                client=update.client,
-                session=update.session,
-                round=update.round,
-                digest=update.digest,
-                reason=error.reason,
-                detail=str(error),
-            )
-            return JobDone(event, checked=update)
+            return JobDone(error.event(update, 0.0), checked=update)
         except FileNotFoundError:
             # Its round has closed and its file is deleted. The edge repeats its offer and is told so.
             return JobDone(checked=update)

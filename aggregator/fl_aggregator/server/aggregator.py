@@ -196,7 +196,7 @@ class Aggregator:
                 self._run_once()
             self._publish_status(force=True)
             if isinstance(self.state.phase, Finished):
-                self._interpreter.finish(record)
+                self._interpreter.files.finish(record)
             return Outcome(self.state, self._now())
         except StoppedWhilePaused as ended:
             self._runner.stop_unrecorded(ended.event)

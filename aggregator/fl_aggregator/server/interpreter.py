@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import asdict
-from typing import Any, Final, TypeVar, assert_never, cast
+from typing import Any, assert_never, cast
 
 from fl_aggregator.aggregation.validation import InvalidUpdate
 from fl_aggregator.aggregation.worker import AggregationWorker, JobDone
@@ -22,19 +21,10 @@ from fl_aggregator.messaging.watcher_feed import ObserverFeed
 from fl_aggregator.monitoring.tracking.trackers import Trackers
 from fl_aggregator.monitoring.views import notices, status
 from fl_aggregator.monitoring.views.round_record import RoundRecord, read_records
-from fl_aggregator.privacy.ledger import LedgerRelease
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.closing import announcement_of
-from fl_aggregator.round.phases import (
-    Agreeing,
-    Buffering,
-    Unmasking,
-    buffering_of,
-    collected_round,
-    unmasking_of,
-)
-from fl_aggregator.round.privacy import noise_of_release
+from fl_aggregator.round.phases import Agreeing, Buffering, Unmasking, buffering_of, unmasking_of
 from fl_aggregator.round.state import Run
 from fl_aggregator.server.compaction import JournalCompactor
 from fl_aggregator.server.disk_pause import DiskPause
@@ -42,20 +32,12 @@ from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.masked_rounds import MaskedRounds
 from fl_aggregator.server.model_publication import ModelPublication
 from fl_aggregator.server.resume import RecoveredRun
+from fl_aggregator.server.run_files import RunFiles
 from fl_aggregator.server.secret_cohorts import draw
-from fl_aggregator.storage.disk_space import raising_disk_full
-from fl_aggregator.storage.run_directory import RunRecord, utc_now
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.transfer.upload_scheduler import ChunkGrant
-
-LOG: Final = logging.getLogger(__name__)
-
-SMALL_WRITE_BYTES: Final = 4096
-"""About as many bytes as a line of the journal or the history, or a directory entry, may need."""
-
-WriteResultT = TypeVar("WriteResultT")
 
 
 class Interpreter:
@@ -92,13 +74,12 @@ class Interpreter:
         self._buffering = False
         self._above = launch.above
         self._directory = launch.directory
-        self._ledger = launch.ledger
         self._scope = scope
         self._outlet = outlet
         self._rate_limiter = rate_limiter
         self._rejections = rejections
         self._delays = delays
-        self._disk_pause = disk_pause
+        self.files = RunFiles(launch, disk_pause)
         self._trackers = trackers
         self._add_event = add_event
         self._clock = clock
@@ -154,9 +135,7 @@ class Interpreter:
         self._directory.spool.delete_except(accepted, open_rounds, shares)
         collected, buffering = recovered.open_round, buffering_of(recovered.state.phase)
         if collected is not None:
-            plan = self.masked.begin(self._selected(announcement_of(collected)))
-            self.worker.begin_round(collected.base, collected.encoding, plan, collected.clip)
-            self.status_publisher.begin_round(collected.round)
+            self._begin_round(announcement_of(collected))
         elif buffering is not None:
             self._begin_buffering(buffering)
         lost = [
@@ -168,37 +147,14 @@ class Interpreter:
             self.worker.uploads.restore(number)
         return tuple(sorted(set(lost)))
 
-    def write(self, action: Callable[[], WriteResultT]) -> WriteResultT:
-        """Writes something small into the run directory, and returns the result of ``action``.
-
-        The run is paused while the disk has no space for it.
-        """
-
-        def write() -> WriteResultT:
-            with raising_disk_full(SMALL_WRITE_BYTES, self._directory.path):
-                return action()
-
-        return self._disk_pause.attempt(write)
-
-    def finish(self, record: RunRecord) -> None:
-        """Completes the files of a run that is finished: the metrics in its models, and its end in ``run.json``."""
-        metrics = {
-            line.version: line.metrics
-            for line in read_records(self._directory.history())
-            if line.outcome == "committed" and line.version is not None
-        }
-        self._disk_pause.attempt(lambda: self._directory.checkpoints.add_metrics(metrics))
-        ended = record.model_copy(update={"ended": utc_now()})
-        self.write(lambda: self._directory.write_run(ended))
-
     def perform(self, effect: do.Effect, state: Run) -> None:
         """Performs one effect; ``state`` is the newest.
 
         Raises ``OSError`` if the run directory cannot be written to.
         """
         match effect:
-            case do.Record(event=event):
-                self.write(lambda: self._directory.journal.append(event))
+            case do.Record():
+                self.files.record(effect)
             case do.SendReply():
                 self._reply(effect, state)
             case do.Answer(to=AnswerAddress(topic=topic, correlation=correlation)):
@@ -232,22 +188,20 @@ class Interpreter:
             case do.PublishClosing():
                 self.masked.ask_to_sign(effect)
             case do.PublishReveal():
-                self._record_release(state)
+                self.files.record_sum(state)
                 self.masked.ask_to_open(effect)
             case do.KeepShares():
                 self._add_event(self.masked.keep(effect))
             case do.Average() if self._above is not None:
                 self.worker.sum_up(effect, self._above.summed)
             case do.Average():
-                self._record_release(state)
+                self.files.record_sum(state)
                 self.worker.average(effect)
             case do.DeclineOrder(round=number, detail=detail):
                 if self._above is not None:
                     self._above.declined(number, detail)
             case do.PublishModel(model=model):
-                if (ledger := self._ledger) is not None:
-                    version = model.version
-                    self._disk_pause.attempt(lambda: ledger.publish(self._scope.run, version))
+                self.files.record_publication(model.version)
                 self._models.publish(effect)
             case do.Personalize(model=model):
                 self._model_publisher.ask_for_personal(self._settings.personal_training(model.version))
@@ -260,28 +214,12 @@ class Interpreter:
                 self.status_publisher.publish_result(summary, self._delays.clients(summary.round))
             case do.WriteHistory():
                 self._write_history(effect)
-            case do.StoreBest():
-                self._store_best(effect)
+            case do.StoreBest(model=model):
+                self.files.store_best(model.version)
             case do.EndRun() | do.Answer():
                 pass
             case _:
                 assert_never(effect)
-
-    def _record_release(self, state: Run) -> None:
-        """Writes into the ledger who is in the sum of a closed round, which nobody has seen yet."""
-        plan, collected = self._settings.privacy, collected_round(state.phase)
-        if self._ledger is None or plan is None or collected is None or collected.base is None:
-            return
-        is_secret = plan.against == "models"
-        release = LedgerRelease(
-            run=self._scope.run, round=collected.round, version=collected.version,
-            clip=state.releases.clip or plan.clip,
-            noise=noise_of_release(plan, collected.masking, len(collected.updates)), bands=plan.bands,
-            gamma=plan.gamma, contributors=tuple([] if is_secret else sorted(collected.updates)),
-            rate=plan.rate if is_secret else None,
-        )  # fmt: skip
-        ledger = self._ledger
-        self._disk_pause.attempt(lambda: ledger.record(release))
 
     def _reply(self, effect: do.SendReply, state: Run) -> None:
         # An edge that says itself that it is unable has done nothing wrong.
@@ -300,15 +238,12 @@ class Interpreter:
                 pass
 
     def _announce(self, effect: do.AnnounceRound) -> None:
-        message = self._selected(effect)
-        if self.status_publisher.begin_round(effect.round):
-            plan = self.masked.begin(message)
-            self.worker.begin_round(effect.base, effect.encoding, plan, effect.clip)
+        message = self._begin_round(effect)
         self._rate_limiter.refill(effect.cohort)
         self._model_publisher.announce(message, effect.cohort, self._clock(), secret=effect.secret)
 
-    def _selected(self, effect: do.AnnounceRound) -> m.Selected:
-        return translate.selected_message(
+    def _begin_round(self, effect: do.AnnounceRound) -> m.Selected:
+        message = translate.selected_message(
             effect,
             self._settings,
             self._correction,
@@ -317,6 +252,10 @@ class Interpreter:
             self._clock(),
             self._outlet.maximum_packet_size,
         )
+        if self.status_publisher.begin_round(effect.round):
+            plan = self.masked.begin(message)
+            self.worker.begin_round(effect.base, effect.encoding, plan, effect.clip)
+        return message
 
     def _begin_buffering(self, phase: Buffering) -> None:
         if not self._buffering:
@@ -370,17 +309,7 @@ class Interpreter:
             complete = self.worker.receive(offer, update, self._clock())
         except InvalidUpdate as error:
             # As an event, so that the edge is dropped from the round: it will not send another update.
-            self._add_event(
-                on.UpdateInvalid(
-                    now=self._clock(),
-                    client=update.client,
-                    session=update.session,
-                    round=update.round,
-                    digest=update.digest,
-                    reason=error.reason,
-                    detail=str(error),
-                )
-            )
+            self._add_event(error.event(update, self._clock()))
             return
         if complete is not None:  # all of it came in an earlier incarnation
             self._add_event(on.UpdateArrived(now=self._clock(), update=complete))
@@ -403,16 +332,8 @@ class Interpreter:
             self._delays.clients(number),
             self._ended_at.pop(number, None),
         )
-        self.write(lambda: self._directory.append_history(record.history_fields()))
+        self.files.append_history(record)
         self._trackers.log_round(record.shown)
-
-    def _store_best(self, effect: do.StoreBest) -> None:
-        version = effect.model.version
-        if not self.write(lambda: self._directory.checkpoints.store_best(version)):
-            LOG.warning(
-                "version %d is the best so far, but its checkpoint is missing: best.safetensors is not changed",
-                version,
-            )
 
     def _send_grant(self, grant: ChunkGrant) -> None:
         offer = grant.offer

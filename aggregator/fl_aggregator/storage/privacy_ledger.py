@@ -18,6 +18,9 @@ from pydantic import ValidationError
 
 from fl_aggregator.privacy.ledger import Earlier, LedgerRelease, spent_before
 from fl_aggregator.privacy.plan import PrivacyPlan
+from fl_aggregator.round.phases import collected_round
+from fl_aggregator.round.privacy import noise_of_release
+from fl_aggregator.round.state import Run
 from fl_aggregator.storage.append_log import AppendLog
 from fl_aggregator.storage.disk_space import raising_disk_full
 from fl_shared.errors import UserError
@@ -89,6 +92,26 @@ class PrivacyLedger:
         with raising_disk_full(len(line), self._path.parent):
             self._file.append(line, sync=True)
         self._releases.append(release)
+
+    def record_sum(self, run: str, state: Run) -> None:
+        """Records who is in the sum of a closed round of ``run``, which nobody has seen yet. See `record`."""
+        plan, collected = state.settings.privacy, collected_round(state.phase)
+        if plan is None or collected is None or collected.base is None:
+            return
+        is_secret = plan.against == "models"
+        self.record(
+            LedgerRelease(
+                run=run,
+                round=collected.round,
+                version=collected.version,
+                clip=state.releases.clip or plan.clip,
+                noise=noise_of_release(plan, collected.masking, len(collected.updates)),
+                bands=plan.bands,
+                gamma=plan.gamma,
+                contributors=() if is_secret else tuple(sorted(collected.updates)),
+                rate=plan.rate if is_secret else None,
+            )
+        )
 
     def publish(self, run: str, version: int) -> None:
         """Writes that a version of ``run`` is published; it is on the disk then. Raises ``OSError``."""

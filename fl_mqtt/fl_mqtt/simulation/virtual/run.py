@@ -175,7 +175,7 @@ class VirtualRun:
                 self._aggregator.begin()
                 self._loop(fleet)
                 if isinstance(self._state.phase, Finished):
-                    self._aggregator.runner.interpreter.finish(record)
+                    self._aggregator.runner.interpreter.files.finish(record)
                 return self._outcome()
         except StoppedWhilePaused as ended:
             self._aggregator.runner.stop_unrecorded(ended.event)
