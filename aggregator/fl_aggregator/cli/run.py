@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from fl_aggregator.messaging.rejections import Rejections
     from fl_aggregator.monitoring.terminal.display import RunSource
     from fl_aggregator.monitoring.tracking.trackers import Trackers
-    from fl_aggregator.server.aggregator import Outcome
     from fl_aggregator.server.launch import Launch
+    from fl_aggregator.server.outcome import Outcome
     from fl_aggregator.server.runner import Observer
     from fl_shared.protocol.envelope import EnvelopeSource
 

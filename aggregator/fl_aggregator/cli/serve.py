@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from fl_aggregator.monitoring.tracking.trackers import Trackers
     from fl_aggregator.round import effects as do
     from fl_aggregator.round.state import Run
-    from fl_aggregator.server.aggregator import Aggregator, Outcome
+    from fl_aggregator.server.aggregator import Aggregator
     from fl_aggregator.server.operation import Operation
+    from fl_aggregator.server.outcome import Outcome
     from fl_aggregator.server.runner import Observer
     from fl_aggregator.storage.served_history import LookedAt, Served
     from fl_shared.cli.broker_access import BrokerAccess, BrokerOptions

@@ -13,7 +13,7 @@ from fl_aggregator.monitoring.views.privacy import spent_line
 from fl_aggregator.monitoring.views.round_record import personal_scores
 from fl_aggregator.round.phases import Failed, Finished, Stopped
 from fl_aggregator.round.state import Run
-from fl_aggregator.server.aggregator import Outcome
+from fl_aggregator.server.outcome import Outcome
 from fl_aggregator.storage.run_directory import FLEET_LOG, HISTORY_FILE, RUN_FILE
 from fl_shared.system.invocation import aggregator_command, edge_command
 from fl_shared.system.text import duration_text, natural_key, quantity_text, size_text, version_text

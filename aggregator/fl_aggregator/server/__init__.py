@@ -3,7 +3,7 @@
 =====================  ============================================================
 ``aggregator``         the loop: events in, ``round.machine.step``, effects out
 ``runner``             gives the machine its events; ``interpreter`` performs the effects
-``run_files``          writes what a run leaves on disk
+``run_files``          writes what a run leaves on disk;  ``outcome``: how it ended
 ``masked_rounds``      those of masked rounds;  ``secret_cohorts``;  ``model_publication``: of new versions
 ``connection_events``  subscribes and publishes again after a reconnect
 ``launch``             prepares a new run, or one that is resumed

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import assert_never
 
 from fl_aggregator.aggregation.worker import JobDone
 from fl_aggregator.messaging.connections import RIVAL_TOPICS, Connections
@@ -25,11 +23,10 @@ from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.router import Router
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics, Trackers
+from fl_aggregator.monitoring.views.beginning import log_beginning
 from fl_aggregator.monitoring.views.history import RoundHistory
-from fl_aggregator.monitoring.views.notices import log_promise
 from fl_aggregator.monitoring.views.round_record import read_records
 from fl_aggregator.monitoring.views.status import service_line
-from fl_aggregator.monitoring.views.visibility import masked_line
 from fl_aggregator.round import events as on
 from fl_aggregator.round.phases import Finished
 from fl_aggregator.round.state import Run
@@ -37,31 +34,19 @@ from fl_aggregator.server import connection_events
 from fl_aggregator.server.disk_pause import DiskPause, StoppedWhilePaused
 from fl_aggregator.server.fencing import Arrival, Fence, Superseded
 from fl_aggregator.server.launch import Launch
+from fl_aggregator.server.outcome import Outcome
 from fl_aggregator.server.pauses import Pauses
 from fl_aggregator.server.revocation_file import RevocationFile
 from fl_aggregator.server.runner import Observer, Runner
 from fl_aggregator.storage.checkpoint import Model
-from fl_aggregator.storage.disk_space import DiskFull
-from fl_aggregator.storage.run_directory import RUN_FILE, RunRecord
+from fl_aggregator.storage.run_directory import RunRecord
 from fl_shared.cli.broker_access import BrokerAccess
-from fl_shared.errors import RunFailed
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.events import CONNECT_TIMEOUT
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.security.revocations import RevocationList
 from fl_shared.system.service import Service
-
-LOG: Final = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended; ``seconds`` is its run time. ``real_seconds``: what a run in virtual time took; else null."""
-
-    state: Run
-    seconds: float
-    real_seconds: float | None = None
 
 
 class Aggregator:
@@ -101,13 +86,9 @@ class Aggregator:
         self._network = Network("fl-aggregator")
         self._connections = Connections(self._network, broker, settings, self.scope, self.inbox)
         unsealer = unsealer or Unsealer(broker.kit, required=False)
+        enrolment = None if broker.kit is None else broker.kit.enrolment_public
         self._router = Router(
-            self._connections,
-            self.rejections,
-            unsealer,
-            self.scope,
-            self._rate_limiter,
-            enrolment=None if broker.kit is None else broker.kit.enrolment_public,
+            self._connections, self.rejections, unsealer, self.scope, self._rate_limiter, enrolment=enrolment
         )
         self._revocation_file = RevocationFile.beside_kit(broker, launch.snapshot.state.revocations)
         self._service = Service()
@@ -143,7 +124,7 @@ class Aggregator:
                 observer=observer,
             )
         except OSError as error:
-            raise self._to_run_failed(error) from None
+            raise launch.failed(error) from None
         self._interpreter, self._worker = self._runner.interpreter, self._runner.worker
         self._started = time.monotonic()
         self.running = False
@@ -167,21 +148,8 @@ class Aggregator:
             changes = {"broker": str(self._broker.address), "incarnation": self.scope.incarnation}
             record = self._launch.record.model_copy(update=changes)
             self._directory.write_run(record)
-            earlier = (one.shown for one in read_records(self._directory.history()))
-            self._trackers.begin(record, earlier, self.runtime_metrics)
-            LOG.info("run %s at %s, prefix %s", self.scope.run, self._broker.address, self.settings.prefix)
-            if record.attack is not None:
-                LOG.warning("%s; this is a test, and its model is of no use", record.attack)
-            if record.masked is not None:
-                LOG.log(
-                    logging.INFO if record.masked.certified else logging.WARNING, masked_line(record.masked)
-                )
-            log_promise(record.settings)
-            if self.settings.dp == "central" and not record.certified:
-                LOG.warning(
-                    "updates are not sealed: who runs the broker, or listens to it, reads them without noise "
-                    "(kits and --seal are against that)"
-                )
+            self._trackers.begin(record, read_records(self._directory.history()), self.runtime_metrics)
+            log_beginning(record)
             self._connections.connect_updates()
             self._connections.begin_session()
             self._service.ready()
@@ -206,7 +174,7 @@ class Aggregator:
             self._connections.abandon()
             raise error.with_advice(self._directory.path, self.scope.run) from None
         except OSError as error:
-            raise self._to_run_failed(error) from None
+            raise self._launch.failed(error) from None
         finally:
             if self.state.ended:
                 self._trackers.run_ended(self.state.phase.name)
@@ -217,16 +185,6 @@ class Aggregator:
             if isinstance(self.state.phase, Finished):
                 self._directory.spool.delete_except((), ())  # what was stored when nothing more was awaited
             self.running = False
-
-    def _to_run_failed(self, error: OSError) -> RunFailed:
-        if isinstance(error, DiskFull):
-            return RunFailed(str(error))
-        directory = self._directory.path
-        has_begun = (directory / RUN_FILE).exists()
-        advice = f"continue with --resume {directory}" if has_begun else "start again: no run has begun"
-        return RunFailed(
-            f"{error.filename or directory}: {error.strerror or error}; when this is fixed, {advice}"
-        )
 
     @property
     def history(self) -> RoundHistory:
@@ -262,19 +220,15 @@ class Aggregator:
         return self._runner.uploading()
 
     def runtime_metrics(self) -> RuntimeMetrics:
-        """Returns the measurements of this moment. May be called on any thread.
-
-        With secret cohorts, those that would tell how many edges take part are 0.
-        """
-        secret = self._launch.record.settings.has_secret_cohorts
+        """Returns the measurements of this moment. May be called on any thread."""
         return RuntimeMetrics(
-            inbox_items=0 if secret else self.inbox.queued_items,
-            spool_bytes=0 if secret else self._directory.spool.size,
-            bytes_up=0 if secret else self._connections.bytes_up,
-            bytes_down=0 if secret else self._connections.bytes_down,
+            inbox_items=self.inbox.queued_items,
+            spool_bytes=self._directory.spool.size,
+            bytes_up=self._connections.bytes_up,
+            bytes_down=self._connections.bytes_down,
             connected=self._connections.connected,
             paused=self._pauses.reason is not None,
-            refused={} if secret else self.rejections.by_reason,
+            refused=self.rejections.by_reason,
         )
 
     def request_stop(self, reason: str) -> None:

@@ -333,7 +333,7 @@ class Interpreter:
             self._ended_at.pop(number, None),
         )
         self.files.append_history(record)
-        self._trackers.log_round(record.shown)
+        self._trackers.log_round(record)
 
     def _send_grant(self, grant: ChunkGrant) -> None:
         offer = grant.offer

@@ -15,17 +15,19 @@ from fl_aggregator.server.above import Above
 from fl_aggregator.server.resume import RecoveredRun, recover
 from fl_aggregator.storage import run_directory
 from fl_aggregator.storage.checkpoint import Model
+from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.initial_weights import PlainWeights, read_again, read_initial_weights
 from fl_aggregator.storage.privacy_ledger import PrivacyLedger
 from fl_aggregator.storage.replay import first_snapshot
 from fl_aggregator.storage.run_directory import (
+    RUN_FILE,
     FirstWeights,
     FleetRecord,
     PlainWeightsRecord,
     RunDirectory,
     RunRecord,
 )
-from fl_shared.errors import UserError
+from fl_shared.errors import RunFailed, UserError
 from fl_shared.system.invocation import aggregator_command
 
 
@@ -54,6 +56,15 @@ class Launch:
         self.directory.close()
         if self.ledger is not None:
             self.ledger.close()
+
+    def failed(self, error: OSError) -> RunFailed:
+        """Returns how the run fails if one of its files cannot be read or written."""
+        if isinstance(error, DiskFull):
+            return RunFailed(str(error))
+        path = self.directory.path
+        has_begun = (path / RUN_FILE).exists()
+        advice = f"continue with --resume {path}" if has_begun else "start again: no run has begun"
+        return RunFailed(f"{error.filename or path}: {error.strerror or error}; when this is fixed, {advice}")
 
 
 def new(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.phases import Failed, Finished
-from fl_aggregator.server.aggregator import Outcome
+from fl_aggregator.server.outcome import Outcome
 from fl_aggregator.storage.checkpoint import read_arrays
 from fl_aggregator.storage.run_directory import RunDirectory
 from fl_shared.errors import RunFailed, UserError

@@ -21,6 +21,7 @@ from fl_aggregator.round.state import Run
 from fl_aggregator.server import aggregator as server
 from fl_aggregator.server import launch as launches
 from fl_aggregator.server.launch import Launch
+from fl_aggregator.server.outcome import Outcome
 from fl_aggregator.storage.run_directory import FleetRecord
 from fl_mqtt.library.arguments import OF_BROKER, broker_options, python_names, settings_of
 from fl_mqtt.library.result import EdgeResults, Result, result_of
@@ -207,12 +208,12 @@ def _aggregator(
     return aggregator, edges
 
 
-def _run(run: Callable[[], server.Outcome], aggregator: server.Aggregator) -> server.Outcome:
+def _run(run: Callable[[], Outcome], aggregator: server.Aggregator) -> Outcome:
     """Runs the loop on a thread of its own.
 
     Python raises ``KeyboardInterrupt`` in the main thread, wherever that is. It must not come into the loop.
     """
-    outcome: Future[server.Outcome] = Future()
+    outcome: Future[Outcome] = Future()
 
     def target() -> None:
         try:

@@ -23,7 +23,7 @@ from fl_shared.errors import RunFailed, UserError
 if TYPE_CHECKING:
     from fl_aggregator.cli.run import Runnable
     from fl_aggregator.configuration.settings import Settings
-    from fl_aggregator.server.aggregator import Outcome
+    from fl_aggregator.server.outcome import Outcome
     from fl_aggregator.storage.run_directory import RunDirectory
     from fl_shared.cli.broker_access import BrokerOptions
 

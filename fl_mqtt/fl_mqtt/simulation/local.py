@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from fl_aggregator.configuration.settings import Settings
-from fl_aggregator.server.aggregator import Aggregator, Outcome
+from fl_aggregator.server.aggregator import Aggregator
+from fl_aggregator.server.outcome import Outcome
 from fl_aggregator.storage.run_directory import FLEET_LOG, LABEL_COUNTS_FILE, RUN_FILE, FleetRecord
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import DashboardServer

@@ -7,7 +7,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -37,6 +37,11 @@ class RuntimeMetrics:
     connected: bool
     paused: bool
     refused: Mapping[str, int]
+
+    @property
+    def without_counts(self) -> RuntimeMetrics:
+        """The same without what would tell how many edges take part."""
+        return replace(self, inbox_items=0, spool_bytes=0, bytes_up=0, bytes_down=0, refused={})
 
 
 class Tracker(Protocol):
@@ -113,12 +118,14 @@ class Trackers:
     def begin(
         self, run: RunRecord, earlier: Iterable[RoundRecord], runtime_metrics: Callable[[], RuntimeMetrics]
     ) -> None:
-        """Queues the call for the trackers' thread."""
+        """Queues the call for the trackers' thread. Of secret cohorts, they see only what others may see."""
         if not self._trackers:
             return
-        records = tuple(earlier)
+        secret = run.settings.has_secret_cohorts
+        metrics = (lambda: runtime_metrics().without_counts) if secret else runtime_metrics
+        records = tuple(record.shown for record in earlier)
         for tracker in self._trackers:
-            self._enqueue(tracker, lambda t=tracker: t.begin(run, records, runtime_metrics))  # type: ignore[misc]
+            self._enqueue(tracker, lambda t=tracker: t.begin(run, records, metrics))  # type: ignore[misc]
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         """Calls all trackers at once, on the loop's thread."""
@@ -128,7 +135,7 @@ class Trackers:
     def log_round(self, record: RoundRecord) -> None:
         """Queues the call for the trackers' thread."""
         for tracker in self._trackers:
-            self._enqueue(tracker, lambda t=tracker: t.log_round(record))  # type: ignore[misc]
+            self._enqueue(tracker, lambda t=tracker: t.log_round(record.shown))  # type: ignore[misc]
 
     def run_ended(self, outcome: str) -> None:
         """Sets the phase in which the run ended, which `Tracker.close` receives."""

@@ -30,8 +30,6 @@ MIN_NOTICE_INTERVAL: Final = 3.0
 """Seconds between two lines, at least, if the number of ready edges has changed."""
 MAX_NAMED_IN_NOTICE: Final = 10
 MAX_REFUSED: Final = 100
-MOST_EXPOSED: Final = 0.1
-"""Edges of a private run of which its δ may promise nothing, in the mean, without a warning."""
 STALE_IN_A_ROW: Final = 3
 """Updates of an edge that were too stale, one after the other, of which a line warns."""
 
@@ -254,22 +252,6 @@ def _log_other_environment(
             client,
             computes,
             before[0].computes,
-        )
-
-
-def log_promise(settings: Settings) -> None:
-    """Logs what a private run promises, before its first round."""
-    if (plan := settings.privacy) is None:
-        return
-    for line in privacy.promise_lines(plan):
-        LOG.log(logging.WARNING if plan.insecure else logging.INFO, "%s", line)
-    if plan.delta * settings.clients > MOST_EXPOSED:
-        LOG.warning(
-            "δ = %.3g is large for %d edges: nothing is promised of an edge with this probability; expected "
-            "--dp-delta of at most %.3g, a tenth of 1 ÷ --clients",
-            plan.delta,
-            settings.clients,
-            MOST_EXPOSED / settings.clients,
         )
 
 

@@ -16,8 +16,8 @@ from fl_shared.errors import UserError
 
 if TYPE_CHECKING:
     from fl_aggregator.monitoring.tracking.options import TrackingOptions
-    from fl_aggregator.server.aggregator import Outcome
     from fl_aggregator.server.launch import Launch
+    from fl_aggregator.server.outcome import Outcome
     from fl_mqtt.simulation.virtual.run import VirtualRun
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Collection
 from contextlib import ExitStack
@@ -12,15 +11,14 @@ from typing import Final
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics, Trackers
+from fl_aggregator.monitoring.views.beginning import log_beginning
 from fl_aggregator.monitoring.views.history import RoundHistory
-from fl_aggregator.monitoring.views.notices import log_promise
 from fl_aggregator.monitoring.views.round_record import read_records
-from fl_aggregator.monitoring.views.visibility import masked_line
 from fl_aggregator.round.phases import Finished
 from fl_aggregator.round.state import Run
-from fl_aggregator.server.aggregator import Outcome
 from fl_aggregator.server.disk_pause import StoppedWhilePaused
 from fl_aggregator.server.launch import Launch
+from fl_aggregator.server.outcome import Outcome
 from fl_aggregator.server.runner import Observer
 from fl_aggregator.storage.run_directory import (
     LABEL_COUNTS_FILE,
@@ -49,11 +47,9 @@ from fl_mqtt.simulation.virtual.jobs import PoolJobs
 from fl_mqtt.simulation.virtual.network import Network
 from fl_mqtt.simulation.virtual.specification import OPTION, read_specification
 from fl_mqtt.simulation.virtual.world import World
-from fl_shared.errors import RunFailed, UserError
+from fl_shared.errors import UserError
 from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.protocol.task_spec import task_name
-
-LOG: Final = logging.getLogger(__name__)
 
 CHUNK_SIZE: Final = 2**20
 """Bytes of a chunk of a large update."""
@@ -162,16 +158,7 @@ class VirtualRun:
                 self.running = True
                 self._directory.write_run(record)
                 self._trackers.begin(record, read_records(self._directory.history()), self._metrics)
-                LOG.info(
-                    "run %s in virtual time, devices: %s",
-                    record.run,
-                    self._record.virtual and self._record.virtual.heterogeneity,
-                )
-                if record.attack is not None:
-                    LOG.warning("%s; this is a test, and its model is of no use", record.attack)
-                if record.masked is not None:
-                    LOG.warning(masked_line(record.masked))
-                log_promise(record.settings)
+                log_beginning(record)
                 self._aggregator.begin()
                 self._loop(fleet)
                 if isinstance(self._state.phase, Finished):
@@ -181,10 +168,7 @@ class VirtualRun:
             self._aggregator.runner.stop_unrecorded(ended.event)
             return self._outcome()
         except OSError as error:
-            where = f"{error.filename or self._directory.path}: {error.strerror or error}"
-            raise RunFailed(
-                f"{where}; when this is fixed, continue with --resume {self._directory.path}"
-            ) from None
+            raise self._launch.failed(error) from None
         finally:
             if self._state.ended:
                 self._trackers.run_ended(self._state.phase.name)

@@ -25,7 +25,7 @@ from fl_aggregator.round.effects import AnnounceRound, WriteHistory
 from fl_aggregator.round.phases import Finished
 from fl_aggregator.round.state import Summary, new_run
 from fl_aggregator.round.two_machines import TWO_MACHINES
-from fl_aggregator.server.aggregator import Outcome
+from fl_aggregator.server.outcome import Outcome
 from fl_aggregator.storage.run_directory import RunRecord, new_record
 from fl_shared.cli.logging import start_logging
 from fl_shared.protocol import messages as m

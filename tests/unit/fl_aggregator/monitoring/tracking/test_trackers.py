@@ -34,6 +34,14 @@ from tests.support.round_playbook import Playbook, round_done
 from tests.support.tensorboard import events, scalars
 
 RECORD = new_record(Settings(chunk=1024))
+PRIVATE = {
+    "dp": "central",
+    "dp_clip": "0.5",
+    "dp_noise": 2.0,
+    "per_round": 2,
+    "quorum": 1,
+    "dp_insecure_seed": 5,
+}
 
 
 def line(number: int, **metrics: float) -> RoundRecord:
@@ -304,6 +312,33 @@ def test_without_trackers_there_is_no_thread() -> None:
     with Trackers() as trackers:
         trackers.begin(RECORD, (), runtime_metrics)
         assert threading.active_count() == before
+
+
+def test_a_tracker_is_not_told_who_or_how_many_are_in_a_secret_cohort() -> None:
+    told: list[object] = []
+    busy = RuntimeMetrics(3, 100, 20, 30, True, False, {"late": 2})
+    secret = line(1).model_copy(update={"secret": True})
+
+    class Curious(Slow):
+        def begin(
+            self,
+            run: RunRecord,
+            earlier: Iterable[RoundRecord],
+            runtime_metrics: Callable[[], RuntimeMetrics],
+        ) -> None:
+            del run
+            told.extend([*(one.participants for one in earlier), runtime_metrics()])
+
+        def log_round(self, record: RoundRecord) -> None:
+            told.append(record.participants)
+
+    for against, kept in [("models", runtime_metrics()), ("wire", busy)]:
+        private = Settings.model_validate({**PRIVATE, "dp_against": against})
+        with Trackers([Curious()]) as trackers:
+            trackers.begin(new_record(private), [secret], lambda: busy)
+            trackers.log_round(secret)
+        assert told == [[], kept, []]
+        told.clear()
 
 
 def test_names_that_mlflow_rejects_are_changed() -> None:

@@ -6,8 +6,6 @@ import logging
 
 import pytest
 
-from fl_aggregator.aggregation.strategies.registry import resolved
-from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.monitoring.views import notices
 from fl_aggregator.round import events as on
 from fl_aggregator.round.events import ConfusionCounts
@@ -120,24 +118,3 @@ def test_an_edge_of_which_an_update_counts_now_and_then_is_not_named(
         seen.log(round_summary(number, missing=stale))
     (line,) = caplog.messages
     assert "updates of edges 7 were" in line
-
-
-@pytest.mark.parametrize(("delta", "warns"), [(0.001, False), (0.0011, True)])
-def test_a_delta_that_promises_next_to_nothing_is_warned_of(
-    delta: float, warns: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    private = {
-        "clients": 100,
-        "dp": "central",
-        "dp_noise": 1.0,
-        "dp_clip": "1",
-        "dp_delta": delta,
-        "holdout": 0.0,
-    }
-    with caplog.at_level(logging.WARNING):
-        notices.log_promise(resolved(Settings.model_validate(private)))
-    expected = (
-        "δ = 0.0011 is large for 100 edges: nothing is promised of an edge with this probability; expected --dp-delta "
-        "of at most 0.001, a tenth of 1 ÷ --clients"
-    )
-    assert caplog.messages == ([expected] if warns else [])

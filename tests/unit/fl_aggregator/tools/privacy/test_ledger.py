@@ -22,7 +22,7 @@ from fl_aggregator.monitoring.tracking.tensorboard import scalars
 from fl_aggregator.monitoring.views.history_row import columns_of, summary_fields
 from fl_aggregator.monitoring.views.status import status_message
 from fl_aggregator.round import effects as do
-from fl_aggregator.server.aggregator import Outcome
+from fl_aggregator.server.outcome import Outcome
 from fl_aggregator.storage.journal import FILE_NAME, snapshot_line
 from fl_aggregator.storage.replay import replay
 from fl_aggregator.storage.run_directory import RunDirectory, read_run
