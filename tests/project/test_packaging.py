@@ -101,6 +101,13 @@ def test_the_whole_package_loads_nothing_that_only_edges_have(package: str) -> N
     assert top_level(modules) & EDGE_ONLY == set()
 
 
+def test_an_edge_loads_cryptography_only_where_keys_are_used() -> None:
+    """It takes 9 MB in each of an edge's processes."""
+    _, modules = imported_by("-c", "import fl_edge.runtime.fleet, fl_edge.workers.worker")
+    assert {"fl_shared.masking.run_keys", "fl_shared.privacy.gaussian_noise"} <= modules
+    assert "cryptography" not in top_level(modules)
+
+
 PLANTED = {
     "aggregator/fl_aggregator/storage/journal.py": "import fl_aggregator.server.aggregator",
     "aggregator/fl_aggregator/round/state.py": "import fl_aggregator.round.machine",
