@@ -11,7 +11,7 @@ from fl_aggregator.configuration.masking import colluders_of, fewest_members, le
 from fl_aggregator.configuration.option import Option
 from fl_aggregator.configuration.values import readable_by
 from fl_aggregator.privacy.bounded_mean import has_room
-from fl_aggregator.privacy.ledger import Earlier
+from fl_aggregator.privacy.ledger import NOTHING_EARLIER, Earlier
 from fl_aggregator.privacy.plan import MAX_BANDS, Mechanism, PrivacyPlan, make_plan
 from fl_aggregator.privacy.subsampled import LEAST_DELTA, LEAST_NOISE
 from fl_shared.cli.headings import PRIVACY
@@ -165,7 +165,7 @@ def _clip(settings: Settings) -> tuple[float, bool]:
     return parse_clip(settings.dp_clip)
 
 
-def plan_of(settings: Settings, earlier: Earlier = Earlier()) -> PrivacyPlan | None:  # noqa: B008  immutable
+def plan_of(settings: Settings, earlier: Earlier = NOTHING_EARLIER) -> PrivacyPlan | None:
     """Returns the plan that follows from the settings; null without ``--dp``. Raises ``ValueError``.
 
     ``earlier``: what earlier runs with the same ledger have told.

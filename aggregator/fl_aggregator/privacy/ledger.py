@@ -12,7 +12,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Final
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -81,6 +81,9 @@ class Earlier(BaseModel):
         """
         most = max(self.squares.values(), default=0.0)
         return (*self.secret, Releases(1 / math.sqrt(most), 1.0, 1)) if most else self.secret
+
+
+NOTHING_EARLIER: Final = Earlier()
 
 
 def spent_before(releases: Iterable[LedgerRelease]) -> Earlier:

@@ -25,7 +25,7 @@ from fl_aggregator.privacy.correlated_noise import (
     strategy_column,
     worst_sensitivity,
 )
-from fl_aggregator.privacy.ledger import Earlier
+from fl_aggregator.privacy.ledger import NOTHING_EARLIER, Earlier
 from fl_shared.privacy.gaussian_mechanism import epsilon_of, mu_of
 
 Mechanism = Literal["central", "distributed"]
@@ -72,7 +72,7 @@ class PrivacyPlan(BaseModel):
     colluders: int = 0
     accuracy: bool = False
     expected: int = 1
-    earlier: Earlier = Earlier()
+    earlier: Earlier = NOTHING_EARLIER
     rate: float = 1.0
 
     @property
@@ -175,7 +175,7 @@ def make_plan(
     releases: int,
     against: Adversary = "wire",
     rate: float = 1.0,
-    earlier: Earlier = Earlier(),  # noqa: B008  immutable
+    earlier: Earlier = NOTHING_EARLIER,
     **others: Any,
 ) -> PrivacyPlan:
     """Returns the plan with the noise that the budget asks for, or with as many contributions as both allow.

@@ -31,21 +31,25 @@ def check_tree(path: Path) -> None:
     check_directory(path)
     folders = [os.fspath(path)]
     while folders:
-        for entry in os.scandir(folders.pop()):
-            status = entry.stat(follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                folders.append(entry.path)
-            elif stat.S_ISLNK(status.st_mode):
-                raise OSError(errno.ELOOP, "is a symbolic link, expected none in this directory", entry.path)
-            elif not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.EINVAL, "is neither a file nor a directory", entry.path)
-            elif status.st_nlink > 1 and not (
-                entry.name.endswith(".safetensors") or is_temporary(entry.name)
-            ):
-                raise OSError(
-                    errno.EMLINK, "has another name as well (a hard link); replace it by a copy", entry.path
-                )
-            _check_owner_and_mode(entry.path, status)
+        with os.scandir(folders.pop()) as entries:
+            folders += [entry.path for entry in entries if _is_folder(entry)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of the tree is a folder and no file. Raises ``OSError`` for what must not be there."""
+    status = entry.stat(follow_symlinks=False)
+    is_folder = stat.S_ISDIR(status.st_mode)
+    if stat.S_ISLNK(status.st_mode):
+        raise OSError(errno.ELOOP, "is a symbolic link, expected none in this directory", entry.path)
+    if not is_folder and not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is neither a file nor a directory", entry.path)
+    may_have_more_names = is_folder or entry.name.endswith(".safetensors") or is_temporary(entry.name)
+    if status.st_nlink > 1 and not may_have_more_names:
+        raise OSError(
+            errno.EMLINK, "has another name as well (a hard link); replace it by a copy", entry.path
+        )
+    _check_owner_and_mode(entry.path, status)
+    return is_folder
 
 
 def _check_owner_and_mode(path: str, status: os.stat_result) -> None:

@@ -24,7 +24,7 @@ from fl_aggregator.configuration.checks import check_places
 from fl_aggregator.configuration.privacy import plan_of
 from fl_aggregator.configuration.regions import Sums
 from fl_aggregator.configuration.settings import Settings
-from fl_aggregator.privacy.ledger import Earlier
+from fl_aggregator.privacy.ledger import NOTHING_EARLIER, Earlier
 from fl_shared.cli.specification import make, split
 from fl_shared.errors import UserError
 from fl_shared.system.entry_points import entry_points
@@ -153,7 +153,7 @@ def resolved(settings: Settings) -> Settings:
     return settings.model_copy(update={"correct": (preset.correct + (own and f":{own}"),)})
 
 
-def planned(settings: Settings, earlier: Earlier = Earlier()) -> Settings:  # noqa: B008  immutable
+def planned(settings: Settings, earlier: Earlier = NOTHING_EARLIER) -> Settings:
     """Returns the settings of a private run with its plan. Raises ``UserError`` if there is none.
 
     ``earlier``: what earlier runs with the same ledger have told.
