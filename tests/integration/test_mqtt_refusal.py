@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fl_aggregator.tools.remote.predict import Request, request_prediction
 from fl_shared.cli.broker_access import BrokerAccess
-from fl_shared.errors import BrokerRefused, BrokerUnreachable
+from fl_shared.errors import BrokerRefused, BrokerUnreachable, RunFailed
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import (
     Connected,
@@ -24,6 +21,7 @@ from fl_shared.mqtt.events import (
     Received,
 )
 from fl_shared.mqtt.network import Network
+from tests.support.answering_server import CONNACK_WITHOUT_SHARED, one_answer
 from tests.support.broker import Mosquitto
 from tests.support.connection_harness import ConnectionHarness, connected, settings
 from tests.support.wait import DEADLINE, wait_until
@@ -157,31 +155,6 @@ def test_odd_bytes_from_a_broker_do_no_harm(network: Network, shared_mosquitto: 
     network.check()
 
 
-@contextlib.contextmanager
-def one_answer(sends: bytes | None) -> Iterator[int]:
-    """A server that answers the first bytes of each client with ``sends`` (b"": closes, None: says nothing)."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        held: list[socket.socket] = []
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    client, _ = listener.accept()
-                    held.append(client)
-                    client.recv(1000)
-                    if sends:
-                        client.sendall(sends)
-                    elif sends is not None:
-                        client.close()
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield listener.getsockname()[1]
-        for client in held:
-            client.close()
-
-
 def test_a_handler_that_raises_is_our_bug_and_surfaces(shared_mosquitto: Mosquitto) -> None:
     network = Network()
 
@@ -202,3 +175,14 @@ def test_a_handler_that_raises_is_our_bug_and_surfaces(shared_mosquitto: Mosquit
     with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
         network.check()
     network.close()
+
+
+def test_a_prediction_by_any_edge_says_that_the_broker_lacks_shared_subscriptions() -> None:
+    for client, says in (
+        (None, r"has no shared subscriptions.*name the edge \(--client ID\)"),
+        ("7", r"is edge '7' online"),
+    ):
+        with one_answer(CONNACK_WITHOUT_SHARED) as port:
+            reach = BrokerAccess(BrokerAddress("127.0.0.1", port))
+            with pytest.raises(RunFailed, match=says):
+                request_prediction(reach, Request(b"{}", "fl", client), 1.0)

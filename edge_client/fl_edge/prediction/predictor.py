@@ -173,11 +173,18 @@ class Predictor:
 
     # --- requests -----------------------------------------------------------------------------------------
 
-    def connected(self) -> None:
-        """Subscribes to requests on a new connection."""
+    def connected(self, *, shared_subscriptions: bool = True) -> None:
+        """Subscribes to requests on a new connection, without ``shared_subscriptions`` to those by name only.
+
+        A broker that has announced that it has none may end the connection that asks for one (MQTT 5, 3.2.2.3.13).
+        """
         assert self._connection is not None
-        shared, own_topic = t.shared_predict_filter(self._prefix, self._group), t.PredictTopic(self._client)
-        topics = [(shared, 1), (t.build(self._prefix, own_topic), 1)]
+        topics = [(self._own_topic, 1)]
+        if shared_subscriptions:
+            topics.append((t.shared_predict_filter(self._prefix, self._group), 1))
+        else:
+            text = "answers only prediction requests on %s: the broker has no shared subscriptions"
+            LOG.info(text, self._own_topic, extra={"client": self._client})
         self._connection.subscribe(topics, retain_as_published=True)
 
     def request_received(self, received: mqtt.Received, now: float) -> None:

@@ -206,8 +206,8 @@ class Router:
         if edge.predictor is None:
             return
         match event:
-            case mqtt.Connected():
-                edge.predictor.connected()
+            case mqtt.Connected(shared_subscriptions=shared):
+                edge.predictor.connected(shared_subscriptions=shared)
             case mqtt.Received():
                 edge.predictor.request_received(event, now)
             case mqtt.Subscribed():

@@ -94,12 +94,13 @@ class Connected:
 
     ``maximum_packet_size``: bytes of the largest packet that the broker accepts (`MAX_MQTT_PACKET` if it
     announced none). ``receive_maximum``: how many of our QoS 1 messages may be unacknowledged. The connection
-    keeps to both. ``keepalive``: seconds.
+    keeps to both. ``keepalive``: seconds. ``shared_subscriptions``: false if it announced that it has none.
     """
 
     maximum_packet_size: int
     receive_maximum: int
     keepalive: int
+    shared_subscriptions: bool = True
 
 
 @dataclass(frozen=True, slots=True)

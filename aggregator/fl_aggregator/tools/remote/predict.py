@@ -75,6 +75,11 @@ def request_prediction(broker: BrokerAccess, request: Request, timeout: float) -
                 return _answer(answers, received)
             if received.topic != reply_to and (answer := _public_answer(received, request)) is not None:
                 return answer
+    if request.client is None and not run.shared_subscriptions:
+        raise RunFailed(
+            f"no answer within {timeout:.0f} s: {broker.address} announces that it has no shared subscriptions, which "
+            "deliver a request to any one edge: name the edge (--client ID)"
+        )
     who = "an edge with the role predict" if request.client is None else f"edge {request.client!r}"
     raise RunFailed(
         f"no answer within {timeout:.0f} s: is {who} online under the prefix {request.prefix!r}, with a model, and may "

@@ -44,6 +44,8 @@ class RemoteRun:
 
         Retained messages follow at once.
         """
+        self.shared_subscriptions = True
+        """False if the broker has announced that it has none."""
         self.lost: tuple[float, str] | None = None
         """When the connection was lost (monotonic seconds), and why; null while connected."""
         self._verifier = None if reach.kit is None else reach.kit.verifier()
@@ -81,8 +83,8 @@ class RemoteRun:
         match event:
             case mqtt.Received():
                 return event
-            case mqtt.Connected():
-                self.lost, self.subscribed = None, False
+            case mqtt.Connected(shared_subscriptions=shared):
+                self.lost, self.subscribed, self.shared_subscriptions = None, False, shared
                 self._connection.subscribe(self._filters)
             case mqtt.Subscribed(refused=()):
                 self.subscribed = True

@@ -282,6 +282,7 @@ class PahoLink:
             maximum_packet_size=getattr(properties, "MaximumPacketSize", MAX_MQTT_PACKET),
             receive_maximum=getattr(properties, "ReceiveMaximum", 65_535),
             keepalive=self._client.keepalive,
+            shared_subscriptions=bool(getattr(properties, "SharedSubscriptionAvailable", 1)),
         )
         settings = self._owner.settings
         self._outbox = Outbox(settings.max_queued, settings.max_queued_bytes, limits.receive_maximum)

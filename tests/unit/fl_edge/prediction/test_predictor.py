@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any, cast
@@ -40,6 +41,7 @@ class FakeConnection:
     def __init__(self) -> None:
         self.sent: list[m.Prediction] = []
         self.cleared: list[str] = []
+        self.subscribed: list[str] = []
 
     receiving_at: float | None = None
 
@@ -47,7 +49,7 @@ class FakeConnection:
         pass
 
     def subscribe(self, filters: Sequence[tuple[str, int]], **_: Any) -> None:
-        pass
+        self.subscribed = [name for name, _qos in filters]
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, **_: Any) -> None:
         if retain:
@@ -131,6 +133,19 @@ def test_a_request_waits_for_a_newer_model_but_not_for_long() -> None:
     assert setup.versions() == [0, 0]
     setup.ask()
     assert setup.versions() == [0, 0, 0], "it is known to take long"
+
+
+def test_without_shared_subscriptions_it_is_asked_by_name_only(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    setup = Setup()
+    setup.announce(0)
+    setup.deliver(MODELS[0])
+    setup.predictor.connected(shared_subscriptions=True)
+    assert sorted(setup.connection.subscribed) == ["$share/predictors/fl/predict", "fl/predict/7"]
+    assert "shared" not in caplog.text
+    setup.predictor.connected(shared_subscriptions=False)
+    assert setup.connection.subscribed == ["fl/predict/7"]
+    assert "answers only prediction requests on fl/predict/7" in caplog.text
 
 
 def test_a_request_counts_with_all_its_properties() -> None:
