@@ -7,20 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.tools.doctor import across
+from fl_aggregator.tools.doctor import across, delivery
 from fl_aggregator.tools.doctor.bench import ProbeSession
 from fl_aggregator.tools.doctor.findings import Finding
 from fl_aggregator.tools.provision.bridges import bridge_lines
+from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import ConnectionSettings
 from fl_shared.system.mosquitto import LOOPBACK
+from tests.support.answering_server import CONNACK_WITHOUT_SHARED, one_answer
 from tests.support.broker import Mosquitto
 from tests.support.client import Client
 
 pytestmark = pytest.mark.broker
 
 
-def session(broker: Mosquitto) -> ProbeSession:
-    opened = ProbeSession(ConnectionSettings(broker.address), "fl")
+def session(broker: BrokerAddress) -> ProbeSession:
+    opened = ProbeSession(ConnectionSettings(broker), "fl")
     opened.read_connack()
     return opened
 
@@ -46,7 +48,7 @@ def verdicts(here: ProbeSession, there: ProbeSession) -> dict[str, Finding]:
 
 def test_over_a_bridge(pair: tuple[str, Mosquitto, Mosquitto]) -> None:
     version, hub, bridged = pair
-    here, there = session(hub), session(bridged)
+    here, there = session(hub.address), session(bridged.address)
     found = verdicts(here, there)
     here.clear_retained()
     there.clear_retained()
@@ -65,7 +67,14 @@ def test_without_a_bridge_nothing_crosses(tmp_path: Path, mosquitto: Mosquitto) 
     (tmp_path / "other").mkdir()
     other = Mosquitto(tmp_path / "other")
     try:
-        found = across.messages(session(mosquitto), session(other))
+        found = across.messages(session(mosquitto.address), session(other.address))
     finally:
         other.stop()
     assert (found.verdict, found.detail) == ("missing", "0 and 0 of 20 messages arrived at the other broker")
+
+
+def test_no_shared_subscription_is_asked_of_a_broker_without_them(mosquitto: Mosquitto) -> None:
+    """It may end a connection that asks for one."""
+    with one_answer(CONNACK_WITHOUT_SHARED) as port:
+        found = across.shared(session(mosquitto.address), session(BrokerAddress(LOOPBACK, port)))
+    assert (found.verdict, found.effect) == ("limited", delivery.WITHOUT_SHARED)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from fl_aggregator.tools.doctor.bench import ProbeSession, receive_until_idle
+from fl_aggregator.tools.doctor.delivery import WITHOUT_SHARED
 from fl_aggregator.tools.doctor.findings import Finding, Verdict
 from fl_shared.mqtt.paho.probe_results import ReceivedMessage
 
@@ -69,6 +70,9 @@ def wills(here: ProbeSession, there: ProbeSession) -> Finding:
 
 def shared(here: ProbeSession, there: ProbeSession) -> Finding:
     """Counts the copies of a request whose share group has a member at each broker."""
+    if not (here.connack.shared_available and there.connack.shared_available):
+        detail = "a broker announces that it has no shared subscriptions"
+        return Finding("across shared", "limited", detail, WITHOUT_SHARED)
     topic = here.topic("share")
     with here.probe() as first, there.probe(second=True) as second:
         for member in (first, second):

@@ -19,6 +19,7 @@ SHARED_REQUESTS: Final = 20
 POLL_TIMEOUT: Final = 0.005
 EXPIRY_SECONDS: Final = 1
 MAX_WILL_DELAY: Final = 5.0
+WITHOUT_SHARED: Final = "predictions only from an edge that is named (predict --client)"
 
 
 def round_trips(bench: ProbeSession) -> Finding:
@@ -202,17 +203,16 @@ def no_local(bench: ProbeSession) -> Finding:
 
 def shared_subscriptions(bench: ProbeSession) -> Finding:
     """Checks ``$share``, which delivers each request for a prediction to one edge."""
-    effect = "predictions only from an edge that is named (predict --client)"
     if not bench.connack.shared_available:
         return Finding(
-            "shared", "limited", "the broker announces that it has no shared subscriptions", effect
+            "shared", "limited", "the broker announces that it has no shared subscriptions", WITHOUT_SHARED
         )
     name = f"$share/doctor/{bench.topic('shared')}"
     with bench.probe() as first, bench.probe(second=True) as second:
         for message in (first, second):
             code = message.subscribe([name])[0]
             if code >= FAILURE:
-                return Finding("shared", "limited", f"$share was refused (0x{code:02x})", effect)
+                return Finding("shared", "limited", f"$share was refused (0x{code:02x})", WITHOUT_SHARED)
         expected = [number.to_bytes(2, "big") for number in range(SHARED_REQUESTS)]
         received: list[list[bytes]] = [[], []]
         for number, payload in enumerate(expected, 1):
@@ -239,13 +239,13 @@ def shared_subscriptions(bench: ProbeSession) -> Finding:
             measured=measured,
         )
     if sum(counts) > SHARED_REQUESTS:
-        effect_text = "requests are answered more than once"
+        effect = "requests are answered more than once"
     elif sum(counts):
-        effect_text = "requests are lost, and repeated after 5 s"
+        effect = "requests are lost, and repeated after 5 s"
     else:
-        effect_text = effect
+        effect = WITHOUT_SHARED
     return Finding(
-        "shared", "limited", f"{counts} of {SHARED_REQUESTS} requests arrived", effect_text, measured=measured
+        "shared", "limited", f"{counts} of {SHARED_REQUESTS} requests arrived", effect, measured=measured
     )
 
 
