@@ -24,7 +24,7 @@ from tests.support.observed_fold import check_versions
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(480), needs_micropython]
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.long, needs_micropython]
 
 PREFIX = "five/kinds"
 ROUNDS = 3

@@ -99,11 +99,12 @@ def faint(page: CheckedPage) -> dict[str, list[str]]:
         inks.add(page.page.evaluate("getComputedStyle(document.body).color"))
         found[scheme] = page.page.evaluate(FAINT)
     assert len(inks) == 2
+    page.page.emulate_media(color_scheme="null")
     return {scheme: texts for scheme, texts in found.items() if texts}
 
 
 def test_names_and_contrast(federation: SimulatedFederation, opened: Open) -> None:
-    page = whole_page(federation, opened, reduced_motion="reduce")
+    page = whole_page(federation, opened)
     for summary in page.page.locator("summary").all():
         summary.click()
     page.page.mouse.move(0, 0)
@@ -133,8 +134,21 @@ def test_names_and_contrast(federation: SimulatedFederation, opened: Open) -> No
     assert len(set(signs)) == len(STATES)
 
 
-def test_all_of_it_by_keyboard(federation: SimulatedFederation, opened: Open) -> None:
-    page = whole_page(federation, opened)
+def test_narrow_and_wide_and_all_of_it_by_keyboard(federation: SimulatedFederation, opened: Open) -> None:
+    page = whole_page(federation, opened, viewport={"width": 360, "height": 800})
+    small = page.page.locator("#sketch, #predict-ask, #sketch-clear, .chip, #connection").evaluate_all(
+        "all => all.filter(one => one.getBoundingClientRect().height < 24).map(one => one.outerHTML)"
+    )
+    assert small == [], "a finger finds it"
+    for width in (360, 800, 1440, 2560):
+        page.page.set_viewport_size({"width": width, "height": 800})
+        page.wait(f"innerWidth === {width}")
+        # Nothing sticks out sideways, once what is drawn has been drawn for this width.
+        page.wait("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        board = page.page.locator("#sketch").bounding_box()
+        assert board is not None
+        assert 200 <= board["width"] <= 480, width
+    page.page.set_viewport_size({"width": 1440, "height": 1000})
     reached: list[str] = []
     page.page.locator(".skip").focus()
     page.page.keyboard.press("Tab")
@@ -159,19 +173,3 @@ def test_all_of_it_by_keyboard(federation: SimulatedFederation, opened: Open) ->
         assert wanted in reached, reached
     assert reached.count("plot") == 3
     assert len(reached) < 45
-
-
-def test_narrow_and_wide(federation: SimulatedFederation, opened: Open) -> None:
-    page = whole_page(federation, opened, viewport={"width": 360, "height": 800})
-    small = page.page.locator("#sketch, #predict-ask, #sketch-clear, .chip, #connection").evaluate_all(
-        "all => all.filter(one => one.getBoundingClientRect().height < 24).map(one => one.outerHTML)"
-    )
-    assert small == [], "a finger finds it"
-    for width in (360, 800, 1440, 2560):
-        page.page.set_viewport_size({"width": width, "height": 800})
-        page.wait(f"innerWidth === {width}")
-        # Nothing sticks out sideways, once what is drawn has been drawn for this width.
-        page.wait("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-        board = page.page.locator("#sketch").bounding_box()
-        assert board is not None
-        assert 200 <= board["width"] <= 480, width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.broker
+Open = Callable[..., CheckedPage]
 
 
 def test_a_prefix_where_nothing_is(chromium: Browser, web_broker: tuple[Mosquitto, int]) -> None:
@@ -34,7 +36,7 @@ def test_a_prefix_where_nothing_is(chromium: Browser, web_broker: tuple[Mosquitt
         page.close()
 
 
-def test_an_account_that_is_refused_is_asked_for(chromium: Browser, tmp_path: Path) -> None:
+def test_an_account_that_is_refused_is_asked_for(opened: Open, tmp_path: Path) -> None:
     port = free_port()
     listener = Listener(port, LOOPBACK, websockets=True)
     broker = Mosquitto(tmp_path, extra=listener.config_lines(), allow_anonymous=False)
@@ -42,8 +44,7 @@ def test_an_account_that_is_refused_is_asked_for(chromium: Browser, tmp_path: Pa
         with DashboardServer(
             WebSocketAddress.parse(f"ws://{LOOPBACK}:{port}"), "fl", (LOOPBACK, 0)
         ) as server:
-            page = CheckedPage(chromium)
-            page.page.goto(server.url)
+            page = opened(server.url)
             page.wait_text("#settings-problem", "check the user and the password")
             page.page.locator("#s-user").fill("me")
             page.page.locator("#s-password").fill("hunter2")
@@ -57,21 +58,21 @@ def test_an_account_that_is_refused_is_asked_for(chromium: Browser, tmp_path: Pa
                 "JSON.stringify([{...localStorage}, {...sessionStorage}, location.href, document.cookie])"
             )
             assert "hunter2" not in kept
-            page.close()
     finally:
         broker.stop()
 
 
-@pytest.mark.parametrize("agrees", [True, False], ids=["yes", "no"])
+@pytest.mark.parametrize(
+    "agrees", [pytest.param(True, id="yes", marks=pytest.mark.long), pytest.param(False, id="no")]
+)
 def test_a_link_to_another_broker_is_asked_about_first(
-    chromium: Browser, web_broker: tuple[Mosquitto, int], federation: SimulatedFederation, agrees: bool
+    opened: Open, web_broker: tuple[Mosquitto, int], federation: SimulatedFederation, agrees: bool
 ) -> None:
     """``localhost`` is another host than 127.0.0.1, though the same broker listens there."""
     federation.usual()
     port = web_broker[1]
-    page = CheckedPage(chromium)
     linked = f"#broker=ws://localhost:{port}/mqtt&prefix={federation.prefix}"
-    page.page.goto(f"http://{LOOPBACK}:{port}/{linked}")
+    page = opened(f"http://{LOOPBACK}:{port}/{linked}")
     page.wait_text("#stranger-host", f"localhost:{port}")
     page.page.locator("#stranger").wait_for()
     assert page.hosts == {LOOPBACK}, "nothing is sent to the other host yet"
@@ -83,27 +84,22 @@ def test_a_link_to_another_broker_is_asked_about_first(
     page.wait_text("#overview-title", "Version 3 of 10")
     assert ("localhost" in page.hosts) == agrees
     assert ("localhost" in page.page.url) == agrees
-    page.close()
 
 
-def test_a_link_without_tls_to_a_broker_that_has_it_is_asked_about_first(chromium: Browser) -> None:
+def test_a_link_without_tls_to_a_broker_that_has_it_is_asked_about_first(opened: Open) -> None:
     """Both have their usual ports, so the hosts are the same; the account would be sent in the clear."""
     with DashboardServer(WebSocketAddress.parse(f"wss://{LOOPBACK}/mqtt"), "fl", (LOOPBACK, 0)) as server:
-        page = CheckedPage(chromium)
-        page.page.goto(f"{server.url}#broker=ws://{LOOPBACK}/mqtt")
+        page = opened(f"{server.url}#broker=ws://{LOOPBACK}/mqtt")
         page.wait_text("#stranger-host", f"ws://{LOOPBACK}/mqtt")
         page.page.locator("#stranger").wait_for()
-        page.close()
 
 
 def test_mosquitto_alone_serves_it(
-    chromium: Browser, web_broker: tuple[Mosquitto, int], federation: SimulatedFederation
+    opened: Open, web_broker: tuple[Mosquitto, int], federation: SimulatedFederation
 ) -> None:
     """Without a Content-Type, and without our headers: the page brings its own policy."""
     federation.usual()
-    page = CheckedPage(chromium)
-    page.page.goto(f"http://{LOOPBACK}:{web_broker[1]}/#prefix={federation.prefix}")
+    page = opened(f"http://{LOOPBACK}:{web_broker[1]}/#prefix={federation.prefix}")
     page.wait_text("#overview-title", "Version 3 of 10")
     page.wait('document.querySelectorAll("#edges-grid li").length === 3')
     assert page.page.locator("body").evaluate("body => getComputedStyle(body).marginTop") == "0px"
-    page.close()

@@ -113,6 +113,7 @@ def test_any_other_request_is_json(federation: SimulatedFederation, opened: Open
     page.wait_text("#answer-label", "1, 2.25 °C")
 
 
+@pytest.mark.long
 def test_a_task_without_an_example_has_a_field_for_json(
     federation: SimulatedFederation, opened: Open
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_task_without_an_example_has_a_field_for_json(
     assert json.loads(federation.request().payload) == [1]
 
 
+@pytest.mark.long
 def test_a_task_of_pictures_has_the_board(federation: SimulatedFederation, opened: Open) -> None:
     show(federation, MAE)
     federation.requests()
@@ -178,6 +180,7 @@ def test_what_the_personal_models_are_worth(federation: SimulatedFederation, ope
     assert ["lab-a" in rows[0], "75.0 % → 100.0 %" in rows[0], "4" in rows[-1]] == [True, True, True], rows
 
 
+@pytest.mark.long
 def test_the_worst_personal_model_is_that_with_the_largest_error(
     federation: SimulatedFederation, opened: Open
 ) -> None:

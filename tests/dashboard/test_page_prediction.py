@@ -16,7 +16,9 @@ Open = Callable[..., CheckedPage]
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_drawing_is_asked_about_and_its_answer_shown(federation: SimulatedFederation, opened: Open) -> None:
+def test_a_drawing_and_a_picture_are_asked_about_and_their_answers_shown(
+    federation: SimulatedFederation, opened: Open
+) -> None:
     federation.usual()
     federation.requests()
     page = opened()
@@ -41,17 +43,11 @@ def test_a_drawing_is_asked_about_and_its_answer_shown(federation: SimulatedFede
     widths = page.page.locator("#answer .fill").evaluate_all("bars => bars.map(bar => bar.style.inlineSize)")
     assert widths == ["25%", "75%"]
 
-
-def test_a_picture_is_asked_about_as_it_is(federation: SimulatedFederation, opened: Open) -> None:
-    federation.usual()
-    federation.requests()
-    page = opened()
-    page.wait_text("#connection-text", "Live")
     page.page.locator("#predict-file").set_input_files(ROOT / "examples" / "seven.png")
     request = federation.request()
     assert bytes(request.payload) == (ROOT / "examples" / "seven.png").read_bytes()
-    federation.answer(request)
-    page.wait_text("#answer-label", "7")
+    federation.answer(request, label="8")
+    page.wait_text("#answer-label", "8")
 
 
 def test_drawing_with_the_keyboard_and_no_answer(federation: SimulatedFederation, opened: Open) -> None:
@@ -74,6 +70,7 @@ def test_drawing_with_the_keyboard_and_no_answer(federation: SimulatedFederation
     assert page.page.locator("#sketch-hint").is_visible()
 
 
+@pytest.mark.long
 def test_a_finger_draws(federation: SimulatedFederation, opened: Open) -> None:
     federation.usual()
     page = opened(has_touch=True, viewport={"width": 360, "height": 740})
