@@ -38,6 +38,7 @@ LONG = {
     "docs/how-to/from-fedml.md",
     "docs/how-to/from-flower.md",
     "docs/how-to/gateways.md",  # the programs of passwords-without-tls.md, your-data.md and serve.md
+    "docs/how-to/keys-on-devices.md",
     "docs/how-to/masked-sums.md",
     "docs/how-to/passwords-without-tls.md",
     "docs/how-to/predictions.md",
