@@ -156,8 +156,7 @@ class Aggregator:
             self._started = time.monotonic()
             if self._launch.recovered is not None:
                 self._fence.settle()
-                # Run time did not pass in the meantime.
-                self._started -= self._launch.snapshot.run_time
+                self._started -= self._launch.snapshot.run_time  # it did not pass in the meantime
             self._runner.begin(self._launch.recovered)
             self._obey(revoked)
             while not self.state.ended:
