@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,7 +64,14 @@ def _dying_at(number: int, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return written
 
 
-@pytest.mark.parametrize("place", [PLACE, WITH_PASSWORDS], ids=["certificates", "passwords"])
+PLACES = {"certificates": PLACE, "passwords": WITH_PASSWORDS}
+DAILY = (
+    *(("certificates", operation) for operation in ("add", "rotate", "rotate --broker", "revoke")),
+    ("passwords", "rotate --all"),
+)
+
+
+@pytest.mark.parametrize("place", [PLACE, WITH_PASSWORDS], ids=PLACES)
 def test_beginning_can_be_repeated_wherever_it_died(
     tmp_path: Path, place: BrokerLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,15 +91,21 @@ def test_beginning_can_be_repeated_wherever_it_died(
     assert number >= 4 + 1 + 7 + len(KITS) + 1
 
 
-@pytest.mark.parametrize("place", [PLACE, WITH_PASSWORDS], ids=["certificates", "passwords"])
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(
+    ("place", "operation"),
+    [
+        pytest.param(*case, marks=() if case in DAILY else pytest.mark.long)
+        for case in itertools.product(PLACES, OPERATIONS)
+    ],
+)
 def test_the_next_command_finishes_what_died(
-    tmp_path: Path, operation: str, place: BrokerLocation, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, operation: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = 0
+    begin(tmp_path / "begun", PLACES[place])
     while True:
         out = tmp_path / str(number)
-        begin(out, place)
+        shutil.copytree(tmp_path / "begun", out)
         before = (out / "accounts.json").read_bytes()
         with monkeypatch.context() as patch:
             _dying_at(number, patch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,11 @@ from fl_mqtt.simulation.virtual.network import Hop
 from tests.support.virtual_federation import VALUES, Federation
 
 SETTINGS = Settings(task=f"synthetic-{VALUES}", clients=4, rounds=3, holdout=0.0, per_round=4)
+
+
+def starts(first: int, end: int, step: int = 1) -> list[Any]:
+    """Where series of kills begin: one on every day, the others in the long tests."""
+    return [first, *(pytest.param(one, marks=pytest.mark.long) for one in range(first + step, end, step))]
 
 
 def finished(federation: Federation) -> str:
@@ -35,12 +41,12 @@ def test_a_run_ends_at_a_time_that_its_devices_make(tmp_path: Path) -> None:
     assert len(federation.jobs.trained) == 1 + 3 * 4  # round 0 makes the first weights
 
 
-@pytest.mark.parametrize("first", [0, *(pytest.param(one, marks=pytest.mark.long) for one in range(1, 10))])
+@pytest.mark.parametrize("first", starts(0, 20))
 def test_killed_at_any_event_and_resumed_it_makes_the_same_model(tmp_path: Path, first: int) -> None:
     whole = Federation(tmp_path / "whole", SETTINGS)
     expected, events = finished(whole), whole.world.events
     assert events > 100
-    for cut in range(first, events, 10):
+    for cut in range(first, events, 20):
         federation = Federation(tmp_path / str(cut), SETTINGS)
         federation.run(cut)
         if federation.aggregator.state.ended:
@@ -63,7 +69,7 @@ class Unreliable:
         return (0.0, self._rng.random()) if chance < 0.2 else (self._rng.choice((0.0, 0.0, 0.5)),)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(one, marks=pytest.mark.long) for one in range(1, 5))])
 def test_what_a_network_loses_doubles_and_reorders_is_made_good(seed: int, tmp_path: Path) -> None:
     expected = finished(Federation(tmp_path / "whole", SETTINGS))
     assert finished(Federation(tmp_path / "run", SETTINGS, faults=Unreliable(seed))) == expected
@@ -82,8 +88,9 @@ def test_a_killed_edge_is_started_again_and_takes_part(tmp_path: Path) -> None:
     assert federation.world.now > 20.0
 
 
+@pytest.mark.parametrize("first", starts(0, 14, 7))
 def test_every_edge_makes_a_model_of_its_own_wherever_the_aggregator_or_an_edge_is_killed(
-    tmp_path: Path,
+    tmp_path: Path, first: int
 ) -> None:
     settings = SETTINGS.model_copy(update={"personalize": 20, "grace": 60.0})
     whole = Federation(tmp_path / "whole", settings)
@@ -91,7 +98,7 @@ def test_every_edge_makes_a_model_of_its_own_wherever_the_aggregator_or_an_edge_
     expected = dict.fromkeys("0123", PersonalScore(before=0.5, after=0.25))
     assert whole.aggregator.state.personal == expected
     assert whole.world.now > 3 + 20 * 0.1, "20 epochs take their time"
-    for cut in range(whole.world.events - 60, whole.world.events, 7):
+    for cut in range(whole.world.events - 60 + first, whole.world.events, 14):
         federation = Federation(tmp_path / str(cut), settings)
         federation.run(cut)
         if not federation.aggregator.state.ended:
@@ -103,9 +110,10 @@ def test_every_edge_makes_a_model_of_its_own_wherever_the_aggregator_or_an_edge_
         assert own.personal.round == 3
 
 
+@pytest.mark.parametrize("first", starts(40, 86, 23))
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_what_edges_keep_is_what_has_counted_wherever_either_side_is_killed(
-    mode: str, tmp_path: Path
+    mode: str, tmp_path: Path, first: int
 ) -> None:
     given = {
         "task": SETTINGS.task,
@@ -119,7 +127,7 @@ def test_what_edges_keep_is_what_has_counted_wherever_either_side_is_killed(
     settings = Settings.model_validate(given | others)
     whole = Federation(tmp_path / "whole", settings)
     finished(whole)
-    for cut in range(40, whole.world.events, 23):
+    for cut in range(first, whole.world.events, 46):
         federation = Federation(tmp_path / str(cut), settings)
         federation.run(cut)
         if not federation.aggregator.state.ended:
