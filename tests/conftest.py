@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from fl_shared.mqtt.network import Network
 from tests.support import programs
@@ -21,8 +23,8 @@ from tests.support.broker import Mosquitto
 from tests.support.forked_children import popen
 from tests.support.program_server import server
 
-# How long an example takes is no property of the code: the machine may be busy.
-settings.register_profile("fl-mqtt", deadline=None)
+# How long an example takes is no property of the code: the machine may be busy. Every day has other examples.
+settings.register_profile("fl-mqtt", deadline=None, max_examples=40)
 settings.load_profile("fl-mqtt")
 
 # A training process costs as much CPU time to start as most tests train for, and five tests share the cores.
@@ -33,6 +35,19 @@ def pytest_configure() -> None:
     """Lets Ctrl-C reach the programs that tests start, even if a shell has started pytest in the background."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class OneBrowser(LoadFileScheduling):  # type: ignore[misc]
+    """Gives each process whole files, and all that need the browser to one, since a browser takes seconds to start."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "tests/dashboard" if file.startswith("tests/dashboard/") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneBrowser | None:
+    return OneBrowser(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(wrapper=True)
