@@ -8,13 +8,15 @@ The clauses P1 to P20 are those of docs/privacy.md.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fl_shared.masking import answers, run_keys
 from fl_shared.masking.shares import SharesSection
 from fl_shared.protocol import messages as m
 from tests.support.attacks.played_aggregator import (
@@ -31,6 +33,15 @@ from tests.support.masked_edges import RUN, text_of
 from tests.support.masked_rounds import fixed
 
 PRIME = 2**255 - 19
+
+
+@pytest.fixture(scope="module", autouse=True)
+def keys_are_checked_once() -> Iterator[None]:
+    """Edges that are started anew check the same keys again, which would be half of the work here."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((run_keys, "is_signature"), (run_keys, "_is_point"), (answers, "is_signature")):
+            patch.setattr(module, name, cache(getattr(module, name)))
+        yield
 
 
 @pytest.fixture
