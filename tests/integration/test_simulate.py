@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,9 +81,12 @@ def test_a_run_from_first_weights_to_a_prediction(tmp_path: Path) -> None:
     assert not list((directory / "spool").iterdir()), "a committed round's spool is deleted"
 
 
+LIGHT = (*SMALL, "--task", "digits-mlp")
+
+
 @dataclass(frozen=True, slots=True)
 class Small:
-    """A run of `SMALL` with the seed 7, which has ended."""
+    """A run of `LIGHT` with the seed 7, which has ended."""
 
     directory: Path
     result: dict[str, Any]
@@ -91,16 +95,18 @@ class Small:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     directory = tmp_path_factory.mktemp("small")
-    with programs.simulate(directory, *SMALL, "--seed", "7") as run:
+    environment = {**os.environ, "FL_LIGHT": "1"}
+    with programs.simulate(directory, *LIGHT, "--seed", "7", environment=environment) as run:
         run.ends_well()
     return Small(directory, run.result)
 
 
+@pytest.mark.usefixtures("light_edges")
 def test_the_same_seed_gives_the_same_model(tmp_path: Path, small: Small) -> None:
     """Promise G3, over two runs whose updates arrive in whatever order."""
     with (
-        programs.simulate(tmp_path / "again", *SMALL, "--seed", "7", "--workers", "2") as again,
-        programs.simulate(tmp_path / "other", *SMALL, "--seed", "8") as other,
+        programs.simulate(tmp_path / "again", *LIGHT, "--seed", "7", "--workers", "2") as again,
+        programs.simulate(tmp_path / "other", *LIGHT, "--seed", "8") as other,
     ):
         again.ends_well()
         other.ends_well()
@@ -109,11 +115,12 @@ def test_the_same_seed_gives_the_same_model(tmp_path: Path, small: Small) -> Non
     assert other.result["model_sha256"] != digest
 
 
+@pytest.mark.usefixtures("light_edges")
 def test_first_weights_from_a_file(tmp_path: Path, small: Small) -> None:
     model = small.directory / "run" / "model.safetensors"
     # So small a step that the weights are still those of the file, but for the last digits.
     tiny = ("--init", str(model), "--lr", "1e-9", "--momentum", "0", "--rounds", "1")
-    with programs.simulate(tmp_path, *SMALL, *tiny) as second:
+    with programs.simulate(tmp_path, *LIGHT, *tiny) as second:
         second.ends_well()
     before, after = load_file(model), load_file(tmp_path / "run" / "model.safetensors")
     assert set(before) == set(after)
@@ -124,6 +131,7 @@ def test_first_weights_from_a_file(tmp_path: Path, small: Small) -> None:
     )
 
 
+@pytest.mark.usefixtures("light_edges")
 def test_first_weights_from_a_plain_state_dict(tmp_path: Path, small: Small) -> None:
     """Nothing in the file says which arrays are buffers, and an integer is left out."""
     model = small.directory / "run" / "model.safetensors"
@@ -132,8 +140,8 @@ def test_first_weights_from_a_plain_state_dict(tmp_path: Path, small: Small) -> 
     save_file({**state, "fc2.bias": np.zeros(11, np.float32)}, tmp_path / "other.safetensors")
     tiny = ("--lr", "1e-9", "--momentum", "0", "--rounds", "1")
     with (
-        programs.simulate(tmp_path, *SMALL, *tiny, "--init", str(tmp_path / "plain.safetensors")) as second,
-        programs.simulate(tmp_path / "other", *SMALL, "--init", str(tmp_path / "other.safetensors")) as third,
+        programs.simulate(tmp_path, *LIGHT, *tiny, "--init", str(tmp_path / "plain.safetensors")) as second,
+        programs.simulate(tmp_path / "other", *LIGHT, "--init", str(tmp_path / "other.safetensors")) as third,
     ):
         second.ends_well()
         assert third.wait(60) == 2
@@ -146,7 +154,7 @@ def test_first_weights_from_a_plain_state_dict(tmp_path: Path, small: Small) -> 
 
 @pytest.mark.usefixtures("light_edges")
 def test_the_target_ends_the_run(tmp_path: Path) -> None:
-    settings = (*SMALL, "--task", "digits-mlp", "--rounds", "30", "--target", "accuracy=0.3")
+    settings = (*LIGHT, "--rounds", "30", "--target", "accuracy=0.3")
     with programs.simulate(tmp_path, *settings) as run:
         run.ends_well()
     assert run.result["rounds"] < 30
@@ -180,6 +188,7 @@ def test_all_children_end_with_it(
     assert "Traceback" not in run.err
 
 
+@pytest.mark.long
 def test_a_missing_data_set_is_said_and_ends_it(tmp_path: Path) -> None:
     empty = tmp_path / "nothing"
     empty.mkdir()
