@@ -22,6 +22,8 @@ from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.broker
 
+ROUNDS = 12
+
 
 def forged(forger: Client, topic: t.Topic, message: m.Message, signer: Signer | None = None) -> None:
     text, payload = t.build("fl", topic), codec.encode(message)
@@ -91,7 +93,7 @@ def test_a_forged_selection_is_not_obeyed_while_the_run_goes_on(site: Site) -> N
     """Clause 9.3: of the real run, its next rounds; and a result that would end the open one."""
     forger = site.forger()
     edges = [site.edge(name, "--seal") for name in ("0", "1")]
-    run = site.aggregator("run", "--require-sealed", rounds=60)
+    run = site.aggregator("run", "--require-sealed", rounds=ROUNDS)
     name = wait_until(lambda: re.search(r"run ([0-9a-f]+) at", run.err), 20, "it has begun")[1]
     forgeries = 0
     held = wait_until(lambda: workers(edges[0]), 20, "a worker")
@@ -114,7 +116,7 @@ def test_a_forged_selection_is_not_obeyed_while_the_run_goes_on(site: Site) -> N
         forgeries += 1
     run.ends_well()
     assert forgeries > 5
-    undisturbed(site, "run", 60)
+    undisturbed(site, "run", ROUNDS)
     for edge in edges:
         assert "round 5" in edge.err
         assert not re.search(r"round 5\d\d", edge.err), "it was selected for a round that there never was"

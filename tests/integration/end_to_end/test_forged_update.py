@@ -26,6 +26,7 @@ pytestmark = pytest.mark.broker
 
 
 FORGERIES = 3
+ROUNDS = 12
 
 
 def poison(client: str, run: str, session: str, number: int, base: str) -> bytes:
@@ -44,7 +45,7 @@ def test_a_forged_update_is_refused_and_changes_nothing(site: Site) -> None:
     forger = site.forger()
     held = site.edge("0", "--seal")
     site.edge("1", "--seal")
-    quiet = site.aggregator("quiet", "--require-sealed", "--seed", "3", rounds=30)
+    quiet = site.aggregator("quiet", "--require-sealed", "--seed", "3", rounds=ROUNDS)
     quiet.ends_well()
     sessions = {"0": "", "1": ""}
     for topic, payload in heard(forger):
@@ -56,7 +57,7 @@ def test_a_forged_update_is_refused_and_changes_nothing(site: Site) -> None:
     accomplice = kit.sealer()
     own = Sealer(strange.private_bytes_raw(), kit.voucher, kit.sealing_public)
 
-    loud = site.aggregator("loud", "--require-sealed", "--seed", "3", rounds=30)
+    loud = site.aggregator("loud", "--require-sealed", "--seed", "3", rounds=ROUNDS)
     run = wait_until(lambda: re.search(r"run ([0-9a-f]+) at", loud.err), 20, "it has begun")[1]
     number, base, tried = 0, "", 0
     # So that the run does not end before it has been attacked, one edge works only after some forgeries.
@@ -84,7 +85,7 @@ def test_a_forged_update_is_refused_and_changes_nothing(site: Site) -> None:
         tried += 1
         time.sleep(0.05)
     loud.ends_well()
-    undisturbed(site, "loud", 30)
+    undisturbed(site, "loud", ROUNDS)
     assert tried >= FORGERIES
     counted: dict[str, int] = {}
     for line in rounds(site, "loud"):

@@ -13,6 +13,7 @@ from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.broker
 
+ROUNDS = 12
 
 OF_THE_AGGREGATOR = re.compile(
     r"fl/(aggregator|model|replies/.*|clients/.*/work|round/\d+/(selected|result))"
@@ -36,7 +37,7 @@ def test_what_was_recorded_is_not_obeyed(site: Site) -> None:
     # Edge 0 works on only after all has been said once, so that the run is not over before.
     held = workers(edges[0])
     is_held = forger.when(lambda one: one.topic == "fl/round/2/selected", lambda: freeze(*held))
-    second = site.aggregator("second", "--require-sealed", rounds=60)
+    second = site.aggregator("second", "--require-sealed", rounds=ROUNDS)
     wait_until(is_held.is_set, 60, "a round of it is held")
     marks = [len(edge.err) for edge in edges]
     said = 0
@@ -54,7 +55,7 @@ def test_what_was_recorded_is_not_obeyed(site: Site) -> None:
         thaw(*held)
     second.ends_well()
     assert said > len(old)
-    undisturbed(site, "second", 60)
+    undisturbed(site, "second", ROUNDS)
     run = json.loads(next(payload for topic, payload in old if topic == "fl/aggregator"))["run"]
     for edge, mark in zip(edges, marks, strict=True):
         since = edge.err[mark:]
