@@ -16,7 +16,7 @@ from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
-VALUES = 15_000_000
+VALUES = 5_000_000
 SIZE = 4 * VALUES
 RATE = SIZE / 4
 """Bytes per second of the edge's upload: the second half takes longer than anybody needs to stop it."""
