@@ -93,7 +93,7 @@ def test_looking_for_room_sees_that_there_is_none(disk: SmallDisk) -> None:
     ("size", "room", "accepted", "where"),
     [
         (UPDATE, 2.5, {0, 1}, "spool"),
-        (UPDATE, 4.5, {3}, "checkpoints"),
+        pytest.param(UPDATE, 4.5, {3}, "checkpoints", marks=pytest.mark.long),
         pytest.param(2_000_000, 2.5, {1}, "spool", marks=pytest.mark.long),
     ],
     ids=["the second update does not fit", "the model does not fit", "the second small update does not fit"],
@@ -147,7 +147,7 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
     [
         (2.5, "Ctrl-C"),
         pytest.param(4.5, "Ctrl-C", marks=pytest.mark.long),
-        (2.5, "fl-aggregator stop"),
+        pytest.param(2.5, "fl-aggregator stop", marks=pytest.mark.long),
     ],
 )
 def test_an_interruption_ends_the_pause_and_a_resume_goes_on(

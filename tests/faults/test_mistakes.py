@@ -112,9 +112,13 @@ AS_PROGRAMS = (
     "edge: environment",
 )
 """The others are tried in this process, which saves their start."""
+COSTLY = ("edge: no GPU", "edge: no data", "edge: no test data for one that only evaluates")
+"""A process imports torch or torchvision to find them, as for those of ``simulate``."""
 
 
-@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name in COSTLY else ()) for name in MISTAKES]
+)
 def test_a_mistake_is_one_clear_line(name: str, here: Path, shared_mosquitto: Mosquitto) -> None:
     mistake, before = MISTAKES[name], everything(here)
     arguments = tuple(

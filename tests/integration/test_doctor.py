@@ -135,6 +135,7 @@ def test_one_line_each_and_what_to_set(tmp_path: Path, broker: Mosquitto) -> Non
 
 
 @configured("max_packet_size 20000")
+@pytest.mark.long
 def test_small_packets(tmp_path: Path, broker: Mosquitto) -> None:
     seen = Examined(tmp_path / "doctor", "--broker", broker.url)
     assert (seen.code, seen.verdicts("limited"), seen.verdicts("missing")) == (0, ["packets"], []), (

@@ -12,7 +12,7 @@ from tests.support.provisioned_broker import ProvisionedBroker, provisioned
 pytestmark = pytest.mark.broker
 
 
-@pytest.mark.parametrize("account", ["aggregator", "operator", "0"])
+@pytest.mark.parametrize("account", ["aggregator", pytest.param("operator", marks=pytest.mark.long), "0"])
 def test_with_the_kits_of_a_provisioned_broker(tmp_path: Path, account: str) -> None:
     made = provisioned(tmp_path / "kits", [("0", ("train",))], prefix="plant/fl")
     kit = made.out / ("edge-0.zip" if account == "0" else f"{account}.zip")
@@ -68,8 +68,10 @@ def test_an_acl_that_forbids_what_an_aggregator_needs(
     ("line", "forbidden"),
     [
         ("topic write fl/register/0\n", "write fl/register/0"),
-        ("topic write fl/updates/0\n", "write fl/updates/0"),
-        ("topic readwrite fl/clients/0/presence\n", "write fl/clients/0/presence"),
+        pytest.param("topic write fl/updates/0\n", "write fl/updates/0", marks=pytest.mark.long),
+        pytest.param(
+            "topic readwrite fl/clients/0/presence\n", "write fl/clients/0/presence", marks=pytest.mark.long
+        ),
     ],
 )
 def test_an_acl_that_forbids_what_an_edge_needs(tmp_path: Path, line: str, forbidden: str) -> None:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.broker
 TASK = "synthetic-5000"
 
 
-@pytest.fixture(scope="module", params=["certificates", "passwords"])
+@pytest.fixture(scope="module", params=["certificates", pytest.param("passwords", marks=pytest.mark.long)])
 def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Provision]:
     made = provisioned(
         tmp_path_factory.mktemp("site") / "kits",

@@ -176,8 +176,15 @@ def ends_at_once(directory: Path, program: str, url: str, options: list[str], sa
 # --- what goes over it ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stock", ["", "1"], ids=["shortcuts", "stock"])
-@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+@pytest.mark.parametrize(
+    ("version", "stock"),
+    [
+        pytest.param("TLSv1_3", "", id="TLSv1_3-shortcuts"),
+        pytest.param("TLSv1_2", "1", id="TLSv1_2-stock"),
+        pytest.param("TLSv1_2", "", id="TLSv1_2-shortcuts", marks=pytest.mark.long),
+        pytest.param("TLSv1_3", "1", id="TLSv1_3-stock", marks=pytest.mark.long),
+    ],
+)
 def test_messages_of_any_size_pass_over_tls(site: Site, version: str, stock: str) -> None:
     """In a process of its own, since the kind of client is chosen at the first use."""
     pair = site.authority.client("peer")
@@ -277,6 +284,7 @@ def test_an_edge_lives_through_a_change_of_certificates(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("command_lines")
+@pytest.mark.long
 def test_no_password_is_in_a_process_list_or_a_log(tmp_path: Path) -> None:
     secret = "kX9wq3T7vLm2"
     authority = Authority(tmp_path / "authority")
