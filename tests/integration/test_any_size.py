@@ -15,25 +15,25 @@ pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
 
 @pytest.mark.parametrize(
-    "extra",
+    ("edges", "extra"),
     [
-        "",
+        (25, ""),
         *(
-            pytest.param(more, marks=pytest.mark.long)
-            for more in ("max_packet_size 131072", "max_queued_messages 100")
+            pytest.param(100, more, marks=pytest.mark.long)
+            for more in ("", "max_packet_size 131072", "max_queued_messages 100")
         ),
     ],
 )
-def test_a_hundred_edges_of_two_megabytes(tmp_path: Path, extra: str) -> None:
+def test_many_edges_of_two_megabytes(tmp_path: Path, edges: int, extra: str) -> None:
     """No broker's limit costs an update, and none is sent twice by training twice."""
     broker = Mosquitto(tmp_path, extra=[extra] if extra else [])
     settings = (
         "--task",
         "synthetic-500000",
         "--clients",
-        "100",
+        str(edges),
         "--per-round",
-        "100",
+        str(edges),
         "--rounds",
         "1",
         "--epochs",
@@ -41,7 +41,7 @@ def test_a_hundred_edges_of_two_megabytes(tmp_path: Path, extra: str) -> None:
     )
     try:
         with (
-            programs.edges(tmp_path / "edges", broker.url, "0-99", "--role", "train") as fleet,
+            programs.edges(tmp_path / "edges", broker.url, f"0-{edges - 1}", "--role", "train") as fleet,
             programs.aggregator(tmp_path, broker.url, *settings, "--holdout", "0", "--wait", "60") as run,
         ):
             run.ends_well(110)
@@ -50,13 +50,14 @@ def test_a_hundred_edges_of_two_megabytes(tmp_path: Path, extra: str) -> None:
         broker.stop()
     (line,) = programs.history(tmp_path)
     assert line["outcome"] == "committed"
-    assert len(line["participants"]) == 100
+    assert len(line["participants"]) == edges
     assert line["missing"] == {}
     # Every byte once, give or take an envelope: nothing had to be sent again.
-    assert line["bytes"]["up"] == pytest.approx(100 * 2_000_000, rel=0.05)
-    assert fleet.err.count("trained in") == 101, "first weights, and a hundred updates"
+    assert line["bytes"]["up"] == pytest.approx(edges * 2_000_000, rel=0.05)
+    assert fleet.err.count("trained in") == edges + 1, "first weights, and an update each"
 
 
+@pytest.mark.long
 def test_an_upload_goes_on_where_a_dying_broker_broke_it_off(tmp_path: Path, mosquitto: Mosquitto) -> None:
     settings = (
         "--task",

@@ -12,6 +12,7 @@ from tests.support import programs, rogue_tasks
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
 
+@pytest.mark.long
 def test_a_model_with_batch_norm_trains_on_unnormalised_inputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from tests.support.picture_folders import fill
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
 
+@pytest.mark.long
 def test_sites_of_pictures_train_and_answer(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for seed, site in enumerate(("a", "b", "test")):

@@ -31,6 +31,7 @@ def bash(place: Path, script: str) -> subprocess.CompletedProcess[bytes]:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_run_in_an_odd_place(place: Path) -> None:
     options = " ".join((*TINY, "--wait", "60", "--keepalive", "2"))
     done = bash(

@@ -58,6 +58,7 @@ def test_the_best_version_has_the_lowest_error_and_all_numbers_their_unit(tmp_pa
     assert "%" not in page.text[page.text.index("Learning") :]
 
 
+@pytest.mark.long
 def test_a_target_of_an_error_is_reached_from_above(tmp_path: Path) -> None:
     with programs.simulate(tmp_path, *RUN, "--rounds", "9", "--target", "mae=1.5") as run:
         run.ends_well()

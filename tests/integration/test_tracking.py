@@ -180,6 +180,7 @@ def test_a_run_goes_on_without_a_tracker_that_fails(tmp_path: Path, mosquitto: M
     assert len(programs.history(tmp_path)) == 8
 
 
+@pytest.mark.long
 def test_mlflow_has_the_settings_and_every_round(
     tmp_path: Path, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ WITHOUT_SHM = ("unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o ro none /dev/shm
 """Starts a program that can create nothing in /dev/shm."""
 
 
+@pytest.mark.long
 def test_a_light_edge_needs_no_dev_shm(shared_mosquitto: Mosquitto, stack: ExitStack, tmp_path: Path) -> None:
     if not shutil.which("unshare") or subprocess.run([*WITHOUT_SHM, "true"], capture_output=True).returncode:
         pytest.skip("this system does not let a test mount over /dev/shm")
@@ -91,30 +92,38 @@ def test_a_light_edge_needs_no_dev_shm(shared_mosquitto: Mosquitto, stack: ExitS
     run.ends_well()
 
 
-def test_without_torch_a_task_that_needs_it_is_refused_in_one_line(
-    shared_mosquitto: Mosquitto, tmp_path: Path
-) -> None:
-    environment = without_packages(tmp_path / "site", *NOT_IN_LITE)
-    for arguments, expected in (
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
         (
             ("--task", "mnist"),
             "task 'mnist' needs torch, which is not installed: pip install 'fl-mqtt[edge]'",
         ),
-        (("--device", "cuda"), "--device cuda cannot be used without torch: pip install 'fl-mqtt[edge]'"),
-    ):
-        ended = subprocess.run(
-            [sys.executable, "-m", "fl_edge", "--id", "7", "--broker", shared_mosquitto.url, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert ended.returncode == 2, ended.stderr
-        assert expected in ended.stderr
-        assert "Traceback" not in ended.stderr
+        pytest.param(
+            ("--device", "cuda"),
+            "--device cuda cannot be used without torch: pip install 'fl-mqtt[edge]'",
+            marks=pytest.mark.long,
+        ),
+    ],
+    ids=["task", "device"],
+)
+def test_without_torch_what_needs_it_is_refused_in_one_line(
+    shared_mosquitto: Mosquitto, tmp_path: Path, arguments: tuple[str, ...], expected: str
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "fl_edge", "--id", "7", "--broker", shared_mosquitto.url, *arguments],
+        cwd=tmp_path,
+        env=without_packages(tmp_path / "site", *NOT_IN_LITE),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert expected in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.long
 def test_without_torch_and_pillow_the_demo_trains_and_its_picture_is_recognized(tmp_path: Path) -> None:
     environment = without_packages(tmp_path / "site", *NOT_IN_LITE, "PIL")
     ended = subprocess.run(

@@ -78,6 +78,7 @@ def test_a_class_of_main_with_what_it_refers_to(tmp_path: Path, script: Path) ->
     assert loss > 0.5, "the labels of the test split are twice the sum, which is 1 on average"
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_the_run_cleanly_and_the_program_resumes_it(tmp_path: Path, script: Path) -> None:
     run = tmp_path / "run"
     settings = {"clients": 2, "rounds": 100_000, "evaluate_every": 1000, "run_dir": str(run), "wait": 60}
