@@ -27,6 +27,7 @@ from fl_shared.protocol.messages import ModelReference
 from tests.support.versions import digest_of
 
 WORLDS = 300
+AT_ONCE = 50
 
 
 class World:
@@ -180,10 +181,12 @@ class World:
                 pass
 
 
-@pytest.mark.parametrize("first", range(0, WORLDS, 50))
+@pytest.mark.parametrize(
+    "first", [0, *(pytest.param(n, marks=pytest.mark.long) for n in range(AT_ONCE, WORLDS, AT_ONCE))]
+)
 def test_random_worlds_keep_the_promises(first: int) -> None:
     finished = 0
-    for seed in range(first, first + 50):
+    for seed in range(first, first + AT_ONCE):
         world = World(seed)
         state = world.run()
         again = Snapshot(world.first)

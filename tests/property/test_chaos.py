@@ -17,8 +17,18 @@ SEEDS = 20
 MANY_SEEDS = 2_000
 
 
-@pytest.mark.parametrize("first", [0, *(pytest.param(n, marks=pytest.mark.long) for n in range(5, SEEDS, 5))])
-def test_whatever_fails_the_promises_hold(first: int) -> None:
+DAILY = (2, 3)
+"""One run in rounds and an asynchronous one, which both compact their journals."""
+
+
+@pytest.mark.parametrize("seed", DAILY)
+def test_whatever_fails_the_promises_hold(seed: int) -> None:
+    chaos.run_seed(seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("first", range(0, SEEDS, 5))
+def test_whatever_fails_with_some_seeds(first: int) -> None:
     for seed in range(first, first + 5):
         chaos.run_seed(seed)
 

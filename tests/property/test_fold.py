@@ -22,7 +22,7 @@ from fl_shared.tensors.fixed_point import BLOCK
 from fl_shared.tensors.manifest import Vector, manifest_of
 from tests.support.builders import update_metadata
 
-quick = settings(deadline=None, max_examples=150)
+quick = settings(deadline=None, max_examples=50)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def noisy_rounds(harness: MaskedHarness, rounds: int, messages: int) -> None:
             go_on()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in range(1, 4))])
 def test_a_masked_run_goes_on_among_noise(tmp_path: Path, seed: int) -> None:
     """Each width of integers once; `open` holds each model against the updates that were accepted."""
     harness = MaskedHarness(tmp_path / "run", seed)
@@ -42,6 +42,7 @@ def test_a_masked_run_goes_on_among_noise(tmp_path: Path, seed: int) -> None:
         harness.close()
 
 
+@pytest.mark.long
 def test_the_noise_reaches_the_checks_of_masked_rounds(tmp_path: Path) -> None:
     refused: Counter[str] = Counter()
     rounds = spoilt = 0

@@ -18,7 +18,7 @@ from fl_shared.tensors.encodings.masked import MASKED, WIDTHS
 from tests.support.masked_rounds import MaskedRound, fixed_random, keys_of, plan_with
 
 VALUES = 40
-quick = settings(deadline=None, max_examples=15)
+quick = settings(deadline=None, max_examples=8)
 
 
 @quick
@@ -45,7 +45,7 @@ def test_the_sum_is_exact_whoever_is_lost(data: st.DataObject, members: int, bit
     assert not found.disputes
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(data=st.data(), members=st.integers(4, 10))
 def test_colluders_who_lie_spoil_no_sum_and_blame_nobody_else(data: st.DataObject, members: int) -> None:
     """They open other shares, or say that they cannot open what honest members have sent them (P18)."""

@@ -88,7 +88,7 @@ def packets(seed: int, count: int) -> Iterator[tuple[int, bytes]]:
         yield command, bytes(packet)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 4))])
 def test_every_packet_is_taken_or_refused_as_by_paho(seed: int) -> None:
     taken = 0
     for command, packet in packets(seed, 5000):

@@ -41,7 +41,7 @@ ODD = (
     "fail {client} round={number}",
     "unusable {client} malformed round={number}",
 )
-RUNS = int(os.environ.get("FL_HYPOTHESIS_RUNS", "80"))
+RUNS = int(os.environ.get("FL_HYPOTHESIS_RUNS", "40"))
 """Examples of the state machine; more find more."""
 
 
@@ -342,7 +342,7 @@ class AnyRun(RuleBasedStateMachine):
         assert isinstance(self.state.phase, Finished), self.state.phase
 
 
-@pytest.mark.parametrize("runs", [RUNS, pytest.param(10 * RUNS, marks=pytest.mark.long)])
+@pytest.mark.parametrize("runs", [RUNS, pytest.param(20 * RUNS, marks=pytest.mark.long)])
 def test_any_run(runs: int) -> None:
     run_state_machine_as_test(
         AnyRun,

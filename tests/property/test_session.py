@@ -242,4 +242,4 @@ class Edge(CheckedEdge):
 
 
 TestSession = Edge.TestCase
-TestSession.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestSession.settings = settings(max_examples=30, stateful_step_count=60, deadline=None)

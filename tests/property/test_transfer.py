@@ -108,7 +108,7 @@ class FakeBroker:
         download.reset_requests()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     sizes=SIZES,
     chunk_size=st.integers(1, 500),
@@ -194,7 +194,7 @@ class Receiver:
         return digest_of(*sections)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(sizes=SIZES, chunk_size=st.integers(16, 500), link=LINKS, window=st.integers(1, 70))
 def test_an_update_goes_up_whole(sizes: list[int], chunk_size: int, link: LossyLink, window: int) -> None:
     update = finished_update(*sections_of(sizes, 2))

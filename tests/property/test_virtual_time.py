@@ -30,7 +30,7 @@ from fl_mqtt.simulation.virtual.devices import Device
 from fl_mqtt.simulation.virtual.network import Hop, Link, NoFaults
 from tests.support.virtual_federation import VALUES, Federation, delta_of
 
-RUNS = int(os.environ.get("FL_HYPOTHESIS_RUNS", "15"))
+RUNS = int(os.environ.get("FL_HYPOTHESIS_RUNS", "10"))
 """Examples of the state machine; more find more."""
 EDGES = st.sampled_from(("0", "1", "2", "3"))
 

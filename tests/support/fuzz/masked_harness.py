@@ -187,7 +187,11 @@ class MaskedHarness(LoopHarness):
             name: one.digest for name, one in self._good.items() if keys.get(name) == self._keys_of(name)
         }
         if selected.masked is not None:
-            self._bad = {name: [self._spoilt(self._good[name]) for _ in range(4)] for name in NOISY}
+            good = {name: self._good[name] for name in NOISY}
+            self._bad = {
+                name: [self._contradicting(one), *(self._spoilt(one) for _ in range(3))]
+                for name, one in good.items()
+            }
             for name in self.rng.sample(HONEST, self.rng.randrange(len(HONEST))):
                 self._give_good(name)
             if self.rng.random() < 0.6:
@@ -419,6 +423,14 @@ class MaskedHarness(LoopHarness):
         return m.Opened(
             **head, closing=self._closing().hex(), digest=digest, shares=shares, unopened=unopened
         )
+
+    def _contradicting(self, good: upload.FinishedUpdate) -> upload.FinishedUpdate:
+        """An update with commitments to other seeds than all others have committed to."""
+        sections = tuple(
+            replace(one, data=self.rng.randbytes(len(one.data))) if one.name == SHARES else one
+            for one in good.sections
+        )
+        return replace(good, sections=sections, digest=model_digest(sections))
 
     def _spoilt(self, good: upload.FinishedUpdate) -> upload.FinishedUpdate:
         """The update with another section or plan, and the digest of what it is then."""
