@@ -93,7 +93,9 @@ def _problems_of(span: str) -> list[str]:
 
 def thread_names(source: str) -> set[str]:
     """The names that a module gives to threads and thread pools; of one with a number, what is constant in it."""
-    found = set()
+    found = set[str]()
+    if not any(word in source for word in ("Thread", "Network")):
+        return found
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = next(path for path in Path(__file__).parents if path.name == "tests")
 SUPPORT = ROOT / "support"
+TEST_NAMED = re.compile(r"(?<!def )\b(?:test_|conftest\b)")
+"""Without it, a module need not be parsed."""
 
 
 def misplaced(root: Path) -> list[str]:
@@ -25,8 +28,11 @@ def misplaced(root: Path) -> list[str]:
 
 def imports_of_tests(path: Path) -> list[str]:
     """The test modules and ``conftest`` modules that a module imports."""
+    text = path.read_text(encoding="utf-8")
+    if not TEST_NAMED.search(text):
+        return []
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
