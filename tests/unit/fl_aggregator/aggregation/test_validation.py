@@ -31,7 +31,7 @@ MANIFEST = Manifest(
 EXPECTED = ExpectedUpdate((DELTA,), "f32", MANIFEST, 100.0, 1e12)
 FIRST = ExpectedUpdate((DELTA,), "f32", None, math.inf, math.inf)
 TWO = ExpectedUpdate(("control", DELTA), "f32", MANIFEST, 100.0, 1e12)
-quick = settings(deadline=None, max_examples=100)
+quick = settings(deadline=None, max_examples=40)
 finite = st.floats(-100, 100, width=32)
 vectors = st.lists(finite, min_size=9, max_size=9).map(lambda values: np.array(values, dtype="<f4"))
 

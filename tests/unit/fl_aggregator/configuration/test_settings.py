@@ -213,7 +213,7 @@ def test_settings_do_not_change() -> None:
         Settings().seed = 3  # type: ignore[misc]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(
     max_examples=st.integers(1, 2**40),
     max_delta=st.floats(0, 1e12, exclude_min=True),

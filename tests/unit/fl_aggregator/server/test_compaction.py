@@ -77,9 +77,9 @@ def test_a_compacted_journal_is_worth_as_much_as_a_whole_one(
 
 def test_the_journal_stays_below_some_snapshots(tmp_path: Path) -> None:
     """However many rounds there are; a journal without snapshots would be twenty times as large."""
-    playbook = training(clients=2, per_round=2, rounds=500, holdout=0)
+    playbook = training(clients=2, per_round=2, rounds=250, holdout=0)
     size: dict[int, int] = {}
-    for rounds in (150, 300):
+    for rounds in (75, 150):
         while playbook.round <= rounds:
             round_done(playbook)
         directory = directory_of(playbook, tmp_path / str(rounds), min_bytes=1)

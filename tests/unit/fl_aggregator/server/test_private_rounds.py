@@ -28,7 +28,11 @@ from tests.support.round_text import describe_phase
 
 @pytest.mark.parametrize(
     "changes",
-    [{"dp_bands": "1"}, {"dp_bands": "2"}, {"dp_clip": "adaptive:4", "dp_accuracy": True, "holdout": 0.2}],
+    [
+        pytest.param({"dp_bands": "1"}, marks=pytest.mark.long),
+        {"dp_bands": "2"},
+        pytest.param({"dp_clip": "adaptive:4", "dp_accuracy": True, "holdout": 0.2}, marks=pytest.mark.long),
+    ],
 )
 def test_killed_before_any_kind_of_effect_it_makes_the_same_models(
     tmp_path: Path, changes: dict[str, Any]

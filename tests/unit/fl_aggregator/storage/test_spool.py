@@ -244,7 +244,7 @@ def test_opened_shares_are_on_no_disk_if_updates_are_not(tmp_path: Path) -> None
     assert list((tmp_path / "spool").iterdir()) == []
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_whatever_a_file_holds_is_an_update_or_damage(tmp_path: Path, data: st.DataObject) -> None:
     spool = Spool(tmp_path)

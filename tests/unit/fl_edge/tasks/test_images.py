@@ -63,7 +63,9 @@ def trained(task: str, data: Path, epochs: int, **settings: Any) -> tuple[Any, A
     return executor, manifest, first[0] + update.delta, first[0]
 
 
-@pytest.mark.parametrize(("task", "epochs"), [("images", 15), ("images?grey=true&side=16", 60)])
+@pytest.mark.parametrize(
+    ("task", "epochs"), [("images", 15), pytest.param("images?grey=true&side=16", 60, marks=pytest.mark.long)]
+)
 def test_a_cnn_learns_and_an_edge_without_pictures_knows_the_labels(
     data: Path, task: str, epochs: int
 ) -> None:
@@ -115,6 +117,7 @@ def test_training_the_head_leaves_the_trunk_as_it_is(data: Path) -> None:
     assert changed == {"fc.weight", "fc.bias"}
 
 
+@pytest.mark.long
 def test_the_whole_of_resnet_trains_with_its_batch_norm(data: Path) -> None:
     executor, manifest, weights, first = trained("images?model=resnet18", data, 1, lr=0.01)
     assert not np.array_equal(weights, first)
@@ -123,8 +126,14 @@ def test_the_whole_of_resnet_trains_with_its_batch_norm(data: Path) -> None:
     assert np.isfinite(executor.evaluate(weights, manifest, "test", "a", None).loss)
 
 
-@pytest.mark.parametrize("ending", ["safetensors", "pth"])
-@pytest.mark.parametrize("head_only", [True, False])
+@pytest.mark.parametrize(
+    ("head_only", "ending"),
+    [
+        (True, "safetensors"),
+        (False, "pth"),
+        *(pytest.param(*one, marks=pytest.mark.long) for one in ((True, "pth"), (False, "safetensors"))),
+    ],
+)
 def test_weights_come_from_a_file(tmp_path: Path, ending: str, head_only: bool) -> None:
     from torchvision.models import resnet18
 

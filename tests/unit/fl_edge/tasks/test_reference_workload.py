@@ -32,13 +32,13 @@ def _settled() -> None:
 
 @pytest.fixture(scope="module")
 def trained() -> nn.Module:
-    """Twenty edges, ten a round, ten epochs, five rounds of federated averaging."""
+    """Twenty edges, five a round, ten epochs, six rounds of federated averaging."""
     local_training.configure_torch()
     task, cohorts = load_task("digits"), np.random.default_rng(0)
     manifest, weights = local_training.initial_weights(task, 0)
-    for number in range(1, 6):
+    for number in range(1, 7):
         total, examples = np.zeros(len(weights)), 0
-        for k in cohorts.permutation(20)[:10]:
+        for k in cohorts.permutation(20)[:5]:
             update = local_training.train_update(
                 task,
                 task.load(LoadContext("0", partition(int(k)), None)),

@@ -94,7 +94,7 @@ def run(options: tuple[tuple[str, str], ...], data: Path, rounds: int, light: bo
 
 
 @pytest.mark.edge
-@pytest.mark.parametrize("model", ["gru", "mlp"])
+@pytest.mark.parametrize("model", [pytest.param("gru", marks=pytest.mark.long), "mlp"])
 def test_a_forecast_is_good_and_in_the_unit_of_the_target(data: Path, model: str) -> None:
     pytest.importorskip("torch")
     it, manifest, weights = run(tuple({**FORECAST, "model": model}.items()), data, 20)

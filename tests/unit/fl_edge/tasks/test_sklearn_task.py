@@ -57,7 +57,14 @@ class Estimated(SklearnTask):
         raise NotImplementedError
 
 
-@pytest.mark.parametrize("kind", ["SGDClassifier", "SGDRegressor", "MLPClassifier", "MLPRegressor"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "SGDClassifier",
+        "MLPRegressor",
+        *(pytest.param(kind, marks=pytest.mark.long) for kind in ("SGDRegressor", "MLPClassifier")),
+    ],
+)
 def test_an_estimator_learns_from_its_own_weights(kind: str) -> None:
     executor = TorchExecutor(Estimated(kind), None, "cpu")
     vectors: list[Any] = []

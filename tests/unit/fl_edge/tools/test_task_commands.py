@@ -175,8 +175,8 @@ def test_rare_arrays_are_listed_and_a_single_example_is_tried(mistakes: str) -> 
     ("task", "sign", "detail"),
     [
         ("{}:Alternate", "ok", "is possible; such an edge registers with 0 examples, and no update travels"),
-        ("{}:Stumbling", "FAILED", "IndexError: "),
-        ("digits", "ok", "load() refuses it: count: "),
+        pytest.param("{}:Stumbling", "FAILED", "IndexError: ", marks=pytest.mark.long),
+        pytest.param("digits", "ok", "load() refuses it: count: ", marks=pytest.mark.long),
     ],
 )
 def test_a_part_with_0_examples_is_tried(mistakes: str, task: str, sign: str, detail: str) -> None:

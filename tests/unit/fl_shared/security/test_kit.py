@@ -239,7 +239,7 @@ def test_what_is_no_kit_at_all_is_a_mistake(kit: Kit, tmp_path: Path) -> None:
         Kit.read(tmp_path / "pipe.zip")
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_happens_to_its_bytes_it_is_read_or_refused(
     kit: Kit, tmp_path: Path, data: st.DataObject

@@ -69,7 +69,7 @@ def test_a_request_is_read_as_it_was_made() -> None:
     assert fingerprint(bytes(range(32))) == "0001 0203 0405 0607 0809 0a0b 0c0d 0e0f"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, len(REQUEST.encode()) - 1), st.integers(1, 255))
 def test_no_byte_of_it_can_be_changed(place: int, by: int) -> None:
     content = bytearray(REQUEST.encode())
@@ -78,7 +78,7 @@ def test_no_byte_of_it_can_be_changed(place: int, by: int) -> None:
         KitRequest.read(bytes(content))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 def test_nothing_else_is_one(content: bytes) -> None:
     with pytest.raises(InvalidRequest):

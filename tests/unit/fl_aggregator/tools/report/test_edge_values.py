@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.run_files import line, page_of, report, write
 
 STATISTICS = {"accuracy": 0.75, "edges_mean": 0.6, "edges_p10": 0.45, "edges_worst": 0.25}
@@ -43,6 +45,7 @@ def test_of_many_edges_only_some_are_drawn(tmp_path: Path) -> None:
     assert len(page) < 300_000
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_without_values_has_no_such_section(tmp_path: Path) -> None:
     assert "at each edge" not in page_of(tmp_path, write(tmp_path / "run", [line(1)]))
 
@@ -55,6 +58,7 @@ def test_a_name_cannot_break_out_and_a_wrong_line_is_told(tmp_path: Path) -> Non
     assert "line 2: edges.1" in report(run, "--out", tmp_path / "other.html").output
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_table_of_rounds_has_the_statistics(tmp_path: Path) -> None:
     run = write(tmp_path / "run", [measured(1, {"7": 0.25})])
     report(run, "--out", "-", "--csv", tmp_path / "out.csv")

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fl_aggregator.storage.sweep_record import SweepRecord, SweptRun
 from fl_aggregator.tools.report.sweep import mean_and_deviation, read_sweep, results, spread_text
 from tests.support.run_files import SETTINGS, line, page_of, report, write
@@ -77,6 +79,7 @@ def test_the_page_has_bands_tables_and_says_what_is_not_finished(tmp_path: Path)
     assert len(re.findall(r"FillBetween|PolyCollection", drawn)) >= 1, "a band"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_sweep_is_not_compared_with_others_and_its_rounds_go_into_a_table(tmp_path: Path) -> None:
     directory = sweep(tmp_path)
     assert "expected a sweep on its own" in str(report(directory, directory / "other_seed=0").exception)
@@ -86,6 +89,7 @@ def test_a_sweep_is_not_compared_with_others_and_its_rounds_go_into_a_table(tmp_
     assert "lr=0.1_seed=2,2," in (tmp_path / "out.csv").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_sweep_that_has_just_begun_has_a_page(tmp_path: Path) -> None:
     directory = tmp_path / "sweep"
     directory.mkdir()
