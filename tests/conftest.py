@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,7 +22,7 @@ from fl_shared.mqtt.network import Network
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.forked_children import popen
-from tests.support.program_server import server
+from tests.support.program_server import server, share
 
 # How long an example takes is no property of the code: the machine may be busy. Every day has other examples.
 settings.register_profile("fl-mqtt", deadline=None, max_examples=40)
@@ -31,10 +32,18 @@ settings.load_profile("fl-mqtt")
 os.environ.setdefault("FL_WORKERS", "1")
 
 
-def pytest_configure() -> None:
-    """Lets Ctrl-C reach the programs that tests start, even if a shell has started pytest in the background."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets Ctrl-C reach the programs that tests start, even if a shell has started pytest in the background.
+
+    The processes of pytest-xdist share the servers that fork programs: to start these costs ten CPU seconds.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if programs.FORKED and config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        directory = tempfile.TemporaryDirectory(prefix="fl-servers-")
+        config.add_cleanup(directory.cleanup)
+        for connection in share(Path(directory.name)):
+            config.add_cleanup(connection.close)
 
 
 class OneBrowser(LoadFileScheduling):  # type: ignore[misc]

@@ -121,7 +121,7 @@ def test_one_that_stood_still_in_the_midst_of_a_step_does_not_finish_it(
     broker: Mosquitto, tmp_path: Path
 ) -> None:
     one = programs.Program(
-        tmp_path / "one", "python", "-m", "tests.support.sleeping_aggregator", "start", *ENDLESS,
+        tmp_path / "one", "tests.support.sleeping_aggregator", "start", *ENDLESS,
         "--broker", broker.url, "--keepalive", "60", "--run-dir", str(tmp_path / "one" / "run"),
     )  # fmt: skip
     with one:
@@ -168,6 +168,7 @@ def test_with_kits_it_believes_only_a_signed_birth(tmp_path: Path) -> None:
         site.close()
 
 
+@pytest.mark.long
 def test_one_that_stood_still_gives_way_to_a_copy_that_was_resumed_meanwhile(
     broker: Mosquitto, tmp_path: Path
 ) -> None:
@@ -184,7 +185,7 @@ def test_one_that_stood_still_gives_way_to_a_copy_that_was_resumed_meanwhile(
     assert ours.items() <= theirs.items(), "a version that only the one that ended has committed"
 
 
-@pytest.mark.parametrize("kind", ["two-runs", "two-copies"])
+@pytest.mark.parametrize("kind", ["two-runs", pytest.param("two-copies", marks=pytest.mark.long)])
 def test_of_two_that_start_at_the_same_moment_one_goes_on(
     kind: str, broker: Mosquitto, tmp_path: Path
 ) -> None:

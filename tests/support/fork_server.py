@@ -16,15 +16,16 @@ import importlib
 import json
 import os
 import runpy
+import selectors
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 SCRIPTS = {"fl-aggregator": "fl_aggregator.cli.main", "fl-edge": "fl_edge.cli", "fl-mqtt": "fl_mqtt.cli.main"}
 """The modules of the console scripts, each with a ``main``."""
@@ -32,6 +33,8 @@ PROGRAMS = (
     "tests.support.crashing_aggregator",
     "tests.support.compacting_aggregator",
     "tests.support.dying_relay",
+    "tests.support.killed_before_it_serves",
+    "tests.support.sleeping_aggregator",
 )
 """Modules of the tests that are programs, each with a ``main``; they are imported in the forked process."""
 WORKER = "fl_edge.workers.worker"
@@ -61,15 +64,54 @@ MAX_FILES = 9
 _PR_SET_NAME = 15
 
 
-def _serve(requests: socket.socket) -> Callable[[], object]:
+class Requests:
+    """Those of all connections to a server: of the one that it begins with, and of whoever connects to its socket.
+
+    They end with the last connection.
+    """
+
+    def __init__(self, first: socket.socket, listener: socket.socket | None) -> None:
+        self._selector = selectors.PollSelector()
+        self._connections = 0
+        self._add(first)
+        if listener is not None:
+            self._selector.register(listener, selectors.EVENT_READ, data=listener.accept)
+
+    def _add(self, connection: socket.socket) -> None:
+        self._selector.register(connection, selectors.EVENT_READ)
+        self._connections += 1
+
+    def __iter__(self) -> Iterator[tuple[bytes, list[int]]]:
+        """The text of each, and its open files."""
+        while self._connections:
+            for key, _ in self._selector.select():
+                if key.data is not None:
+                    self._add(key.data()[0])
+                    continue
+                connection = cast(socket.socket, key.fileobj)
+                message, files, _, _ = socket.recv_fds(connection, MAX_REQUEST, MAX_FILES)
+                if message:
+                    yield message, files
+                else:
+                    self._selector.unregister(connection)
+                    self._connections -= 1
+                    connection.close()
+
+    def close(self) -> None:
+        """In a forked process."""
+        for key in list(self._selector.get_map().values()):
+            cast(socket.socket, key.fileobj).close()
+        self._selector.close()
+
+
+def _serve(requests: Requests, kind: str) -> Callable[[], object]:
     """Forks until there are no more requests; returns, in a forked process, what that is to run."""
     waiting = 0
-    while True:
-        message, files, _, _ = socket.recv_fds(requests, MAX_REQUEST, MAX_FILES)
+    for number, (message, files) in enumerate(requests):
+        if number == 0:
+            _prepare(kind)
         while waiting and os.waitpid(-1, os.WNOHANG)[0]:
             waiting -= 1
-        if not message:
-            sys.exit()
         if os.fork():
             waiting += 1
             for file in files:
@@ -79,6 +121,7 @@ def _serve(requests: socket.socket) -> Callable[[], object]:
         if pid := os.fork():
             _report(pid, files)
         return _become(json.loads(message), files)
+    sys.exit()
 
 
 def _report(pid: int, files: Sequence[int]) -> NoReturn:
@@ -157,10 +200,8 @@ def _module(options: Sequence[str]) -> Callable[[], object]:
     return partial(runpy.run_module, module, run_name="__main__", alter_sys=True)
 
 
-def main(number: int, kind: str) -> None:
-    requests = socket.socket(fileno=number)
-    if not requests.recv(1, socket.MSG_PEEK):
-        return
+def _prepare(kind: str) -> None:
+    """Imports what processes of this kind need."""
     for module in IMPORTED[kind]:
         try:
             importlib.import_module(module)
@@ -172,8 +213,14 @@ def main(number: int, kind: str) -> None:
     assert threading.active_count() == 1
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.freeze()
-    _serve(requests)()
+
+
+def main(kind: str, *numbers: int) -> None:
+    """``numbers``: of the first connection, and perhaps of the socket that accepts others."""
+    first, listener, *_ = *(socket.socket(fileno=number) for number in numbers), None
+    assert first is not None
+    _serve(Requests(first, listener), kind)()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(sys.argv[1], *map(int, sys.argv[2:]))

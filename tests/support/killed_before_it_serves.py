@@ -19,6 +19,7 @@ def _launch_once(operation: Operation) -> tuple[Launch, Callable[[], bool]]:
     return _launch(operation)
 
 
+Operation.launch = _launch_once  # type: ignore[method-assign, assignment]
+
 if __name__ == "__main__":
-    Operation.launch = _launch_once  # type: ignore[method-assign, assignment]
     main()

@@ -24,6 +24,8 @@ from tests.support.fork_server import IMPORTED, PROGRAMS, SCRIPTS, added
 
 OF_AN_INTERPRETER = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "OMP_", "MKL_", "OPENBLAS_")
 """How the names of variables begin that decide how Python starts."""
+SHARED = "TEST_PROGRAM_SERVERS"
+"""The variable of the environment that says where the servers are that all processes of pytest-xdist share."""
 ENVIRONMENT = dict(os.environ)
 """That of the servers: no test has changed it yet."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -71,24 +73,18 @@ class ForkedProgram:
 class ProgramServer:
     """The servers of this process, started by `server`."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Path | None = None) -> None:
+        """``shared``: where servers are that another process has started with `share`."""
         self._processes: list[subprocess.Popen[bytes]] = []
-        self.sockets = {kind: self._start(kind) for kind in IMPORTED}
+        self.sockets = {kind: self._connect(kind, shared) for kind in IMPORTED}
 
-    def _start(self, kind: str) -> socket.socket:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno()), kind],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    cwd=Path(__file__).parents[2],
-                    env=ENVIRONMENT if kind == "programs" else {**ENVIRONMENT, **ONE_THREAD},
-                    pass_fds=[theirs.fileno()],
-                    start_new_session=True,
-                )
-            )
+    def _connect(self, kind: str, shared: Path | None) -> socket.socket:
+        if shared is not None:
+            ours = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours.connect(str(shared / kind))
+            return ours
+        ours, process = started(kind)
+        self._processes.append(process)
         return ours
 
     @property
@@ -115,7 +111,7 @@ class ProgramServer:
             "command": list(command),
             "environment": dict(environment),
             "directory": str(cwd or Path.cwd()),
-            "name": "",
+            "name": f"program {os.getpid()}",
             "kept": [],
         }
         with Path(os.devnull).open("rb") as nothing:
@@ -151,8 +147,40 @@ def ask(
 
 @cache
 def server() -> ProgramServer:
-    """The servers of this process, which are started with the first use."""
-    return ProgramServer()
+    """The servers of this process, which are started with the first use, or those of `share`."""
+    shared = os.environ.get(SHARED)
+    return ProgramServer(Path(shared) if shared else None)
+
+
+def share(directory: Path) -> list[socket.socket]:
+    """Starts servers for all processes of pytest-xdist, which `server` finds; returns what keeps them alive."""
+    connections = []
+    for kind in IMPORTED:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(str(directory / kind))
+            listener.listen(64)
+            connections.append(started(kind, listener)[0])
+    os.environ[SHARED] = str(directory)
+    return connections
+
+
+def started(
+    kind: str, listener: socket.socket | None = None
+) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """A server, and a connection to it. ``listener``: accepts others."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        given = [theirs.fileno(), *([] if listener is None else [listener.fileno()])]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.fork_server", kind, *map(str, given)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=Path(__file__).parents[2],
+            env=ENVIRONMENT if kind == "programs" else {**ENVIRONMENT, **ONE_THREAD},
+            pass_fds=given,
+            start_new_session=True,
+        )
+    return ours, process
 
 
 def without_additions(environment: Mapping[str, str]) -> Mapping[str, str]:

@@ -27,7 +27,7 @@ FORKED = sys.platform == "linux"
 sets it to False."""
 
 
-FORKED_FOR = re.compile(r"(?:worker|edges) (\d+)")
+FORKED_FOR = re.compile(r"(?:program|worker|edges) (\d+)")
 """The name of a process that a server has forked for another."""
 
 
