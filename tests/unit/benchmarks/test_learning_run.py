@@ -12,6 +12,7 @@ learning = pytest.importorskip("learning")
 plan = pytest.importorskip("learning_cells")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("forked_children")
 def test_a_cell_becomes_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     from fl_edge.tasks.digits import DigitsTask

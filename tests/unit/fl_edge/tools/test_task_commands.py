@@ -30,12 +30,16 @@ from fl_edge.tasks.digits import DigitsTask
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Metric, Scores, Task, TrainingDefaults
 
 
-class Good(DigitsTask):
+class Short(DigitsTask):
+    defaults = TrainingDefaults(epochs=1)
+
+
+class Good(Short):
     def shared(self, model):
         return tuple(name for name in super().shared(model) if not name.startswith("fc2"))
 
 
-class Moody(DigitsTask):
+class Moody(Short):
     # Its first weights do not depend on the seed.
     def model(self, seed):
         model = super().model(seed)
@@ -58,7 +62,7 @@ class Alone(nn.Module):
         return self.last(self.second(self.norm(images.flatten(1)).double()).float()).squeeze()
 
 
-class Rare(DigitsTask):
+class Rare(Short):
     def network(self):
         return Alone()
 
@@ -66,7 +70,7 @@ class Rare(DigitsTask):
         return Alone()
 
 
-class Lazy(DigitsTask):
+class Lazy(Short):
     def train(self, *_):
         from fl_edge.tasks.task import TrainReport
         return TrainReport(1, 0.5)
@@ -75,7 +79,7 @@ class Lazy(DigitsTask):
         return {"value": float("nan")}
 
 
-class Alternate(DigitsTask):
+class Alternate(Short):
     # Divides so that a part may be empty.
     def load(self, context):
         data = super().load(LoadContext("", context.partition.model_copy(update={"count": 1, "index": 0}), None))
@@ -83,7 +87,7 @@ class Alternate(DigitsTask):
         return LocalData(Examples(data.train.inputs[part], data.train.labels[part]), None)
 
 
-class Hasty(DigitsTask):
+class Hasty(Short):
     defaults = TrainingDefaults(lr=1e6)
 
 
@@ -94,7 +98,7 @@ class Stumbling(Alternate):
         return data
 
 
-class Gappy(DigitsTask):
+class Gappy(Short):
     def load(self, context):
         data = super().load(context)
         images = data.train.inputs.clone()
@@ -102,7 +106,7 @@ class Gappy(DigitsTask):
         return LocalData(Examples(images, data.train.labels), data.holdout)
 
 
-class Measured(DigitsTask):
+class Measured(Short):
     metrics = (Metric("wrong", higher_is_better=False, unit="kg"),)
 
     def evaluate(self, model, examples):
