@@ -47,7 +47,7 @@ def test_12_lines_of_an_edge_that_does_not_seal(tmp_path: Path, mosquitto: Mosqu
         following = ("--follow", "--recent", "0")
         with Program(tmp_path / "reader", "fl-aggregator", "logs", "0", *following, *reach) as reader:
             listener.expect(m.LogRequest, recent=0)
-            plan = ("--task", TASK, "--clients", "2", "--per-round", "2", "--rounds", "1")
+            plan = ("--task", TASK, "--clients", "3", "--per-round", "3", "--quorum", "3", "--rounds", "1")
             with programs.aggregator(tmp_path, mosquitto.url, *plan) as run:
                 run.ends_well()
             wait_until(lambda: "round 1: accepted" in reader.out, 60, "a line that the edge has just logged")
