@@ -42,12 +42,13 @@ lint: setup-dev ## Style, types, which package may import what, and what bandit 
 	$(BIN)/lint-imports
 	$(BIN)/bandit -q -c pyproject.toml -r aggregator edge_client shared fl_mqtt
 
-# Five at a time, since tests mostly wait; those of the most patience come first. Each would compile what is not compiled.
+# Four at a time, since tests mostly wait; those of the most patience come first. Each process collects them all, and
+# would compile what is not compiled.
 # Beside them the linters run, of which mypy takes minutes on one core. The closing line of pytest is the one to read.
 test: setup-dev ## Lint, and all tests but the long ones
 	@$(BIN)/python -m compileall -q aggregator edge_client shared fl_mqtt tests/support
 	@mkdir -p build; $(LINT) >build/lint.txt 2>&1 & linting=$$!; tested=0; \
-	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder -m 'not long' $(PYTEST) || tested=$$?; \
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'not long' $(PYTEST) || tested=$$?; \
 	wait $$linting || { cat build/lint.txt; exit 1; }; exit $$tested
 
 test-long: setup-dev ## The tests that take minutes
