@@ -60,7 +60,9 @@ def simulate(cell: Cell, data: Path | None, workers: int, directory: Path) -> No
     environment = {**os.environ, "PYTHONPATH": modules}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr.strip() or "no reason was said").splitlines()[-1]
+        # A mistake is said on standard error; how a run failed, on standard output, and how to resume it.
+        said = (done.stderr.strip() or done.stdout.strip() or "no reason was said").splitlines()[-1]
+        said = said.removeprefix("failed: ").partition("; resume with")[0]
         raise (UserError if done.returncode == 2 else RunFailed)(said)
 
 
