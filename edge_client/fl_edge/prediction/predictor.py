@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
-from fl_edge.messaging.model_store import FetchedModel, ModelStore, ModelUser
+from fl_edge.messaging.model_store import FetchedModel, ModelStore
 from fl_edge.prediction.newest_model import ADVANCE_INTERVAL, NewestModel
 from fl_edge.prediction.rate_limit import PredictionRateLimiter
 from fl_shared.errors import MessageTooLarge, QueueFull
@@ -123,11 +123,6 @@ class Predictor:
         self._topics = {t.build(prefix, t.PredictTopic()), self._own_topic}
         self._to_clear: set[str] = set()
         self._cleared = 0
-
-    @property
-    def model_user(self) -> ModelUser:
-        """The name under which the predictor uses models of the store."""
-        return self._model.user
 
     # --- models -------------------------------------------------------------------------------------------
 
