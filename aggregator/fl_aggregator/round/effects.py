@@ -37,8 +37,8 @@ class Admit:
     """Admit an edge to the run.
 
     ``partition`` is null if the edge does not train, or has not been assigned one yet. ``finished_round`` is
-    the round, open or being averaged, in which nothing more of the edge is needed, or null. ``examples`` repeats the
-    number in the registration that is answered. ``newest_round`` is the newest round that has been opened, or null, and
+    the newest round, if nothing more of the edge is needed in it, or null. ``examples`` repeats the number in the
+    registration that is answered. ``newest_round`` is the newest round that has been opened, or null, and
     ``awaited`` says whether it is open and waits for an update of this edge. ``counted``: its newest update that is in
     a version. ``sums``: it is a regional aggregator, and must know how to add up.
     """

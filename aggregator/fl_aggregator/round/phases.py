@@ -232,7 +232,7 @@ class Buffering:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluating:
-    """The run waits for evaluations, on which it depends whether another round opens."""
+    """The run waits for evaluations, on which it depends whether round ``round`` opens."""
 
     name: ClassVar[PhaseName] = "evaluating"
     round: int

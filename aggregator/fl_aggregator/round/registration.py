@@ -255,7 +255,7 @@ def _assign_partition(state: Run, event: Registered) -> int | Refuse | None:
 def finished_round_of(state: Run, client: str) -> int | None:
     """Returns the round in which nothing more of an edge is needed, or null.
 
-    Its update is stored, or the round has closed without it and is being averaged; or its newest ticket is answered.
+    Its update is stored, or the round has closed; or its newest ticket is answered.
     """
     phase = state.phase.resume_phase if isinstance(state.phase, Stopped) else state.phase
     if isinstance(phase, Buffering):
@@ -266,6 +266,8 @@ def finished_round_of(state: Run, client: str) -> int | None:
             return phase.round
         case Agreeing() | Unmasking() | Aggregating() if client in phase.collected.cohort:
             return phase.round
+        case Selecting() | Evaluating():
+            return _newest_round(state, client)
         case _:
             return None
 
@@ -283,9 +285,9 @@ def _newest_round(state: Run, client: str) -> int | None:
         case Buffering(round=number) as phase:
             ticket = phase.ticket_of(client)
             return number if ticket is None else ticket.round
-        case Selecting(round=number):
+        case Selecting(round=number) | Evaluating(round=number):
             return number - 1 if number > 0 else None
-        case Collecting() | Agreeing() | Unmasking() | Aggregating() | Evaluating() as phase:
+        case Collecting() | Agreeing() | Unmasking() | Aggregating() as phase:
             return phase.round
         case _:
             return None

@@ -159,13 +159,13 @@ class Admitted(Reply):
     """The client takes part in the run.
 
     ``partition`` is null if the client does not train, and as long as partitions are not yet assigned. ``examples``
-    repeats the registration that is answered (null: the first one). ``finished_round``: the round, open or being
-    averaged, in which the aggregator needs nothing more of this client: it has its update, or the round has closed
-    without it. ``newest_round``: the newest round that has been opened (null: none); ``awaited``: whether it is open
-    and waits for an update of this client. ``counted``: the newest update of this client that is in a version; known
-    if the run has a correction. ``sums``: for a regional aggregator. ``masked``: updates of this run are masked, so the
-    next registration has keys. ``private``: the run has differential privacy, so the client says nothing of its data
-    but its update.
+    repeats the registration that is answered (null: the first one). ``finished_round``: the newest round, if the
+    aggregator needs nothing more of this client in it: it has its update, or the round has closed. ``newest_round``:
+    the newest round that has been opened (null: none); ``awaited``: whether it is open and waits for an update of
+    this client. ``counted``: the newest update of this client that is in a version; known if the run has a
+    correction. ``sums``: for a regional aggregator. ``masked``: updates of this run are masked, so the next
+    registration has keys. ``private``: the run has differential privacy, so the client says nothing of its data but
+    its update.
     """
 
     kind: Literal["admitted"] = "admitted"

@@ -260,6 +260,15 @@ def test_a_restarted_edge_without_which_the_round_has_closed_is_told_so(ends: st
     assert playbook >> f"rejoin {c}" << f"admit {c} finished_round=1 to={c}.2"
 
 
+def test_a_restarted_edge_that_has_missed_the_result_is_told_that_the_round_has_closed() -> None:
+    """4.3. Else it would train again: the selection that it knows may be that of the process that was killed."""
+    playbook = training(clients=2, per_round=2, auto=False)
+    a, b = playbook.cohort
+    playbook.play(f"send {a}", f"kept {a}", f"send {b}", f"kept {b}", "resume", "made")
+    assert isinstance(playbook.state.phase, Selecting)
+    assert playbook >> f"rejoin {a}" << f"admit {a} finished_round=1 to={a}.2"
+
+
 def test_a_restarted_edge_is_still_needed_in_the_open_round_of_a_stopped_run() -> None:
     playbook = training(clients=2, per_round=2)
     a, b = playbook.cohort
