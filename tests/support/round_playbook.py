@@ -343,7 +343,7 @@ class Playbook:
         base = phase.base if isinstance(phase, Collecting) else self.state.model
         number = int(given.get("round", self.round))
         ticket = phase.ticket_of(client) if isinstance(phase, Buffering) else None
-        if ticket is not None:
+        if ticket is not None and "round" not in given:
             base, number = ticket.base, ticket.round
         if "base" in given:
             base_digest = None if given["base"] == "none" else digest_of(int(given["base"].lstrip("v")))

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeGuard
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import tickets
 from fl_aggregator.round.answers import content_rejection, reject, reply_to, short_digest
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import UpdateMetadata
-from fl_aggregator.round.phases import REJECTED, Aggregating, Agreeing, Buffering, Collecting, Unmasking
+from fl_aggregator.round.phases import (
+    REJECTED,
+    Aggregating,
+    Agreeing,
+    Buffering,
+    Collecting,
+    Phase,
+    Unmasking,
+)
 from fl_aggregator.round.state import ClosedRound, Run
 from fl_shared.protocol.messages import RejectionReason
 from fl_shared.system.frozen import replace
@@ -25,7 +33,7 @@ edges."""
 def decide(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject | None:
     """Accepts or rejects an update by its metadata; null if its values have to be checked first."""
     phase = state.phase
-    if isinstance(phase, Buffering):
+    if _is_of_ticket(phase, update):
         return tickets.decide(state, phase, update)
     if not isinstance(phase, Collecting) or phase.round != update.round:
         return tickets.decide_answered(state, update) or _decide_closed(state, update)
@@ -50,6 +58,11 @@ def decide(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject | None:
         detail = f"a sum of {update.edges} edges, but {taken} of {slots} are in the round (--edges-per-round)"
         return reject(update, "surplus", detail)
     return content_rejection(state, update)
+
+
+def _is_of_ticket(phase: Phase, update: UpdateMetadata) -> TypeGuard[Buffering]:
+    """Whether a ticket decides. First weights come in a round, also in an asynchronous run."""
+    return isinstance(phase, Buffering) and update.round > 0
 
 
 def _decide_closed(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject:
@@ -100,7 +113,7 @@ def accept(state: Run, update: UpdateMetadata, now: float) -> Transition:
 
     The update may have been stored twice, or the round may have closed; then only the reply is sent.
     """
-    if isinstance(state.phase, Buffering):
+    if _is_of_ticket(state.phase, update):
         return tickets.accept(state, state.phase, update, now)
     answer = decide(state, update)
     if answer is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator.round.phases import Aggregating, Selecting
+from fl_aggregator.round.phases import Aggregating, Buffering, Selecting
 from tests.support.round_playbook import round_done, training
 from tests.support.round_text import describe
 from tests.support.versions import digest_of
@@ -28,6 +28,18 @@ def test_the_same_update_twice_is_accepted_twice_and_counts_once() -> None:
     assert playbook >> f"send {a}" << f"accept {a} {a}@1"
     playbook.play(f"send {b}")
     assert playbook >> f"send {a} round=1 base=v0" << f"accept {a} {a}@1", "even after the close"
+
+
+def test_first_weights_are_accepted_again_when_an_asynchronous_run_has_gone_on_to_tickets() -> None:
+    """5.5. Their edge had lost its connection before it heard so. They come in a round, without a ticket."""
+    playbook = training(clients=2, mode="async", buffer=1, concurrency=2)
+    (sender,) = playbook.state.closed_rounds[0].accepted
+    (other,) = {"0", "1"} - {sender}
+    assert playbook >> f"send {sender} round=0 base=none" << f"accept {sender} {sender}@0"
+    assert playbook >> f"kept {sender} round=0 base=none" << f"accept {sender} {sender}@0"
+    assert playbook >> f"send {other} round=0 base=none" << f"reject {other} {other}@0 not-selected"
+    assert isinstance(playbook.state.phase, Buffering)
+    assert set(playbook.state.phase.tickets) == {"0", "1"}
 
 
 def test_the_same_update_twice_before_it_is_kept_counts_once() -> None:
