@@ -10,7 +10,6 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin:/opt/ho
 export PYTHONDONTWRITEBYTECODE :=
 
 BIN = .venv/bin
-LINT = $(MAKE) lint
 # More for the command: make demo SIMULATE="--rounds 3", make test PYTEST="-k round".
 SIMULATE =
 PYTEST =
@@ -44,12 +43,9 @@ lint: setup-dev ## Style, types, which package may import what, and what bandit 
 
 # Four at a time, since tests mostly wait; those of the most patience come first. Each process collects them all, and
 # would compile what is not compiled.
-# Beside them the linters run, of which mypy takes minutes on one core. The closing line of pytest is the one to read.
-test: setup-dev ## Lint, and all tests but the long ones
+test: setup-dev ## All tests but the long ones
 	@$(BIN)/python -m compileall -q aggregator edge_client shared fl_mqtt tests/support
-	@mkdir -p build; $(LINT) >build/lint.txt 2>&1 & linting=$$!; tested=0; \
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'not long' $(PYTEST) || tested=$$?; \
-	wait $$linting || { cat build/lint.txt; exit 1; }; exit $$tested
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'not long' $(PYTEST)
 
 test-long: setup-dev ## The tests that take minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long $(PYTEST)
