@@ -60,6 +60,13 @@ def _command_lines(pid: int) -> set[bytes]:
     return found
 
 
+def _first_command_lines(program: programs.Program) -> set[bytes]:
+    """The same, as soon as it has one: a program that has just begun has none yet."""
+    return wait_until(
+        lambda: {line for line in _command_lines(program.pid) if line}, 30, "the program's command line"
+    )
+
+
 def _nowhere(secret: str | bytes, directory: Path, lines: set[bytes]) -> None:
     """Neither in a command line nor in any file below ``directory``, as it is or as part of a path."""
     needle = os.fsencode(secret)
@@ -116,7 +123,7 @@ def test_a_refused_password_is_not_repeated(
     else:
         arguments = ["start", *arguments, "--run-dir", str(out / "run"), *SMALL]
     with programs.Program(out, program, *arguments) as run:
-        lines = _command_lines(run.pid)
+        lines = _first_command_lines(run)
         assert run.wait() == 2, run.output
     assert "password" in run.err
     assert "Traceback" not in run.err
@@ -161,7 +168,7 @@ def test_a_run_keeps_the_keys_of_its_kits_to_itself(
         loud = ("-vv", "--log-format", log_format)
         running = [site.edge(name, "--seal", *loud) for name in ("0", "1")]
         running.append(site.aggregator("run", "--require-sealed", *loud))
-        lines = {line for program in running for line in _command_lines(program.pid)}
+        lines = set().union(*map(_first_command_lines, running))
         running[-1].ends_well()
         undisturbed(site, "run", 3)
         site.close()

@@ -190,7 +190,7 @@ class Playbook:
             case "tick", []:
                 return on.TimePassed(now=self.now)
             case (("wait" | "sleep"), [seconds]):
-                self.now += 0.0 if self.state.paused else float(seconds)
+                self.now += 0.0 if self.state.paused is not None else float(seconds)
                 return on.TimePassed(now=self.now) if verb == "wait" else None
             case "disconnect", []:
                 return on.Disconnected(now=self.now)
