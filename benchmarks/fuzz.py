@@ -270,7 +270,7 @@ def one_run(edges: EdgeHarness, messages: int, tally: Tally) -> None:
         draw = edges.rng.random()
         if draw < 0.1:
             request = edges.request()
-            tally.throw(partial(edges.ask, request), "predictor", (request, bytes(request.payload)))
+            tally.throw(partial(edges.take_request, request), "predictor", request)
         else:
             client, topic, payload, retain = what = edges.noise(seeds)
             tally.throw(partial(edges.take, client, topic, payload, retain=retain), "edge", what)

@@ -7,22 +7,41 @@ from __future__ import annotations
 
 import errno
 import random
+import re
 import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from paho.mqtt.exception import MalformedPacket
 
 from fl_edge.session.state import Session
 from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.paho.publish_packet import PublishPacket, decode_publish
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS
 from fl_shared.tensors.manifest import ArraySpec
 from fl_shared.transfer.download import ModelDownload
+from tests.support.fuzz import packets
 from tests.support.fuzz.aggregator_messages import CLIENT
 from tests.support.fuzz.edge_harness import GOLDEN, PREDICTOR, EdgeHarness
 from tests.support.fuzz.strategies import NOISE, Mutation
+
+STATES = {"Idle", "Fetching", "Reporting", "ReportingFailure"}
+PACKET_CHECKS = {
+    "a PUBLISH packet that ends too early", "a variable byte integer of more than N bytes", "property N occurs twice",
+    "a property without a length", "a binary property without a length", "a property longer than all of them",
+    "property N reaches beyond its packet", "property N is not from N to N", "a subscription identifier of N",
+    "property N in a PUBLISH packet",
+}  # fmt: skip
+"""The reasons why a packet is malformed."""
+TOPICS = {
+    "unknown topic",
+    *(row.topic.__name__ for row in CHANNELS.rows if "edge" in row.receivers and row.messages),
+}
+"""Why the router drops a message: its topic is none of the protocol, or on this one it is not valid."""
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -75,28 +94,38 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> EdgeHarness:
     return harness
 
 
-def test_the_noise_reaches_sessions_and_predictors(tmp_path: Path) -> None:
-    """If it were all dropped at the door, nothing would be shown by it."""
+def test_the_noise_reaches_every_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it were all dropped at the door, nothing would be shown by it: of the packets, the router or the sessions."""
     harness = EdgeHarness(tmp_path, seed=0)
-    wanted, states = {"Idle", "Fetching", "Reporting", "ReportingFailure"}, set()
+    wanted, reached = STATES | PACKET_CHECKS | TOPICS, set[str]()
+
+    def decode(command: int, packet: bytes) -> PublishPacket:
+        try:
+            return decode_publish(command, packet)
+        except MalformedPacket as error:
+            reached.add(re.sub(r"\d+", "N", str(error)))
+            raise
+
+    monkeypatch.setattr(packets, "decode_publish", decode)
     try:
         for _ in range(100):
             harness.join_a_run()
             seeds = harness.seeds()
             for _ in range(250):
                 if harness.rng.random() < 0.1:
-                    harness.ask(harness.request())
+                    harness.take_request(harness.request())
                 else:
                     client, topic, payload, retain = harness.noise(seeds)
                     harness.take(client, topic, payload, retain=retain)
                 state = harness.edges[CLIENT].state
-                states.add(type(state.work).__name__ if isinstance(state, Session) else "Stopped")
+                reached.add(type(state.work).__name__ if isinstance(state, Session) else "Stopped")
+                reached |= {kind.partition(":")[0] for kind in harness.runtime._router._drop_counts}
                 harness.restart_stopped()
-            if wanted <= states and harness.answers > 50:
+            if wanted <= reached and harness.answers > 50:
                 return
     finally:
         harness.close()
-    pytest.fail(f"not reached: {wanted - states or ''}; {harness.answers} answers")
+    pytest.fail(f"not reached: {wanted - reached or ''}; {harness.answers} answers")
 
 
 def test_a_model_for_which_there_is_no_memory_is_not_fetched() -> None:

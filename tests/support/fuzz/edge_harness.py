@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.prediction.newest_model import FETCH_RETRY_DELAY, PREDICTION_FETCH_TIMEOUT
@@ -38,6 +38,7 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS
+from tests.support.fuzz import packets
 from tests.support.fuzz.aggregator_messages import CLIENT, PARTITION, AggregatorMessages
 from tests.support.fuzz.fake_network import FakeConnection, FakeNetwork
 from tests.support.fuzz.inline_pool import InlinePool, requests
@@ -50,6 +51,16 @@ FRESH: Final = 150
 """Messages after which the aggregator has moved on to a new round or model."""
 STEP: Final = 0.002
 """Seconds that pass with each message."""
+
+
+class Request(NamedTuple):
+    """A prediction request."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+    response_topic: str | None
+    correlation: bytes | None
 
 
 class EdgeHarness:
@@ -144,10 +155,24 @@ class EdgeHarness:
         self.runtime._process_events()
 
     def take(self, client: str, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Handles one message on the connection of an edge's session, with everything that follows."""
+        """Handles one message on the connection of an edge's session, with everything that follows.
+
+        It comes in a packet with any properties, some of which are broken.
+        """
+        arrived = packets.received(self.rng, topic, payload, retain=retain)
+        if arrived is not None:
+            self._take(client, arrived)
+
+    def _take(self, client: str, arrived: mqtt.Received) -> None:
         self.now += STEP
-        self.runtime._enqueue(client, mqtt.Received(topic, payload, retain, 1))
+        self.runtime._enqueue(client, arrived)
         self.turn()
+
+    def take_request(self, request: Request) -> None:
+        """Handles a prediction request that comes in such a packet."""
+        arrived = packets.received(self.rng, **request._asdict())
+        if arrived is not None:
+            self.ask(arrived)
 
     def ask(self, received: mqtt.Received) -> None:
         """Handles a prediction request."""
@@ -204,8 +229,9 @@ class EdgeHarness:
 
     # --- honest work --------------------------------------------------------------------------------------
 
-    def _say(self, topic: t.Topic, message: m.Message, client: str = CLIENT) -> None:
-        self.take(client, t.build("fl", topic), codec.encode(message), retain=isinstance(topic, t.ModelTopic))
+    def say(self, topic: t.Topic, message: m.Message, client: str = CLIENT) -> None:
+        retain = isinstance(topic, t.ModelTopic)
+        self._take(client, mqtt.Received(t.build("fl", topic), codec.encode(message), retain, 1))
 
     def join_a_run(self) -> None:
         """Joins a new run: the edge registers, trains and is accepted, and a request is answered."""
@@ -222,32 +248,32 @@ class EdgeHarness:
             if isinstance(state, Session) and state.aggregator is not None:
                 # As the aggregator says of another one that it hears.
                 gone = state.aggregator.model_copy(update={"state": "offline"})
-                self._say(t.AggregatorTopic(), gone, client)
-            self._say(t.AggregatorTopic(), aggregator.birth(), client)
-            self._say(t.RepliesTopic(client), aggregator.admitted(client, session, partition, None), client)
+                self.say(t.AggregatorTopic(), gone, client)
+            self.say(t.AggregatorTopic(), aggregator.birth(), client)
+            self.say(t.RepliesTopic(client), aggregator.admitted(client, session, partition, None), client)
         registered = self._sent["register"]
         assert isinstance(registered, m.Registration)
         assert (registered.keys is not None) == aggregator.masked
         aggregator.keys = registered.keys
-        self._say(t.RepliesTopic(CLIENT), aggregator.admitted(CLIENT, self._session(), PARTITION, 1))
+        self.say(t.RepliesTopic(CLIENT), aggregator.admitted(CLIENT, self._session(), PARTITION, 1))
         number = self.rng.randrange(1, 1000)
         selected = aggregator.selected(number, self._model)
-        self._say(t.SelectedTopic(number), selected)
+        self.say(t.SelectedTopic(number), selected)
         for client in self.edges:
-            self._say(t.ModelTopic(), aggregator.announcement(number - 1, self._model), client)
+            self.say(t.ModelTopic(), aggregator.announcement(number - 1, self._model), client)
         for topic, message in aggregator.pieces(self._model):
-            self._say(topic, message)
+            self.say(topic, message)
         update = self._sent.get("update") or self._sent.get("offer")
         assert isinstance(update, m.Update | m.Offer), f"no update: {self.edges[CLIENT].state}"
         assert (update.run, update.round, update.base) == (aggregator.run, number, self._model.digest)
         assert (update.plan is not None) == aggregator.masked
         grant, accepted, _ = aggregator.answers(self._session(), number, update.digest)
         if isinstance(update, m.Offer):
-            self._say(t.RepliesTopic(CLIENT), grant)
+            self.say(t.RepliesTopic(CLIENT), grant)
             part = self._sent["update-chunk"]
             assert isinstance(part, m.UpdateChunk)
             assert (part.digest, part.index) == (update.digest, min(1, update.chunks - 1))
-        self._say(t.RepliesTopic(CLIENT), accepted)
+        self.say(t.RepliesTopic(CLIENT), accepted)
         state = self.edges[CLIENT].state
         assert isinstance(state, Session)
         assert state.last_handled_round >= number, state
@@ -262,7 +288,7 @@ class EdgeHarness:
         update = self._sent.get("update")
         own = update if isinstance(update, m.Update) else None  # else it has gone in chunks, and is lost
         for asked in self.aggregator.unmasking(selected, own):
-            self._say(t.UnmaskTopic(CLIENT), asked)
+            self.say(t.UnmaskTopic(CLIENT), asked)
             answer = self._sent.get("agreed" if isinstance(asked, m.Closing) else "opened")
             assert isinstance(answer, m.Agreed | m.Opened), self._sent.get("declined")
             assert (answer.round, getattr(answer, "unopened", ())) == (selected.round, ())
@@ -275,7 +301,7 @@ class EdgeHarness:
         while self.answers == before:
             assert self.now < asked_until, "a good request is not answered"
             for topic, message in self.aggregator.pieces(self._model):
-                self._say(topic, message, PREDICTOR)
+                self.say(topic, message, PREDICTOR)
             self.ask(mqtt.Received("fl/predict", self._requests[0], False, 1, "answers/1", b"1"))
             self.now += 10.0
             self.turn()
@@ -321,17 +347,19 @@ class EdgeHarness:
         topic, payload = self.mutator.topic(seed.topic, source), self.mutator.payload(seed, source)
         return client, topic, payload, self.rng.random() < 0.3
 
-    def request(self) -> mqtt.Received:
+    def request(self) -> Request:
         """A bad prediction request."""
         rng = self.rng
-        seed = Seed("fl/predict", rng.choice(self._requests))
-        seeds = [Seed("fl/predict", payload) for payload in self._requests]
+        seeds = [
+            Seed(topic, one) for one in self._requests for topic in ("fl/predict", f"fl/predict/{PREDICTOR}")
+        ]
+        seed = rng.choice(seeds)
         response = rng.choice(
-            (None, "answers/me", "fl/predictions/me", "fl/status", "$SYS/x", "a/+/b", "", "\0", "x" * 70_000)
+            (None, "answers/me", "fl/predictions/me", "fl/status", "$SYS/x", "a/+/b", "", "\0", "x" * 65_535)
         )
         if response is not None and rng.random() < 0.3:
             response = self.mutator.topic(response, seeds)
-        return mqtt.Received(
-            "fl/predict", self.mutator.payload(seed, seeds), rng.random() < 0.05, 1, response,
+        return Request(
+            self.mutator.topic(seed.topic, seeds), self.mutator.payload(seed, seeds), rng.random() < 0.05, response,
             rng.choice((None, b"", b"1", rng.randbytes(100))),
         )  # fmt: skip

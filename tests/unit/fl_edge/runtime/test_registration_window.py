@@ -10,7 +10,6 @@ import pytest
 from fl_edge.runtime import registration_window
 from fl_edge.session.effects import Send
 from fl_shared.mqtt import events as mqtt
-from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from tests.support.fuzz.edge_harness import EdgeHarness
@@ -43,7 +42,7 @@ class Registered:
             run="r", incarnation=1, seq=1, client=client, session=self._sessions[client], task="synthetic-9",
             partition=None, finished_round=None, examples=None,
         )  # fmt: skip
-        self.harness.take(client, t.build("fl", t.RepliesTopic(client)), codec.encode(reply))
+        self.harness.say(t.RepliesTopic(client), reply, client)
 
 
 @pytest.fixture
