@@ -110,7 +110,7 @@ class RateLimiter:
                 self._limits.give_back(client, arrival.received.size, self._clock(), known=known)
 
     def charge_work(self, arrival: AdmittedMessage, seconds: float) -> None:
-        """Charges the sender of a message for the CPU time that decoding it took."""
+        """Charges the sender of a message for the CPU time that decoding it, or opening it in vain, took."""
         limit_key = self._limit_key(arrival.topic)
         if limit_key is not None:
             client, _, known = limit_key

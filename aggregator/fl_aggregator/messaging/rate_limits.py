@@ -27,8 +27,8 @@ they are not answered. Each may add a line to the journal, and so may the will o
 CLIENT_PRESENCE_RATE: Final = Rate(5, 100)
 """Of one client: births and wills."""
 CLIENT_WORK_RATE: Final = Rate(0.1, 2.0)
-"""Of one client: seconds of CPU time in which its messages are decoded. An honest message takes less than a
-millisecond, except first weights of thousands of arrays."""
+"""Of one client: seconds of CPU time in which its messages are decoded, or found to be sealed wrongly. An honest
+message takes less than a millisecond, except first weights of thousands of arrays."""
 UNKNOWN_WORK_RATE: Final = 0.25
 """Such seconds per second of all unknown clients together."""
 WORK_OF_NEW_CLIENT: Final = 0.002

@@ -76,10 +76,13 @@ class Router:
             return self._read_command(topic, arrival, state, now)
         if isinstance(topic, t.BrokerTopic):
             return self._read_bridge_state(topic, received.payload, state, now)
+        begun = time.thread_time()
         try:
             payload, voucher = self._unsealer.unseal(topic, received.topic, received.payload)
         except MessageRejected as error:
+            self._rate_limiter.charge_work(arrival, time.thread_time() - begun)
             return self.drop(state, error.client, error.reason, str(error))
+        # What could be opened is not charged: its time grows with its bytes, and granted chunks must not meet a limit.
         begun = time.thread_time()
         try:
             return self._decode(topic, payload, voucher, state, now)

@@ -125,7 +125,7 @@ def test_the_time_of_decoding_is_charged_to_its_sender(
     monkeypatch: pytest.MonkeyPatch, payload: bytes
 ) -> None:
     setup = Setup(run(weights=True))
-    times = iter([10.0, 13.0])
+    times = iter([10.0, 10.0, 13.0])
     monkeypatch.setattr("fl_aggregator.messaging.router.time.thread_time", lambda: next(times))
     bad, good = (mqtt.Received(f"fl/updates/{name}", b"?", False, 1) for name in "21")
     assert setup.limiter.admit(bad) is not None

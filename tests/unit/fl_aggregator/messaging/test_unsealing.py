@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, cast
 
 import pytest
@@ -62,7 +63,7 @@ class Aggregator:
         self.rejections = Rejections()
         scope = EnvelopeSource("run-1", 1)
         self._state = new_run(Settings(task="digits"))
-        limiter = RateLimiter("fl", 3, 100, lambda: self._state.roster)
+        self.limiter = limiter = RateLimiter("fl", 3, 100, lambda: self._state.roster)
         network = cast(Network, RecordingNetwork())
         access = BrokerAccess(BrokerAddress.parse("mqtt://localhost"))
         connections = Connections(network, access, self._state.settings, scope, Inbox(limiter.admit))
@@ -131,6 +132,30 @@ def test_an_edge_registers_in_roles_of_its_voucher_and_in_no_others() -> None:
     assert (answer.reason, answer.detail) == (
         "wrong-role", "roles: train, evaluate, but the kit of '7' is only for train",
     )  # fmt: skip
+
+
+def test_whoever_sends_what_cannot_be_opened_pays_for_the_time_that_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    aggregator, topic, stranger = Aggregator(), t.EvaluationsTopic("1"), Ed25519PrivateKey.generate()
+    monkeypatch.setattr(
+        "time.thread_time", itertools.count().__next__
+    )  # each look at the clock takes a second
+    for _ in range(3):
+        received = mqtt.Received(t.build("fl", topic), b"\xc1", False, 1)
+        assert aggregator.limiter.admit(received) is not None
+        aggregator.read(topic, evaluation("test"), "1", {"evaluate"}, issuer=stranger)
+    assert aggregator.rejections.total == {"1": {"not-opened": 3}}
+    assert aggregator.limiter.admit(received) is None
+    assert [each.exceeded.reason for each in aggregator.limiter.pop_throttled()] == ["too-much-work"]
+
+
+def test_what_can_be_opened_costs_only_the_time_to_decode_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks that were granted cost no bytes, and a slow machine takes long to open them."""
+    aggregator, topic, times = Aggregator(), t.EvaluationsTopic("1"), iter((0.0, 100.0, 100.0))
+    monkeypatch.setattr("time.thread_time", times.__next__)
+    aggregator.read(topic, evaluation("test"), "1", {"evaluate"})
+    assert aggregator.limiter.admit(mqtt.Received(t.build("fl", topic), b"\xc1", False, 1)) is not None
 
 
 def test_only_who_may_be_a_region_stands_for_many_edges() -> None:
