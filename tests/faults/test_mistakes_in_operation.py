@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.support import programs
-from tests.support.broker import Mosquitto
+from tests.support.broker import Mosquitto, refused_subscriptions
 from tests.support.client import Client
 from tests.support.command_line import (
     TINY,
@@ -100,6 +100,54 @@ def test_a_wrong_password(here: Path, accounts: Mosquitto) -> None:
     is_one_clear_line(done, "Not authorized", "FL_PASSWORD")
     assert not (here / "run").exists()
     assert start_at(here, url, "--wait", "0.2", FL_PASSWORD="right").returncode == 1
+
+
+NOT_ALLOWED = (
+    *("rivals/status", "updates/updates/#", "edge/replies/7", "more/clients/7/log-request", "more/predict/7"),
+)
+"""Topic filters under prefixes of their own."""
+
+
+@pytest.fixture
+def limited(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A broker with the account ``limited``, password ``right``, which may not subscribe to `NOT_ALLOWED`."""
+    directory = tmp_path / "limited"
+    directory.mkdir()
+    rights = refused_subscriptions(directory, "limited", "right", NOT_ALLOWED)
+    broker = Mosquitto(directory, extra=rights, allow_anonymous=False)
+    yield broker
+    broker.stop()
+
+
+def test_an_account_that_may_not_subscribe(
+    here: Path, limited: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a program needs ends it, with topic and account in its line. Without the rest an edge takes part."""
+    monkeypatch.setenv("FL_PASSWORD", "right")
+    url, account = f"mqtt://limited@127.0.0.1:{limited.port}", "check the rights of user limited"
+    password = {"FL_PASSWORD": "right"}
+    done = start_at(here, url, "--prefix", "rivals", **password)
+    is_one_clear_line(done, f"does not allow the aggregator to read rivals/status (0x87): {account}")
+    assert not (here / "run").exists()
+    done = start_at(here, url, "--prefix", "updates", **password)
+    is_one_clear_line(done, f"does not allow the aggregator to read updates/updates/# (0x87): {account}")
+    done = run(here, ("fl-aggregator", "status", "--broker", url, "--prefix", "rivals"), password)
+    is_one_clear_line(done, "does not allow this account to read rivals/status: check its rights")
+    done = run(here, ("fl-edge", "--id", "7", "--broker", url, "--prefix", "edge"), password)
+    is_one_clear_line(done, f"does not allow this edge to subscribe to edge/replies/7 (0x87): {account}")
+
+    more, roles = ("--prefix", "more"), ("--role", "train", "--role", "predict")
+    with (
+        programs.edges(here / "edge", url, "7", *more, *roles, "--task", "synthetic-50") as edge,
+        programs.aggregator(here / "more", url, *more, *TINY) as ours,
+    ):
+        ours.ends_well()
+        for says in (
+            f"does not allow this edge to read more/clients/7/log-request (0x87), continuing without: {account}",
+            "answers no prediction requests: the broker does not allow reading more/predict/7: ",
+        ):
+            wait_for_line(edge, says)
+        assert edge.running()
 
 
 def test_a_directory_that_holds_a_run(here: Path, shared_mosquitto: Mosquitto) -> None:
