@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from fl_shared.protocol import messages as m
+from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests.support import programs
 from tests.support.broker import Mosquitto, refused_subscriptions
 from tests.support.client import Client
@@ -22,9 +24,12 @@ from tests.support.command_line import (
     is_one_clear_line,
     run,
 )
+from tests.support.simulated_edges import SimulatedEdges
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
+
+MANIFEST = Manifest(arrays=(ArraySpec(name="w", shape=(5,)),))
 
 
 def start_at(here: Path, url: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -288,6 +293,22 @@ def test_waiting_says_for_whom_and_how_long_and_ends(tmp_path: Path, shared_mosq
     (failure,) = (line for line in ours.out.splitlines() if line.startswith("failed"))
     assert "2 of at least 3 edges were ready after 8 s (--wait)" in failure
     assert "no edge for partition: 1, 2, 4" in failure
+
+
+def test_waiting_for_edges_with_names_says_how_many_are_missing(
+    tmp_path: Path, mosquitto: Mosquitto, stack: contextlib.ExitStack
+) -> None:
+    """The aggregator knows how many there will be (`--clients`), but not their names."""
+    edges = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
+    several = ("--clients", "5", "--per-round", "3", "--quorum", "3", "--wait", "5")
+    ours = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *several))
+    edges.expect(m.AggregatorPresence, state="online")
+    edges.join({"cam1": 10, "cam2": 10})  # they get their data after these 5 s
+    assert ours.wait(60) == 1, ours.output
+    waits = "waiting for edges: 0 of 5 ready; get their data when the run starts: cam1, cam2; missing: 3 more; "
+    assert waits in ours.err
+    (failure,) = (line for line in ours.out.splitlines() if line.startswith("failed"))
+    assert "2 of at least 3 edges were ready after 5 s (--wait); no edge for partition: 2, 3, 4" in failure
 
 
 def test_first_weights_that_the_edges_do_not_have(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
