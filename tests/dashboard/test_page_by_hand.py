@@ -36,7 +36,8 @@ def test_what_is_retained_is_shown_to_who_comes_late(federation: SimulatedFedera
         "Round 2: version 2 from 2 updates in 2.5 s, accuracy 50.0 % (test); missing: 9 (offline: for 2.0 s)",
     )
     page.wait_text(
-        "#edges-detail", "The accuracy of an edge is that of its own model on its own holdout, often a few examples."
+        "#edges-detail",
+        "The accuracy of an edge is that of its own model on its own holdout, often a few examples.",
     )
     assert page.page.locator("#strip [data-kind=done]").count() == 2
     assert page.page.locator("#banner").is_hidden()

@@ -66,7 +66,9 @@ def test_without_metrics_the_loss_is_shown_alone(federation: SimulatedFederation
     show(federation)
     page = opened()
     page.wait_text("#f-loss", "5.000")
-    page.wait_text("[data-curve=loss] .readout", "round 2: loss 5.000 · dashed: training loss 5.500 (holdout)")
+    page.wait_text(
+        "[data-curve=loss] .readout", "round 2: loss 5.000 · dashed: training loss 5.500 (holdout)"
+    )
     assert page.text("#edges-detail") == "Choose an edge to see its details."
     assert page.page.locator("[data-curve=metric]").is_hidden()
     assert page.page.locator("#f-primary").is_hidden()
