@@ -108,7 +108,11 @@ def test_a_wrong_password(here: Path, accounts: Mosquitto) -> None:
 
 
 NOT_ALLOWED = (
-    *("rivals/status", "updates/updates/#", "edge/replies/7", "more/clients/7/log-request", "more/predict/7"),
+    "rivals/status",
+    "updates/updates/#",
+    "edge/replies/7",
+    "more/clients/7/log-request",
+    "more/predict/7",
 )
 """Topic filters under prefixes of their own."""
 
@@ -305,8 +309,8 @@ def test_waiting_for_edges_with_names_says_how_many_are_missing(
     edges.expect(m.AggregatorPresence, state="online")
     edges.join({"cam1": 10, "cam2": 10})  # they get their data after these 5 s
     assert ours.wait(60) == 1, ours.output
-    waits = "waiting for edges: 0 of 5 ready; get their data when the run starts: cam1, cam2; missing: 3 more; "
-    assert waits in ours.err
+    here = "get their data when the run starts: cam1, cam2"
+    assert f"waiting for edges: 0 of 5 ready; {here}; missing: 3 more; " in ours.err
     (failure,) = (line for line in ours.out.splitlines() if line.startswith("failed"))
     assert "2 of at least 3 edges were ready after 5 s (--wait); no edge for partition: 2, 3, 4" in failure
 
