@@ -35,6 +35,10 @@ def test_what_is_retained_is_shown_to_who_comes_late(federation: SimulatedFedera
         "#events",
         "Round 2: version 2 from 2 updates in 2.5 s, accuracy 50.0 % (test); missing: 9 (offline: for 2.0 s)",
     )
+    page.wait_text(
+        "#edges-detail",
+        "The accuracy of an edge is that of its own model on its own holdout, often a few examples.",
+    )
     assert page.page.locator("#strip [data-kind=done]").count() == 2
     assert page.page.locator("#banner").is_hidden()
     assert page.text("#connection-text") == "Live"
@@ -79,6 +83,22 @@ def test_an_edge_turns_missing_with_its_reason(federation: SimulatedFederation, 
     federation.edges({"2": edge("training")}, number=2)
     federation.edges({"1": edge("in"), "2": edge("present")}, number=4)
     page.wait('document.querySelector("#edge-2").dataset.state === "present"')
+
+
+def test_an_edge_that_does_not_take_part_says_why(federation: SimulatedFederation, opened: Open) -> None:
+    """On its tile, when it is chosen, and in the table. It is connected, so it counts as present."""
+    federation.birth()
+    federation.status(phase="selecting", round=0, version=None, have=1)
+    why = "does not take part: no task 'digits' here; it has: mnist"
+    federation.edges({"1": edge("present"), "2": edge("present", reason=why)}, number=0, phase="selecting")
+    page = opened()
+    page.page.locator("#edge-2").click()
+    page.wait_text("#edges-detail", f"Edge 2 {why}")
+    assert page.page.locator("#edge-2").get_attribute("aria-label") == f"edge 2: present ({why})"
+    assert page.text(".chip[data-state=present] b") == "2"
+    page.page.locator("#edges-as-table").click()
+    rows = page.page.locator("#edges-table tbody tr").all_inner_texts()
+    assert [why in row for row in rows] == [False, True], rows
 
 
 def test_presence_speaks_while_the_aggregator_is_silent(

@@ -20,7 +20,10 @@ R2 = {"name": "r2", "higher_is_better": True, "unit": "", "minimum": None, "maxi
 def show(federation: SimulatedFederation, *declared: dict[str, object]) -> None:
     """Publishes a run with two versions on the holdout."""
     federation.birth()
-    values = {"mae": [21.853, 23.04], "r2": [0.5, -0.25], "loss": [4.0, 5.0], "after_mae": [20.0, None]}
+    values = {
+        "mae": [21.853, 23.04], "r2": [0.5, -0.25], "loss": [4.0, 5.0], "after_mae": [20.0, None],
+        "train_loss": [5.0, 5.5],
+    }  # fmt: skip
     columns = {
         "round": [1, 2], "version": [1, 2], "metrics": values, "split": ["holdout"] * 2, "seconds": [2.0] * 2,
         "participants": [2] * 2, "cohort": [2] * 2, "bytes_up": [1000] * 2, "bytes_down": [500] * 2,
@@ -63,7 +66,10 @@ def test_without_metrics_the_loss_is_shown_alone(federation: SimulatedFederation
     show(federation)
     page = opened()
     page.wait_text("#f-loss", "5.000")
-    page.wait_text("[data-curve=loss] .readout", "round 2: loss 5.000 (holdout)")
+    page.wait_text(
+        "[data-curve=loss] .readout", "round 2: loss 5.000 · dashed: training loss 5.500 (holdout)"
+    )
+    assert page.text("#edges-detail") == "Choose an edge to see its details."
     assert page.page.locator("[data-curve=metric]").is_hidden()
     assert page.page.locator("#f-primary").is_hidden()
     page.wait_text("#events", "Round 2: version 2 from 2 updates in 2.5 s, loss 5.000 (holdout)")

@@ -37,7 +37,8 @@ SMALL = (
 
 
 def test_one_address_to_open_that_stays_until_it_is_interrupted(chromium: Browser, tmp_path: Path) -> None:
-    with programs.simulate(tmp_path, *SMALL, "--stay") as run:
+    """Also with ``--quiet``, since without the address nobody could open what stays."""
+    with programs.simulate(tmp_path, *SMALL, "--stay", "--quiet") as run:
         wait_until(lambda: "dashboard: " in run.out, 30, "the page's address")
         found = re.search(r"^dashboard: (http://127\.0\.0\.1:\d+/)$", run.out, re.MULTILINE)
         assert found is not None, run.output
@@ -45,7 +46,10 @@ def test_one_address_to_open_that_stays_until_it_is_interrupted(chromium: Browse
         page.page.goto(found.group(1))
         page.wait_text("#overview-title", "Finished: 2 of 2 versions", 90_000)
         wait_until(lambda: "until Ctrl-C" in run.err, 20, "the run's end")
-        assert json.loads(run.out.splitlines()[-1])["rounds"] == 2
+        address, outcome, result = run.out.splitlines()
+        assert address == found.group(0)
+        assert outcome.startswith("finished: 2 of 2 versions")
+        assert json.loads(result)["rounds"] == 2
         page.draw((14, 5), (14, 23))
         page.page.wait_for_selector("#answer .bars")
         page.close()

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from fl_shared.protocol import messages as m
+from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests.support import programs
-from tests.support.broker import Mosquitto
+from tests.support.broker import Mosquitto, refused_subscriptions
 from tests.support.client import Client
 from tests.support.command_line import (
     TINY,
@@ -22,9 +24,12 @@ from tests.support.command_line import (
     is_one_clear_line,
     run,
 )
+from tests.support.simulated_edges import SimulatedEdges
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
+
+MANIFEST = Manifest(arrays=(ArraySpec(name="w", shape=(5,)),))
 
 
 def start_at(here: Path, url: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -100,6 +105,58 @@ def test_a_wrong_password(here: Path, accounts: Mosquitto) -> None:
     is_one_clear_line(done, "Not authorized", "FL_PASSWORD")
     assert not (here / "run").exists()
     assert start_at(here, url, "--wait", "0.2", FL_PASSWORD="right").returncode == 1
+
+
+NOT_ALLOWED = (
+    "rivals/status",
+    "updates/updates/#",
+    "edge/replies/7",
+    "more/clients/7/log-request",
+    "more/predict/7",
+)
+"""Topic filters under prefixes of their own."""
+
+
+@pytest.fixture
+def limited(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A broker with the account ``limited``, password ``right``, which may not subscribe to `NOT_ALLOWED`."""
+    directory = tmp_path / "limited"
+    directory.mkdir()
+    rights = refused_subscriptions(directory, "limited", "right", NOT_ALLOWED)
+    broker = Mosquitto(directory, extra=rights, allow_anonymous=False)
+    yield broker
+    broker.stop()
+
+
+def test_an_account_that_may_not_subscribe(
+    here: Path, limited: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a program needs ends it, with topic and account in its line. Without the rest an edge takes part."""
+    monkeypatch.setenv("FL_PASSWORD", "right")
+    url, account = f"mqtt://limited@127.0.0.1:{limited.port}", "check the rights of user limited"
+    password = {"FL_PASSWORD": "right"}
+    done = start_at(here, url, "--prefix", "rivals", **password)
+    is_one_clear_line(done, f"does not allow the aggregator to read rivals/status (0x87): {account}")
+    assert not (here / "run").exists()
+    done = start_at(here, url, "--prefix", "updates", **password)
+    is_one_clear_line(done, f"does not allow the aggregator to read updates/updates/# (0x87): {account}")
+    done = run(here, ("fl-aggregator", "status", "--broker", url, "--prefix", "rivals"), password)
+    is_one_clear_line(done, "does not allow this account to read rivals/status: check its rights")
+    done = run(here, ("fl-edge", "--id", "7", "--broker", url, "--prefix", "edge"), password)
+    is_one_clear_line(done, f"does not allow this edge to subscribe to edge/replies/7 (0x87): {account}")
+
+    more, roles = ("--prefix", "more"), ("--role", "train", "--role", "predict")
+    with (
+        programs.edges(here / "edge", url, "7", *more, *roles, "--task", "synthetic-50") as edge,
+        programs.aggregator(here / "more", url, *more, *TINY) as ours,
+    ):
+        ours.ends_well()
+        for says in (
+            f"does not allow this edge to read more/clients/7/log-request (0x87), continuing without: {account}",
+            "answers no prediction requests: the broker does not allow reading more/predict/7: ",
+        ):
+            wait_for_line(edge, says)
+        assert edge.running()
 
 
 def test_a_directory_that_holds_a_run(here: Path, shared_mosquitto: Mosquitto) -> None:
@@ -240,6 +297,22 @@ def test_waiting_says_for_whom_and_how_long_and_ends(tmp_path: Path, shared_mosq
     (failure,) = (line for line in ours.out.splitlines() if line.startswith("failed"))
     assert "2 of at least 3 edges were ready after 8 s (--wait)" in failure
     assert "no edge for partition: 1, 2, 4" in failure
+
+
+def test_waiting_for_edges_with_names_says_how_many_are_missing(
+    tmp_path: Path, mosquitto: Mosquitto, stack: contextlib.ExitStack
+) -> None:
+    """The aggregator knows how many there will be (`--clients`), but not their names."""
+    edges = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
+    several = ("--clients", "5", "--per-round", "3", "--quorum", "3", "--wait", "5")
+    ours = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *several))
+    edges.expect(m.AggregatorPresence, state="online")
+    edges.join({"cam1": 10, "cam2": 10})  # they get their data after these 5 s
+    assert ours.wait(60) == 1, ours.output
+    here = "get their data when the run starts: cam1, cam2"
+    assert f"waiting for edges: 0 of 5 ready; {here}; missing: 3 more; " in ours.err
+    (failure,) = (line for line in ours.out.splitlines() if line.startswith("failed"))
+    assert "2 of at least 3 edges were ready after 5 s (--wait); no edge for partition: 2, 3, 4" in failure
 
 
 def test_first_weights_that_the_edges_do_not_have(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:

@@ -164,6 +164,10 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     assert over.returncode == 0
     assert "finished" in over.stdout
     assert "offline" not in over.stdout.replace("offline:", ""), "a run that is over is not missed"
+    late = programs.run("fl-aggregator", "watch", "--broker", mosquitto.url)
+    assert (late.returncode, late.stdout, late.stderr) == (0, over.stdout, ""), (
+        "what there is to say, and once"
+    )
 
 
 def test_an_aggregator_that_hangs_is_told_from_clocks_that_differ(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
+import json
 import os
 import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.system.mosquitto import (
@@ -23,6 +28,9 @@ from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
 START_TIMEOUT = 10.0
+PLUGIN = "mosquitto_dynamic_security.so"
+PLUGINS = ("usr/lib", "usr/lib/*-linux-gnu", "usr/lib64", "usr/local/lib", "opt/homebrew/lib")
+"""Directories where packages put Mosquitto's plug-ins."""
 
 
 class Mosquitto:
@@ -123,3 +131,33 @@ class Mosquitto:
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+
+
+def refused_subscriptions(directory: Path, user: str, password: str, filters: Sequence[str]) -> list[str]:
+    """Lines of a configuration with one account, which may do everything but subscribe to ``filters``.
+
+    Mosquitto 2.0 answers every SUBSCRIBE with success, whatever its ACL file says, and only its plug-in for dynamic
+    security refuses one.
+    """
+    plugin = next((file for place in PLUGINS for file in Path("/").glob(f"{place}/{PLUGIN}")), None)
+    if plugin is None:
+        pytest.skip(f"{PLUGIN}: not installed")
+    salt = b"twelve bytes"
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 1)
+    access = ("publishClientSend", "publishClientReceive", "subscribe", "unsubscribe")
+    account = {
+        "username": user,
+        "salt": base64.b64encode(salt).decode(),
+        "password": base64.b64encode(digest).decode(),
+        "iterations": 1,
+        "roles": [{"rolename": "limited"}],
+    }
+    denied = [{"acltype": "subscribeLiteral", "topic": name, "allow": False} for name in filters]
+    rights = {
+        "defaultACLAccess": dict.fromkeys(access, True),
+        "clients": [account],
+        "roles": [{"rolename": "limited", "acls": denied}],
+    }
+    file = directory / "dynamic-security.json"
+    file.write_text(json.dumps(rights))
+    return [f"plugin {plugin}", f"plugin_opt_config_file {file}"]

@@ -19,6 +19,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.system.text import shortened
 
 LOADING_REASON: Final = "loading its data"
+UNASSIGNED_REASON: Final = "gets its data when the run starts"
 NO_EXAMPLES_REASON: Final = "has no examples to train on"
 EVALUATES_REASON: Final = "only evaluates"
 LOST_REASON: Final = "its connection is lost"
@@ -151,7 +152,9 @@ def _idle_state(client: Client) -> tuple[m.EdgeStateName, str | None]:
     if client.unable is not None:
         return "present", f"does not take part: {client.unable}"
     if client.trains and not client.examples:
-        return "present", LOADING_REASON if client.examples is None else NO_EXAMPLES_REASON
+        if client.examples is not None:
+            return "present", NO_EXAMPLES_REASON
+        return "present", UNASSIGNED_REASON if client.partition is None else LOADING_REASON
     return "present", None if client.trains else EVALUATES_REASON
 
 

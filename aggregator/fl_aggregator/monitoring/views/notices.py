@@ -120,11 +120,15 @@ def waiting_text(state: Run) -> str:
     have, need = status.progress(state)
     trainers = {name: client for name, client in state.roster.clients.items() if client.trains}
     ready = {name for name, client in trainers.items() if client.present and client.examples}
-    loading = natural_order(name for name, client in trainers.items() if client.present and name not in ready)
+    not_ready = [name for name, client in trainers.items() if client.present and name not in ready]
+    loading = natural_order(name for name in not_ready if trainers[name].partition is not None)
+    unassigned = natural_order(name for name in not_ready if trainers[name].partition is None)
     lost = natural_order(name for name, client in trainers.items() if not client.present)
     phrases = [f"{have} of {need} ready"]
     if loading:
         phrases.append(f"loading: {names_text(loading)}")
+    if unassigned:
+        phrases.append(f"get their data when the run starts: {names_text(unassigned)}")
     if lost:
         phrases.append(f"offline: {names_text(lost)}")
     absent, ids = _never_registered(state)

@@ -121,7 +121,7 @@ def test_edges_that_never_came_are_named_at_the_start_in_each_round_and_at_the_e
         "1 of 4 edges (--clients) has never registered; 1 of 4 edges (--clients) does not take part: a (bad-cell)"
     )
     assert waiting_text(declined.state).endswith(
-        "loading: b, c; missing: 1 more; do not take part: a (bad-cell)"
+        "0 of 4 ready; get their data when the run starts: b, c; missing: 1 more; do not take part: a (bad-cell)"
     )
     declined.play("join d", "join e")
     assert absence_text(declined.state) == "", "there are enough"

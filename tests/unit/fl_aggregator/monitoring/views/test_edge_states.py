@@ -17,14 +17,15 @@ def states(views: dict[str, m.EdgeView]) -> dict[str, tuple[str, str | None]]:
 
 
 def test_who_loads_has_loaded_and_is_gone() -> None:
-    playbook = Playbook(clients=4, per_round=2).play(
-        "start", "join 0", "join 1", "join 2", "join 3", "load 0", "load 3 examples=0", "lose 1"
+    playbook = Playbook(clients=6, per_round=2).play(
+        "start", "join 0", "join 1", "join 2", "join 3", "join cam", "load 0", "load 3 examples=0", "lose 1"
     )
     assert states(edge_states.open_round_views(playbook.state, (), {})) == {
         "0": ("present", None),
         "1": ("offline", edge_states.LOST_REASON),
         "2": ("present", edge_states.LOADING_REASON),
         "3": ("present", edge_states.NO_EXAMPLES_REASON),
+        "cam": ("present", edge_states.UNASSIGNED_REASON),
     }
     playbook.play("reconnect", "rejoin 0")
     found = states(edge_states.open_round_views(playbook.state, (), {}))
