@@ -107,8 +107,9 @@ MISTAKES = (
 
 
 def install(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the tasks known to all processes that this one starts: ``loud``, ``deadly``, ``waiting``, the `MISTAKES`."""
-    tasks = {"loud": "Loud", "deadly": "Deadly", "waiting": "Waiting"} | {name: name.replace("-", "_") for name in MISTAKES}
+    """Makes tasks known to all processes that this one starts: ``loud``, ``deadly``, ``waiting``, the `MISTAKES`."""
+    tasks = {"loud": "Loud", "deadly": "Deadly", "waiting": "Waiting"}
+    tasks |= {name: name.replace("-", "_") for name in MISTAKES}
     install_tasks(
         directory, monkeypatch, {name: f"{__name__}:{attribute}" for name, attribute in tasks.items()}
     )
