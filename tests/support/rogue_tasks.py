@@ -40,6 +40,16 @@ class Deadly(DigitsTask):
         os._exit(3)
 
 
+class Waiting(DigitsTask):
+    """Answers a request, which names a pipe, when somebody has opened the pipe for writing and closed it."""
+
+    name = "waiting"
+
+    def predict(self, _model: Any, payload: bytes) -> Any:
+        Path(os.fsdecode(payload)).read_bytes()
+        return {"value": 1.0}
+
+
 class Unprintable(Exception):
     """An error that cannot be made a text."""
 
@@ -97,8 +107,9 @@ MISTAKES = (
 
 
 def install(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the tasks known to all processes that this one starts: ``loud``, ``deadly``, and the `MISTAKES`."""
-    tasks = {"loud": "Loud", "deadly": "Deadly"} | {name: name.replace("-", "_") for name in MISTAKES}
+    """Makes tasks known to all processes that this one starts: ``loud``, ``deadly``, ``waiting``, the `MISTAKES`."""
+    tasks = {"loud": "Loud", "deadly": "Deadly", "waiting": "Waiting"}
+    tasks |= {name: name.replace("-", "_") for name in MISTAKES}
     install_tasks(
         directory, monkeypatch, {name: f"{__name__}:{attribute}" for name, attribute in tasks.items()}
     )

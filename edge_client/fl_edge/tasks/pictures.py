@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from fl_edge.errors import DataCorruptError, PayloadError
+from fl_edge.tasks import picture_files
 from fl_shared.protocol.limits import MAX_REQUEST
 from fl_shared.protocol.messages import ImageRequest
 from fl_shared.system.invocation import install_command
@@ -36,7 +37,7 @@ Picture = NDArray[np.float32]
 MAX_JSON: Final = 4 * 2**20
 """Bytes. In Python, numbers take ten times the memory of their text."""
 MAX_HEADER_PIXELS: Final = 32_000_000
-"""Pixels, as the header says, before anything is decompressed."""
+"""Pixels of a JPEG, as the header says, if it can be decoded at a reduced size."""
 MAX_PIXELS: Final = 4_000_000
 """Pixels that are decoded; of a large JPEG, these are fewer than the header says."""
 MAX_SIDE: Final = 4096
@@ -46,9 +47,6 @@ WORKING_SIDE: Final = 1024
 
 FOREGROUND_THRESHOLD: Final = 0.15
 """As a fraction of the strongest contrast to the background: a weaker contrast is paper, not ink."""
-
-_PNG: Final = b"\x89PNG\r\n\x1a\n"
-_JPEG: Final = b"\xff\xd8\xff"
 
 
 def decode_picture(payload: bytes) -> Picture:
@@ -62,8 +60,8 @@ def decode_picture(payload: bytes) -> Picture:
         raise PayloadError('the payload is empty, expected a PNG, a JPEG, or JSON {"pixels": …}')
     if len(payload) > MAX_REQUEST:
         raise PayloadError(f"the payload has {len(payload)} bytes, expected at most {MAX_REQUEST}")
-    if payload.startswith((_PNG, _JPEG)):
-        return _decode_file(payload)
+    if payload.startswith((picture_files.PNG, picture_files.JPEG)):
+        return _decode_file(payload, MAX_PIXELS)
     return _decode_json(payload)
 
 
@@ -76,10 +74,10 @@ def read_picture(path: Path) -> Picture:
         payload = path.read_bytes()
     except OSError as error:
         raise DataCorruptError(f"{path}: cannot be read: {error.strerror}") from error
-    if not payload.startswith((_PNG, _JPEG)):
+    if not payload.startswith((picture_files.PNG, picture_files.JPEG)):
         raise DataCorruptError(f"{path}: is {'no PNG or JPEG' if payload else 'empty'}")
     try:
-        return _decode_file(payload)
+        return _decode_file(payload, MAX_HEADER_PIXELS)
     except PayloadError as error:
         raise DataCorruptError(f"{path}: {error}") from None
 
@@ -91,27 +89,35 @@ def _need_pillow(form: str) -> None:
         )
 
 
-def _decode_file(payload: bytes) -> Picture:
-    kind = "PNG" if payload.startswith(_PNG) else "JPEG"
+def _decode_file(payload: bytes, most_in_scans: int) -> Picture:
+    """``most_in_scans``: pixels of a JPEG in several scans, as the header says. All of them are decoded."""
+    kind = "PNG" if payload.startswith(picture_files.PNG) else "JPEG"
     _need_pillow(f"a {kind}")
-    from PIL import Image, ImageOps
+    from PIL import ExifTags, Image, ImageOps
 
     try:
+        file = (picture_files.reduced_png if kind == "PNG" else picture_files.reduced_jpeg)(payload)
         with warnings.catch_warnings():
             # Pillow only warns of sizes that are refused below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(BytesIO(payload), formats=[kind])
+            image = Image.open(BytesIO(file.data), formats=[kind])
         with image:
             width, height = image.size
-            if kind == "JPEG" and width * height <= MAX_HEADER_PIXELS:
+            if kind == "JPEG" and width * height <= (
+                most_in_scans if file.several_scans else MAX_HEADER_PIXELS
+            ):
                 scale = WORKING_SIDE / max(width, height)
                 wanted = max(1, round(scale * width)), max(1, round(scale * height))
                 image.draft(None, wanted)  # lets the decoder skip detail
             if math.prod(image.size) > MAX_PIXELS or max(image.size) > MAX_SIDE:
+                scans = " in several scans" if file.several_scans else ""
                 raise PayloadError(
-                    f"the {kind} has {width} × {height} pixels, expected at most {MAX_PIXELS}, and {MAX_SIDE} on a side"
+                    f"the {kind} has {width} × {height} pixels{scans}, "
+                    f"expected at most {MAX_PIXELS}, and {MAX_SIDE} on a side"
                 )
-            return _pixels(ImageOps.exif_transpose(image))
+            image.getexif()[ExifTags.Base.Orientation] = file.orientation
+            ImageOps.exif_transpose(image, in_place=True)
+            return _pixels(image)
     except PayloadError:
         raise
     # The errors that Pillow raises for damaged files.
@@ -129,10 +135,15 @@ def _pixels(image: Image.Image) -> Picture:
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion to 8 would clip the values
         return _shrink(Image.fromarray(np.asarray(image, dtype=np.float32) / 257))
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        background = Image.new("RGBA", rgba.size, "black" if _is_light_ink(rgba) else "white")
-        image = Image.alpha_composite(background, rgba).convert("RGB")
+        image = _on_paper(image.convert("RGBA"))
     return _shrink(image.convert("L" if image.mode in {"1", "L"} else "RGB"))
+
+
+def _on_paper(rgba: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    background = Image.new("RGBA", rgba.size, "black" if _is_light_ink(rgba) else "white")
+    return Image.alpha_composite(background, rgba).convert("RGB")
 
 
 def _is_light_ink(rgba: Image.Image) -> bool:

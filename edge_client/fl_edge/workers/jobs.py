@@ -263,7 +263,10 @@ JobOutcome = LoadOutcome | TrainOutcome | EvaluateOutcome | PredictOutcome | Exa
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """The result of a job. ``seconds``: processor time of the worker's thread; 0 if it was not finished."""
+    """The result of a job. ``seconds``: processor time of the worker's thread.
+
+    If its worker died: the time since it began, 0 if it had not.
+    """
 
     id: int
     job: Job

@@ -14,12 +14,12 @@ class Limits:
     """How long a pool waits for its workers, and how much they keep.
 
     ``cancel_grace``: seconds after a cancel until a worker that still does the job is killed. ``job_timeout``,
-    ``prediction_timeout``: the same for a job that is not cancelled, and for a prediction; training is cancelled at
-    the round's deadline. ``close_grace``: seconds for the workers to end when the pool is closed. ``max_failures``:
-    deaths in a row, without a finished job in between, after which a worker is not replaced. ``first_pause``: seconds
-    before a dead worker is replaced for the first time. ``bytes_kept``: bytes of the models that a worker keeps; a
-    model is in memory once for all workers, and is freed when none keeps it. ``predictions_waiting``: the most
-    predictions that may wait.
+    ``prediction_timeout``: the same for a job that is not cancelled, and for a prediction, from when the worker begins
+    with it; training is cancelled at the round's deadline. ``close_grace``: seconds for the workers to end when the
+    pool is closed. ``max_failures``: deaths in a row, without a finished job in between, after which a worker is not
+    replaced; those of which a late job is the reason do not count. ``first_pause``: seconds before a dead worker is
+    replaced for the first time. ``bytes_kept``: bytes of the models that a worker keeps; a model is in memory once for
+    all workers, and is freed when none keeps it. ``predictions_waiting``: the most predictions that may wait.
     """
 
     cancel_grace: float = 30.0

@@ -2,8 +2,9 @@
 
 Any worker can do the job of any edge. Jobs wait in one queue for an idle worker; predictions do not wait for
 an idle one, and their askers take turns. If a worker dies, its jobs fail, and it is replaced after a pause that
-grows with each death in a row, until `Limits.max_failures`. A worker ends when its socket is closed, so it ends
-with its parent in any case.
+grows with each death in a row, until `Limits.max_failures`. If the pool has killed it because of one job, that job
+alone fails, and the others are done again, once. A worker ends when its socket is closed, so it ends with its parent
+in any case.
 """
 
 from __future__ import annotations
@@ -245,16 +246,22 @@ class Pool:
                 return
             slot = min(available, key=lambda s: (s.job is not None, len(s.predictions)))
             job_id = self._prediction_queue.popleft()
-            slot.predictions.add(job_id)
+            slot.predictions.append(job_id)
             self._assign(slot, job_id)
 
     def _assign(self, slot: Slot, job_id: int) -> None:
         pending = self._pending[job_id]
         pending.slot = slot
-        self._deadlines.set(job_id, self._limits.seconds_for(pending.job))
         slot.ensure_cached(pending.models, self._limits.bytes_kept)
-        pending.models = ()
         slot.send(RunJob(job_id, pending.job, self._watch.changes))
+        if job_id in [slot.job, *slot.predictions[:1]]:
+            self._begin(job_id)
+
+    def _begin(self, job_id: int) -> None:
+        """Starts the time of a job that its worker does now. The caller holds the lock."""
+        pending = self._pending[job_id]
+        pending.begun = time.monotonic()
+        self._deadlines.set(job_id, self._limits.seconds_for(pending.job))
 
     def _deliver(self, results: list[JobResult]) -> None:
         for result in results:
@@ -272,11 +279,14 @@ class Pool:
         while not self._closing.is_set():
             detail = self._run_worker(slot)
             with self._lock:
-                slot.failures += 1
+                if slot.kill_reason is None:
+                    # A job that is late says nothing about the worker, and whoever sends such jobs must not end it.
+                    slot.failures += 1
                 if slot.fatal_error is None and slot.failures >= self._limits.max_failures:
                     slot.fatal_error = f"{detail}; {slot.failures} times in a row"
-                results = self._fail_lost_jobs(slot, detail)
-                delay = backoff(slot.failures - 1, self._limits.first_pause, MAX_RESTART_DELAY)
+                results = self._end_lost_jobs(slot, detail)
+                self._dispatch()
+                delay = backoff(max(slot.failures - 1, 0), self._limits.first_pause, MAX_RESTART_DELAY)
             self._deliver(results)
             if slot.fatal_error is not None or self._closing.wait(delay):
                 return
@@ -313,9 +323,12 @@ class Pool:
                     slot.fatal_error = detail
                 case JobFinished(id=job_id, outcome=outcome, seconds=seconds):
                     slot.failures = 0
-                    slot.predictions.discard(job_id)
                     if slot.job == job_id:
                         slot.job = None
+                    else:
+                        slot.predictions.remove(job_id)
+                        for following in slot.predictions[:1]:
+                            self._begin(following)
                     pending = self._take(job_id)
                     if isinstance(outcome, FailureOutcome) and outcome.trace:
                         log_trace(outcome.trace)
@@ -325,17 +338,23 @@ class Pool:
             self._dispatch()
         self._deliver(results)
 
-    def _fail_lost_jobs(self, slot: Slot, detail: str) -> list[JobResult]:
-        """Returns failures for the jobs of a dead worker; for all jobs if it was the last. Needs the lock."""
-        slot.process, slot.ready, slot.kill_reason = None, False, None
+    def _end_lost_jobs(self, slot: Slot, detail: str) -> list[JobResult]:
+        """Returns failures for the jobs of a dead worker; for all jobs if it was the last. The caller holds the lock.
+
+        If it was killed because of one of its jobs, the others wait again instead, once.
+        """
+        late_job = slot.late_job
+        slot.process, slot.ready, slot.kill_reason, slot.late_job = None, False, None, None
         lost_jobs = [*slot.predictions, *([] if slot.job is None else [slot.job])]
-        slot.job, slot.predictions = None, set()
+        slot.job, slot.predictions = None, []
         slot.models.clear()
         fatal_error = self._fatal_error()
         if fatal_error is not None:
             detail = fatal_error
             for queue in (self._queue, self._prediction_queue):
                 lost_jobs += [queue.popleft() for _ in range(len(queue))]
+        elif late_job is not None:
+            lost_jobs = [job_id for job_id in lost_jobs if job_id == late_job or not self._put_back(job_id)]
         results = []
         for job_id in lost_jobs:
             pending = self._take(job_id)
@@ -344,8 +363,22 @@ class Pool:
                 if pending.cancelled
                 else FailureOutcome("failed" if fatal_error is None else "no-worker", detail)
             )
-            results.append(JobResult(job_id, pending.job, failed, 0.0))
+            seconds = 0.0 if pending.begun is None else time.monotonic() - pending.begun
+            results.append(JobResult(job_id, pending.job, failed, seconds))
         return results
+
+    def _put_back(self, job_id: int) -> bool:
+        """Lets a lost job wait again, if it has not been lost before and is wanted. The caller holds the lock."""
+        pending = self._pending[job_id]
+        if pending.lost or pending.cancelled:
+            return False
+        self._deadlines.discard(job_id)
+        pending.slot, pending.begun, pending.lost = None, None, True
+        if isinstance(pending.job, PredictJob):
+            self._prediction_queue.append(pending.asker, job_id)
+        else:
+            self._queue.appendleft(job_id)
+        return True
 
     def _take(self, job_id: int) -> PendingJob:
         """Removes a job that has ended. The caller holds the lock."""
@@ -358,9 +391,12 @@ class Pool:
             pending = self._pending.get(job_id)
             if pending is None or pending.slot is None or pending.slot.process is None:
                 return  # it has just ended
+            if pending.slot.late_job is not None:
+                return  # it has just been killed
             late = f"the task did not end within {self._limits.seconds_for(pending.job):g} s"
             reason = "a cancelled job did not end" if pending.cancelled else late
             pending.slot.kill_reason = f"{reason}: its worker process was killed"
+            pending.slot.late_job = job_id
             pending.slot.process.kill()
 
 

@@ -22,7 +22,8 @@ class Slot:
     process: WorkerProcess | None = None
     ready: bool = False
     job: int | None = None
-    predictions: set[int] = field(default_factory=set)
+    predictions: list[int] = field(default_factory=list)
+    """In the order in which the worker answers them: only the first has begun."""
     models: OrderedDict[str, int] = field(default_factory=OrderedDict)
     """The bytes of each model that the worker keeps, by digest; the most recently used is last."""
     failures: int = 0
@@ -30,6 +31,8 @@ class Slot:
     """Why the worker is not started again; None if it is."""
     kill_reason: str | None = None
     """Why the pool has killed the worker; None if it has not."""
+    late_job: int | None = None
+    """The job for which it has."""
 
     def send(self, frame: ToWorker) -> None:
         """Queues a frame for the worker, which must run."""
@@ -56,10 +59,16 @@ class Slot:
 
 @dataclass(slots=True, eq=False)
 class PendingJob:
-    """A job that has not ended. ``models``: what it needs, until that is sent; ``slot``: of its worker."""
+    """A job that has not ended. ``models``: what it needs; ``slot``: of its worker.
+
+    ``begun``: when the worker began with it, on the monotonic clock, None if it has not; ``lost``: a worker that had it
+    was killed because of another job.
+    """
 
     job: Job
     models: tuple[CacheModel, ...] = ()
     asker: str | None = None
     slot: Slot | None = None
     cancelled: bool = False
+    begun: float | None = None
+    lost: bool = False

@@ -67,6 +67,22 @@ COVERED_ELSEWHERE = (
         "tests/unit/fl_edge/tasks/test_pictures.py::test_a_decompression_bomb_is_refused_by_its_header",
     ),
     CoveredElsewhere(
+        "a picture with scans, comments, profiles or EXIF without number, or arithmetic-coded", "asker", "edge",
+        "the answer is an error with the number, before anything is decompressed", ALL,
+        "tests/unit/fl_edge/tasks/test_pictures.py::test_what_costs_a_decoder_much_is_refused_before_it_begins",
+    ),
+    CoveredElsewhere(
+        "a request that is not done in time, to end the worker that trains, or to spend what no quota counts",
+        "asker", "edge",
+        "an error, and the time is charged; what else the worker had is done again", ALL,
+        "tests/unit/fl_edge/workers/test_worker.py"
+        "::test_what_a_late_prediction_has_taken_is_known_and_its_neighbours_are_done_again",
+    ),
+    CoveredElsewhere(
+        "such requests again and again, to have the worker given up", "asker", "edge", "it is replaced each time", ALL,
+        "tests/unit/fl_edge/workers/test_worker.py::test_late_predictions_do_not_end_a_worker_for_good",
+    ),
+    CoveredElsewhere(
         "requests that cost much processor time, to delay those of others", "asker", "edge",
         "an error about the limit, once a second; others have their turns", ALL,
         "tests/unit/fl_edge/prediction/test_predictor.py::test_requests_are_charged_with_the_work_that_they_cost",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import re
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fl_edge.errors import PayloadError
+from fl_edge.tasks import picture_files
 from fl_edge.tasks import pictures as p
 from fl_shared.protocol.limits import MAX_REQUEST
 from tests.support.pictures import pixels, ring
@@ -142,11 +145,19 @@ def test_a_transparent_palette_colour_is_white() -> None:
     assert (picture[1:] == 255).all()
 
 
-def test_a_photograph_is_turned_as_its_camera_says() -> None:
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_photograph_is_turned_as_its_camera_says(kind: str, order: str) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side
-    upright = p.decode_picture(encoded(Image.new("L", (40, 20)), "JPEG", exif=exif))
+    exif.endian = order
+    exif[0x010F], exif[0x0112] = "the camera", 6  # lies on its side
+    upright = p.decode_picture(encoded(Image.new("L", (40, 20)), kind, exif=exif))
     assert upright.shape == (40, 20)
+
+
+def test_a_photograph_with_damaged_exif_is_read_as_it_is() -> None:
+    for exif in (b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"):
+        assert p.decode_picture(encoded(Image.new("L", (40, 20)), "JPEG", exif=exif)).shape == (20, 40)
 
 
 @pytest.mark.parametrize(("kind", "size"), [("PNG", (2800, 1400)), ("JPEG", (7900, 3950))])
@@ -161,10 +172,17 @@ def test_a_long_thin_picture_is_read() -> None:
     assert p.decode_picture(encoded(Image.new("L", (4000, 1), 9))).size > 0
 
 
-def grey_png(width: int, height: int, compressed: bytes, *, interlaced: bool = False) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+
+def segment(kind: int, data: bytes) -> bytes:
+    """A segment of a JPEG."""
+    return struct.pack(">BBH", 0xFF, kind, len(data) + 2) + data
+
+
+def grey_png(width: int, height: int, compressed: bytes, *, interlaced: bool = False) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, interlaced)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")
 
@@ -182,6 +200,82 @@ def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
     assert len(bomb) < 200_000
     with pytest.raises(PayloadError, match=f"{side} × {side} pixels, expected at most"):
         p.decode_picture(bomb)
+
+
+def with_size(jpeg: bytes, width: int, height: int) -> bytes:
+    """The same JPEG with another size in its header."""
+    at = re.search(rb"\xff[\xc0-\xc2]\x00[\x0b\x11\x14]\x08", jpeg)
+    assert at is not None
+    return jpeg[: at.end()] + struct.pack(">HH", height, width) + jpeg[at.end() + 4 :]
+
+
+PROGRESSIVE = encoded(Image.new("RGB", (64, 64), (200, 10, 10)), "JPEG", progressive=True)
+BASELINE = encoded(Image.new("RGB", (64, 64), (200, 10, 10)), "JPEG")
+LAST_SCAN = PROGRESSIVE[PROGRESSIVE.rindex(b"\xff\xda") : -2]
+FIRST_SCAN = BASELINE.index(b"\xff\xda")
+NOT_INTERLEAVED = (
+    BASELINE[:FIRST_SCAN] + segment(0xDA, b"\x01\x01\x00\x00\x3f\x00") + BASELINE[FIRST_SCAN + 14 :]
+)
+"""Its first scan has one of three components."""
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (
+            with_size(PROGRESSIVE, 5600, 5600),
+            "the JPEG has 5600 × 5600 pixels in several scans, expected at most 4000000",
+        ),
+        (
+            with_size(NOT_INTERLEAVED, 5600, 5600),
+            "the JPEG has 5600 × 5600 pixels in several scans, expected at most 4000000",
+        ),
+        (PROGRESSIVE[:-2] + 99 * LAST_SCAN, "the JPEG has 109 scans, expected at most 64"),
+        (NOT_INTERLEAVED[:-2] + 99 * LAST_SCAN, "the JPEG has 100 scans, expected at most 64"),
+        (BASELINE.replace(b"\xff\xc0", b"\xff\xc9"), "coded as SOF9, expected SOF0, SOF1 or SOF2"),
+        (BASELINE[:2] + 10_001 * segment(0xFE, b"") + BASELINE[2:], "more segments .* at most 10000"),
+        (BASELINE[:2] + 10_001 * segment(0xE1, b"Exif\0\0") + BASELINE[2:], "more segments .* at most 10000"),
+        (grey_png(1, 1, b"")[:33] + 10_001 * chunk(b"prIv", b""), "more chunks .* at most 10000"),
+        (grey_png(1, 1, b"")[:33] + 10_001 * chunk(b"IDAT", b""), "more chunks .* at most 10000"),
+    ],
+    ids=["progressive", "not interleaved", "scans", "baseline scans", "arithmetic", "comments", "EXIF", "private",
+         "IDAT"],
+)  # fmt: skip
+def test_what_costs_a_decoder_much_is_refused_before_it_begins(
+    payload: bytes, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("it must not be decoded"))
+    with pytest.raises(PayloadError, match=message):
+        p.decode_picture(payload)
+
+
+@pytest.mark.parametrize("size", [(40, 30), (1990, 2000)])
+def test_a_progressive_jpeg_is_read(size: tuple[int, int]) -> None:
+    picture = p.decode_picture(encoded(Image.new("RGB", size, (200, 10, 10)), "JPEG", progressive=True))
+    np.testing.assert_allclose(picture, np.broadcast_to([200, 10, 10], picture.shape), atol=3)
+
+
+def test_a_large_progressive_file_of_ones_own_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "large.jpg"
+    file.write_bytes(encoded(Image.new("L", (2400, 2000), 77), "JPEG", progressive=True))
+    assert p.read_picture(file).shape == (1000, 1200)
+
+
+def test_the_scans_of_a_preview_or_of_a_second_picture_do_not_count() -> None:
+    preview = segment(0xE1, b"a preview" + 99 * LAST_SCAN)
+    picture = p.decode_picture(BASELINE[:2] + preview + BASELINE[2:] + 99 * PROGRESSIVE)
+    np.testing.assert_array_equal(picture, p.decode_picture(BASELINE))
+
+
+def test_a_decoder_sees_only_what_the_pixels_need() -> None:
+    """Each of these parts has cost seconds or hundreds of MB when there were many, or warnings without end."""
+    png = grey_png(1, 1, zlib.compress(b"\0\7"))
+    zeros = zlib.compress(bytes(2**20 - 1))
+    beside = chunk(b"iCCP", b"a\0\0" + zeros) + chunk(b"zTXt", b"a\0\0" + zeros) + chunk(b"prIv", b"")
+    assert picture_files.reduced_png(png[:33] + beside + png[33:-12] + beside + png[-12:]).data == png
+    profile, comment = segment(0xE2, b"ICC_PROFILE\0\1\1"), segment(0xFE, b"a comment")
+    padded = BASELINE[:2] + profile + comment + b"\xff" * 1000 + BASELINE[2:]
+    assert picture_files.reduced_jpeg(padded).data == BASELINE
 
 
 def test_a_header_that_claims_the_impossible_is_refused() -> None:

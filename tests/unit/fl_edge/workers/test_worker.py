@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -18,13 +19,13 @@ import pytest
 pytest.importorskip("torch")
 
 from fl_edge.workers.failures import log_trace
-from fl_edge.workers.jobs import FailureOutcome, LoadOutcome, TrainOutcome
+from fl_edge.workers.jobs import FailureOutcome, Job, LoadOutcome, PredictOutcome, TrainOutcome
 from fl_edge.workers.limits import Limits
 from fl_edge.workers.pool import Pool
 from fl_edge.workers.process import WORKER
 from tests.support import programs, rogue_tasks
 from tests.support.builders import partition, training_request
-from tests.support.pool_harness import PoolHarness, first_model, train_for_ever
+from tests.support.pool_harness import SEVEN, PoolHarness, first_model, train_for_ever
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.edge
@@ -200,6 +201,69 @@ def test_a_prediction_that_hangs_is_ended_with_its_worker(start: Callable[..., P
     failed = harness.expect(FailureOutcome, predict(harness, "hangs"), timeout=60)
     assert "the task did not end within 0.1 s: its worker process was killed" in failed.message
     harness.expect(TrainOutcome, train(harness, "forks"), timeout=60)
+
+
+class OnlyHangingIsLate(Limits):
+    """No job is late, except for predictions of the task ``hangs``."""
+
+    def seconds_for(self, job: Job) -> float:
+        return 0.1 if job.task == "hangs" else math.inf
+
+
+@pytest.mark.usefixtures("rogues")
+def test_what_a_late_prediction_has_taken_is_known_and_its_neighbours_are_done_again(
+    start: Callable[..., PoolHarness],
+) -> None:
+    harness = start(limits=OnlyHangingIsLate(first_pause=0.01))
+    harness.wait_ready()
+    training = train_for_ever(harness)
+    late = predict(harness, "hangs")
+    behind = harness.pool.predict("digits", first_model(), SEVEN)
+    assert "within 0.1 s" in harness.expect(FailureOutcome, late).message
+    assert harness.kept[late].seconds >= 0.1
+    harness.expect(PredictOutcome, behind)
+    (slot,) = harness.pool._slots
+    wait_until(lambda: slot.job == training, 20, "the training has begun anew")
+    harness.expect(FailureOutcome, predict(harness, "hangs"))
+    assert "within 0.1 s" in harness.expect(FailureOutcome, training).message, "it is done again once"
+
+
+@pytest.mark.usefixtures("rogues")
+def test_a_cancelled_job_is_not_done_again(start: Callable[..., PoolHarness]) -> None:
+    harness = start(limits=OnlyHangingIsLate(first_pause=0.01))
+    harness.wait_ready()
+    training = train_for_ever(harness)
+    (pid,) = harness.pids()
+    os.kill(pid, signal.SIGSTOP)  # it does not see the cancel
+    late = predict(harness, "hangs")
+    harness.pool.cancel(training)
+    assert harness.expect(FailureOutcome, training).kind == "cancelled"
+    assert "within 0.1 s" in harness.expect(FailureOutcome, late).message
+
+
+@pytest.mark.usefixtures("rogues")
+def test_late_predictions_do_not_end_a_worker_for_good(start: Callable[..., PoolHarness]) -> None:
+    harness = start(limits=OnlyHangingIsLate(first_pause=0.01, max_failures=1))
+    for _ in range(2):
+        assert harness.expect(FailureOutcome, predict(harness, "hangs"), timeout=60).kind == "failed"
+    harness.expect(LoadOutcome, harness.pool.load("e", "digits", partition()), timeout=60)
+
+
+@pytest.mark.usefixtures("rogues")
+def test_the_time_of_a_prediction_begins_when_the_one_before_it_has_ended(
+    start: Callable[..., PoolHarness], tmp_path: Path
+) -> None:
+    harness = start()
+    harness.wait_ready()
+    pipes = [tmp_path / f"pipe-{number}" for number in range(3)]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    ids = [harness.pool.predict("waiting", first_model(), os.fsencode(pipe)) for pipe in pipes]
+    for pipe, job in zip(pipes, ids, strict=True):
+        assert set(harness.pool._deadlines._at) == {job}
+        pipe.write_bytes(b"")
+        harness.expect(PredictOutcome, job)
+    assert not harness.pool._deadlines._at
 
 
 def predict(harness: PoolHarness, task: str) -> int:
