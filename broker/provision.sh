@@ -37,7 +37,7 @@ mv "$pem/cert.pem" "$pem/healthcheck.pem"
 mv "$pem/key.pem" "$pem/healthcheck.key"
 
 give "$kits/broker" "$out"/broker/* "$pem/healthcheck.pem" "$pem/healthcheck.key"
-give "$kits/aggregator" "$out/aggregator.zip"
+give "$kits/aggregator" "$out/aggregator.zip" "$out/revoked.json"
 give "$kits/edges" "$out"/edge-*.zip
 give "$kits/clients" "$out/operator.zip" "$out/asker-asker.zip"
 echo "provision: each service has its files"

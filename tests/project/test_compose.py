@@ -160,6 +160,14 @@ def test_a_volume_is_declared_and_nobody_sees_the_kits_of_others() -> None:
     assert used["runs"] == {"aggregator": True, "secure-aggregator": True}
 
 
+def test_every_command_of_the_secure_set_up_names_its_profile() -> None:
+    """Without it the lab's is active, and Compose makes the lab's volumes, which `down` of the other one leaves."""
+    page = (ROOT / "docs" / "how-to" / "containers.md").read_text().partition("## With accounts")[2]
+    commands = [line for line in page.splitlines() if line.startswith("docker compose")]
+    assert any(" client " in command for command in commands)
+    assert [line for line in commands if not line.startswith("docker compose --profile secure ")] == []
+
+
 def test_only_the_image_of_provision_gives_a_volume_of_kits_its_owner() -> None:
     """Compose v2 creates all containers first, and an empty volume takes over what the first image has there."""
     volumes = [volume for service in SERVICES.values() for volume in service.get("volumes", ())]

@@ -16,6 +16,8 @@ import pytest
 
 from fl_aggregator.configuration.settings import Settings
 from fl_shared.security.kit import Kit
+from fl_shared.security.revocations import RevocationList
+from fl_shared.security.signatures import Verifier
 from tests.support.compose_files import ROOT, SERVICES, provision
 
 SAYS = """\
@@ -122,7 +124,7 @@ def test_provision_gives_each_service_what_it_needs_and_changes_it_later(tmp_pat
         return {file.name for file in (tmp_path / "kits" / name).iterdir()}
 
     provision(tmp_path)
-    assert given("aggregator") == {"aggregator.zip"}
+    assert given("aggregator") == {"aggregator.zip", "revoked.json"}
     assert given("edges") == {"edge-0.zip", "edge-1.zip"}
     assert given("clients") == {"operator.zip", "asker-asker.zip"}
     needed = set(re.findall(r"/kits/(\S+)", (tmp_path / "kits/broker/mosquitto.conf").read_text()))
@@ -146,6 +148,9 @@ def test_provision_gives_each_service_what_it_needs_and_changes_it_later(tmp_pat
 
     provision(tmp_path, "revoke", "0")
     assert given("edges") == {"edge-1.zip"}
+    listed = tmp_path / "kits/aggregator/revoked.json"
+    verifier = Verifier(Kit.read(tmp_path / "kits/aggregator/aggregator.zip").enrolment_public)
+    assert RevocationList.read(listed.read_bytes(), verifier).accounts == ("0",)
     assert "user 0\n" not in (tmp_path / "kits/broker/acl").read_text()
     provision(tmp_path, "add", "7", "--predict", "7")
     assert given("edges") == {"edge-1.zip", "edge-7.zip"}
