@@ -64,7 +64,7 @@ def test_an_edge_that_has_left_is_not_waited_for(tmp_path: Path, mosquitto: Mosq
     with Client(mosquitto.endpoint) as client:
         for reason, text in (("SIGTERM", "SIGTERM"), (None, "it was lost, or has not said why it left")):
             presence = m.ClientPresence(client="gone", state="offline", session="s", reason=reason)
-            client.send(gone, presence, retain=True)
+            client.publish(gone, presence, retain=True)
             found = programs.run("fl-aggregator", "logs", "gone", *reach, cwd=tmp_path)
             assert (found.returncode, found.stderr) == (1, f"fl-aggregator: edge gone is offline: {text}\n")
 

@@ -180,8 +180,8 @@ def test_an_aggregator_that_hangs_is_told_from_clocks_that_differ(
         run="r", incarnation=1, seq=1, written="2020-01-01T00:00:00Z", task="digits", phase="collecting", round=1,
         version=0, rounds=3, have=0, need=3, present=3, seconds_left=9.0, missing=(), metrics={},
     )  # fmt: skip
-    edges.send(t.AggregatorTopic(), born, retain=True)
-    edges.send(t.StatusTopic(), old, retain=True)
+    edges.publish(t.AggregatorTopic(), born, retain=True)
+    edges.publish(t.StatusTopic(), old, retain=True)
     done = status(mosquitto.url, "--check")
     assert done.returncode == 1
     assert "its last status is from 2020-01-01T00:00:00Z" in done.stderr

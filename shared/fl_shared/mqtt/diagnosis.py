@@ -19,8 +19,8 @@ PROBE_TIMEOUT: Final = 1.0
 NO_ROOM: Final = "it may have as many clients as it allows (Mosquitto: max_connections of the listener)"
 """Mosquitto closes a connection that is one too many without an answer; other brokers send a reason code."""
 MESSAGES_MISSING: Final = (
-    "a slow link, or the broker drops messages (max_queued_messages, max_queued_bytes or message_size_limit in "
-    f"mosquitto.conf; {aggregator_command('doctor')} measures them)"
+    "a slow link, a busy machine, or the broker drops messages (max_queued_messages, max_queued_bytes or "
+    f"message_size_limit in mosquitto.conf; {aggregator_command('doctor')} measures them)"
 )
 """Why messages may not arrive though all are connected."""
 _ROTATE: Final = "get a new one (fl-aggregator provision rotate)"
