@@ -20,7 +20,7 @@ from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.phases import Aggregating, Buffering, Collecting, Failed, Selecting, Ticket
 from fl_aggregator.round.state import Run
-from fl_aggregator.round.summary import away_reason, missing_reasons, stuck_buffer_detail
+from fl_aggregator.round.summary import away_reason, failed_edges_detail, missing_reasons, stuck_buffer_detail
 from fl_shared.system.frozen import replace
 
 COMPLETE: Final = "surplus: the run has all its versions"
@@ -87,6 +87,9 @@ def advance(state: Run, phase: Buffering, now: float) -> Transition:
         state = replace(state, phase=phase)
     if phase.making is not None:
         return state, effects
+    if _needs_failed_edges(state, phase):
+        state, abandoned = abandon(state, phase, now, failed_edges_detail(state, phase))
+        return state, effects + issued + abandoned
     if now >= _stuck_at(state, phase):
         detail = stuck_buffer_detail(state, phase, now)
         state, abandoned = abandon(state, phase, now, detail)
@@ -105,6 +108,12 @@ def due(state: Run, phase: Buffering) -> float:
 
 def _overdue_at(state: Run, client: str, ticket: Ticket) -> float:
     return min(ticket.deadline, state.roster.absent_at(client, state.settings.grace))
+
+
+def _needs_failed_edges(state: Run, phase: Buffering) -> bool:
+    """Whether nobody is at work, and only edges are here that have failed: they get tickets in the next round."""
+    at_work = phase.tickets or phase.away
+    return not at_work and any(name in phase.dropped for name in state.roster.eligible(state.manifest))
 
 
 def _stuck_at(state: Run, phase: Buffering) -> float:

@@ -218,6 +218,15 @@ def stuck_buffer_detail(state: Run, phase: Buffering, now: float) -> str:
     )
 
 
+def failed_edges_detail(state: Run, phase: Buffering) -> str:
+    """Says why a buffer is abandoned that only edges could fill which have failed in its round."""
+    reasons = [f"{name} ({reason})" for name, reason in sorted(phase.dropped.items())]
+    return (
+        f"{len(phase.updates)} of {state.settings.per_round} updates are in the buffer, and all others failed: "
+        f"{names_text(reasons, 5)}; a smaller --buffer needs fewer edges"
+    )
+
+
 def _mean_metrics(updates: list[UpdateMetadata]) -> dict[str, float]:
     """Returns the means of the edges' metrics, weighted by examples.
 
