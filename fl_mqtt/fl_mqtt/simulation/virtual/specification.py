@@ -6,7 +6,6 @@ import csv
 import hashlib
 import re
 import tomllib
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,21 +107,14 @@ class _File(_Strict):
 class Specification:
     """A device file with its traces.
 
-    ``capacity``: measured (speed, down, up) by client. ``presence``: by client, when it comes (true) and goes, repeated
-    after the last time. ``sha256``: of all the files.
+    ``capacity``: measured (speed, down, up) by client. ``presence``: by client, the rows of its trace: from which
+    second on it is there (true) or away. ``sha256``: of all the files.
     """
 
     file: _File
     capacity: Mapping[str, tuple[float, float, float]]
     presence: Mapping[str, tuple[tuple[float, bool], ...]]
     sha256: str
-
-    def was_there(self, client: str, at: float) -> bool:
-        """Whether a client with a trace is there at virtual second ``at``."""
-        rows = self.presence[client]
-        period = rows[-1][0]
-        found = bisect_right(rows, (at % period if period > 0 else 0.0, True)) - 1
-        return rows[found][1]  # before the first row, the last one counts
 
 
 def preset_names() -> list[str]:

@@ -55,9 +55,7 @@ def test_a_file_that_is_not_there_is_named() -> None:
 def test_traces_are_read(tmp_path: Path) -> None:
     found = read_specification(traced(tmp_path, CAPACITY, AVAILABILITY))
     assert found.capacity == {"7": (12.5, 1000.0, 2000.0)}
-    assert [found.was_there("7", at) for at in (0.0, 59.0, 60.0, 99.0, 100.0, 161.0)] == [
-        True, True, False, False, True, False,
-    ]  # fmt: skip
+    assert found.presence == {"7": ((0.0, True), (60.0, False), (100.0, True))}
 
 
 @pytest.mark.parametrize(
