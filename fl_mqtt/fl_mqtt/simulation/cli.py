@@ -62,7 +62,7 @@ def _more_options() -> list[click.Parameter]:
     RUN,
     "--virtual",
     is_flag=True,
-    help="Run in virtual time, without a broker: nobody waits, and what is not looked at is not trained "
+    help="Run in virtual time, without a broker: nobody waits, and few train whose update is not looked at "
     "(the page 'Simulation in virtual time' of the documentation).",
 )
 @option_under(
