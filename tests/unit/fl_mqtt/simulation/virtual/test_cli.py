@@ -41,6 +41,23 @@ def test_what_makes_no_sense_is_refused(options: list[str], said: str, tmp_path:
     assert not directory.exists()
 
 
+@pytest.mark.parametrize("option", ["stay", "predict"])
+@pytest.mark.parametrize("source", ["environment", "file"])
+def test_edges_that_are_to_outlive_the_run_are_refused_whoever_asks_for_them(
+    option: str, source: str, tmp_path: Path
+) -> None:
+    value = "true" if option == "stay" else str(Path(__file__))
+    config = tmp_path / "options.toml"
+    config.write_text(f"{option} = {value}\n" if option == "stay" else f"{option} = '{value}'\n")
+    given = ["--config", str(config)] if source == "file" else []
+    environment = {f"FL_{option.upper()}": value} if source == "environment" else {}
+    directory = tmp_path / "run"
+    done = CliRunner(env=environment).invoke(simulate, ["--virtual", *given, "--run-dir", str(directory)])
+    assert isinstance(done.exception, UserError)
+    assert f"--{option} cannot be combined with --virtual" in str(done.exception)
+    assert not directory.exists()
+
+
 @pytest.mark.usefixtures("forked_children")
 def test_a_mistake_that_edges_find_leaves_nothing(tmp_path: Path) -> None:
     directory = tmp_path / "run"
