@@ -21,16 +21,15 @@ if TYPE_CHECKING:
     from fl_mqtt.simulation.virtual.run import VirtualRun
 
 
-def virtual_devices(heterogeneity: str | None) -> VirtualTimeRecord:
-    """Returns what ``run.json`` says of the devices, ``uniform`` by default. Raises ``UserError``.
+def virtual_devices(heterogeneity: str | None, clients: int) -> VirtualTimeRecord:
+    """Returns what ``run.json`` says of the devices of ``clients`` edges. Raises ``UserError``.
 
-    Called within a click command.
+    ``heterogeneity``: see its option.
     """
     from fl_mqtt.simulation.virtual.specification import read_specification
 
-    refuse_with_virtual()
     name = heterogeneity or "uniform"
-    return VirtualTimeRecord(heterogeneity=name, sha256=read_specification(name).sha256)
+    return VirtualTimeRecord(heterogeneity=name, sha256=read_specification(name, clients).sha256)
 
 
 def refuse_with_virtual() -> None:
