@@ -62,7 +62,7 @@ def _more_options() -> list[click.Parameter]:
     RUN,
     "--virtual",
     is_flag=True,
-    help="Run in virtual time, without a broker: nobody waits, and what is not looked at is not trained "
+    help="Run in virtual time, without a broker: nobody waits, and few train whose update is not looked at "
     "(the page 'Simulation in virtual time' of the documentation).",
 )
 @option_under(
@@ -134,10 +134,12 @@ def simulate(
     from fl_mqtt.simulation import local as simulation
     from fl_mqtt.simulation import sweep_cli
     from fl_mqtt.simulation.attacks import attack_record
-    from fl_mqtt.simulation.virtual.cli import run_in_virtual_time, virtual_devices
+    from fl_mqtt.simulation.virtual.cli import refuse_with_virtual, run_in_virtual_time, virtual_devices
     from fl_shared.cli.broker_access import DEFAULT_PREFIX
 
     start_logging(verbose, log_format, quiet=quiet)
+    if virtual:
+        refuse_with_virtual()
     if heterogeneity is not None and not virtual and resume is None:
         raise UserError("--heterogeneity needs --virtual: in real time, edges are as fast as this machine")
     if seeds is not None or sweep or (resume is not None and is_sweep(resume)):
@@ -145,7 +147,6 @@ def simulate(
         if resume is not None:
             refuse_with_resume(*OF_EDGES, "attack", "virtual", "heterogeneity", "seeds", "sweep")
         elif virtual:
-            virtual_devices(heterogeneity)
             _refuse_own_noise(values)
         directory = resume or _begin_sweep(broker, run_dir, init, attack, values, seeds, sweep)
         return sweep_cli.run(directory, broker, parallel, as_json=as_json, quiet=quiet)
@@ -153,10 +154,10 @@ def simulate(
     question = None if request is None else request.read_bytes()
     of_edges = {name: values.pop(name) for name in OF_EDGES}
     if resume is None:
-        devices = virtual_devices(heterogeneity) if virtual else None
         if virtual:
             _refuse_own_noise(of_edges)
         settings = parse_settings(**values, prefix=broker.prefix or DEFAULT_PREFIX)
+        devices = virtual_devices(heterogeneity, settings.clients) if virtual else None
         _check_task(settings)
         address = None if broker.broker is None else str(broker.broker)
         simulation.broker_of_fleet(broker, address)

@@ -90,10 +90,11 @@ def plan(
     found = []
     for setting in sweep_plan.settings_of(axes):
         given = {name: value_of(name, text) for name, text in setting.items()}
-        if DEVICES in given:
-            read_specification(given.pop(DEVICES))
+        devices = given.pop(DEVICES, context.params[DEVICES])
         for seed in sorted({min(seeds), max(seeds)}):
             settings = parse_settings(**{**values, **given, "seed": seed}, prefix=prefix)
+        if devices is not None:
+            read_specification(devices, settings.clients)
         found.append(settings)
     common = sweep_plan.given_arguments(context.command.params, context.meta[GIVEN])
     return sweep_plan.plan(axes, seeds, common, arguments), found

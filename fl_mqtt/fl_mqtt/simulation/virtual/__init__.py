@@ -6,7 +6,7 @@
 ``devices``        how fast each edge is, on which link, and when it is there
 ``specification``  reads that from a file (``presets``, or a user's own)
 ``edge``           one edge: its session, and what performs its effects
-``jobs``           trains and evaluates only when the result is looked at
+``jobs``           trains and evaluates when the result is looked at, or a worker is idle
 ``aggregator``     the aggregator without connections
 ``fleet``          all edges, as their devices come and go
 ``run``            a whole run;  ``cli``: ``simulate --virtual``

@@ -21,26 +21,29 @@ if TYPE_CHECKING:
     from fl_mqtt.simulation.virtual.run import VirtualRun
 
 
-def virtual_devices(heterogeneity: str | None) -> VirtualTimeRecord:
-    """Returns what ``run.json`` says of the devices, ``uniform`` by default. Raises ``UserError``.
+def virtual_devices(heterogeneity: str | None, clients: int) -> VirtualTimeRecord:
+    """Returns what ``run.json`` says of the devices of ``clients`` edges. Raises ``UserError``.
 
-    Called within a click command.
+    ``heterogeneity``: see its option.
     """
     from fl_mqtt.simulation.virtual.specification import read_specification
 
-    _refuse_with_virtual()
     name = heterogeneity or "uniform"
-    return VirtualTimeRecord(heterogeneity=name, sha256=read_specification(name).sha256)
+    return VirtualTimeRecord(heterogeneity=name, sha256=read_specification(name, clients).sha256)
 
 
-def _refuse_with_virtual() -> None:
-    """Raises ``UserError`` if an option is given that needs a broker, or edges that outlive the run."""
+def refuse_with_virtual() -> None:
+    """Raises ``UserError`` if an option is given that needs a broker, or edges that outlive the run.
+
+    Those of the broker count on the command line alone: the environment and ``--config`` have them for all programs.
+    Called within a click command.
+    """
     context = click.get_current_context()
     for option in context.command.params:
-        needs_broker = isinstance(option, GroupedOption) and option.heading == BROKER
-        if not needs_broker and option.name not in ("request", "stay"):
-            continue
-        if context.get_parameter_source(option.name or "") == ParameterSource.COMMANDLINE:
+        name = option.name or ""
+        on_command_line = context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+        needs_broker = isinstance(option, GroupedOption) and option.heading == BROKER and on_command_line
+        if needs_broker or (name in ("request", "stay") and context.params[name]):
             raise UserError(
                 f"{option.opts[-1]} cannot be combined with --virtual: in virtual time there is no broker, "
                 "and no edge outlives the run"
@@ -56,7 +59,7 @@ def run_in_virtual_time(
     """
     from fl_mqtt.simulation.virtual.run import VirtualRun
 
-    _refuse_with_virtual()
+    refuse_with_virtual()
     edges = ("fl_edge", "fl_mqtt.simulation.virtual.edge", "fl_mqtt.simulation.virtual.fleet")
     with (
         deleted_without_run(launch.directory.path),

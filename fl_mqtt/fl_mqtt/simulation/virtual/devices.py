@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from fl_mqtt.simulation.virtual.network import Hop, Link
@@ -72,10 +73,10 @@ class Devices:
         return Device(own.speed or speed, Link(latency, own.down or down, own.up or up), drop)
 
     def presence(self, client: str) -> Iterator[tuple[float, bool]]:
-        """Yields the virtual seconds at which an edge comes (true) and goes, from 0 on."""
+        """Yields when an edge comes (true) and goes, in virtual seconds: its state at 0, then each change of it."""
         traced = self._specification.presence.get(client)
         if traced is not None:
-            return _traced(self._specification, client)
+            return _traced(traced)
         availability = self._file.availability
         if availability.on is None:
             return iter([(0.0, True)])
@@ -109,17 +110,19 @@ def _drawn(spread: Spread, rng: random.Random) -> float:
     return spread.median * math.exp(spread.sigma * rng.gauss(0.0, 1.0))
 
 
-def _traced(specification: Specification, client: str) -> Iterator[tuple[float, bool]]:
-    rows = specification.presence[client]
-    yield 0.0, specification.was_there(client, 0.0)
-    period, start = rows[-1][0], 0.0
-    while True:
-        for second, is_on in rows:
-            if second > 0:
-                yield start + second, is_on
-        if period <= 0:
-            return
+def _traced(rows: Sequence[tuple[float, bool]]) -> Iterator[tuple[float, bool]]:
+    """Repeats a trace. The second of its last row is second 0 of the next period: a row at 0 counts then, if any."""
+    period, at_end = rows[-1]
+    if rows[0][0] > 0:
+        rows = ((0.0, at_end), *rows)
+    changes = [rows[0], *(row for before, row in pairwise(rows[:-1]) if row[1] != before[1])]
+    yield from changes
+    repeated = changes if changes[0][1] != changes[-1][1] else changes[1:]
+    start = 0.0
+    while repeated:
         start += period
+        for second, is_there in repeated:
+            yield start + second, is_there
 
 
 def _drawn_presence(

@@ -14,6 +14,7 @@ from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics, Trackers
 from fl_aggregator.monitoring.views.beginning import log_beginning
 from fl_aggregator.monitoring.views.history import RoundHistory
 from fl_aggregator.monitoring.views.round_record import read_records
+from fl_aggregator.monitoring.views.status import awaited_clients
 from fl_aggregator.round.phases import Finished
 from fl_aggregator.round.state import Run
 from fl_aggregator.server.disk_pause import StoppedWhilePaused
@@ -47,7 +48,7 @@ from fl_mqtt.simulation.virtual.jobs import PoolJobs
 from fl_mqtt.simulation.virtual.network import Network
 from fl_mqtt.simulation.virtual.specification import OPTION, read_specification
 from fl_mqtt.simulation.virtual.world import World
-from fl_shared.errors import UserError
+from fl_shared.errors import RunFailed, UserError
 from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.protocol.task_spec import task_name
 
@@ -182,7 +183,12 @@ class VirtualRun:
         try:
             while not self._state.ended:
                 self._check()
-                self._world.step()
+                if not self._world.step():
+                    awaited = ", ".join(awaited_clients(self._state)) or "edges"
+                    raise RunFailed(
+                        f"nothing is left that could happen: the run is {self._state.phase.name}, and waits for "
+                        f"{awaited}; start its edges anew with --resume {self._directory.path}"
+                    )
                 if fleet.stopped is not None and not self._state.ended:
                     if not self._state.begun and self.scope.incarnation == 1:
                         (self._directory.path / RUN_FILE).unlink(missing_ok=True)

@@ -6,11 +6,10 @@ import csv
 import hashlib
 import re
 import tomllib
-from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,11 +20,15 @@ PRESETS: Final = Path(__file__).parent / "presets"
 OPTION: Final = "--heterogeneity"
 MAX_BYTES: Final = 2**26
 """Of one file."""
+LEAST_SECONDS: Final = 1.0
+"""Between the rows of a client in a trace of availability: each may be an event."""
 
 Rate = Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Period = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Period = Annotated[float, Field(ge=1, le=1e9, allow_inf_nan=False)]
 Delay = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
+FileName = Annotated[str, Field(pattern=r"^[^\x00]+$")]
+_Row = TypeVar("_Row")
 
 
 class _Strict(BaseModel):
@@ -62,7 +65,7 @@ class LinkRow(_Strict):
 class Daily(_Strict):
     """More devices are there around the hour ``peak`` of the virtual day, by at most ``amplitude``."""
 
-    amplitude: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    amplitude: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
     peak: Annotated[float, Field(ge=0, lt=24, allow_inf_nan=False)] = 3.0
 
 
@@ -71,7 +74,7 @@ class Availability(_Strict):
 
     on: Period | None = None
     off: Period = 60.0
-    daily: Daily = Daily()
+    daily: Daily = Daily(amplitude=0.0)
     drop: Share = 0.0
 
 
@@ -89,8 +92,8 @@ class Named(_Strict):
 class Traces(_Strict):
     """CSV files beside the device file, with what was measured."""
 
-    capacity: str | None = None
-    availability: str | None = None
+    capacity: FileName | None = None
+    availability: FileName | None = None
 
 
 class _File(_Strict):
@@ -108,8 +111,8 @@ class _File(_Strict):
 class Specification:
     """A device file with its traces.
 
-    ``capacity``: measured (speed, down, up) by client. ``presence``: by client, when it comes (true) and goes, repeated
-    after the last time. ``sha256``: of all the files.
+    ``capacity``: measured (speed, down, up) by client. ``presence``: by client, the rows of its trace: from which
+    second on it is there (true) or away. ``sha256``: of all the files.
     """
 
     file: _File
@@ -117,66 +120,89 @@ class Specification:
     presence: Mapping[str, tuple[tuple[float, bool], ...]]
     sha256: str
 
-    def was_there(self, client: str, at: float) -> bool:
-        """Whether a client with a trace is there at virtual second ``at``."""
-        rows = self.presence[client]
-        period = rows[-1][0]
-        found = bisect_right(rows, (at % period if period > 0 else 0.0, True)) - 1
-        return rows[found][1]  # before the first row, the last one counts
-
 
 def preset_names() -> list[str]:
     """Returns the presets, the simplest first."""
     return ["uniform", "silos", "gateways", "phones"]
 
 
-def read_specification(name: str) -> Specification:
-    """Reads a preset, or a file of this path. Raises ``UserError``."""
+def read_specification(name: str, clients: int | None = None) -> Specification:
+    """Reads a preset, or a file of this path. Raises ``UserError``.
+
+    ``clients``: how many edges the run has; null: whether the file names others is not checked.
+    """
     if name in preset_names():
-        return _read(PRESETS / f"{name}.toml")
+        return _read(PRESETS / f"{name}.toml", clients)
     path = Path(name)
     if not path.is_file():
         raise UserError(
             f"{OPTION}: no file {name!r}; expected a file, or one of: {', '.join(preset_names())}"
         )
-    return _read(path)
+    return _read(path, clients)
 
 
-def _read(path: Path) -> Specification:
+def _read(path: Path, clients: int | None) -> Specification:
     digest = hashlib.sha256()
-    text = _text(path, digest)
+    text = _text(path, str(path), digest)
     try:
         file = _File.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{OPTION}: {path}: {error}") from None
     except ValidationError as error:
         raise UserError(f"{OPTION}: {_mistake(path, text, error)}") from None
+    edges = None if clients is None else {str(number) for number in range(clients)}
+
+    def place(*location: int | str) -> str:
+        return f"{path}, line {_line_of(text, location)}: {'.'.join(map(str, location))}"
+
     seen: set[str] = set()
-    for row in file.device:
+    for number, row in enumerate(file.device):
+        wrong = None
         if row.client in seen:
-            raise UserError(f"{OPTION}: {path}: device: client {row.client!r} is named twice, expected once")
+            wrong = "it is named twice, expected once"
+        elif edges is not None and row.client not in edges:
+            wrong = f"the run has no such edge, {_expected(edges)}"
+        if wrong is not None:
+            raise UserError(f"{OPTION}: {place('device', number, 'client')} = {row.client!r}: {wrong}")
         seen.add(row.client)
-    capacity, presence = {}, {}
-    if file.trace.capacity is not None:
-        capacity = dict(_capacity(path.parent / file.trace.capacity, digest))
-    if file.trace.availability is not None:
-        presence = _presence(path.parent / file.trace.availability, digest)
+    for key in ("off", "daily"):
+        if key in file.availability.model_fields_set and file.availability.on is None:
+            raise UserError(
+                f"{OPTION}: {place('availability', key)} has no effect without availability.on, expected both"
+            )
+
+    def trace(key: str, name: str | None, read: Callable[[Path, str], dict[str, _Row]]) -> dict[str, _Row]:
+        if name is None:
+            return {}
+        named = f"{place('trace', key)} = {name!r}"
+        rows = read(path.parent / name, _text(path.parent / name, named, digest))
+        if edges is not None and rows.keys().isdisjoint(edges):
+            raise UserError(f"{OPTION}: {named}: it has no row for an edge of the run, {_expected(edges)}")
+        return rows
+
+    capacity = trace("capacity", file.trace.capacity, _capacity)
+    presence = trace("availability", file.trace.availability, _presence)
     return Specification(file, capacity, presence, digest.hexdigest())
 
 
-def _text(path: Path, digest: Any) -> str:
+def _expected(edges: Collection[str]) -> str:
+    return f"expected one of its {len(edges)}, which are named 0, 1, 2, …"
+
+
+def _text(path: Path, named: str, digest: Any) -> str:
+    """Returns what a file says; an error says where it is ``named``."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise UserError(f"{OPTION}: {path}: {error.strerror}") from None
+        raise UserError(f"{OPTION}: {named}: {error.strerror}") from None
     if len(data) > MAX_BYTES:
-        raise UserError(f"{OPTION}: {path}: more than {MAX_BYTES} bytes, expected a smaller file")
+        raise UserError(f"{OPTION}: {named}: more than {MAX_BYTES} bytes, expected a smaller file")
     digest.update(hashlib.sha256(data).digest())
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise UserError(f"{OPTION}: {path}: not UTF-8, expected text") from None
+        raise UserError(f"{OPTION}: {named}: not UTF-8, expected text") from None
 
 
 def _mistake(path: Path, text: str, error: ValidationError) -> str:
@@ -216,19 +242,27 @@ def _line_of(text: str, location: Sequence[int | str]) -> int:
     return best[1]
 
 
-def _rows(path: Path, columns: tuple[str, ...], digest: Any) -> Iterator[tuple[int, list[str]]]:
-    lines = csv.reader(_text(path, digest).splitlines())
-    head = next(lines, [])
-    if tuple(name.strip() for name in head) != columns:
-        raise UserError(f"{OPTION}: {path}, line 1: {','.join(head)!r}, expected {','.join(columns)}")
-    for row in lines:
-        if not row:
-            continue
-        if len(row) != len(columns):
-            raise UserError(
-                f"{OPTION}: {path}, line {lines.line_num}: {len(row)} values, expected {len(columns)}"
-            )
-        yield lines.line_num, [value.strip() for value in row]
+def _rows(path: Path, columns: tuple[str, ...], text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields the line and the values of each row; the first column is the client."""
+    lines = csv.reader(text.splitlines())
+    try:
+        head = next(lines, [])
+        if tuple(name.strip() for name in head) != columns:
+            raise UserError(f"{OPTION}: {path}, line 1: {','.join(head)!r}, expected {','.join(columns)}")
+        for row in lines:
+            if not row:
+                continue
+            place = f"{OPTION}: {path}, line {lines.line_num}"
+            if len(row) != len(columns):
+                raise UserError(f"{place}: {len(row)} values, expected {len(columns)}")
+            values = [value.strip() for value in row]
+            if not re.fullmatch(r"0|[1-9][0-9]*", values[0]):
+                raise UserError(
+                    f"{place}: client = {values[0]!r}: expected 0, 1, 2, …: so are edges named here"
+                )
+            yield lines.line_num, values
+    except csv.Error as error:
+        raise UserError(f"{OPTION}: {path}, line {lines.line_num}: {error}") from None
 
 
 def _number(path: Path, line: int, column: str, value: str, *, positive: bool) -> float:
@@ -244,27 +278,33 @@ def _number(path: Path, line: int, column: str, value: str, *, positive: bool) -
     return number
 
 
-def _capacity(path: Path, digest: Any) -> Iterator[tuple[str, tuple[float, float, float]]]:
+def _capacity(path: Path, text: str) -> dict[str, tuple[float, float, float]]:
     columns = ("client", "examples_per_second", "down", "up")
-    for line, (client, *values) in _rows(path, columns, digest):
+    found: dict[str, tuple[float, float, float]] = {}
+    for line, (client, *values) in _rows(path, columns, text):
         speed, down, up = (
             _number(path, line, column, value, positive=True)
             for column, value in zip(columns[1:], values, strict=True)
         )
-        yield client, (speed, down, up)
+        if client in found:
+            raise UserError(
+                f"{OPTION}: {path}, line {line}: client = {client!r}: it is named twice, expected once"
+            )
+        found[client] = (speed, down, up)
+    return found
 
 
-def _presence(path: Path, digest: Any) -> dict[str, tuple[tuple[float, bool], ...]]:
+def _presence(path: Path, text: str) -> dict[str, tuple[tuple[float, bool], ...]]:
     found: dict[str, list[tuple[float, bool]]] = {}
-    for line, (client, second, state) in _rows(path, ("client", "second", "state"), digest):
+    for line, (client, second, state) in _rows(path, ("client", "second", "state"), text):
         if state not in ("on", "off"):
             raise UserError(f"{OPTION}: {path}, line {line}: state = {state!r}: expected on or off")
         at = _number(path, line, "second", second, positive=False)
         rows = found.setdefault(client, [])
-        if rows and at <= rows[-1][0]:
+        if rows and at < rows[-1][0] + LEAST_SECONDS:
             raise UserError(
-                f"{OPTION}: {path}, line {line}: second = {second!r}: expected more than {rows[-1][0]:g}, "
-                f"the one before of client {client!r}"
+                f"{OPTION}: {path}, line {line}: second = {second!r}: expected {rows[-1][0] + LEAST_SECONDS:.15g} to "
+                f"1e15, at least {LEAST_SECONDS:g} s after the row before of client {client!r}"
             )
         rows.append((at, state == "on"))
     return {client: tuple(rows) for client, rows in found.items()}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from itertools import islice, pairwise
+from dataclasses import replace
+from itertools import islice, pairwise, takewhile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fl_mqtt.simulation.virtual.devices import Devices
 from fl_mqtt.simulation.virtual.specification import read_specification
@@ -63,3 +66,42 @@ def test_a_trace_says_what_a_device_is_and_repeats(tmp_path: Path) -> None:
     assert list(islice(found.presence("7"), 5)) == [
         (0.0, True), (60.0, False), (100.0, True), (160.0, False), (200.0, True),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("trace", "changes"),
+    [
+        ("0,on 300,off", [(0, True)]),  # it is away for no time at all
+        ("0,on 300,off 400,off", [(0, True), (300, False), (400, True), (700, False)]),
+        ("0,off 100,on", [(0, False)]),
+        ("0,on 20,on 40,on", [(0, True)]),
+        ("0,on 50,on 100,off 200,on", [(0, True), (100, False), (200, True), (300, False)]),
+        ("10,on 100,off", [(0, False), (10, True), (100, False), (110, True)]),
+        ("10,off 100,on", [(0, True), (10, False), (100, True), (110, False)]),
+        ("5,off", [(0, False)]),
+        ("0,on", [(0, True)]),
+    ],
+)
+def test_a_trace_repeats_with_all_its_changes_and_nothing_else(
+    trace: str, changes: list[tuple[float, bool]], tmp_path: Path
+) -> None:
+    rows = "".join(f"7,{row}\n" for row in trace.split())
+    found = devices(traced(tmp_path, CAPACITY, f"client,second,state\n{rows}"))
+    assert list(islice(found.presence("7"), 4)) == changes
+
+
+TRACES = st.dictionaries(st.integers(0, 20), st.booleans(), min_size=1).map(lambda rows: sorted(rows.items()))
+
+
+@given(TRACES)
+def test_at_each_second_the_last_row_counts_and_before_the_first_one_that_of_the_period_before(
+    rows: list[tuple[float, bool]],
+) -> None:
+    period, until = rows[-1][0], 100
+    found = Devices(replace(read_specification("uniform"), presence={"7": tuple(rows)}), 0).presence("7")
+    changes = list(takewhile(lambda change: change[0] <= until, islice(found, until)))
+    assert all(before[1] != after[1] for before, after in pairwise(changes))
+    for at in range(until):
+        phase = at % period if period else 0
+        expected = [is_there for second, is_there in [(-1, rows[-1][1]), *rows] if second <= phase][-1]
+        assert [is_there for second, is_there in changes if second <= at][-1] is expected, at

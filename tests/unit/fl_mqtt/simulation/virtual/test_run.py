@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -12,9 +13,10 @@ from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.server import launch as launches
 from fl_aggregator.server.launch import Launch
 from fl_aggregator.storage.run_directory import FleetRecord, VirtualTimeRecord
+from fl_mqtt.simulation.virtual.fleet import Fleet
 from fl_mqtt.simulation.virtual.run import VirtualRun
 from fl_mqtt.simulation.virtual.specification import read_specification
-from fl_shared.errors import UserError
+from fl_shared.errors import RunFailed, UserError
 from tests.support.device_files import GOOD
 
 
@@ -42,3 +44,17 @@ def test_the_library_says_how_to_go_on(tmp_path: Path) -> None:
     launched(tmp_path, "uniform").close()
     with pytest.raises(UserError, match=r"in virtual time; continue it with: .*simulate --resume"):
         fl_mqtt.simulate(resume=tmp_path / "run")
+
+
+class NoFleet:
+    """The edges of a run in which nothing happens."""
+
+    stopped: str | None = None
+
+
+def test_a_run_in_which_nothing_is_left_that_could_happen_fails(tmp_path: Path) -> None:
+    with closing(launched(tmp_path, "uniform")) as launch:
+        run = VirtualRun(launch)
+        said = r"nothing is left that could happen: the run is selecting, and waits for edges; .* --resume .*/run$"
+        with pytest.raises(RunFailed, match=said):
+            run._loop(cast(Fleet, NoFleet()))
