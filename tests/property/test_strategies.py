@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fl_aggregator.aggregation.combining import Combiner, first_state
 from fl_aggregator.aggregation.strategies import registry
+from fl_aggregator.aggregation.strategies.coordinates import TrimmedMean
 from fl_aggregator.aggregation.strategies.presets import PRESETS
 from fl_aggregator.aggregation.validation import CheckedSection
 from fl_aggregator.configuration.settings import Settings
@@ -332,3 +333,10 @@ def test_fednova_with_equal_steps_is_fedavg(momentum: float, monkeypatch: pytest
     assert (np.abs(found - expected) <= np.spacing(np.abs(expected))).all(), (
         "at most one unit in the last place"
     )
+
+
+def test_the_trimmed_mean_cuts_what_the_written_beta_says() -> None:
+    for percent in range(1, 50):
+        part = TrimmedMean(beta=float(f"0.{percent:02}"))
+        for count in range(1, 401):
+            assert part.cut_of(count) == min(-(-percent * count // 100), (count - 1) // 2), (percent, count)
