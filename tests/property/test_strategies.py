@@ -186,7 +186,7 @@ CASES = {
     "fedyogi": Case({}, mean, adaptive(0.01, 0.9, lambda v, s: v - 0.01 * s * np.sign(v - s))),
     "fedadagrad": Case({}, mean, adaptive(0.1, 0.0, lambda v, s: v + s)),
     "fedexp": Case({}, equal_mean, extrapolation),
-    "fednova": Case({"momentum": 0.9}, normalized, plain),
+    "fednova": Case({"momentum": 0.9, "epochs": 1}, normalized, plain),
     "q-fedavg": Case({"lr": 0.5}, fair(0.1), plain),
     "fedprox": Case({}, mean, plain),
     "scaffold": Case({}, mean, plain),
