@@ -359,6 +359,36 @@ def test_averaged_variances_stay_variances(name: str, first: float) -> None:
     assert (made[BUFFERS] >= 0).all()
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name != "scaffold"])
+def test_variances_stay_variances_whatever_version_updates_began_from(name: str) -> None:
+    """Protocol, 5.20. With their changes of old versions, variances that fall from 1 to 0.05 end below 0."""
+    settings = settings_of(name)
+    strategy = registry.load(settings)
+    random = np.random.default_rng(5)
+    versions = [np.full(MANIFEST.values, first, np.float32) for first in (1.0, 0.3, 0.05)]
+    came = random.uniform(0.01, 0.09, (len(CLIENTS), MANIFEST.values)).astype(np.float32)
+    rows = np.array([came[k] - versions[2 - k % 3] for k in range(len(CLIENTS))])
+    combiner = Combiner(strategy, MANIFEST, settings)
+    for k, client in enumerate(CLIENTS):
+        update = update_metadata(
+            client=client, examples=int(EXAMPLES[k]), before={"loss": 1.0}, staleness=k % 3
+        )
+        combiner.add(update, rows[k], float(np.abs(rows[k]).max()))
+    made, _ = combiner.next_model(
+        3,
+        versions[2],
+        first_state(strategy, MANIFEST.values),
+        lambda c: rows[CLIENTS.index(c)],
+        older=lambda number: versions[number],
+    )
+    assert (made[BUFFERS] > came[:, BUFFERS].min(axis=0) - 1e-6).all()
+    assert (made[BUFFERS] < came[:, BUFFERS].max(axis=0) + 1e-6).all()
+    if name == "median":
+        assert np.abs(made - np.median(came, axis=0))[BUFFERS].max() < 1e-6
+    if not strategy.needs_all_updates:
+        assert np.abs(made - EXAMPLES @ came / EXAMPLES.sum())[BUFFERS].max() < 1e-6
+
+
 @pytest.mark.parametrize("combine", ["mean", "krum:bad=2", "median", "bulyan:bad=2"])
 def test_clipping_scales_parameters_alone(combine: str) -> None:
     """With a radius that all updates exceed, all parameters of an update are scaled to it before the combination."""
