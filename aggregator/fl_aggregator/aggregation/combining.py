@@ -164,11 +164,12 @@ class Combiner:
         ``sections``: all of them, of the same shape, if there is a correction.
         """
         strategy = self._strategy
+        by = float(update.examples if update.section_examples is None else update.section_examples)
         for name, sums in self._sections.items():
             assert sections is not None
             for some in sums:
                 section = sections[name]
-                some.sum.add(section.values, float(update.examples), section.magnitude, some.start)
+                some.sum.add(section.values, by, section.magnitude, some.start)
         length = norm(values, self._parameters) if strategy.wants_norms else None
         contribution = Contribution(
             update.client, update.examples, update.steps, update.before.get("loss"), length
