@@ -81,7 +81,7 @@ def main() -> None:
             return FLOAT32.decode(np.memmap(Path(folder) / client, np.uint8, "r").data)
 
         for name in STRATEGIES:
-            settings = Settings(clients=updates, per_round=updates, quorum=updates, strategy=name)
+            settings = Settings(clients=updates, per_round=updates, quorum=updates, strategy=name, epochs=1)
             strategy = registry.load(settings)
             seconds, peaks = [], []
             for _ in range(REPEATS):

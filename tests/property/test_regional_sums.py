@@ -43,8 +43,8 @@ SUMS: list[dict[str, Any]] = [
     {"strategy": "fedadagrad"},
     {"strategy": "fedexp"},
     {"strategy": "fedprox"},
-    {"strategy": "fednova", "momentum": 0.9},
-    {"strategy": "fednova", "momentum": 0.0},
+    {"strategy": "fednova", "momentum": 0.9, "epochs": 1},
+    {"strategy": "fednova", "momentum": 0.0, "epochs": 1},
     {"strategy": "q-fedavg", "lr": 0.1},
     {"combine": "mean:equal=true", "transform": ("clip:norm=3",)},
 ]
@@ -147,7 +147,7 @@ def test_every_strategy_either_adds_up_or_says_what_needs_each_update() -> None:
     added = {one.get("strategy", "fedavg") for one in SUMS}
     for name in PRESETS:
         text = f"{name}:bad=1" if name in with_bad else name
-        needs = made({"momentum": 0.5, "lr": 0.1, "strategy": text}).sums.needs_each
+        needs = made({"momentum": 0.5, "lr": 0.1, "epochs": 1, "strategy": text}).sums.needs_each
         assert (needs == "") == (name in added), name
         if needs:
             assert needs.startswith(f"--strategy {name}")

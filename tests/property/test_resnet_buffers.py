@@ -96,6 +96,7 @@ def test_running_statistics_are_the_mean_of_what_came(
         strategy=NEEDS.get(name, name),
         max_buffer=1e6,
         lr=0.01,
+        epochs=1,
         momentum=0.0,
     )
     strategy = registry.load(settings)

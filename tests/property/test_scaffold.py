@@ -125,6 +125,12 @@ class World:
             (directory / name).mkdir()
             self.sites[name] = Site(name, directory / name)
 
+    def examples_of(self, name: str) -> int:
+        """Of an edge that has taken part, which is then another number in each update."""
+        return (
+            EXAMPLES[name] if name not in self.playbook.state.counted else int(self.random.integers(1, 1000))
+        )
+
     def round(self, *, abandon: bool, kill_aggregator: bool) -> None:
         playbook, number = self.playbook, self.playbook.round
         killed = set(self.random.choice(list(EXAMPLES), 3, replace=False))
@@ -147,7 +153,9 @@ class World:
             if name not in killed:  # else it never hears that its update was accepted
                 site.do(f"accepted {number} digest={digest_of(site)}")
             told = len(playbook.told)
-            playbook.play(f"send {name} round={number} digest={digest_of(site)} examples={EXAMPLES[name]}")
+            playbook.play(
+                f"send {name} round={number} digest={digest_of(site)} examples={self.examples_of(name)}"
+            )
             for _, done in playbook.told[told:]:
                 for effect in done:
                     if isinstance(effect, do.Average):

@@ -362,7 +362,7 @@ class Playbook:
             digest=given.get("digest", f"{client}@{number}"),
             manifest=given.get("manifest", "M"),
             examples=int(given.get("examples", 10)),
-            steps=1,
+            steps=int(given.get("steps", 1)),
             size=100,
             before=reports["before"],
             after=reports["after"],

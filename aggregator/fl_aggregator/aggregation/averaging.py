@@ -131,6 +131,9 @@ class Averager:
         Returns the digest of the strategy's state, null if it has none. Raises ``OSError`` if it cannot be written;
         nothing has changed then.
         """
+        if self._settings.max_staleness and any(array.role == "buffer" for array in model.manifest.arrays):
+            # The buffers of each version that an update may begin from, and one more, if the newest is made again.
+            self._checkpoints.kept = max(self._checkpoints.kept, self._settings.max_staleness + 2)
         # It may fail, and is repeated then.
         digest = self._checkpoints.write(version, model, self.metadata, state)
         first = self._settings.first_served(version)
@@ -332,6 +335,14 @@ class Averager:
                     ) from None
                 return form.values_in(next(one.data for one in content.sections if one.name == DELTA))
 
+            def older(number: int) -> Vector:
+                try:
+                    return self._checkpoints.memory_mapped(number, base).weights
+                except (ValueError, FileNotFoundError) as error:
+                    raise RunFailed(
+                        f"version {number}, from which an update began, cannot be read again: {error}"
+                    ) from None
+
             every = self._settings.similarity
             due = bool(every) and effect.version % every == 0
             self.similarity = compare(effect.contributors, read, base.manifest) if due else None
@@ -345,7 +356,9 @@ class Averager:
             combiner = self._combiners.pop(effect.round)
             if noise is not None:
                 combiner.add_noise(noise)
-            weights, state = combiner.next_model(effect.version, base.weights, state, read, effect.heard)
+            weights, state = combiner.next_model(
+                effect.version, base.weights, state, read, effect.heard, older
+            )
             combiner.clear()
             self._spare = combiner
             made = Version(Model.of(base.manifest, weights, encoding=base.encoding), state)

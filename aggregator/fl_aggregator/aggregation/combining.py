@@ -47,8 +47,26 @@ ReadUpdate = Callable[[str], Values]
 """Returns the values of a client's accepted update."""
 Noise = Callable[[int, int], NDArray[np.int64]]
 """Returns the noise of so many values from an index on, in units of the fold."""
+ReadVersion = Callable[[int], Vector]
+"""Returns the weights of an earlier version."""
 Change = Callable[[int, int], Doubles]
 """Returns the combined change of the values from the first index to before the second."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rebased:
+    """An update as the change of ``base``, the newest version, to which it is added; it began from ``own``."""
+
+    values: Values
+    own: Vector
+    base: Vector
+
+    def __getitem__(self, part: slice) -> Vector:
+        moved: Vector = (self.values[part] + _difference(self.own, self.base, part)).astype(np.float32)
+        return moved
+
+
+Row = Values | _Rebased
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +103,8 @@ class Combiner:
         self._private_scale_bits = settings.scale_bits
         self._staleness = parse_staleness(settings.staleness or "constant")
         self._factors: dict[str, float] = {}
+        self._stale: dict[str, int] = {}
+        """How old the base of an update is, by its edge, if it is not the newest version."""
         self._contributions: dict[tuple[str, str], Contribution] = {}
         """By the edge, and by who has sent its update: itself, or a regional aggregator."""
         self._sums: list[_SpanSum] = []
@@ -126,6 +146,7 @@ class Combiner:
     def clear(self) -> None:
         """Forgets all updates, for the next round; the memory of the sums is kept."""
         self._factors.clear()
+        self._stale.clear()
         self._contributions.clear()
         self.within_clip = 0
         for some in itertools.chain(self._sums, *self._sections.values()):
@@ -143,17 +164,20 @@ class Combiner:
         ``sections``: all of them, of the same shape, if there is a correction.
         """
         strategy = self._strategy
+        by = float(update.examples if update.section_examples is None else update.section_examples)
         for name, sums in self._sections.items():
             assert sections is not None
             for some in sums:
                 section = sections[name]
-                some.sum.add(section.values, float(update.examples), section.magnitude, some.start)
+                some.sum.add(section.values, by, section.magnitude, some.start)
         length = norm(values, self._parameters) if strategy.wants_norms else None
         contribution = Contribution(
             update.client, update.examples, update.steps, update.before.get("loss"), length
         )
         factor, contribution = strategy.transformed(contribution)
         factor *= self._staleness(update.staleness)
+        if update.staleness:
+            self._stale[update.client] = update.staleness
         if self._is_private:
             length = norm(values, self._parameters)
             self.within_clip += length <= self.clip
@@ -212,35 +236,46 @@ class Combiner:
         return RegionalSum(integers, multiples), parts
 
     def next_model(
-        self, version: int, base: Vector, state: State, read: ReadUpdate, heard: tuple[int, int] = (0, 0)
+        self,
+        version: int,
+        base: Vector,
+        state: State,
+        read: ReadUpdate,
+        heard: tuple[int, int] = (0, 0),
+        older: ReadVersion | None = None,
     ) -> tuple[Vector, dict[str, Vector]]:
         """Returns the weights of ``version`` and the strategy's state then; ``base`` and ``state`` stay as they are.
 
-        ``heard``: see `ClosedRound`.
+        ``heard``: see `ClosedRound`. ``older``: for stale updates of a model with buffers.
         """
         contributions = tuple(self._contributions[name] for name in sorted(self._contributions))
         closed = ClosedRound(version, contributions, heard=heard)
-        of_parameters, of_buffers, last = self._changes(closed, state, read)
+        own: dict[str, Vector] = {}
+        if self._buffers and self._stale:
+            assert older is not None
+            bases = {stale: older(version - 1 - stale) for stale in set(self._stale.values())}
+            own = {client: bases[stale] for client, stale in self._stale.items()}
+        of_parameters, of_buffers, last = self._changes(closed, state, read, base, own)
         if self._strategy.optimize.wants_norms:
             closed = replace(closed, mean_norm=self._norm_of(of_parameters))
         weights = base.copy()
         next_state = {name: vector.copy() for name, vector in state.items()}
         for start, stop in blocks(self._parameters):
-            own = {name: vector[start:stop].astype(np.float64) for name, vector in next_state.items()}
+            vectors = {name: vector[start:stop].astype(np.float64) for name, vector in next_state.items()}
             change = of_parameters(start, stop)
-            if LAST_CHANGE in own:
-                change += last * own[LAST_CHANGE]
-                own[LAST_CHANGE] = change.copy()
+            if LAST_CHANGE in vectors:
+                change += last * vectors[LAST_CHANGE]
+                vectors[LAST_CHANGE] = change.copy()
             sections = {
                 name: _over(sums, float(closed.examples), start, stop)
                 for name, sums in self._sections.items()
             }
-            block = Block(base[start:stop].astype(np.float64), change, own, sections)
+            block = Block(base[start:stop].astype(np.float64), change, vectors, sections)
             self._strategy.optimize.step(block, closed)
             if self._strategy.correct is not None:
                 self._strategy.correct.absorb(block, closed)
             weights[start:stop] = block.weights
-            for name, vector in own.items():
+            for name, vector in vectors.items():
                 next_state[name][start:stop] = vector
         for start, stop in blocks(self._buffers):
             weights[start:stop] = base[start:stop] + of_buffers(start, stop)
@@ -250,24 +285,44 @@ class Combiner:
         parts = (norm(change(start, stop), [(0, stop - start)]) for start, stop in blocks(self._parameters))
         return math.sqrt(math.fsum(part**2 for part in parts))
 
-    def _changes(self, closed: ClosedRound, state: State, read: ReadUpdate) -> tuple[Change, Change, float]:
-        """Returns the changes of parameters and of buffers, and how much the last change counts."""
+    def _changes(
+        self, closed: ClosedRound, state: State, read: ReadUpdate, base: Vector, own: Mapping[str, Vector]
+    ) -> tuple[Change, Change, float]:
+        """Returns the changes of parameters and of buffers, and how much the last change counts.
+
+        ``own``: by edge, the version that a stale update began from. The buffers of the next version are means of
+        those that edges have ended with. Their changes of different versions, added to ``base``, would be no such
+        mean, and a variance could be below 0.
+        """
         if self._summed is not None:
             divisor = self._summed.divisor(closed) if self._expected is None else self._expected
-            return self._over(divisor, buffers=False), self._over(float(closed.examples), buffers=True), 0.0
+            added = self._over(float(closed.examples), buffers=True)
+
+            def of_buffers(start: int, stop: int) -> Doubles:
+                change = added(start, stop)
+                for update in closed.contributions:
+                    if update.client in own:
+                        moved = _difference(own[update.client], base, slice(start, stop))
+                        change += update.examples / closed.examples * moved
+                return change
+
+            return self._over(divisor, buffers=False), of_buffers, 0.0
         combine = self._strategy.combine
         assert not isinstance(combine, WeightedSum)  # `_summed` says so
         rows = [read(update.client) for update in closed.contributions]
+        rebased: list[Row] = [
+            _Rebased(row, own[update.client], base) if update.client in own else row
+            for update, row in zip(closed.contributions, rows, strict=True)
+        ]
         factors = np.array([self._factors[update.client] for update in closed.contributions])
         if isinstance(combine, GramCombination):
-            return self._by_gram(combine, rows, factors, closed, state)
+            return self._by_gram(combine, rows, rebased, factors, closed, state)
         chosen = np.arange(len(rows))
         if isinstance(combine, SelectiveCombination):
             chosen = combine.choose(gram(rows, self._parameters) * np.outer(factors, factors))
-        kept = [rows[index] for index in chosen]
         return (
-            _by_coordinates(combine, kept, factors[chosen]),
-            _by_coordinates(combine, kept, np.ones(len(kept))),
+            _by_coordinates(combine, [rows[index] for index in chosen], factors[chosen]),
+            _by_coordinates(combine, [rebased[index] for index in chosen], np.ones(len(chosen))),
             0.0,
         )
 
@@ -279,6 +334,7 @@ class Combiner:
         self,
         combine: GramCombination,
         rows: Sequence[Values],
+        rebased: Sequence[Row],
         factors: Doubles,
         closed: ClosedRound,
         state: State,
@@ -292,11 +348,11 @@ class Combiner:
         of_buffers = weights if weights.sum() > 0 else np.ones(len(rows))
         return (
             self._weighted(rows, weights * factors, 1.0),
-            self._weighted(rows, of_buffers, math.fsum(of_buffers)),
+            self._weighted(rebased, of_buffers, math.fsum(of_buffers)),
             of_last,
         )
 
-    def _weighted(self, rows: Sequence[Values], weights: Doubles, divisor: float) -> Change:
+    def _weighted(self, rows: Sequence[Row], weights: Doubles, divisor: float) -> Change:
         largest = max(1.0, float(np.abs(weights).max()))
 
         def change(start: int, stop: int) -> Doubles:
@@ -314,7 +370,12 @@ def _over(sums: Sequence[_SpanSum], divisor: float, start: int, stop: int) -> Do
     return some.sum.over(divisor, start - some.start, stop - some.start)
 
 
-def _by_coordinates(combine: CoordinateCombination, rows: Sequence[Values], factors: Doubles) -> Change:
+def _difference(one: Vector, other: Vector, part: slice) -> Doubles:
+    difference: Doubles = one[part].astype(np.float64) - other[part]
+    return difference
+
+
+def _by_coordinates(combine: CoordinateCombination, rows: Sequence[Row], factors: Doubles) -> Change:
     def change(start: int, stop: int) -> Doubles:
         columns = np.empty((stop - start, len(rows)), np.float32)
         for index, (row, factor) in enumerate(zip(rows, factors, strict=True)):

@@ -26,6 +26,11 @@ class Sums(BaseModel):
     norms: bool = False
     needs_each: str = ""
 
+    @property
+    def by_steps(self) -> bool:
+        """Whether an update counts by the steps that its edge says it has taken."""
+        return self.combine.partition(":")[0] == "normalized"
+
 
 class Region(BaseModel):
     """A region in the run above, which orders its rounds; ``edges``: how many of the run's clients it has."""

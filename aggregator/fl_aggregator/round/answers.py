@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.events import UpdateMetadata
+from fl_aggregator.round.phases import Collecting
 from fl_aggregator.round.state import Run
 from fl_shared.protocol.messages import RejectionReason
 from fl_shared.tensors.sections import DELTA
@@ -20,7 +21,10 @@ def reply_to(update: UpdateMetadata, body: do.Accept | do.Reject) -> do.SendRepl
 
 
 def _sum_rejection(state: Run, update: UpdateMetadata) -> do.Reject | None:
-    """Rejects a sum that is not from a regional aggregator, or of more edges or examples than there may be."""
+    """Rejects a sum that is not from a regional aggregator, or of more edges, examples or steps than there may be.
+
+    Also one without the lengths of its updates, if the strategy needs them.
+    """
     client, limit = state.roster.get(update.client), state.settings.max_examples
     stands_for = None if client is None else client.edges
     if stands_for is None or update.edges > stands_for:
@@ -32,7 +36,29 @@ def _sum_rejection(state: Run, update: UpdateMetadata) -> do.Reject | None:
     if heavy is not None:
         detail = f"examples: {heavy.examples} of edge {heavy.client}, expected 1 to {limit} (--max-examples)"
         return reject(update, "bad-examples", detail)
+    for part in update.parts:
+        if state.settings.sums.norms and (part.norm is None or part.norm < 0):
+            told = "null" if part.norm is None else part.norm
+            return reject(
+                update, "wrong-sum", f"sum_of.norms: {told} of edge {part.client}, expected 0 or more"
+            )
+        most = _most_steps(state, part.examples)
+        if most is not None and part.steps > most:
+            detail = (
+                f"steps: {part.steps} of edge {part.client}, expected at most {most} (--epochs × examples)"
+            )
+            return reject(update, "bad-examples", detail)
     return None
+
+
+def _most_steps(state: Run, examples: int) -> int | None:
+    """Returns the most steps that can be taken with so many examples; null if steps do not count in the run.
+
+    Each step needs an example, whatever a task makes of the batch size. In a region, the run above says the epochs.
+    """
+    order = state.phase.order if isinstance(state.phase, Collecting) else None
+    epochs = state.settings.epochs if order is None else order.training.epochs
+    return None if epochs is None or not state.settings.sums.by_steps else epochs * examples
 
 
 def short_digest(digest: str | None) -> str:
@@ -41,7 +67,7 @@ def short_digest(digest: str | None) -> str:
 
 
 def content_rejection(state: Run, update: UpdateMetadata) -> do.Reject | None:
-    """Rejects an update whose arrays or number of examples are not the run's; null if they are."""
+    """Rejects an update whose arrays, or number of examples or steps, are not the run's; null if they are."""
     if not update.manifest:
         return reject(update, "wrong-manifest", f"sections: none is named {DELTA!r}, expected one")
     if update.manifest != state.manifest:
@@ -52,5 +78,9 @@ def content_rejection(state: Run, update: UpdateMetadata) -> do.Reject | None:
     limit = state.settings.max_examples * update.edges
     if not 1 <= update.examples <= limit:
         detail = f"examples: {update.examples}, expected 1 to {limit} (--max-examples)"
+        return reject(update, "bad-examples", detail)
+    most = _most_steps(state, update.examples)
+    if not update.parts and most is not None and update.steps > most:
+        detail = f"steps: {update.steps}, expected at most {most} (--epochs × examples)"
         return reject(update, "bad-examples", detail)
     return None

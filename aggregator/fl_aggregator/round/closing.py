@@ -193,9 +193,17 @@ def _accuracies(state: Run, phase: Collecting) -> int | None:
 
 
 def _counted(state: Run, phase: Collecting) -> dict[str, Counted]:
-    """Returns the updates that count once the round is committed."""
+    """Returns the updates that count once the round is committed.
+
+    An edge counts with the examples that it had first. An update contains how much what it keeps has changed: the
+    mean would no longer be that of what edges keep if their weights changed, too.
+    """
     now = {
-        name: Counted(round=update.round, digest=update.digest, examples=update.examples)
+        name: Counted(
+            round=update.round,
+            digest=update.digest,
+            examples=update.examples if update.section_examples is None else update.section_examples,
+        )
         for name, update in phase.updates.items()
         if state.settings.edges_keep_state and phase.base is not None
     }

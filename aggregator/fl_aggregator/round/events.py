@@ -59,8 +59,10 @@ class UpdateMetadata:
     the trained model on the edge's holdout, and of the training itself. ``staleness``: how many versions had been made
     since its base, set when it is accepted; always 0 in a run of rounds. ``parts``: of what it is the sum; empty if it
     is the update of one edge. ``response_seconds``: from the selection of its edge to its acceptance, set then; always
-    0 in an asynchronous run. ``plan``: the digest of the plan for which it is masked, null if it is not; ``body``: that
-    of its masked sections and its shares, set when it is stored.
+    0 in an asynchronous run. ``section_examples``: those of the first update of its edge that is in a version, by which
+    what it contains besides the delta is weighed; set when it is accepted, null if this may be the first. ``plan``: the
+    digest of the plan for which it is masked, null if it is not; ``body``: that of its masked sections and its shares,
+    set when it is stored.
     """
 
     client: str
@@ -79,6 +81,7 @@ class UpdateMetadata:
     staleness: int = 0
     parts: tuple[Part, ...] = ()
     response_seconds: float = 0.0
+    section_examples: int | None = None
     plan: str | None = None
     body: str | None = None
 

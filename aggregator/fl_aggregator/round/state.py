@@ -117,7 +117,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """The newest update of an edge that is in a version: its round, its digest, and the examples behind it."""
+    """The newest update of an edge that is in a version: its round and its digest. ``examples``: of the first one."""
 
     round: int
     digest: str

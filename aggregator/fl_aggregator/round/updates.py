@@ -120,7 +120,12 @@ def accept(state: Run, update: UpdateMetadata, now: float) -> Transition:
         return state, (reply_to(update, answer),)
     phase = state.phase
     assert isinstance(phase, Collecting)
-    accepted = replace(update, response_seconds=phase.waited_for(update.client, now))
+    counted = state.counted.get(update.client)
+    accepted = replace(
+        update,
+        response_seconds=phase.waited_for(update.client, now),
+        section_examples=None if counted is None else counted.examples,
+    )
     phase = replace(
         phase,
         updates={**phase.updates, update.client: accepted},

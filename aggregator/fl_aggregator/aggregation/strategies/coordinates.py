@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Annotated
 
 import numpy as np
@@ -45,8 +46,13 @@ class TrimmedMean:
     def combine(self, columns: Columns) -> Doubles:
         columns.sort(axis=1)
         count = columns.shape[1]
-        cut = min(math.ceil(self.beta * count), (count - 1) // 2)
+        cut = self.cut_of(count)
         return mean_of(columns[:, cut : count - cut])
+
+    def cut_of(self, count: int) -> int:
+        """Returns how many of ``count`` values are cut on each side."""
+        # Of the decimal that was written: in float64, 0.07 × 100 is more than 7.
+        return min(math.ceil(Fraction(str(self.beta)) * count), (count - 1) // 2)
 
 
 def median_of(ascending: Columns) -> Doubles:

@@ -35,7 +35,8 @@ class Scaffold:
 
     cᵢ is the mean of the edge's own gradients on its last way, which for plain SGD is the paper's option II, and right
     with momentum, too. c ← (H c + Σ nᵢ (cᵢ⁺ − cᵢ)) / H⁺ is the mean of cᵢ over the H examples of the edges heard so far
-    (H⁺: with this round), weighted as the mean of the updates is. An edge without cᵢ is not corrected.
+    (H⁺: with this round). nᵢ are the examples that an edge had when it was first heard. An edge without cᵢ is not
+    corrected.
 
     ``bound``: c − cᵢ is at most so many times as long as g; 0: any length. With few classes an edge, it may otherwise
     throw the model away. At 1 a step may be twice as long as FedAvg's, and has cost a model.

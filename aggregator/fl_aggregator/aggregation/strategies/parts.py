@@ -42,7 +42,8 @@ class ClosedRound:
     """The updates that become version ``version``, in ascending order of their clients.
 
     ``mean_norm``: the L2 norm of the combined change; null unless the optimizer wants norms. ``heard``: the examples of
-    all edges that have ever contributed, before this round and with it; only if there is a correction.
+    all edges that have ever contributed, as they had them first, before this round and with it; only if there is a
+    correction.
     """
 
     version: int
@@ -61,7 +62,8 @@ class Block:
     """Some consecutive parameters in float64, which a part changes in place; they are rounded to float32 afterwards.
 
     ``weights``: of the base. ``change``: what the combination made of the updates. ``state``: the part's own vectors.
-    ``sections``: the means of what updates contain besides, weighted by examples.
+    ``sections``: the sums of what updates contain besides, weighted by the examples that their edges had first, divided
+    by the examples of the round.
     """
 
     weights: Doubles

@@ -317,6 +317,10 @@ def _check(strategy: Strategy, settings: Settings) -> None:
     )
     if strategy.correct is not None:
         _check_correction(strategy.correct, strategy, option, settings)
+    if isinstance(strategy.combine, Normalized) and settings.epochs is None:
+        raise UserError(
+            f"{option}: needs --epochs: an edge that says more steps than epochs × examples is refused"
+        )
     if settings.mode == "async" and settings.per_round < strategy.min_updates:
         raise UserError(
             f"{option}: needs {strategy.min_updates} updates, but --buffer is {settings.buffer}: raise --buffer"

@@ -14,12 +14,12 @@ from fl_aggregator.monitoring.views.edge_states import open_round_views
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
-from fl_aggregator.round.phases import collected_round
+from fl_aggregator.round.phases import Collecting, Order, collected_round
 from fl_aggregator.round.state import Run, new_run
 from fl_aggregator.round.summary import missing_reasons
 from fl_aggregator.round.updates import decide
 from fl_shared.protocol.messages import ModelReference
-from tests.support.builders import update_metadata
+from tests.support.builders import training_request, update_metadata
 
 MANIFEST, BASE = "c" * 64, ModelReference(version=0, digest="a" * 64)
 
@@ -111,6 +111,38 @@ def test_5_21_a_sum_counts_for_its_edges() -> None:
         answer(state, a_sum(2, examples=20, parts=(on.Part("a", 0, 1), on.Part("b", 20, 1))))[0]
         == "bad-examples"
     )
+
+
+@pytest.mark.parametrize(("norm", "told"), [(None, "null"), (-1.0, "-1.0")])
+def test_5_21_a_sum_without_a_length_of_each_update_is_wrong_if_lengths_count(
+    norm: float | None, told: str
+) -> None:
+    parts = (on.Part("a", 10, 1, norm=0.0), on.Part("b", 10, 1, norm=norm))
+    update = a_sum(2, examples=20, parts=parts)
+    expected = ("wrong-sum", f"sum_of.norms: {told} of edge b, expected 0 or more")
+    assert answer(in_round_1(strategy="fedexp"), update) == expected
+    assert answer(in_round_1(strategy="q-fedavg:lr=0.1"), update) == expected
+    assert decide(in_round_1(), update) is None, "of no use: nobody looks at it"
+
+
+def test_5_21_a_sum_has_no_edge_with_more_steps_than_can_be() -> None:
+    parts = (on.Part("a", 10, 20), on.Part("b", 10, 21))
+    update = a_sum(2, examples=20, parts=parts)
+    state = in_round_1(strategy="fednova", momentum=0.9, epochs=2)
+    expected = ("bad-examples", "steps: 21 of edge b, expected at most 20 (--epochs × examples)")
+    assert answer(state, update) == expected
+    assert decide(state, replace(update, parts=(parts[0], replace(parts[1], steps=20)))) is None
+
+
+def test_5_21_in_a_region_the_run_above_says_how_many_epochs_there_are() -> None:
+    state = in_round_1(strategy="fednova", momentum=0.9, epochs=9)
+    phase = state.phase
+    assert isinstance(phase, Collecting)
+    order = Order(round=1, base=BASE, training=training_request(epochs=2), correction=None, deadline=9.0)
+    in_region = replace(state, phase=replace(phase, order=order))
+    update = update_metadata(client="1", examples=10, steps=21)
+    assert decide(state, update) is None
+    assert answer(in_region, update)[1] == "steps: 21, expected at most 20 (--epochs × examples)"
 
 
 def test_5_21_a_sum_that_does_not_fit_is_surplus() -> None:

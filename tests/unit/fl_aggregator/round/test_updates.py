@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fl_aggregator.configuration.regions import Sums
 from fl_aggregator.round.phases import Aggregating, Buffering, Selecting
 from tests.support.round_playbook import round_done, training
 from tests.support.round_text import describe
@@ -96,6 +97,25 @@ def test_an_update_with_as_many_examples_as_may_be_is_kept() -> None:
     playbook = training(clients=2, per_round=2, max_examples=500, auto=False)
     a = playbook.cohort[0]
     assert playbook >> f"send {a} examples=500" << f"keep {a}@1"
+
+
+def test_an_edge_cannot_have_taken_more_steps_than_it_has_seen_examples() -> None:
+    """5.6. Without a bound, one edge that says 2^40 steps makes the changes of all others huge."""
+    sums = Sums(combine="normalized:momentum=0.9")
+    playbook = training(clients=2, per_round=2, epochs=3, sums=sums, auto=False)
+    a = playbook.cohort[0]
+    playbook.play(f"send {a} examples=10 steps={2**40}")
+    reply = describe(playbook.told[-1][1][-1])
+    assert f' bad-examples "steps: {2**40}, expected at most 30 (--epochs × examples)"' in reply
+    b = playbook.cohort[1]
+    assert playbook >> f"send {b} examples=10 steps=30" << f"keep {b}@1"
+
+
+def test_steps_that_do_not_count_are_not_looked_at() -> None:
+    """5.6: "in a run whose strategy counts steps"."""
+    playbook = training(clients=2, per_round=2, epochs=1, auto=False)
+    a = playbook.cohort[0]
+    assert playbook >> f"send {a} examples=10 steps={2**40}" << f"keep {a}@1"
 
 
 def test_an_edge_that_was_not_selected_is_told_so() -> None:

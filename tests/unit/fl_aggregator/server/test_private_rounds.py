@@ -248,7 +248,7 @@ def test_a_model_with_buffers_is_refused(tmp_path: Path) -> None:
         ({"strategy": "median"}, "--dp: does not go with --strategy median"),
         ({"strategy": "scaffold"}, "--dp: does not go with --strategy scaffold"),
         ({"strategy": "fedexp"}, "--dp: does not go with --strategy fedexp"),
-        ({"strategy": "fednova", "momentum": 0.9}, "--dp: does not go with --strategy fednova"),
+        ({"strategy": "fednova", "momentum": 0.9, "epochs": 1}, "--dp: does not go with --strategy fednova"),
         ({"transform": ("clip:norm=1",)}, "--transform"),
         ({"encoding": "q8"}, "--encoding q8"),
         ({"similarity": 1}, "--similarity 1"),

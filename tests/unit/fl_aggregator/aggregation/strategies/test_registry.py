@@ -40,7 +40,7 @@ def test_a_preset_is_its_parts() -> None:
     assert (load().combine, load().optimize, load().transforms) == (Mean(), Sgd(), ())
     assert load(strategy="fedavgm").optimize == Sgd(momentum=0.9)
     assert load(strategy="krum:bad=2", quorum=7).combine == Krum(bad=2, keep=1)
-    assert load(strategy="fednova", momentum=0.9).combine == Normalized(momentum=0.9)
+    assert load(strategy="fednova", momentum=0.9, epochs=1).combine == Normalized(momentum=0.9)
     assert load(strategy="q-fedavg:q=0.5", lr=0.1).combine == Fair(lr=0.1, q=0.5)
 
 
@@ -73,7 +73,7 @@ def test_run_json_gets_all_fields() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_can_be_loaded(name: str) -> None:
     needs = ":bad=1" if "krum" in name or name == "bulyan" else ""
-    load(strategy=name + needs, lr=0.1, momentum=0.0, quorum=10)
+    load(strategy=name + needs, lr=0.1, momentum=0.0, epochs=1, quorum=10)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,8 @@ def test_every_preset_can_be_loaded(name: str) -> None:
         ({"strategy": "fedadam:lr=fast"}, "--strategy fedadam: lr=fast: input should be a valid number"),
         ({"strategy": "trimmed-mean:beta=0.5"}, "beta=0.5: input should be less than 0.5"),
         ({"strategy": "fednova"}, r"--strategy fednova: needs --momentum, the edges' \(or fednova:momentum=…\)"),
+        ({"strategy": "fednova", "momentum": 0.9}, "--strategy fednova: needs --epochs"),
+        ({"combine": "normalized"}, "--combine normalized: needs --epochs"),
         ({"strategy": "krum:bad=4"}, "--strategy krum:bad=4: needs 11 updates, but --quorum is 5"),
         ({"strategy": "multi-krum:bad=1"}, "needs 5 updates, but --quorum is 2: raise --quorum"),
         ({"strategy": "median", "durability": "memory"}, "needs updates on the disk .*, but --durability is memory"),

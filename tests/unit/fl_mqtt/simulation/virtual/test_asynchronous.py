@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from fl_aggregator.configuration.settings import Settings
+from fl_aggregator.round import effects as do
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.phases import Finished
 from fl_mqtt.simulation.virtual.devices import Device
 from fl_mqtt.simulation.virtual.network import Link
-from fl_shared.tensors.manifest import Vector
+from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
+from tests.support import virtual_federation
 from tests.support.buffered_averages import check_models
 from tests.support.virtual_federation import MANIFEST, UNIFORM, VALUES, Federation, delta_of
 
@@ -32,14 +34,14 @@ def with_a_slow_edge(client: str) -> Device:
     return Device(100.0, Link(0.05, 1.25e6, 1.25e6)) if client == "3" else UNIFORM
 
 
-def finish(federation: Federation) -> None:
+def finish(federation: Federation, manifest: Manifest = MANIFEST) -> list[do.Average]:
     federation.run()
     state = federation.aggregator.state
     federation.close()
     assert isinstance(state.phase, Finished), state.phase
     (first,) = (client for client, number in federation.jobs.trained if number == 0)
-    check_models(federation.directory, MANIFEST, delta_of(SETTINGS.seed, 0, first), delta)
     assert not list((federation.directory / "spool").iterdir())
+    return check_models(federation.directory, manifest, delta_of(SETTINGS.seed, 0, first), delta)
 
 
 def test_a_slow_edge_delays_nobody(tmp_path: Path) -> None:
@@ -75,3 +77,28 @@ def test_killed_at_any_event_and_resumed_it_makes_the_models_of_its_journal(
             if not federation.aggregator.state.ended:
                 federation.restart_aggregator()
         finish(federation)
+
+
+def test_buffers_are_means_of_what_edges_ended_with_and_their_versions_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protocol, 5.20: also if the aggregator is killed, and reads the versions that edges began from."""
+    manifest = Manifest(
+        arrays=(ArraySpec(name="v", shape=(VALUES - 6,), role="buffer"), ArraySpec(name="w", shape=(6,)))
+    )
+    monkeypatch.setattr(virtual_federation, "MANIFEST", manifest)
+    settings = SETTINGS.model_copy(update={"rounds": 12})
+
+    def device(client: str) -> Device:
+        return Device(250.0, Link(0.05, 1.25e6, 1.25e6)) if client == "3" else UNIFORM
+
+    whole = Federation(tmp_path / "whole", settings, device=device)
+    averages = finish(whole, manifest)
+    oldest = max(update.staleness for average in averages for update in average.contributors)
+    assert oldest >= 3, "older than the versions that a run keeps in any case"
+    for cut in range(50, whole.world.events, 100):
+        federation = Federation(tmp_path / str(cut), settings, device=device)
+        federation.run(cut)
+        if not federation.aggregator.state.ended:
+            federation.restart_aggregator()
+        finish(federation, manifest)
