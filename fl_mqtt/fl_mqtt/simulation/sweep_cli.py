@@ -59,7 +59,7 @@ def plan(
     from fl_mqtt.simulation.virtual.specification import read_specification
 
     options = {option.name or "": option for option in context.command.params}
-    known = {DEVICES, *(name for name in options_of_run() if name in options)}
+    known = {DEVICES, *(name for name in options_of_run() if name in options)} - {"seed"}
     pairs = {name for name, field in Settings.model_fields.items() if get_origin(field.annotation) is dict}
     seeds = [int(values["seed"])] if seeds_text is None else sweep_plan.parse_seeds(seeds_text)
     axes = sweep_plan.parse_axes(axes_texts, known)

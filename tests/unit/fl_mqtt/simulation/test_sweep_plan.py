@@ -143,6 +143,8 @@ def simulate(*arguments: str, **environment: str) -> click.testing.Result:
         ),
         (["--seeds", "0-1", "--stay"], "--stay cannot be combined with a sweep"),
         (["--seeds", "0-1", "--metrics-port", "9"], "--metrics-port cannot be combined with a sweep"),
+        (["--sweep", "workers=1,2"], "'workers' cannot be swept, expected one of: batch-size, "),
+        (["--sweep", "workers=1,2"], "rounds, serve, "),
         (["--parallel", "2"], "--parallel needs a sweep"),
         (["--seeds", "0-1", "--attack", "cake"], "cake"),
         (
