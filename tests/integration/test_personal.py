@@ -65,6 +65,7 @@ def test_edges_asked_by_name_answer_with_a_model_of_their_own_after_a_restart_to
         common, *own = (answer(broker, client) for client in (None, "0", "1"))
         programs.kill(fleet)
     assert [one.personal for one in (common, *own)] == [False, True, True]
+    assert not any(one.personal_part for one in (common, *own))
     assert [one.client for one in own] == ["0", "1"]
     assert probabilities(own[0]) != probabilities(own[1]) != probabilities(common)
     with programs.edges(tmp_path / "edges", broker.url, "0,1", "--light"):
@@ -96,6 +97,7 @@ def test_a_local_part_makes_answers_personal_too(tmp_path: Path, broker: Mosquit
         )
         own = answer(broker, "0")
         assert own.personal
+        assert own.personal_part
         assert answer(broker, None).personal, "there is no common model that is whole"
         programs.kill(fleet)
     with programs.edges(tmp_path / "edges", broker.url, "0,1", "--light"):

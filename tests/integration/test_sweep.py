@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from fl_aggregator.tools.report.sweep import read_sweep
 from fl_aggregator.tools.report.sweep_page import sweep_page
+from fl_mqtt.cli.main import cli
+from fl_mqtt.simulation import sweep_cli
 from tests.support import programs
+from tests.support.device_files import AVAILABILITY, CAPACITY, traced
 from tests.support.wait import wait_until
 
 RUN = (
@@ -71,3 +75,22 @@ def test_a_run_that_fails_is_named_and_the_sweep_ends_with_1(tmp_path: Path) -> 
     assert "the task 'digits-mlp' has no metric 'cake'" in run.out
     assert run.result["failed"].keys() == {"target=cake=0.5_seed=0"}
     assert f"resume with: fl-aggregator simulate --resume {tmp_path / 'run'}" in run.out
+
+
+def test_a_sweep_goes_on_in_another_directory_and_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was interrupted before its first run. The program that resumes it has another current directory."""
+    traced(tmp_path, CAPACITY, AVAILABILITY)
+    arguments = ("--task", "synthetic-16", "--clients", "2", "--virtual", "--heterogeneity", "devices.toml")
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_cli, "run", lambda *_, **__: 130)
+        patch.chdir(tmp_path)
+        patch.setenv("FL_ROUNDS", "3")
+        begun = CliRunner().invoke(cli, ["simulate", *arguments, "--seeds", "0", "--run-dir", "run"])
+    assert begun.exit_code == 0, begun.output + str(begun.exception)
+    monkeypatch.setenv("FL_ROUNDS", "1")
+    again = ("--resume", str(tmp_path / "run"), "--json")
+    with programs.Program(tmp_path / "again", "fl-aggregator", "simulate", *again) as run:
+        run.ends_well(240)
+    assert record(tmp_path, "seed=0")["settings"]["rounds"] == 3

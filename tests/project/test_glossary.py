@@ -26,6 +26,7 @@ TERMS = {
     "losses": "loss",
     "lr_factor": "learning rate",
     "personal": "personal model",
+    "personal_part": "personal model",
     "primary": "primary metric",
     "privacy": "differential privacy",
     "private": "private run",

@@ -12,7 +12,7 @@ from fl_aggregator.monitoring.views.notices import absence_text
 from fl_aggregator.monitoring.views.privacy import spent_line
 from fl_aggregator.monitoring.views.round_record import personal_scores
 from fl_aggregator.round.phases import Failed, Finished, Stopped
-from fl_aggregator.round.state import Run
+from fl_aggregator.round.state import PersonalMissing, Run
 from fl_aggregator.server.outcome import Outcome
 from fl_aggregator.storage.run_directory import FLEET_LOG, HISTORY_FILE, RUN_FILE
 from fl_shared.system.invocation import aggregator_command, edge_command
@@ -63,10 +63,11 @@ def outcome_line(outcome: Outcome, refused: str) -> str:
 
 
 def personal_line(state: Run) -> str | None:
-    """Says what the edges' own models are worth; null if there are none."""
+    """Says what the edges' own models are worth, and of how many edges it is not known; null if none was asked."""
+    missing = _missing_text(state) if isinstance(state.phase, Finished) else ""
     scores = personal_scores(state.personal or {})
     if scores is None:
-        return None
+        return f"personal models: no edge has reported what its own is worth{missing}" if missing else None
     primary = state.primary
     before, after = (quantity_text(mean, primary.unit) for mean in scores.means)
     gains = {name: after - scores.before[name] for name, after in scores.after.items()}
@@ -74,8 +75,20 @@ def personal_line(state: Run) -> str | None:
     values = (quantity_text(found[worst], primary.unit) for found in (scores.before, scores.after))
     return (
         f"personal models: {primary.name} {before} → {after} (mean of {len(gains)} edges on their holdouts; "
-        f"least gain: edge {worst}, {' → '.join(values)})"
+        f"least gain: edge {worst}, {' → '.join(values)}){missing}"
     )
+
+
+def _missing_text(state: Run) -> str:
+    """Says why there is no score of an edge's own model, to be appended; empty if there is one of each edge."""
+    reasons: dict[PersonalMissing, str] = {
+        "deadline": f"did not report within --deadline ({state.settings.deadline:g} s)",
+        "absent": "not present",
+        "unmeasured": "reported no value",  # without a holdout, or since the training failed
+    }
+    missing = state.personal_missing
+    found = ", ".join(f"{missing[why]} {text}" for why, text in reasons.items() if missing.get(why))
+    return f"; of {state.settings.clients} edges (--clients) {found}" if found else ""
 
 
 def privacy_line(state: Run) -> str | None:

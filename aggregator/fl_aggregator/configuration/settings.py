@@ -433,7 +433,10 @@ def parse_settings(**values: object) -> Settings:
     try:
         return Settings.model_validate({name: v for name, v in values.items() if v is not None})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        mistakes = error.errors(include_url=False)
+        # What follows from a wrong value is wrong as well: nobody has given that.
+        given = (one for one in mistakes if one["loc"] and values.get(str(one["loc"][0])) is not None)
+        first = next(given, mistakes[0])
         message = str(first["msg"]).removeprefix("Value error, ")
         if not first["loc"]:  # the options contradict each other; the message names them
             name, _, rest = message.partition(": ")

@@ -117,8 +117,8 @@ def _available_evaluators(state: Run, split: Split, now: float) -> PersistentMap
 def receive_report(state: Run, event: Evaluated) -> Run:
     """Adds an edge's report to the evaluation of its version; older versions no longer wait for that edge.
 
-    A report with 0 examples says that the edge has nothing to report. Reports from another session, or about
-    a model that the run does not know, change nothing.
+    A report with 0 examples says that the edge has nothing to report; one of its own model is kept, to be counted.
+    Reports from another session, or about a model that the run does not know, change nothing.
     """
     client = state.roster.get(event.client)
     if event.version > state.version or client is None or client.session != event.session:
@@ -133,7 +133,8 @@ def receive_report(state: Run, event: Evaluated) -> Run:
         if evaluation.split == "personal" != event.split:
             return evaluation  # a late report on the same version; training takes longer
         awaited = evaluation.awaited.without(event.client)
-        if event.examples and (evaluation.model, evaluation.split) == (model, event.split):
+        has_content = event.examples or event.split == "personal"
+        if has_content and (evaluation.model, evaluation.split) == (model, event.split):
             return replace(evaluation, awaited=awaited, results=(*evaluation.results, event))
         return replace(evaluation, awaited=awaited)
 
@@ -254,7 +255,7 @@ def _closes_at(state: Run, evaluation: PendingEvaluation) -> float:
 def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> Transition:
     """Adds the reports to the round's summary: the metrics of the split that was asked first, and holdouts by edge."""
     if evaluation.split == "personal":
-        return personalization.close(state, evaluation)
+        return personalization.close(state, evaluation, now)
     remaining = tuple(e for e in state.evaluations if e is not evaluation)
     state = replace(state, evaluations=remaining)
     if not evaluation.results:

@@ -10,7 +10,7 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.persistent_map import PersistentMap
 from fl_aggregator.round.phases import Evaluating
-from fl_aggregator.round.state import PendingEvaluation, PersonalScore, Run
+from fl_aggregator.round.state import PendingEvaluation, PersonalMissing, PersonalScore, Run
 from fl_shared.protocol.messages import LOSS
 from fl_shared.system.frozen import replace
 
@@ -24,7 +24,7 @@ def request(state: Run, round_number: int, since: float, now: float) -> Transiti
     """Asks the edges that are there, or offline within their grace, and have data. Without any, there is no effect."""
     model = state.served
     assert model is not None, "the run has a version"
-    state = replace(state, personal={})
+    state = replace(state, personal={}, personal_missing={"absent": state.settings.clients})
     asked = PendingEvaluation(
         model=model,
         split="personal",
@@ -48,8 +48,8 @@ def repeated(state: Run) -> tuple[do.Personalize, ...]:
     return tuple(do.Personalize(one.model) for one in state.evaluations if one.split == "personal")
 
 
-def close(state: Run, evaluation: PendingEvaluation) -> Transition:
-    """Keeps the scores of each edge that has reported, in the summary of the last version, too."""
+def close(state: Run, evaluation: PendingEvaluation, now: float) -> Transition:
+    """Keeps the scores of each edge that has reported, in the summary of the last version, too; and who has none."""
     state = replace(state, evaluations=tuple(e for e in state.evaluations if e is not evaluation))
     primary = state.primary
     scores: dict[str, PersonalScore] = {}
@@ -59,7 +59,14 @@ def close(state: Run, evaluation: PendingEvaluation) -> Transition:
         )
         if before is not None and after is not None and primary.contains(before) and primary.contains(after):
             scores[report.client] = PersonalScore(before=before, after=after)
-    state = replace(state, personal=scores)
+    late = sum(not state.roster.is_absent(name, now, state.settings.grace) for name in evaluation.awaited)
+    reported = len(evaluation.results)
+    missing: dict[PersonalMissing, int] = {
+        "deadline": late,
+        "absent": max(0, state.settings.clients - reported - late),
+        "unmeasured": reported - len(scores),
+    }
+    state = replace(state, personal=scores, personal_missing=missing)
     if not scores:
         return state, ()
     summaries = [

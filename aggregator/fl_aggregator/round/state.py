@@ -124,6 +124,10 @@ class Counted:
     examples: int
 
 
+PersonalMissing = Literal["deadline", "absent", "unmeasured"]
+"""Why there is no score of an edge's own model: not reported in time, not present, or reported without one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """What a model is worth on the ``examples`` that an edge holds out."""
@@ -180,6 +184,7 @@ class Run:
     ``best_split``. ``counted``: by client, the updates on which what edges keep is based; empty if they keep nothing.
     ``answered``: by client; empty in a run of rounds. ``served``: the newest version, or the mean of versions in its
     place. ``personal``: by client, the scores of the edges' own models; null until they are asked for them.
+    ``personal_missing``: how many of the ``--clients`` edges are not in it, by reason.
     ``response_times``: of the last rounds with ``--pace auto``, from which the next one follows; empty with others.
     ``environments``: the distinct ones of the edges, at most 256, in the order in which they registered.
     ``order``: of a region, the round that it is asked for and has not opened yet. ``misled``: by client, in how
@@ -210,6 +215,7 @@ class Run:
     answered: Mapping[str, Answered] = field(default_factory=dict)
     served: ModelReference | None = None
     personal: Mapping[str, PersonalScore] | None = None
+    personal_missing: Mapping[PersonalMissing, int] = field(default_factory=dict)
     response_times: tuple[ResponseTimes, ...] = ()
     environments: tuple[Environment, ...] = ()
     order: Order | None = None

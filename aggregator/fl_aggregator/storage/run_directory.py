@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from fl_aggregator.configuration.masking import masked_sums
 from fl_aggregator.configuration.settings import Durability, Settings
@@ -81,13 +81,20 @@ class FleetRecord(BaseModel):
     """How ``simulate`` runs its edges. ``broker`` is null if the simulation starts its own broker, or has none.
 
     ``options``: the options of ``fl-edge`` that ``simulate`` passes on, by name. ``attack`` is null if no edge attacks,
-    ``virtual`` if the run is not in virtual time.
+    ``virtual`` if the run is not in virtual time. A path is absolute, since a resume may be started elsewhere.
     """
 
     broker: str | None = None
     options: dict[Literal["data", "device", "workers", "dp_sgd", "dp_local"], int | str | Path] = {}
     attack: AttackRecord | None = None
     virtual: VirtualTimeRecord | None = None
+
+    @field_validator("options")
+    @classmethod
+    def _absolute(cls, options: dict[Any, Any]) -> dict[Any, Any]:
+        return {
+            name: str(Path(value).absolute()) if name == "data" else value for name, value in options.items()
+        }
 
 
 class RunRecord(BaseModel):

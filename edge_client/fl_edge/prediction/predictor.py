@@ -64,11 +64,12 @@ class Answer:
 class Started(NamedTuple):
     """A prediction that has begun; ``job`` ends with `Predictor.prediction_done`.
 
-    ``personal``: the model is this edge's own, wholly or in part.
+    ``personal``: the model is this edge's own, wholly or in part. ``personal_part``: only a part of it is.
     """
 
     job: int
     personal: bool
+    personal_part: bool
 
 
 class PredictionBackend(Protocol):
@@ -117,7 +118,7 @@ class Predictor:
         self._connection: Connection | None = None
         self._model = NewestModel(client, store)
         self._waiting: deque[PredictionRequest] = deque()
-        self._running: dict[int, tuple[PredictionRequest, m.ModelAnnouncement, bool]] = {}
+        self._running: dict[int, tuple[PredictionRequest, m.ModelAnnouncement, Started]] = {}
         self._answered = 0
         self._own_topic = t.build(prefix, t.PredictTopic(client))
         self._topics = {t.build(prefix, t.PredictTopic()), self._own_topic}
@@ -239,9 +240,9 @@ class Predictor:
         """Sends the answer that a job of `PredictionBackend` has found with ``seconds`` of processor time."""
         pending = self._running.pop(job, None)
         if pending is not None:
-            request, announced, personal = pending
+            request, announced, started = pending
             self._rate_limiter.charge_work(request.response_topic, seconds, now)
-            self._answer(request, announced, answer, personal=personal)
+            self._answer(request, announced, answer, started)
 
     def close(self) -> Connection | None:
         """Drops all requests and releases the models.
@@ -265,16 +266,16 @@ class Predictor:
         started = self._backend.predict(
             announced, model, request.payload, request.response_topic, by_name=request.by_name
         )
-        self._running[started.job] = request, announced, started.personal
+        self._running[started.job] = request, announced, started
 
     def _answer(
         self,
         request: PredictionRequest,
         announcement: m.ModelAnnouncement,
         answer: Answer,
-        *,
-        personal: bool = False,
+        started: Started | None = None,
     ) -> None:
+        own = started if answer.error is None else None
         error, output = answer.error, dict(answer.output or {})
         probabilities = output.pop("probabilities", None)
         label = output.pop("label", None) if probabilities else None
@@ -286,7 +287,8 @@ class Predictor:
             sha256=hashlib.sha256(request.payload).hexdigest(),
             version=announcement.version,
             first_version=announcement.first_version,
-            personal=personal and answer.error is None,
+            personal=own is not None and own.personal,
+            personal_part=own is not None and own.personal_part,
             label=label,
             probabilities=probabilities,
             output=output or None,

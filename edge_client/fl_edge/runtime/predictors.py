@@ -98,4 +98,5 @@ class _Backend:
             edge.partition_of(task),
             local,
         )
-        return Started(job, personal=own is not None or local is not None)
+        part = own is None and local is not None
+        return Started(job, personal=own is not None or part, personal_part=part)

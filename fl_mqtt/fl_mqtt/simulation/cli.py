@@ -148,7 +148,8 @@ def simulate(
             refuse_with_resume(*OF_EDGES, "attack", "virtual", "heterogeneity", "seeds", "sweep")
         elif virtual:
             _refuse_own_noise(values)
-        directory = resume or _begin_sweep(broker, run_dir, init, attack, values, seeds, sweep)
+        tracking.check()
+        directory = resume or _begin_sweep(broker, run_dir, init, attack, values, seeds, sweep, parallel)
         return sweep_cli.run(directory, broker, parallel, as_json=as_json, quiet=quiet)
     sweep_cli.refuse_misplaced(click.get_current_context(), sweeping=False)
     question = None if request is None else request.read_bytes()
@@ -243,6 +244,7 @@ def _begin_sweep(
     values: dict[str, Any],
     seeds: str | None,
     axes: tuple[str, ...],
+    parallel: int,
 ) -> Path:
     """Creates the directory of a sweep, once all of its runs could begin. Raises ``UserError``."""
     from fl_aggregator.storage.run_directory import new_run_path
@@ -258,6 +260,7 @@ def _begin_sweep(
         _check_task(settings)
         sweep_cli.check(settings, init, attack, device)
     simulation.broker_of_fleet(broker, None if broker.broker is None else str(broker.broker))
+    sweep_cli.check_brokers(record, parallel)
     directory = run_dir or new_run_path(f"{found[0].task}-sweep")
     sweep.begin(directory, record)
     return directory

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,10 @@ def command(run: SweptRun, directory: Path, step: Step, broker: Sequence[str]) -
 
 
 class SweepRunner:
-    """Runs what is left of the sweep in ``directory``, ``parallel`` runs at a time. ``tell`` gets its progress."""
+    """Runs what is left of the sweep in ``directory``, ``parallel`` runs at a time. ``tell`` gets its progress.
+
+    ``recorded``: the variables of options that a run which begins does not get: its arguments say what they gave.
+    """
 
     def __init__(
         self,
@@ -94,11 +98,13 @@ class SweepRunner:
         parallel: int,
         broker: Sequence[str] = (),
         tell: Callable[[str], None] = click.echo,
+        recorded: Container[str] = (),
     ) -> None:
         self._directory = directory
         self._parallel = parallel
         self._broker = broker
         self._tell = tell
+        self._recorded = recorded
         self._stopping = threading.Event()
         self._failed: dict[str, str] = {}
         self._ended = 0
@@ -149,14 +155,15 @@ class SweepRunner:
                     self._tell(f"{self._ended} of {count}: {name}: {self._end(name, child, code)}")
 
     def _start(self, run: SweptRun, step: Step) -> ChildProcess:
-        directory = self._directory / run.name
+        directory, environment = self._directory / run.name, dict(os.environ)
         self._await_leftover(directory)
         if step == "begin":
+            environment = {name: text for name, text in environment.items() if name not in self._recorded}
             shutil.rmtree(
                 directory, ignore_errors=True
             )  # what a run has left that was cut off before it began
         log = self._directory / f"{run.name}.log"
-        return ChildProcess(command(run, directory, step, self._broker), log)
+        return ChildProcess(command(run, directory, step, self._broker), log, environment)
 
     def _await_leftover(self, directory: Path) -> None:
         """Waits until the run that a killed sweep has left behind has ended, too, `LEFTOVER_TIMEOUT` at most."""

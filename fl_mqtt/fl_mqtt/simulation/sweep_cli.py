@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from fl_mqtt.simulation import sweep, sweep_plan
-from fl_shared.cli.headings import GIVEN
+from fl_shared.cli.headings import BROKER, GIVEN, heading_of
 from fl_shared.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ NOT_IN_SWEEPS: Final = ("stay", "request", "metrics_port")
 def refuse_misplaced(context: click.Context, *, sweeping: bool) -> None:
     """Raises ``UserError`` for options that do not go together with a sweep, or without one.
 
-    Those of the sweep count on the command line alone: each run of the sweep reads environment and ``--config``, too.
+    Those of the sweep count on the command line alone.
     """
     for option in context.command.params:
         name, source = option.name or "", context.get_parameter_source(option.name or "")
@@ -59,7 +59,7 @@ def plan(
     from fl_mqtt.simulation.virtual.specification import read_specification
 
     options = {option.name or "": option for option in context.command.params}
-    known = {DEVICES, *(name for name in options_of_run() if name in options)}
+    known = {DEVICES, *(name for name in options_of_run() if name in options)} - {"seed"}
     pairs = {name for name, field in Settings.model_fields.items() if get_origin(field.annotation) is dict}
     seeds = [int(values["seed"])] if seeds_text is None else sweep_plan.parse_seeds(seeds_text)
     axes = sweep_plan.parse_axes(axes_texts, known)
@@ -82,10 +82,13 @@ def plan(
 
     def value_of(name: str, text: str) -> Any:
         """What an option gets from the command line of a run; pairs that all runs have are among its pairs."""
-        if not options[name].multiple:
-            return options[name].process_value(context, text)
-        common = context.meta[GIVEN].get(name) or () if name in pairs else ()
-        return options[name].process_value(context, [*common, text])
+        option = options[name]
+        if not option.multiple:
+            return option.process_value(context, text)
+        common: Sequence[str] = ()
+        if name in pairs and context.get_parameter_source(name) != ParameterSource.DEFAULT:
+            common = option.consume_value(context, context.meta[GIVEN])[0]
+        return option.process_value(context, [*common, text])
 
     found = []
     for setting in sweep_plan.settings_of(axes):
@@ -96,7 +99,10 @@ def plan(
         if devices is not None:
             read_specification(devices, settings.clients)
         found.append(settings)
-    common = sweep_plan.given_arguments(context.command.params, context.meta[GIVEN])
+    without = axes.keys() - pairs
+    if context.params["virtual"]:  # it refuses them on a command line, and ignores them elsewhere
+        without |= {name for name, option in options.items() if heading_of(option) == BROKER}
+    common = sweep_plan.given_arguments(context, without)
     return sweep_plan.plan(axes, seeds, common, arguments), found
 
 
@@ -114,13 +120,11 @@ def check(settings: Settings, init: Path | None, attack: str | None, device: obj
         read_initial_weights(init, settings.task)
 
 
-def run(directory: Path, broker: BrokerOptions, parallel: int, *, as_json: bool, quiet: bool) -> int:
-    """Runs what is left of a sweep, prints its result, and returns the exit code. Raises ``UserError``."""
-    from fl_aggregator.storage.sweep_record import read_sweep_record
-    from fl_aggregator.tools.report.sweep import read_sweep
+def check_brokers(record: SweepRecord, parallel: int) -> None:
+    """Raises ``UserError`` if the runs would have no broker, or one for several at a time."""
     from fl_shared.system.mosquitto import find_mosquitto
 
-    arguments = read_sweep_record(directory).runs[0].arguments
+    arguments = record.runs[0].arguments
     if "--broker" not in arguments:
         if "--virtual" not in arguments:
             find_mosquitto()
@@ -129,11 +133,21 @@ def run(directory: Path, broker: BrokerOptions, parallel: int, *, as_json: bool,
             "--parallel: the runs would disturb each other at one broker; expected 1, or no --broker"
         )
 
+
+def run(directory: Path, broker: BrokerOptions, parallel: int, *, as_json: bool, quiet: bool) -> int:
+    """Runs what is left of a sweep, prints its result, and returns the exit code. Raises ``UserError``."""
+    from fl_aggregator.storage.sweep_record import read_sweep_record
+    from fl_aggregator.tools.report.sweep import read_sweep
+
+    check_brokers(read_sweep_record(directory), parallel)
+
     def tell(text: str) -> None:
         if not quiet:
             click.echo(text, err=True)
 
-    outcome = sweep.SweepRunner(directory, parallel, broker.resume_arguments(), tell).run()
+    options = click.get_current_context().command.params
+    recorded = {option.envvar for option in options if isinstance(option.envvar, str)}
+    outcome = sweep.SweepRunner(directory, parallel, broker.resume_arguments(), tell, recorded).run()
     sweep.show(directory, outcome)
     if as_json:
         click.echo(json.dumps(sweep.result(read_sweep(directory), outcome)))

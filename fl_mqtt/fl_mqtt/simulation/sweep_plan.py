@@ -1,22 +1,26 @@
-"""Which runs a sweep has: ``--seeds`` and ``--sweep``, and the arguments of each run. Pure."""
+"""Which runs a sweep has: ``--seeds`` and ``--sweep``, and the arguments of each run."""
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
 from fl_aggregator.storage.sweep_record import MAX_RUNS, SweepRecord, SweptRun
+from fl_shared.cli.headings import GIVEN
 from fl_shared.errors import UserError
 
 OPTIONS: Final = ("seeds", "sweep", "parallel")
 """The options of ``simulate`` that are about a sweep."""
 OF_EACH_RUN: Final = ("run_dir", "resume", "seed", "as_json", "quiet", "verbose", "log_format")
 """Options that the sweep itself gives to each run."""
+NOT_RECORDED: Final = (*OPTIONS, *OF_EACH_RUN, "config", "metrics_host")
+"""Options that are not among the arguments of a run. Of ``--config`` the options in it are; no run serves metrics."""
 
 Axes = dict[str, list[str]]
 """The values of each swept option, by its name as in ``Settings``, as the user wrote them."""
@@ -44,7 +48,7 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def parse_axes(texts: Sequence[str], known: Iterable[str]) -> Axes:
+def parse_axes(texts: Sequence[str], known: Collection[str]) -> Axes:
     """Parses values of ``--sweep``: ``NAME=VALUE,VALUE``, or ``NAME=VALUE;VALUE`` if values have commas.
 
     ``known``: the options that can be swept, by their names as in ``Settings``. Raises ``UserError``.
@@ -59,9 +63,8 @@ def parse_axes(texts: Sequence[str], known: Iterable[str]) -> Axes:
         if name in ("seed", "seeds"):
             raise UserError(f"--sweep: {text!r}: expected --seeds {listed}")
         if name not in known:
-            raise UserError(
-                f"--sweep: {text!r}: {option!r} is no option that can be swept (--help lists them)"
-            )
+            can = ", ".join(sorted(one.replace("_", "-") for one in known))
+            raise UserError(f"--sweep: {text!r}: {option!r} cannot be swept, expected one of: {can}")
         if name in axes:
             raise UserError(f"--sweep: {option} is given twice, expected all its values at once")
         _refuse_twice("--sweep", text, values)
@@ -109,18 +112,20 @@ def plan(
     return SweepRecord(runs=runs)
 
 
-def given_arguments(parameters: Iterable[click.Parameter], given: Mapping[str, Any]) -> list[str]:
-    """Returns the arguments of a command line again, but those about the sweep and of each run.
+def given_arguments(context: click.Context, without: Container[str]) -> list[str]:
+    """Returns the arguments that say again what the command line, the environment and ``--config`` have given.
 
-    ``given``: the values by parameter, as click's parser has read them.
+    The options `NOT_RECORDED` and ``without`` are left out.
     """
     arguments: list[str] = []
-    for parameter in parameters:
-        value = given.get(parameter.name or "")
-        if value is None or parameter.name in (*OPTIONS, *OF_EACH_RUN):
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in NOT_RECORDED or name in without:
             continue
-        assert isinstance(parameter, click.Option)
-        arguments += option_arguments(parameter, value)
+        value, source = parameter.consume_value(context, context.meta[GIVEN])
+        if source != ParameterSource.DEFAULT:
+            assert isinstance(parameter, click.Option)
+            arguments += option_arguments(parameter, value)
     return arguments
 
 
@@ -130,8 +135,13 @@ def option_arguments(option: click.Option, value: Any) -> list[str]:
     if option.count:
         return [flag] * int(value)
     if option.is_flag:
-        return [flag] if value not in (False, "false", "no", "off", "0") else option.secondary_opts[-1:]
+        return [flag] if click.BOOL.convert(value, option, None) else option.secondary_opts[-1:]
     values = value if isinstance(value, list | tuple) else [value]
-    if isinstance(option.type, click.Path):  # a resume may be started elsewhere
-        values = [Path(one).absolute() for one in values]
-    return [word for one in values for word in (flag, str(one))]
+    return [word for one in values for word in (flag, _recorded(option, str(one)))]
+
+
+def _recorded(option: click.Option, value: str) -> str:
+    """Returns a path as an absolute one: a resume may be started elsewhere. A metavar may have names besides FILE."""
+    *names, last = (option.metavar or "").split("|")
+    is_path = isinstance(option.type, click.Path) or (last == "FILE" and value not in names)
+    return str(Path(value).absolute()) if is_path else value

@@ -15,7 +15,6 @@ from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run
 from fl_aggregator.storage.run_directory import RunRecord
 from fl_shared.errors import UserError
-from fl_shared.system.invocation import install_command
 
 EXPERIMENT, RUN_TAG = "fl-mqtt", "fl-mqtt.run"
 
@@ -31,7 +30,7 @@ def allowed_name(tag: str) -> str:
 class MLflow:
     """Logs to the MLflow tracking URI ``uri``. A resumed run continues in its MLflow run, found by a tag.
 
-    Raises ``UserError`` if MLflow is not installed or rejects the URI.
+    Raises ``UserError`` if MLflow rejects the URI.
     """
 
     name = "mlflow"
@@ -43,8 +42,6 @@ class MLflow:
             from mlflow.entities import Metric
 
             self._client, self._metric, self._run_id = MlflowClient(uri), Metric, ""
-        except ImportError:
-            raise UserError(f"--mlflow: mlflow is not installed: {install_command('mlflow')}") from None
         except Exception as error:  # of a type that MLflow defines
             raise UserError(f"--mlflow {uri}: {str(error).splitlines()[0]}") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,18 @@ class TrackingOptions:
     metrics_host: str = "127.0.0.1"
     mlflow: str | None = None
 
+    def check(self) -> None:
+        """Raises ``UserError`` for a tracker that is not installed, or a URI with a password."""
+        if self.mlflow is None:
+            return
+        if urlsplit(self.mlflow).password is not None:
+            raise UserError(
+                "--mlflow: a password in the URI is visible in the process list; set "
+                "MLFLOW_TRACKING_PASSWORD and MLFLOW_TRACKING_USERNAME instead"
+            )
+        if importlib.util.find_spec("mlflow") is None:
+            raise UserError(f"--mlflow: mlflow is not installed: {install_command('mlflow')}")
+
     def trackers(self, run_directory: Path) -> Trackers:
         """The chosen trackers, as a context manager.
 
@@ -49,11 +62,7 @@ class TrackingOptions:
 
             chosen.append(TensorBoard(run_directory))
         if self.mlflow is not None:
-            if urlsplit(self.mlflow).password is not None:
-                raise UserError(
-                    "--mlflow: a password in the URI is visible in the process list; set "
-                    "MLFLOW_TRACKING_PASSWORD and MLFLOW_TRACKING_USERNAME instead"
-                )
+            self.check()
             from fl_aggregator.monitoring.tracking.mlflow import MLflow
 
             chosen.append(MLflow(self.mlflow))

@@ -117,7 +117,8 @@ def prediction_line(prediction: m.Prediction) -> str:
     if prediction.error is not None:
         return f"edge {prediction.client} could not answer: {prediction.error}"
     served = version_text(prediction.first_version, prediction.version)
-    of_its_own = ", a part of it its own" if prediction.personal else ""
+    share = "a part" if prediction.personal_part else "all"
+    of_its_own = f", {share} of it its own" if prediction.personal else ""
     untrained = NOT_TRAINED if prediction.version == 0 else ""
     source = f"by edge {prediction.client} with {served} of the model{untrained}{of_its_own}"
     return f"prediction: {_output_text(prediction)}, {source}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -26,10 +27,13 @@ def virtual_devices(heterogeneity: str | None, clients: int) -> VirtualTimeRecor
 
     ``heterogeneity``: see its option.
     """
-    from fl_mqtt.simulation.virtual.specification import read_specification
+    from fl_mqtt.simulation.virtual.specification import preset_names, read_specification
 
     name = heterogeneity or "uniform"
-    return VirtualTimeRecord(heterogeneity=name, sha256=read_specification(name, clients).sha256)
+    sha256 = read_specification(name, clients).sha256
+    if name not in preset_names():
+        name = str(Path(name).absolute())  # a resume may be started elsewhere
+    return VirtualTimeRecord(heterogeneity=name, sha256=sha256)
 
 
 def refuse_with_virtual() -> None:

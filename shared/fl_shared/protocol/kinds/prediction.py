@@ -26,7 +26,7 @@ class Prediction(Scoped):
     ``sha256``: of the request's payload. An answer has ``label`` and ``probabilities`` if the task predicts classes,
     and ``output`` if there is anything else; otherwise there is ``error``, and in the answer to an empty request
     ``example``, a request that the task can read. ``first_version``: see `ModelAnnouncement`. ``personal``: the
-    model is the edge's own, wholly or in part.
+    model is the edge's own, wholly or in part. ``personal_part``: only a part of it is.
     """
 
     kind: Literal["prediction"] = "prediction"
@@ -35,6 +35,7 @@ class Prediction(Scoped):
     version: Count
     first_version: Count | None = None
     personal: bool = False
+    personal_part: bool = False
     label: Annotated[str, StringConstraints(max_length=256), AfterValidator(one_line)] | None = None
     probabilities: Annotated[dict[str, float], Field(max_length=100_000)] | None = None
     output: dict[str, FiniteJson] | None = None

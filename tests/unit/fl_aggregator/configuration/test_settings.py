@@ -147,6 +147,10 @@ def test_what_was_not_given_has_its_default() -> None:
         ({"prefix": "a/+/b"}, "--prefix", "'a/+/b'", "expected topic levels without"),
         ({"prefix": ""}, "--prefix", "''", "expected topic levels without"),
         ({"nonsense": 3}, "--nonsense", "3", "not permitted"),
+        # What follows from a wrong value was not given:
+        ({"mode": "async", "concurrency": 0}, "--concurrency", "0", "greater than or equal to 1"),
+        ({"mode": "async", "buffer": 0}, "--buffer", "0", "greater than or equal to 1"),
+        ({"mode": "async", "concurrency": 4_000_000}, "--concurrency", "4000000", "equal to 1000000"),
         # What does not fit together:
         ({"clients": 4, "per_round": 10}, "--per-round", "10", "must not exceed --clients (4)"),
         ({"quorum": 11}, "--quorum", "11", "must not exceed --per-round (10)"),

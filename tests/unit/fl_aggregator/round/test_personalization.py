@@ -53,6 +53,7 @@ def test_edges_are_asked_when_the_last_version_is_evaluated_and_the_run_waits_fo
     )
     assert line.metrics["accuracy"] == pytest.approx(0.6), "they do not count as an evaluation"
     assert playbook.state.best == pytest.approx(0.6)
+    assert not any(playbook.state.personal_missing.values())
 
 
 def test_a_run_that_is_not_told_to_asks_nobody() -> None:
@@ -77,10 +78,12 @@ def test_who_leaves_or_hangs_is_not_waited_for_longer_than_the_deadline() -> Non
     playbook.play("wait 2")
     assert isinstance(playbook.state.phase, Finished)
     assert list(playbook.state.personal or {}) == ["0"]
+    assert playbook.state.personal_missing == {"deadline": 0, "absent": 1, "unmeasured": 0}
     hanging = last_version(deadline=50.0).play("wait 49")
     assert isinstance(hanging.state.phase, Evaluating)
     assert isinstance(hanging.play("wait 2").state.phase, Finished)
     assert hanging.state.personal == {}
+    assert hanging.state.personal_missing == {"deadline": 2, "absent": 0, "unmeasured": 0}
     assert len(written(hanging)) == 1
 
 
@@ -90,6 +93,7 @@ def test_an_edge_without_a_holdout_reports_nothing_and_is_not_waited_for() -> No
     )
     assert isinstance(playbook.state.phase, Finished)
     assert list(playbook.state.personal or {}) == ["1"]
+    assert playbook.state.personal_missing == {"deadline": 0, "absent": 0, "unmeasured": 1}
 
 
 def test_a_late_report_on_the_version_itself_does_not_end_the_waiting() -> None:
@@ -103,6 +107,7 @@ def test_without_edges_the_run_ends() -> None:
     playbook.play("lose 0", "lose 1", "wait 1")
     assert isinstance(playbook.state.phase, Finished)
     assert playbook.state.personal == {}
+    assert playbook.state.personal_missing == {"absent": 2}
 
 
 def test_a_run_that_is_stopped_meanwhile_asks_once_more_when_it_is_resumed() -> None:

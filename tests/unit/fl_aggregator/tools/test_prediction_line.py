@@ -24,6 +24,10 @@ from fl_shared.protocol import messages as m
         ),
         (
             {"version": 3, "personal": True},
+            "prediction: 7, by edge e with version 3 of the model, all of it its own",
+        ),
+        (
+            {"version": 3, "personal": True, "personal_part": True},
             "prediction: 7, by edge e with version 3 of the model, a part of it its own",
         ),
     ],

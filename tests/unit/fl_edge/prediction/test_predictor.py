@@ -77,7 +77,7 @@ class Setup:
 
     def predict(self, *_: object, **__: object) -> Started:
         self.jobs += 1
-        return Started(self.jobs, personal=False)
+        return Started(self.jobs, personal=False, personal_part=False)
 
     def _fetched(self, _holder: object, digest: str, model: FetchedModel | None, why: str) -> None:
         self.predictor.model_fetched(digest, model, why, self.now)

@@ -97,7 +97,7 @@ def test_labels_are_flipped_in_the_training_part_alone(
     attacking = AttackingExecutor(watched, attack, CLIENTS)
     manifest = attacking.own_manifest()
     attacking.train(
-        *(new_vector(manifest.values) * 0, manifest, part, training_request(epochs=1), 1, "0"),
+        *(np.zeros(manifest.values, np.float32), manifest, part, training_request(epochs=1), 1, "0"),
         *(lambda: False, new_vector),
     )
     assert np.array_equal(seen[0].train.labels, 9 - honest.train.labels)

@@ -104,6 +104,21 @@ def test_what_a_run_left_before_it_began_is_removed(tmp_path: Path, monkeypatch:
     assert not (directory / "a" / "edges").exists()
 
 
+def test_only_runs_that_are_resumed_get_the_options_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others have them in their arguments, as they were when the sweep began."""
+    directory = sweep_in(tmp_path / "sweep")
+    begun(directory / "a", ended=False)
+    monkeypatch.setenv("FL_ROUNDS", "33")
+    monkeypatch.setenv("FL_PASSWORD", "secret")
+    say = "import os; print(os.environ.get('FL_ROUNDS'), os.environ.get('FL_PASSWORD'))"
+    programs(monkeypatch, a=say, b=say)
+    said: list[str] = []
+    SweepRunner(directory, 1, tell=said.append, recorded={"FL_ROUNDS"}).run()
+    assert [line.partition(": ")[2] for line in said[:2]] == ["a: 33 secret", "b: None secret"]
+
+
 def test_a_sweep_that_is_stopped_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = sweep_in(tmp_path / "sweep")
     steps = programs(monkeypatch, b="import time; time.sleep(1000)")

@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from fl_aggregator.storage.sweep_record import SweepRecord, read_sweep_record
 from fl_mqtt.cli.main import cli
 from fl_mqtt.simulation import sweep_cli
-from fl_mqtt.simulation.sweep_plan import parse_axes, parse_seeds, plan
+from fl_mqtt.simulation.sweep_plan import option_arguments, parse_axes, parse_seeds, plan
 from fl_shared.errors import UserError
+from tests.support.device_files import GOOD
 
 KNOWN = ("lr", "partition", "per_round", "strategy")
 
@@ -64,7 +65,7 @@ def test_an_axis_is_an_option_with_its_values(text: str, name: str, values: list
         (["lr=0.1,0.1"], "has 0.1 twice"),
         (["lr=0.1", "lr=0.2"], "lr is given twice"),
         (["seed=0,1"], "expected --seeds 0,1"),
-        (["cake=1,2"], "'cake' is no option that can be swept"),
+        (["cake=1,2"], "'cake' cannot be swept, expected one of: lr, partition, per-round, strategy"),
     ],
 )
 def test_other_axes_are_refused(texts: list[str], message: str) -> None:
@@ -142,22 +143,33 @@ def simulate(*arguments: str, **environment: str) -> click.testing.Result:
         ),
         (["--seeds", "0-1", "--stay"], "--stay cannot be combined with a sweep"),
         (["--seeds", "0-1", "--metrics-port", "9"], "--metrics-port cannot be combined with a sweep"),
+        (["--sweep", "workers=1,2"], "'workers' cannot be swept, expected one of: batch-size, "),
+        (["--sweep", "workers=1,2"], "rounds, serve, "),
         (["--parallel", "2"], "--parallel needs a sweep"),
         (["--seeds", "0-1", "--attack", "cake"], "cake"),
         (
             ["--seeds", "0-1", "--broker", "mqtt://127.0.0.1:1", "--parallel", "2"],
             "the runs would disturb each other",
         ),
+        (["--seeds", "0-1", "--mlflow", "http://me:secret@mlflow.example"], "a password in the URI"),
+        (["--seeds", "0-1", "--mlflow", "http://mlflow.example"], "mlflow is not installed"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(
-    tmp_path: Path, arguments: list[str], message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "mlflow" else name)
     done = simulate(*arguments, "--run-dir", str(tmp_path / "sweep"))
     text = done.output + str(done.exception or "")
     assert message in text
     assert isinstance(done.exception, UserError) or done.exit_code == 2
-    assert not list(tmp_path.glob("sweep/*=*"))
+    assert not (tmp_path / "sweep").exists(), "the corrected command must find no directory"
+
+
+def test_without_a_broker_nothing_is_written(tmp_path: Path) -> None:
+    done = simulate("--seeds", "0-1", "--run-dir", str(tmp_path / "sweep"), FL_MOSQUITTO="/no/where")
+    assert "FL_MOSQUITTO" in str(done.exception)
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_the_environment_starts_no_sweep() -> None:
@@ -167,9 +179,16 @@ def test_the_environment_starts_no_sweep() -> None:
     assert "--seeds belongs on the command line" in str(done.exception)
 
 
-def test_each_run_gets_the_options_of_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps are planned in a directory of their own, and not run."""
     monkeypatch.setattr(sweep_cli, "run", lambda *_, **__: 0)
+    monkeypatch.delenv("FL_WORKERS", raising=False)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("planned")
+def test_each_run_gets_the_options_of_the_sweep(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     given = ("--data", "data", "--clients", "3", "--no-tensorboard")
     axes = ("--sweep", "lr=0.1", "--sweep", "transform=clip:norm=1;clip:norm=2")
@@ -204,3 +223,61 @@ def test_devices_and_options_of_the_task_can_be_swept(
     arguments = record.runs[-1].arguments
     assert arguments[arguments.index("--heterogeneity") + 1] == "phones"
     assert [one for one in arguments if "=" in one] == ["kind=a", "size=2"]
+
+
+@pytest.mark.usefixtures("planned")
+def test_what_environment_and_config_give_is_recorded(tmp_path: Path) -> None:
+    """A resume in another shell must not give the remaining runs other options."""
+    (tmp_path / "fl.toml").write_text(
+        "rounds = 7\nclients = 4\nmasked = false\ntransform = ['clip:norm=1']\n"
+    )
+    environment = {"FL_ROUNDS": "33", "FL_LR": "0.5", "FL_TENSORBOARD": "no", "FL_TASK_OPTION": "hidden=8"}
+    environment |= {"FL_PASSWORD": "secret", "FL_METRICS_HOST": "::1", "FL_LOG_FORMAT": "json"}
+    axes = ("--seeds", "4", "--sweep", "lr=0.1")
+    done = simulate("--config", "fl.toml", "--clients", "3", *axes, "--run-dir", "sweep", **environment)
+    assert done.exit_code == 0, done.output + str(done.exception)
+    (run,) = read_sweep_record(tmp_path / "sweep").runs
+    expected = (
+        *("--task", "digits-mlp", "--clients", "3", "--rounds", "33", "--transform", "clip:norm=1"),
+        *("--task-option", "hidden=8", "--no-tensorboard", "--lr", "0.1", "--seed", "4"),
+    )
+    assert sorted(run.arguments) == sorted(expected)
+
+
+@pytest.mark.usefixtures("planned")
+def test_a_broker_in_the_environment_does_not_reach_virtual_time(tmp_path: Path) -> None:
+    """A run in virtual time refuses it on its command line only."""
+    done = simulate("--virtual", "--seeds", "4", "--run-dir", "sweep", FL_BROKER="mqtt://broker.example")
+    assert done.exit_code == 0, done.output + str(done.exception)
+    (run,) = read_sweep_record(tmp_path / "sweep").runs
+    assert run.arguments == ["--task", "digits-mlp", "--virtual", "--seed", "4"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--heterogeneity", "fleet.toml"), ("--sweep", "heterogeneity=fleet.toml,silos")]
+)
+@pytest.mark.usefixtures("planned")
+def test_a_device_file_is_found_from_elsewhere(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "fleet.toml").write_text(GOOD)
+    done = simulate("--virtual", "--seeds", "0", *arguments, "--run-dir", "sweep")
+    assert done.exit_code == 0, done.output + str(done.exception)
+    runs = read_sweep_record(tmp_path / "sweep").runs
+    devices = [run.arguments[run.arguments.index("--heterogeneity") + 1] for run in runs]
+    assert devices == [str(tmp_path / "fleet.toml"), "silos"][: len(runs)]
+
+
+def test_every_option_with_a_file_or_directory_is_recorded_as_an_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = cli.commands["simulate"]
+    options = command.get_params(click.Context(command))
+    found = {
+        option.name
+        for option in options
+        if isinstance(option, click.Option)
+        and option_arguments(option, "1") == [option.opts[-1], str(tmp_path / "1")]
+    }
+    brokers = {"kit", "keys", "ca", "cert", "key", "password_file"}
+    of_the_sweep = {"run_dir", "resume", "config", "request"}
+    assert found == {"init", "data", "heterogeneity", "dp_ledger", *brokers, *of_the_sweep}
