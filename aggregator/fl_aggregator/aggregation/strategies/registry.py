@@ -7,6 +7,7 @@ is a frozen dataclass whose fields are its parameters, and a line in `PARTS`, or
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
@@ -29,6 +30,7 @@ from fl_shared.cli.specification import make, split
 from fl_shared.errors import UserError
 from fl_shared.system.entry_points import entry_points
 from fl_shared.tensors.encodings import registry as encodings
+from fl_shared.tensors.fixed_point import LEAST_PLACES, scale_bits_of
 
 _HERE: Final = "fl_aggregator.aggregation.strategies"
 PARTS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -232,7 +234,7 @@ def _specification(kind: str, part: Any) -> str:
     name = next((name for name, value in {**points, **PARTS[kind]}.items() if value == target), None)
     if name is None:
         return ""
-    fields = ",".join(f"{one.name}={getattr(part, one.name)}" for one in dataclasses.fields(part))
+    fields = ",".join(f"{name}={value}" for name, value in _values_of(part).items())
     return f"{name}:{fields.lower()}" if fields else name
 
 
@@ -256,6 +258,11 @@ def describe(strategy: Strategy) -> dict[str, Any]:
         "transform": [of(part) for part in strategy.transforms],
         "correct": None if strategy.correct is None else of(strategy.correct),
     }
+
+
+def _values_of(part: Any) -> dict[str, Any]:
+    """Returns the values of a part's fields by name."""
+    return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
 
 
 def fields_of(kind: type[Any]) -> dict[str, Any]:
@@ -330,12 +337,32 @@ def _check(strategy: Strategy, settings: Settings) -> None:
     if 2 * bad >= settings.per_round:
         size = "--buffer" if settings.mode == "async" else "--per-round"
         raise UserError(f"{option}: bad={bad} is not less than half of {size} ({settings.per_round})")
+    if isinstance(strategy.combine, WeightedSum) and settings.dp is None:  # a private run has the places of its noise
+        _check_places(strategy.combine, option, settings)
     if strategy.needs_all_updates and settings.durability == "memory":
         raise UserError(
             f"{option}: needs updates on the disk until a round closes, but --durability is memory"
         )
     if getattr(strategy.combine, "q", 0) and settings.holdout == 0:
         raise UserError(f"{option}: needs the edges' loss on their holdout, but --holdout is 0")
+
+
+def _check_places(combine: WeightedSum, option: str, settings: Settings) -> None:
+    """Raises ``UserError`` if updates may weigh so much that the fold of the parameters has too few binary places."""
+    heaviest = combine.max_weight(settings.max_examples)
+    product = heaviest * settings.max_delta * settings.slots
+    if 0 < product < math.inf:
+        places = scale_bits_of(heaviest, settings.max_delta, settings.slots, settings.fold_width)
+        if places >= LEAST_PLACES:
+            return
+        found = f"{places} binary places for the exact fold, expected at least {LEAST_PLACES}"
+    else:
+        found = "no binary places for the exact fold"
+    own = ", ".join(f"{name}={value}" for name, value in _values_of(combine).items()) or "no fields"
+    raise UserError(
+        f"{option}: an update may weigh {heaviest:.3g} ({own}), which with --max-delta {settings.max_delta:g} and "
+        f"{settings.slots} updates leaves {found}: choose values that make it less"
+    )
 
 
 def _check_correction(correct: Correction, strategy: Strategy, option: str, settings: Settings) -> None:

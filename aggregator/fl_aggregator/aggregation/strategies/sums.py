@@ -89,7 +89,7 @@ class Fair:
     """
 
     wants_norms: ClassVar[bool] = True
-    lr: Annotated[float, Field(gt=0)]
+    lr: Annotated[float, Field(gt=0, le=1e6)]
     q: Annotated[float, Field(ge=0, le=10)] = 0.1
     max_loss: Annotated[float, Field(gt=0, le=1e6)] = 100.0
 

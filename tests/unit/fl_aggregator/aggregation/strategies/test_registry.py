@@ -32,6 +32,14 @@ class Lion:
     def step(self, block: Block, closed: ClosedRound) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Weightless(Mean):
+    """A sum whose own largest weight cannot be folded."""
+
+    def max_weight(self, max_examples: int) -> float:  # noqa: ARG002
+        return 0.0
+
+
 def load(**values: Any) -> Any:
     return registry.load(Settings(**{"clients": 20, **values}))
 
@@ -92,6 +100,13 @@ def test_every_preset_can_be_loaded(name: str) -> None:
         ({"strategy": "multi-krum:bad=1"}, "needs 5 updates, but --quorum is 2: raise --quorum"),
         ({"strategy": "median", "durability": "memory"}, "needs updates on the disk .*, but --durability is memory"),
         ({"strategy": "q-fedavg", "lr": 0.1, "holdout": 0.0}, "the edges' loss on their holdout, but --holdout is 0"),
+        (
+            {"strategy": "q-fedavg:q=8", "lr": 0.05},
+            r"--strategy q-fedavg:q=8: an update may weigh 2e\+17 \(lr=0.05, q=8.0, max_loss=100.0\), which with "
+            "--max-delta 100 and 10 updates leaves -6 binary places for the exact fold, expected at least 20",
+        ),
+        ({"combine": "fair:lr=1e-300"}, r"--combine fair:lr=1e-300: .*leaves -\d+ binary places"),
+        ({"combine": f"{__name__}:Weightless"}, r"may weigh 0 \(equal=False\), .* leaves no binary places"),
         ({"combine": "mode"}, "--combine 'mode': expected one of bulyan, .*, or package.module:Class"),
         ({"combine": "adam"}, "--combine 'adam': expected one of"),
         ({"combine": f"{__name__}:Lion"}, "is no part of this kind"),
