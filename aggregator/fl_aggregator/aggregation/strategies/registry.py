@@ -337,6 +337,13 @@ def _check(strategy: Strategy, settings: Settings) -> None:
     if 2 * bad >= settings.per_round:
         size = "--buffer" if settings.mode == "async" else "--per-round"
         raise UserError(f"{option}: bad={bad} is not less than half of {size} ({settings.per_round})")
+    keep = getattr(strategy.combine, "keep", None) or 0
+    if keep > max(1, settings.effective_quorum - bad):
+        size = "--buffer" if settings.mode == "async" else "--quorum"
+        raise UserError(
+            f"{option}: keep={keep} of the {settings.effective_quorum} updates of {size} may leave some of the "
+            f"bad={bad} in: expected at most {settings.effective_quorum - bad}"
+        )
     if isinstance(strategy.combine, WeightedSum) and settings.dp is None:  # a private run has the places of its noise
         _check_places(strategy.combine, option, settings)
     if strategy.needs_all_updates and settings.durability == "memory":

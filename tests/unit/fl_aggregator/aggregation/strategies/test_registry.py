@@ -98,6 +98,10 @@ def test_every_preset_can_be_loaded(name: str) -> None:
         ({"strategy": "fednova"}, r"--strategy fednova: needs --momentum, the edges' \(or fednova:momentum=…\)"),
         ({"strategy": "krum:bad=4"}, "--strategy krum:bad=4: needs 11 updates, but --quorum is 5"),
         ({"strategy": "multi-krum:bad=1"}, "needs 5 updates, but --quorum is 2: raise --quorum"),
+        (
+            {"combine": "krum:bad=2,keep=6", "quorum": 7},
+            "--combine krum:bad=2,keep=6: keep=6 of the 7 updates of --quorum .* expected at most 5",
+        ),
         ({"strategy": "median", "durability": "memory"}, "needs updates on the disk .*, but --durability is memory"),
         ({"strategy": "q-fedavg", "lr": 0.1, "holdout": 0.0}, "the edges' loss on their holdout, but --holdout is 0"),
         (
@@ -119,6 +123,26 @@ def test_what_does_not_go_together_is_the_users_mistake(values: dict[str, Any], 
     few = {"per_round": 4, "quorum": 2} if "multi-krum" in str(values) else {}
     with pytest.raises(UserError, match=message):
         load(**values, **few)
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{kind} {name}:{field}"
+        for kind, members in registry.PARTS.items()
+        for name in members
+        for field, default in registry.fields_of(registry.part_class(kind, name)).items()
+        if isinstance(default, float)
+    ]
+    + ["combine fair:lr", "transform clip:norm", f"server-optimizer {__name__}:Lion:lr"],
+)
+def test_no_number_of_a_part_is_infinite_or_nan(text: str, value: str) -> None:
+    kind, _, part = text.partition(" ")
+    needed = "lr=1," if part.startswith("fair") and not part.endswith(":lr") else ""
+    name, _, field = part.rpartition(":")
+    with pytest.raises(UserError, match=f"^--{kind} '?{name}'?: {field}={value}: "):
+        registry.named_part(kind, f"{name}:{needed}{field}={value}")
 
 
 def test_fedprox_is_a_correction_that_the_edges_must_have() -> None:
