@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
 
+from fl_aggregator.aggregation.strategies.optimizers import Extrapolation
 from fl_aggregator.aggregation.strategies.parts import (
     CoordinateCombination,
     Correction,
@@ -333,6 +334,8 @@ def _check(strategy: Strategy, settings: Settings) -> None:
             f"{option}: needs {strategy.min_updates} updates, but --quorum is {settings.effective_quorum}: "
             f"raise --quorum (at most --per-round, {settings.per_round})"
         )
+    if isinstance(strategy.optimize, Extrapolation) and not settings.masked:
+        _check_extrapolation(strategy, option, settings)
     bad = getattr(strategy.combine, "bad", 0)
     if 2 * bad >= settings.per_round:
         size = "--buffer" if settings.mode == "async" else "--per-round"
@@ -370,6 +373,22 @@ def _check_places(combine: WeightedSum, option: str, settings: Settings) -> None
         f"{option}: an update may weigh {heaviest:.3g} ({own}), which with --max-delta {settings.max_delta:g} and "
         f"{settings.slots} updates leaves {found}: choose values that make it less"
     )
+
+
+def _check_extrapolation(strategy: Strategy, option: str, settings: Settings) -> None:
+    """Raises ``UserError`` unless the norms of which FedExP takes its rate are of what the mean is made of."""
+    optimize = settings.server_optimizer
+    name = f"--strategy {settings.strategy}" if optimize is None else f"--server-optimizer {optimize}"
+    if strategy.combine != Mean(equal=True):
+        raise UserError(
+            f"{name}: takes its rate from the norms of all updates, each counted the same, so it does not go together "
+            f"with {option}: expected --combine mean:equal=true"
+        )
+    if settings.mode == "async":
+        raise UserError(
+            f"{name}: takes its rate from the norms of updates that count the same, "
+            "so it does not go together with --mode async, where stale ones count less"
+        )
 
 
 def _check_correction(correct: Correction, strategy: Strategy, option: str, settings: Settings) -> None:

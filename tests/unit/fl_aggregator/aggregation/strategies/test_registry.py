@@ -10,7 +10,7 @@ import pytest
 from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.aggregation.strategies.corrections import Prox, Scaffold
 from fl_aggregator.aggregation.strategies.distances import Bulyan, Krum
-from fl_aggregator.aggregation.strategies.optimizers import Adam, Sgd, Yogi
+from fl_aggregator.aggregation.strategies.optimizers import Adam, Extrapolation, Sgd, Yogi
 from fl_aggregator.aggregation.strategies.parts import Block, ClosedRound
 from fl_aggregator.aggregation.strategies.presets import PRESETS
 from fl_aggregator.aggregation.strategies.sums import Fair, Mean, Normalized
@@ -50,6 +50,11 @@ def test_a_preset_is_its_parts() -> None:
     assert load(strategy="krum:bad=2", quorum=7).combine == Krum(bad=2, keep=1)
     assert load(strategy="fednova", momentum=0.9).combine == Normalized(momentum=0.9)
     assert load(strategy="q-fedavg:q=0.5", lr=0.1).combine == Fair(lr=0.1, q=0.5)
+
+
+def test_extrapolation_goes_with_the_mean_of_equal_edges() -> None:
+    alone = load(combine="mean:equal=true", server_optimizer="extrapolation", transform=("clip:norm=3",))
+    assert (alone.combine, alone.optimize) == (Mean(equal=True), Extrapolation())
 
 
 def test_a_field_of_a_preset_belongs_to_the_part_that_has_it() -> None:
@@ -102,6 +107,13 @@ def test_every_preset_can_be_loaded(name: str) -> None:
             {"combine": "krum:bad=2,keep=6", "quorum": 7},
             "--combine krum:bad=2,keep=6: keep=6 of the 7 updates of --quorum .* expected at most 5",
         ),
+        (
+            {"combine": "krum:bad=2", "server_optimizer": "extrapolation", "quorum": 7},
+            "--server-optimizer extrapolation: .* --combine krum:bad=2: expected --combine mean:equal=true",
+        ),
+        ({"server_optimizer": "extrapolation"}, "--server-optimizer extrapolation: .* --strategy fedavg: expected"),
+        ({"strategy": "fedexp", "combine": "median"}, "--strategy fedexp: .* --combine median: expected"),
+        ({"strategy": "fedexp", "mode": "async"}, "--strategy fedexp: .* --mode async, where stale ones count less"),
         ({"strategy": "median", "durability": "memory"}, "needs updates on the disk .*, but --durability is memory"),
         ({"strategy": "q-fedavg", "lr": 0.1, "holdout": 0.0}, "the edges' loss on their holdout, but --holdout is 0"),
         (
