@@ -55,8 +55,8 @@ def make(option: str, name: str, kind: type[Any], fields: Mapping[str, str]) -> 
         raise UserError(
             f"--{option} {name}: {first['loc'][0]}={first['input']}: {message[0].lower()}{message[1:]}"
         ) from None
-    for field, value in fields.items():  # a range without a maximum has infinity in it, one without limits NaN
-        number = getattr(made, field)
-        if isinstance(number, float) and not math.isfinite(number):
+    for field in known:  # a range without a maximum has infinity in it, one without limits NaN
+        value = getattr(made, field)
+        if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"--{option} {name}: {field}={value}: input should be a finite number")
     return made

@@ -82,7 +82,10 @@ class Transform(Protocol):
 
 @runtime_checkable
 class WeightedSum(Protocol):
-    """A combination Σ weight(k) Δₖ / divisor. It is folded on arrival, exactly, and nothing is held."""
+    """A combination Σ weight(k) Δₖ / divisor. It is folded on arrival, exactly, and nothing is held.
+
+    A class may have ``from_training``: its fields that are options of the run if they are not given, by name.
+    """
 
     wants_norms: ClassVar[bool]
 

@@ -102,18 +102,12 @@ def part_class(kind: str, name: str) -> type[Any]:
 
 def load(settings: Settings) -> Strategy:
     """Returns the strategy of a run. Raises ``UserError`` that names the option, and what was expected."""
-    preset_name, preset, fields = _preset(settings)
-    combine, optimize, correct = _parts_of(preset_name, preset, fields, settings)
-    if settings.combine is not None:
-        combine = named_part("combine", settings.combine)
-    if settings.server_optimizer is not None:
-        optimize = named_part("server-optimizer", settings.server_optimizer)
-    transforms = tuple(named_part("transform", text) for text in (*preset.transforms, *settings.transform))
     if len(settings.correct) > 1:
         given = " ".join(f"--correct {text}" for text in settings.correct)
         raise UserError(f"{given}: expected one of them: corrections cannot be combined")
-    if settings.correct:
-        correct = named_part("correct", settings.correct[0])
+    _, preset, _ = _preset(settings)
+    combine, optimize, correct = _parts_of(settings)
+    transforms = tuple([named_part("transform", text) for text in (*preset.transforms, *settings.transform)])
     strategy = Strategy(combine, optimize, transforms, correct)
     _check(strategy, settings)
     if (
@@ -272,40 +266,73 @@ def fields_of(kind: type[Any]) -> dict[str, Any]:
     return {name: "…" if value is dataclasses.MISSING else value for name, value in defaults.items()}
 
 
-def _parts_of(
-    name: str, preset: Preset, fields: Mapping[str, str], settings: Settings
-) -> tuple[Any, Any, Any]:
-    """Returns combination, optimizer and correction of a preset. A field belongs to the first that has it.
+def _parts_of(settings: Settings) -> tuple[Any, Any, Any]:
+    """Returns combination, optimizer and correction of a run: those of its preset, or what replaces them.
 
-    The correction comes before the optimizer, and is null if there is none.
+    A field of the preset belongs to the first of its parts that has it. The correction comes before the optimizer, and
+    is null if there is none.
     """
+    name, preset, fields = _preset(settings)
     texts = {"combine": preset.combine, "correct": preset.correct, "server-optimizer": preset.optimize}
+    replaced = {
+        "combine": settings.combine,
+        "correct": settings.correct[0] if settings.correct else None,
+        "server-optimizer": settings.server_optimizer,
+    }
     chosen: dict[str, tuple[type[Any], dict[str, str]]] = {}
     for kind, text in texts.items():
         if text is not None:
             part, values = split(kind, text)
             chosen[kind] = part_class(kind, part), values
-    for field, option in preset.from_training.items():
-        value = getattr(settings, option)
-        if value is None and field not in fields:
-            raise UserError(
-                f"--strategy {name}: needs --{option}, the edges' (or {name}:{field}=…); without it, it is the task's"
-            )
-        chosen["combine"][1][field] = str(value)
-    for field, given in fields.items():
-        owner = next((values for part, values in chosen.values() if field in fields_of(part)), None)
+    for field, value in fields.items():
+        owner = next((kind for kind, (part, _) in chosen.items() if field in fields_of(part)), None)
         if owner is None:
             has = ", ".join(known for part, _ in chosen.values() for known in fields_of(part))
             raise UserError(f"--strategy {name}: field {field!r} is unknown; it has: {has}")
-        owner[field] = given
-    made = {kind: make("strategy", name, part, values) for kind, (part, values) in chosen.items()}
+        other = replaced[owner]
+        # The correction of a preset is in the settings of a run that has begun, with its fields.
+        if other is not None and split(owner, other)[1].get(field) != value:
+            raise UserError(
+                f"--strategy {settings.strategy}: {field}={value} has no effect, as --{owner} {other} takes the place "
+                f"of the part that has it: say it there, or not at all"
+            )
+        chosen[owner][1][field] = value
+    made = {
+        kind: make("strategy", name, part, _with_training("strategy", name, part, values, settings))
+        for kind, (part, values) in chosen.items()
+        if replaced[kind] is None
+    }
+    made |= {kind: named_part(kind, text, settings) for kind, text in replaced.items() if text is not None}
     return made["combine"], made["server-optimizer"], made.get("correct")
 
 
-def named_part(kind: str, text: str) -> Any:
-    """Returns the part of this kind that a specification means. Raises ``UserError``."""
+def _with_training(
+    option: str, name: str, part: type[Any], fields: Mapping[str, str], settings: Settings
+) -> dict[str, str]:
+    """Returns the values of fields with those that are options of the run. Raises ``UserError`` if one is missing."""
+    found = dict(fields)
+    for field, training in getattr(part, "from_training", {}).items():
+        if field in found:
+            continue
+        value = getattr(settings, training)
+        if value is None:
+            raise UserError(
+                f"--{option} {name}: needs --{training}, the edges' (or {name}:{field}=…); without it, it is the task's"
+            )
+        found[field] = str(value)
+    return found
+
+
+def named_part(kind: str, text: str, settings: Settings | None = None) -> Any:
+    """Returns the part of this kind that a specification means. Raises ``UserError``.
+
+    ``settings``: of the run, for fields that are its options; without them, all of those must be in the specification.
+    """
     name, fields = split(kind, text)
-    made = make(kind, name, part_class(kind, name), fields)
+    part = part_class(kind, name)
+    if settings is not None:
+        fields = _with_training(kind, name, part, fields, settings)
+    made = make(kind, name, part, fields)
     is_combination = isinstance(made, WeightedSum | GramCombination | CoordinateCombination)
     if (kind == "combine" and not is_combination) or not all(
         hasattr(made, method) for method in _METHODS[kind]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final
 
@@ -60,6 +61,7 @@ class Normalized:
     """
 
     wants_norms: ClassVar[bool] = False
+    from_training: ClassVar[Mapping[str, str]] = {"momentum": "momentum"}
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def max_weight(self, max_examples: int) -> float:
@@ -89,6 +91,7 @@ class Fair:
     """
 
     wants_norms: ClassVar[bool] = True
+    from_training: ClassVar[Mapping[str, str]] = {"lr": "lr"}
     lr: Annotated[float, Field(gt=0, le=1e6)]
     q: Annotated[float, Field(ge=0, le=10)] = 0.1
     max_loss: Annotated[float, Field(gt=0, le=1e6)] = 100.0

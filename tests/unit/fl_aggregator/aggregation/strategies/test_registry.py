@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from fl_aggregator.aggregation.strategies import registry
+from fl_aggregator.aggregation.strategies.coordinates import Median
 from fl_aggregator.aggregation.strategies.corrections import Prox, Scaffold
 from fl_aggregator.aggregation.strategies.distances import Bulyan, Krum
 from fl_aggregator.aggregation.strategies.optimizers import Adam, Extrapolation, Sgd, Yogi
@@ -50,6 +51,22 @@ def test_a_preset_is_its_parts() -> None:
     assert load(strategy="krum:bad=2", quorum=7).combine == Krum(bad=2, keep=1)
     assert load(strategy="fednova", momentum=0.9).combine == Normalized(momentum=0.9)
     assert load(strategy="q-fedavg:q=0.5", lr=0.1).combine == Fair(lr=0.1, q=0.5)
+
+
+def test_a_part_takes_from_training_what_its_preset_does() -> None:
+    assert load(combine="normalized", momentum=0.9).combine == Normalized(momentum=0.9)
+    assert load(combine="normalized:momentum=0.5", momentum=0.9).combine == Normalized(momentum=0.5)
+    assert load(combine="fair", lr=0.1).combine == Fair(lr=0.1)
+    assert load(strategy="q-fedavg:lr=0.2").combine == Fair(lr=0.2)
+
+
+def test_a_preset_whose_combination_is_replaced_needs_nothing_for_it() -> None:
+    assert load(strategy="fednova", combine="mean").combine == Mean()
+    assert load(strategy="krum", combine="median").combine == Median()
+
+
+def test_a_field_that_is_given_twice_alike_is_not_lost() -> None:
+    assert load(strategy="fedadam:lr=0.1", server_optimizer="yogi:lr=0.1").optimize == Yogi(lr=0.1)
 
 
 def test_extrapolation_goes_with_the_mean_of_equal_edges() -> None:
@@ -101,6 +118,13 @@ def test_every_preset_can_be_loaded(name: str) -> None:
         ({"strategy": "fedadam:lr=fast"}, "--strategy fedadam: lr=fast: input should be a valid number"),
         ({"strategy": "trimmed-mean:beta=0.5"}, "beta=0.5: input should be less than 0.5"),
         ({"strategy": "fednova"}, r"--strategy fednova: needs --momentum, the edges' \(or fednova:momentum=…\)"),
+        ({"combine": "normalized"}, r"--combine normalized: needs --momentum, the edges' \(or normalized:momentum=…\)"),
+        (
+            {"strategy": "fedadam:lr=0.03", "server_optimizer": "yogi"},
+            "--strategy fedadam:lr=0.03: lr=0.03 has no effect, as --server-optimizer yogi takes the place",
+        ),
+        ({"strategy": "fedavg:equal=true", "combine": "sum"}, "equal=true has no effect, as --combine sum takes"),
+        ({"strategy": "fedprox:mu=1", "correct": ("prox",)}, "mu=1 has no effect, as --correct prox takes"),
         ({"strategy": "krum:bad=4"}, "--strategy krum:bad=4: needs 11 updates, but --quorum is 5"),
         ({"strategy": "multi-krum:bad=1"}, "needs 5 updates, but --quorum is 2: raise --quorum"),
         (
@@ -183,7 +207,7 @@ def test_scaffold_keeps_a_control_beside_what_its_optimizer_keeps() -> None:
             {"correct": ("prox",), "strategy": "fednova", "momentum": 0.9},
             "--strategy fednova.*--correct prox",
         ),
-        ({"correct": ("prox",), "combine": "normalized"}, "--combine normalized.*--correct prox"),
+        ({"correct": ("prox",), "combine": "normalized", "momentum": 0.9}, "--combine normalized.*--correct prox"),
         ({"strategy": "scaffold", "combine": "median"}, "--strategy scaffold.*--combine median"),
         (
             {"strategy": "trimmed-mean", "correct": ("scaffold",)},
