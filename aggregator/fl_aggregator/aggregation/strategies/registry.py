@@ -68,8 +68,8 @@ GROUPS: Final = {
 """The groups of entry points with parts of other packages."""
 _METHODS: Final = {
     "combine": (),
-    "server-optimizer": ("state", "step"),
-    "transform": ("factor",),
+    "server-optimizer": ("wants_norms", "state", "step"),
+    "transform": ("wants_norms", "factor"),
     "correct": ("name", "sections", "state", "absorb"),
 }
 
@@ -93,8 +93,9 @@ def part_class(kind: str, name: str) -> type[Any]:
     module, _, attribute = target.partition(":")
     try:
         found_class = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"--{kind} {name!r}: cannot be imported: {error}") from None
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"--{kind} {name!r}: cannot be imported: {said}") from None
     if not (isinstance(found_class, type) and dataclasses.is_dataclass(found_class)):
         raise UserError(f"--{kind} {name!r}: is no dataclass, expected one whose fields are its parameters")
     return found_class
@@ -170,7 +171,6 @@ def _check_takes_sum(strategy: Strategy, settings: Settings, option: str, apart:
     ``apart`` says why no single update can be had, ``weighs`` how a combination differs from that.
     """
     combine, correct = _options_of(settings)
-    optimize = settings.server_optimizer
     sums = (Mean(), Sum()) if settings.dp is None else (Mean(equal=True),)
     causes = (
         (combine, strategy.needs_all_updates, f"needs each update, {apart}"),
@@ -182,7 +182,7 @@ def _check_takes_sum(strategy: Strategy, settings: Settings, option: str, apart:
             f"scales each update, {apart}",
         ),
         (
-            combine if optimize is None else f"--server-optimizer {optimize}",
+            _optimizer_of(settings),
             strategy.wants_norms,
             f"needs the norm of each update, {apart}",
         ),
@@ -197,6 +197,12 @@ def _options_of(settings: Settings) -> tuple[str, str]:
     of_strategy = f"--strategy {settings.strategy}"
     combine = of_strategy if settings.combine is None else f"--combine {settings.combine}"
     return combine, f"--correct {settings.correct[0]}" if settings.correct else of_strategy
+
+
+def _optimizer_of(settings: Settings) -> str:
+    """Returns the option that says which optimizer there is."""
+    optimize = settings.server_optimizer
+    return f"--strategy {settings.strategy}" if optimize is None else f"--server-optimizer {optimize}"
 
 
 def _needs_each(strategy: Strategy, settings: Settings) -> str:
@@ -334,11 +340,11 @@ def named_part(kind: str, text: str, settings: Settings | None = None) -> Any:
         fields = _with_training(kind, name, part, fields, settings)
     made = make(kind, name, part, fields)
     is_combination = isinstance(made, WeightedSum | GramCombination | CoordinateCombination)
-    if (kind == "combine" and not is_combination) or not all(
-        hasattr(made, method) for method in _METHODS[kind]
-    ):
+    lacks = [method for method in _METHODS[kind] if not hasattr(made, method)]
+    if lacks or (kind == "combine" and not is_combination):
+        without = f", as it has no {' and no '.join(lacks)}" if lacks else ""
         raise UserError(
-            f"--{kind} {name!r}: is no part of this kind (see fl_aggregator.aggregation.strategies.parts)"
+            f"--{kind} {name!r}: is no part of this kind{without} (see fl_aggregator.aggregation.strategies.parts)"
         )
     if kind == "correct" and made.name != name:
         raise UserError(f"--correct {name!r}: its class names it {made.name!r}, expected the same name")
@@ -361,6 +367,11 @@ def _check(strategy: Strategy, settings: Settings) -> None:
             f"{option}: needs {strategy.min_updates} updates, but --quorum is {settings.effective_quorum}: "
             f"raise --quorum (at most --per-round, {settings.per_round})"
         )
+    if clash := strategy.state_clash:
+        raise UserError(
+            f"{_optimizer_of(settings)}: keeps a vector {clash!r}, and so does another part "
+            f"({option}, {_options_of(settings)[1]}): expected another name"
+        )
     if isinstance(strategy.optimize, Extrapolation) and not settings.masked:
         _check_extrapolation(strategy, option, settings)
     bad = getattr(strategy.combine, "bad", 0)
@@ -374,7 +385,9 @@ def _check(strategy: Strategy, settings: Settings) -> None:
             f"{option}: keep={keep} of the {settings.effective_quorum} updates of {size} may leave some of the "
             f"bad={bad} in: expected at most {settings.effective_quorum - bad}"
         )
-    if isinstance(strategy.combine, WeightedSum) and settings.dp is None:  # a private run has the places of its noise
+    if (
+        isinstance(strategy.combine, WeightedSum) and settings.dp is None
+    ):  # a private run has the places of its noise
         _check_places(strategy.combine, option, settings)
     if strategy.needs_all_updates and settings.durability == "memory":
         raise UserError(
@@ -404,8 +417,7 @@ def _check_places(combine: WeightedSum, option: str, settings: Settings) -> None
 
 def _check_extrapolation(strategy: Strategy, option: str, settings: Settings) -> None:
     """Raises ``UserError`` unless the norms of which FedExP takes its rate are of what the mean is made of."""
-    optimize = settings.server_optimizer
-    name = f"--strategy {settings.strategy}" if optimize is None else f"--server-optimizer {optimize}"
+    name = _optimizer_of(settings)
     if strategy.combine != Mean(equal=True):
         raise UserError(
             f"{name}: takes its rate from the norms of all updates, each counted the same, so it does not go together "

@@ -77,7 +77,7 @@ class Normalized:
     def _norm_of(self, update: Contribution) -> float:
         """Returns ‖a‖₁ of an update, at least 1."""
         rho, steps = self.momentum, max(1, update.steps)
-        return (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho)
+        return max(1.0, (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho))  # rounding makes it less
 
 
 @dataclass(frozen=True, slots=True)
