@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_aggregator.aggregation.inner_products import gram
+from fl_aggregator.configuration.checks import MIN_COMPARED
 from fl_aggregator.round.events import Similarity, UpdateMetadata
 from fl_shared.tensors.encodings.section import Values
 from fl_shared.tensors.manifest import Manifest
@@ -29,8 +30,6 @@ from fl_shared.tensors.spans import spans
 
 MAX_PAIRED: Final = 100
 """Edges up to which the cosines of all pairs are kept."""
-MIN_COMPARED: Final = 3
-"""Updates with which somebody can be unlike the others."""
 _DEVIATIONS: Final = 3.0
 _LEAST_DISTANCE: Final = 0.1
 _MAX_LENGTH: Final = 3.0

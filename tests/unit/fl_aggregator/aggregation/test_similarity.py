@@ -113,3 +113,16 @@ def test_it_needs_updates_on_the_disk() -> None:
         UserError, match=r"--similarity: 2 needs updates on the disk .* but --durability is memory"
     ):
         parse_settings(**values)
+
+
+@pytest.mark.parametrize(
+    ("few", "said"),
+    [
+        ({"clients": 2}, "--clients is 2"),
+        ({"per_round": 2}, "--per-round is 2"),
+        ({"mode": "async", "buffer": 2}, "--buffer is 2"),
+    ],
+)
+def test_it_needs_three_updates(few: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=f"^--similarity: 1 compares at least 3 updates, but {said}$"):
+        parse_settings(similarity=1, **few)
