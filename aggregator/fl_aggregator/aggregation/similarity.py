@@ -62,7 +62,8 @@ def of_gram(clients: Sequence[str], examples: Doubles, products: Doubles) -> Sim
     square = float(np.add.reduce(cross * weights))
     unit = square if square > 0 else 1.0
     distances = np.sqrt(np.maximum(np.diag(products) - 2 * cross + square, 0.0))
-    relative = lengths / (float(np.median(lengths)) or 1.0)
+    middle = float(np.median(lengths))
+    relative = lengths / (middle or 1.0)
     influences = weights / np.maximum(1 - weights, 1e-12) * distances / np.sqrt(unit)
     return Similarity(
         clients=tuple(clients),
@@ -72,6 +73,7 @@ def of_gram(clients: Sequence[str], examples: Doubles, products: Doubles) -> Sim
         shares=_rounded(weights * cross / unit),
         influences=_rounded(influences),
         outliers=_outliers(clients, to_others, relative),
+        median_length=float(f"{middle:.4g}"),
     )
 
 

@@ -76,6 +76,16 @@ def test_shares_and_influences_are_those_of_leaving_one_out() -> None:
     assert found.shares[found.clients.index("2")] < 0
 
 
+def test_the_median_length_is_in_units_of_the_model() -> None:
+    rows = updates({"2": -2.0, "5": 1.5}, count=7)
+    found = compared(rows)
+    lengths = [np.linalg.norm(rows[name][:VALUES].astype(np.float64)) for name in found.clients]
+    middle = found.median_length
+    assert middle is not None
+    assert middle == pytest.approx(np.median(lengths), rel=1e-3)
+    assert [one * middle for one in found.lengths] == pytest.approx(lengths, rel=1e-3)
+
+
 def test_edges_that_are_alike_are_a_group() -> None:
     chance = np.random.default_rng(1)
     first, second = chance.normal(size=(2, VALUES))
