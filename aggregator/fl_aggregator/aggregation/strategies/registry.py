@@ -7,6 +7,7 @@ is a frozen dataclass whose fields are its parameters, and a line in `PARTS`, or
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from importlib import import_module
@@ -259,6 +260,23 @@ def describe(strategy: Strategy) -> dict[str, Any]:
         "transform": [of(part) for part in strategy.transforms],
         "correct": None if strategy.correct is None else of(strategy.correct),
     }
+
+
+def changes_of(before: Mapping[str, Any], strategy: Strategy) -> list[str]:
+    """Returns what has changed since ``before``, which `describe` made and JSON kept: ``server-optimizer lr``, …."""
+    now = json.loads(json.dumps(describe(strategy)))
+    changes = []
+    for kind, part in now.items():
+        was = before.get(kind)
+        if isinstance(part, dict) and isinstance(was, dict) and part["part"] == was.get("part"):
+            changes += [
+                f"{kind} {name} was {was.get(name)}, and is {part.get(name)}"
+                for name in sorted(part.keys() | was.keys())
+                if part.get(name) != was.get(name)
+            ]
+        elif part != was:
+            changes.append(f"{kind} was {was}, and is {part}")
+    return changes
 
 
 def _values_of(part: Any) -> dict[str, Any]:
