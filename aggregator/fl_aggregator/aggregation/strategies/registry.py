@@ -1,5 +1,7 @@
 """The strategies and their parts, by name or as ``package.module:Class``, with the values of their fields.
 
+A strategy may be an object of another package, too: ``package.module:OBJECT``, a `Strategy`, which takes no fields.
+
 A specification is ``NAME``, ``NAME:FIELD=VALUE,…`` or the same with ``package.module:Class`` for the name. A new part
 is a frozen dataclass whose fields are its parameters, and a line in `PARTS`, or an entry point of another package.
 """
@@ -91,15 +93,48 @@ def part_class(kind: str, name: str) -> type[Any]:
             other = "" if kind == "correct" else ", or package.module:Class"
             raise UserError(f"--{kind} {name!r}: expected one of {', '.join(names(kind))}{other}")
         target = found[0].value
-    module, _, attribute = target.partition(":")
-    try:
-        found_class = getattr(import_module(module), attribute)
-    except Exception as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"--{kind} {name!r}: cannot be imported: {said}") from None
+    found_class = _imported(kind, name, target)
     if not (isinstance(found_class, type) and dataclasses.is_dataclass(found_class)):
         raise UserError(f"--{kind} {name!r}: is no dataclass, expected one whose fields are its parameters")
     return found_class
+
+
+def _imported(option: str, name: str, target: str) -> Any:
+    """Returns what ``package.module:attribute`` is. Raises ``UserError``."""
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except Exception as error:  # its code is somebody's, and may raise anything
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"--{option} {name!r}: cannot be imported: {said}") from None
+
+
+def _strategy_object(name: str, fields: Mapping[str, str]) -> Strategy:
+    """Returns the strategy that ``package.module:OBJECT`` is, its parts checked. Raises ``UserError``."""
+    found = _imported("strategy", name, name)
+    if not isinstance(found, Strategy):
+        raise UserError(
+            f"--strategy {name!r}: is no Strategy(…) (see fl_aggregator.aggregation.strategies.parts)"
+        )
+    if fields:
+        raise UserError(
+            f"--strategy {name!r}: is an object, which takes no fields, but {next(iter(fields))} is given"
+        )
+    parts = (("combine", found.combine), ("server-optimizer", found.optimize), ("correct", found.correct))
+    for kind, part in (*parts, *(("transform", one) for one in found.transforms)):
+        if part is None:
+            continue
+        if not dataclasses.is_dataclass(part):
+            raise UserError(
+                f"--strategy {name!r}: its {kind} is no dataclass, expected one whose fields are its parameters"
+            )
+        _check_kind("strategy", name, kind, part)
+        make("strategy", name, type(part), _values_of(part))  # its numbers are checked as those of others are
+    if found.correct is not None and not _specification("correct", found.correct):
+        raise UserError(
+            f"--strategy {name!r}: its correction has no name, by which edges find their half of it"
+        )
+    return found
 
 
 def load(settings: Settings) -> Strategy:
@@ -107,9 +142,10 @@ def load(settings: Settings) -> Strategy:
     if len(settings.correct) > 1:
         given = " ".join(f"--correct {text}" for text in settings.correct)
         raise UserError(f"{given}: expected one of them: corrections cannot be combined")
-    _, preset, _ = _preset(settings)
-    combine, optimize, correct = _parts_of(settings)
-    transforms = tuple([named_part("transform", text) for text in (*preset.transforms, *settings.transform)])
+    of_strategy = _parts_of(settings)
+    added = tuple([named_part("transform", text) for text in settings.transform])
+    combine, optimize, correct = of_strategy.combine, of_strategy.optimize, of_strategy.correct
+    transforms = of_strategy.transforms + added
     strategy = Strategy(combine, optimize, transforms, correct)
     _check(strategy, settings)
     if (
@@ -144,9 +180,12 @@ def resolved(settings: Settings) -> Settings:
         needs_each=_needs_each(strategy, settings),
     )
     settings = settings.model_copy(update={"sums": sums})
-    _, preset, fields = _preset(settings)
-    if preset.correct is None or settings.correct:
+    if strategy.correct is None or settings.correct:
         return settings
+    if ":" in split("strategy", settings.strategy)[0]:
+        return settings.model_copy(update={"correct": (_specification("correct", strategy.correct),)})
+    _, preset, fields = _preset(settings)
+    assert preset.correct is not None
     known = fields_of(part_class("correct", preset.correct))
     own = ",".join(f"{name}={value}" for name, value in fields.items() if name in known)
     return settings.model_copy(update={"correct": (preset.correct + (own and f":{own}"),)})
@@ -209,8 +248,10 @@ def _optimizer_of(settings: Settings) -> str:
 def _needs_each(strategy: Strategy, settings: Settings) -> str:
     """Returns the option that needs each update, so that no sums of updates can be taken; empty if none does."""
     combine, correct = _options_of(settings)
-    own = strategy.transforms[len(strategy.transforms) - len(settings.transform) :]
+    count = len(strategy.transforms) - len(settings.transform)
+    of_strategy, own = strategy.transforms[:count], strategy.transforms[count:]
     causes = (
+        (f"--strategy {settings.strategy}", not all(_specification("transform", one) for one in of_strategy)),
         (combine, strategy.needs_all_updates or not _specification("combine", strategy.combine)),
         (correct, strategy.correct is not None and bool(strategy.correct.sections)),
         *(
@@ -244,7 +285,9 @@ def _preset(settings: Settings) -> tuple[str, Preset, dict[str, str]]:
     """Returns the name of the strategy, its parts, and the values of fields."""
     name, fields = split("strategy", settings.strategy)
     if name not in PRESETS:
-        raise UserError(f"--strategy {name!r}: expected one of {', '.join(sorted(PRESETS))}")
+        raise UserError(
+            f"--strategy {name!r}: expected one of {', '.join(sorted(PRESETS))}, or package.module:OBJECT"
+        )
     return name, PRESETS[name], fields
 
 
@@ -290,13 +333,14 @@ def fields_of(kind: type[Any]) -> dict[str, Any]:
     return {name: "…" if value is dataclasses.MISSING else value for name, value in defaults.items()}
 
 
-def _parts_of(settings: Settings) -> tuple[Any, Any, Any]:
-    """Returns combination, optimizer and correction of a run: those of its preset, or what replaces them.
+def _parts_of(settings: Settings) -> Strategy:
+    """Returns the parts that ``--strategy`` names, or what replaces them.
 
-    A field of the preset belongs to the first of its parts that has it. The correction comes before the optimizer, and
-    is null if there is none.
+    A field of the preset belongs to the first of its parts that has it. The correction comes before the optimizer.
     """
-    name, preset, fields = _preset(settings)
+    name, fields = split("strategy", settings.strategy)
+    given = _strategy_object(name, fields) if ":" in name else None
+    preset = Preset("", "") if given is not None else _preset(settings)[1]
     texts = {"combine": preset.combine, "correct": preset.correct, "server-optimizer": preset.optimize}
     replaced = {
         "combine": settings.combine,
@@ -326,8 +370,16 @@ def _parts_of(settings: Settings) -> tuple[Any, Any, Any]:
         for kind, (part, values) in chosen.items()
         if replaced[kind] is None
     }
+    if given is not None:
+        made = {"combine": given.combine, "server-optimizer": given.optimize, "correct": given.correct}
     made |= {kind: named_part(kind, text, settings) for kind, text in replaced.items() if text is not None}
-    return made["combine"], made["server-optimizer"], made.get("correct")
+    transforms = tuple([named_part("transform", text) for text in preset.transforms])
+    return Strategy(
+        made["combine"],
+        made["server-optimizer"],
+        transforms if given is None else given.transforms,
+        made.get("correct"),
+    )
 
 
 def _with_training(
@@ -357,16 +409,23 @@ def named_part(kind: str, text: str, settings: Settings | None = None) -> Any:
     if settings is not None:
         fields = _with_training(kind, name, part, fields, settings)
     made = make(kind, name, part, fields)
-    is_combination = isinstance(made, WeightedSum | GramCombination | CoordinateCombination)
-    lacks = [method for method in _METHODS[kind] if not hasattr(made, method)]
-    if lacks or (kind == "combine" and not is_combination):
-        without = f", as it has no {' and no '.join(lacks)}" if lacks else ""
-        raise UserError(
-            f"--{kind} {name!r}: is no part of this kind{without} (see fl_aggregator.aggregation.strategies.parts)"
-        )
+    _check_kind(kind, name, kind, made)
     if kind == "correct" and made.name != name:
         raise UserError(f"--correct {name!r}: its class names it {made.name!r}, expected the same name")
     return made
+
+
+def _check_kind(option: str, name: str, kind: str, part: Any) -> None:
+    """Raises ``UserError`` if the part lacks what the interpreter asks of its kind."""
+    is_combination = isinstance(part, WeightedSum | GramCombination | CoordinateCombination)
+    lacks = [method for method in _METHODS[kind] if not hasattr(part, method)]
+    if lacks or (kind == "combine" and not is_combination):
+        without = f", as it has no {' and no '.join(lacks)}" if lacks else ""
+        what = "is" if option == kind else f"its {kind} is"
+        raise UserError(
+            f"--{option} {name!r}: {what} no part of this kind{without} "
+            "(see fl_aggregator.aggregation.strategies.parts)"
+        )
 
 
 def _check(strategy: Strategy, settings: Settings) -> None:

@@ -88,6 +88,11 @@ class Heavy(Mean):
 MANIFEST = manifest_of({"a": np.zeros(3, np.float32)})
 
 
+OBJECT = Strategy(Median(), Lion(lr=0.5), (Clip(norm=3),), Prox(mu=0.5))
+INFINITE = Strategy(Mean(), Adam(tau=math.inf))
+SILENT = Strategy(Mean(), Silent())  # type: ignore[arg-type]
+
+
 def load(**values: Any) -> Any:
     return registry.load(Settings(**{"clients": 20, **values}))
 
@@ -136,6 +141,37 @@ def test_single_parts_replace_those_of_a_preset() -> None:
 def test_a_part_of_another_package() -> None:
     assert load(server_optimizer=f"{__name__}:Lion:lr=0.5").optimize == Lion(lr=0.5)
     assert load(server_optimizer=f"{__name__}:Lion").optimize == Lion()
+
+
+def test_a_strategy_of_another_package_is_an_object() -> None:
+    option = f"{__name__}:OBJECT"
+    assert load(strategy=option) == OBJECT
+    mixed = load(strategy=option, combine="mean", transform=("clip:norm=2",))
+    assert (mixed.combine, mixed.optimize, mixed.transforms) == (
+        Mean(),
+        Lion(lr=0.5),
+        (Clip(norm=3), Clip(norm=2)),
+    )
+    found = registry.resolved(Settings(strategy=option))
+    assert found.correct == ("prox:mu=0.5",), "edges are told its name and its fields"
+    assert (registry.resolved(found), load(strategy=option, correct=found.correct)) == (found, OBJECT)
+    assert registry.describe(OBJECT)["server-optimizer"] == {"part": f"{__name__}:Lion", "lr": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("INFINITE", "tau=inf: "),
+        ("SILENT", "its server-optimizer is no part of this kind, as it has no wants_norms"),
+        ("OBJECT:lr=1", "is an object, which takes no fields, but lr is given"),
+        ("MANIFEST", r"is no Strategy\(…\)"),
+        ("NOWHERE", "cannot be imported: AttributeError"),
+    ],
+)
+def test_a_strategy_object_that_cannot_be_used_is_refused(text: str, said: str) -> None:
+    name = f"{__name__}:{text.partition(':')[0]}"
+    with pytest.raises(UserError, match=f"^--strategy '?{name}'?: {said}"):
+        load(strategy=f"{__name__}:{text}")
 
 
 def test_run_json_gets_all_fields() -> None:
