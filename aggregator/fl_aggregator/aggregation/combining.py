@@ -33,6 +33,7 @@ from fl_aggregator.aggregation.validation import CheckedSection
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.configuration.staleness import parse_staleness
 from fl_aggregator.round.events import Part, UpdateMetadata
+from fl_shared.errors import RunFailed
 from fl_shared.privacy.clipping import clip_factor
 from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.encodings.section import Values
@@ -116,13 +117,13 @@ class Combiner:
         combine = strategy.combine
         self._summed = combine if isinstance(combine, WeightedSum) else None
         """Found once: to ask whether an object has a protocol takes as long as thirty calls."""
+        self._heaviest = math.inf if self._summed is None else self._summed.max_weight(settings.max_examples)
         self.integers: Int64s = np.empty(0 if self._summed is None else manifest.values, np.int64)
         """The memory of the sum of the deltas, if the combination is one: `count_sum` takes what is added to it."""
         if self._summed is not None:
-            heaviest = self._summed.max_weight(settings.max_examples)
             self._sums = [
                 *(
-                    self._span_sum(span, heaviest, buffers=False, memory=self.integers)
+                    self._span_sum(span, self._heaviest, buffers=False, memory=self.integers)
                     for span in self._parameters
                 ),
                 *(
@@ -161,7 +162,8 @@ class Combiner:
     ) -> None:
         """Takes an accepted update. Its values, shape (manifest.values,), have magnitudes of at most ``largest``.
 
-        ``sections``: all of them, of the same shape, if there is a correction.
+        ``sections``: all of them, of the same shape, if there is a correction. Raises ``RunFailed`` if the combination
+        gives it a weight that it must not have.
         """
         strategy = self._strategy
         by = float(update.examples if update.section_examples is None else update.section_examples)
@@ -185,7 +187,13 @@ class Combiner:
         self._factors[update.client] = factor
         self._contributions[update.client, update.client] = contribution
         if self._summed is not None:
-            weight = self._summed.weight(contribution) * factor
+            weight = self._summed.weight(contribution)
+            if not 0 < weight <= self._heaviest:  # a heavier one may overflow the integers of the sum
+                raise RunFailed(
+                    f"{type(self._summed).__name__}.weight() of the update of edge {update.client} is {weight}, "
+                    f"expected above 0 and at most {self._heaviest} (max_weight): the combination is wrong"
+                )
+            weight *= factor
             for some in self._sums:
                 by = float(update.examples) if some.buffers else weight
                 some.sum.add(values, by, largest, some.start)
@@ -263,7 +271,7 @@ class Combiner:
         for start, stop in blocks(self._parameters):
             vectors = {name: vector[start:stop].astype(np.float64) for name, vector in next_state.items()}
             change = of_parameters(start, stop)
-            if LAST_CHANGE in vectors:
+            if self._strategy.remembers:
                 change += last * vectors[LAST_CHANGE]
                 vectors[LAST_CHANGE] = change.copy()
             sections = {
@@ -339,7 +347,7 @@ class Combiner:
         closed: ClosedRound,
         state: State,
     ) -> tuple[Change, Change, float]:
-        last = [state[LAST_CHANGE]] if combine.remembers else []
+        last = [state[LAST_CHANGE]] if self._strategy.remembers else []
         scales = np.append(factors, np.ones(len(last)))
         products = gram([*rows, *last], self._parameters) * np.outer(scales, scales)
         found = combine.weights(products, closed)

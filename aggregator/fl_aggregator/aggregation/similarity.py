@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_aggregator.aggregation.inner_products import gram
+from fl_aggregator.configuration.checks import MIN_COMPARED
 from fl_aggregator.round.events import Similarity, UpdateMetadata
 from fl_shared.tensors.encodings.section import Values
 from fl_shared.tensors.manifest import Manifest
@@ -29,8 +30,6 @@ from fl_shared.tensors.spans import spans
 
 MAX_PAIRED: Final = 100
 """Edges up to which the cosines of all pairs are kept."""
-MIN_COMPARED: Final = 3
-"""Updates with which somebody can be unlike the others."""
 _DEVIATIONS: Final = 3.0
 _LEAST_DISTANCE: Final = 0.1
 _MAX_LENGTH: Final = 3.0
@@ -63,7 +62,8 @@ def of_gram(clients: Sequence[str], examples: Doubles, products: Doubles) -> Sim
     square = float(np.add.reduce(cross * weights))
     unit = square if square > 0 else 1.0
     distances = np.sqrt(np.maximum(np.diag(products) - 2 * cross + square, 0.0))
-    relative = lengths / (float(np.median(lengths)) or 1.0)
+    middle = float(np.median(lengths))
+    relative = lengths / (middle or 1.0)
     influences = weights / np.maximum(1 - weights, 1e-12) * distances / np.sqrt(unit)
     return Similarity(
         clients=tuple(clients),
@@ -73,6 +73,7 @@ def of_gram(clients: Sequence[str], examples: Doubles, products: Doubles) -> Sim
         shares=_rounded(weights * cross / unit),
         influences=_rounded(influences),
         outliers=_outliers(clients, to_others, relative),
+        median_length=float(f"{middle:.4g}"),
     )
 
 

@@ -29,7 +29,15 @@ def strategies(name: str | None, as_json: bool) -> None:
     from fl_aggregator.aggregation.strategies import registry
     from fl_aggregator.aggregation.strategies.presets import PRESETS
 
-    parts = {kind: {part: _part(kind, part) for part in registry.names(kind)} for kind in registry.PARTS}
+    parts: dict[str, dict[str, Any]] = {kind: {} for kind in registry.PARTS}
+    for kind, members in parts.items():
+        for part in registry.names(kind):
+            try:
+                members[part] = _part(kind, part)
+            except UserError as error:  # one broken package hides no other
+                if name == part:
+                    raise
+                click.echo(f"fl-aggregator strategies: {error}", err=True)
     presets = {
         preset: {"summary": one.summary, "paper": one.paper, **_kinds_of(one)}
         for preset, one in sorted(PRESETS.items())

@@ -10,6 +10,8 @@ from fl_shared.tensors.fixed_point import LEAST_PLACES
 if TYPE_CHECKING:
     from fl_aggregator.configuration.settings import Settings
 
+MIN_COMPARED: Final = 3
+"""Updates with which somebody can be unlike the others."""
 ASYNC_ONLY: Final = ("buffer", "concurrency", "staleness", "max_staleness")
 """The settings that have a meaning in an asynchronous run only; null in others."""
 
@@ -66,6 +68,13 @@ def check_bounds(settings: Settings) -> None:
         )
     if settings.dp is None:  # otherwise they follow from the plan
         check_places(settings)
+    if settings.similarity and settings.per_round < MIN_COMPARED:
+        size = "--buffer" if settings.mode == "async" else "--per-round"
+        all_edges = settings.clients < MIN_COMPARED
+        few = f"--clients is {settings.clients}" if all_edges else f"{size} is {settings.per_round}"
+        raise ValueError(
+            f"similarity: {settings.similarity} compares at least {MIN_COMPARED} updates, but {few}"
+        )
     if settings.similarity and settings.durability == "memory":
         raise ValueError(
             f"similarity: {settings.similarity} needs updates on the disk until a round closes, "

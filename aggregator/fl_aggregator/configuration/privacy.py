@@ -81,8 +81,8 @@ class PrivacyOptions(BaseModel):
     dp_delta: Annotated[float | None, Field(gt=0, lt=1), Option(PRIVACY, "Probability with which ε may not hold.",
         default="10^-5, or --clients^-1.1 if that is less")] = None
     dp_clip: Annotated[Annotated[str, readable_by(parse_clip)] | None, Option(PRIVACY, "Greatest L2 norm of an update; "
-        "longer ones are shortened. A run without --dp shows the norms of its updates with --similarity. adaptive: it "
-        "begins with FIRST (1.0), and follows their median.",
+        "longer ones are shortened. A run without --dp shows the median norm of its updates with --similarity. "
+        "adaptive: it begins with FIRST (1.0), and follows their median.",
         default="none: required with --dp", metavar="NORM|adaptive[:FIRST]")] = None
     dp_against: Annotated[Literal["wire", "models"], Option(PRIVACY, "Who must not learn about an edge: who sees "
         "all models and who took part (wire), or only what is published (models): cohorts are secret, and an edge is "
@@ -228,7 +228,7 @@ def check_private(settings: Settings) -> None:
     if settings.dp_clip is None:
         raise ValueError(
             "dp: needs --dp-clip NORM, the greatest L2 norm of an update; a run without --dp and with --similarity 1 "
-            "shows the norms of its updates in its report, and their median is a good choice"
+            "shows the median norm of its updates in its report, which is a good choice"
         )
     if settings.dp_epsilon is None and settings.dp_noise is None:
         raise ValueError("dp: needs --dp-epsilon, the budget of an edge, or --dp-noise, the noise multiplier")

@@ -259,7 +259,8 @@ class Similarity:
 
     ``cosines``: of all pairs; empty if there are too many. ``to_others``: the cosine with the mean direction of all
     others. ``lengths``: L2 norms, of which the median is 1. ``shares``, ``influences``: see `aggregation.similarity`.
-    ``outliers``: who is unlike the others, with the reason.
+    ``outliers``: who is unlike the others, with the reason. ``median_length``: the median L2 norm, of parameters before
+    transforms; null in journals of earlier versions.
     """
 
     clients: tuple[str, ...]
@@ -269,6 +270,7 @@ class Similarity:
     shares: tuple[float, ...]
     influences: tuple[float, ...]
     outliers: Mapping[str, str]
+    median_length: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

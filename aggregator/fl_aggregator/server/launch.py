@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fl_aggregator.aggregation.regional_sum import strategy_of
 from fl_aggregator.aggregation.strategies.parts import Strategy
-from fl_aggregator.aggregation.strategies.registry import describe, load, planned, resolved
+from fl_aggregator.aggregation.strategies.registry import changes_of, describe, load, planned, resolved
 from fl_aggregator.configuration.privacy import check_manifest
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round.snapshot import Snapshot
@@ -118,6 +118,11 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
             settings = record.settings.model_copy(update={"require_sealed": True})
             record = record.model_copy(update={"settings": settings})
         strategy = _strategy(record.settings)
+        if record.strategy_parts and (changes := changes_of(record.strategy_parts, strategy)):
+            raise UserError(
+                f"--resume {path}: the parts of its strategy have changed since it began: {'; '.join(changes)}: "
+                "resume it with the versions of the packages with which it began"
+            )
         recovered = recover(directory, record)
         plain = record.plain_weights if recovered.state.model is None else None
         weights = (

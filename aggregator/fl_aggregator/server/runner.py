@@ -32,7 +32,7 @@ from fl_aggregator.server.interpreter import Interpreter
 from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.pauses import Pauses
 from fl_aggregator.server.resume import RecoveredRun
-from fl_shared.errors import UserError
+from fl_shared.errors import ProgramError
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.system.invocation import aggregator_command
@@ -221,7 +221,7 @@ class Runner:
             self._disk_pause.wait_for_space(job.disk_full)
             job.retry()
             return
-        if isinstance(job.error, OSError | UserError):
+        if isinstance(job.error, OSError | ProgramError):
             raise job.error
         if job.error is not None:
             raise RuntimeError("the aggregation worker failed") from job.error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -47,10 +48,15 @@ def make(option: str, name: str, kind: type[Any], fields: Mapping[str, str]) -> 
     try:
         if kind not in _ADAPTERS:
             _ADAPTERS[kind] = TypeAdapter(kind)
-        return _ADAPTERS[kind].validate_python(dict(fields))
+        made = _ADAPTERS[kind].validate_python(dict(fields))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         message = str(first["msg"])
         raise UserError(
             f"--{option} {name}: {first['loc'][0]}={first['input']}: {message[0].lower()}{message[1:]}"
         ) from None
+    for field in known:  # a range without a maximum has infinity in it, one without limits NaN
+        value = getattr(made, field)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{option} {name}: {field}={value}: input should be a finite number")
+    return made

@@ -49,7 +49,7 @@ class _Adaptive(ABC):
     wants_norms: ClassVar[bool] = False
     lr: Rate = 0.01
     beta1: Decay = 0.9
-    tau: Annotated[float, Field(gt=0)] = 1e-3
+    tau: Rate = 1e-3
 
     def state(self) -> Mapping[str, float]:
         return {"first": 0.0, "second": self.tau**2}

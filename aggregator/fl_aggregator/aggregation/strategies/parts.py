@@ -84,7 +84,10 @@ class Transform(Protocol):
 
 @runtime_checkable
 class WeightedSum(Protocol):
-    """A combination Σ weight(k) Δₖ / divisor. It is folded on arrival, exactly, and nothing is held."""
+    """A combination Σ weight(k) Δₖ / divisor. It is folded on arrival, exactly, and nothing is held.
+
+    A class may have ``from_training``: its fields that are options of the run if they are not given, by name.
+    """
 
     wants_norms: ClassVar[bool]
 
@@ -210,14 +213,25 @@ class Strategy:
         return 1 if isinstance(self.combine, WeightedSum) else self.combine.min_updates()
 
     @cached_property
+    def remembers(self) -> bool:
+        """Whether the combination has the change of the version before, which is a vector of the state then."""
+        return bool(getattr(self.combine, "remembers", False))
+
+    @cached_property
+    def _states(self) -> tuple[Mapping[str, float], ...]:
+        correct = {} if self.correct is None else self.correct.state()
+        return {LAST_CHANGE: 0.0} if self.remembers else {}, self.optimize.state(), correct
+
+    @property
+    def state_clash(self) -> str | None:
+        """The name of a vector that two parts keep, each for itself; null if there is none."""
+        names = [name for state in self._states for name in state]
+        return next((name for name in names if names.count(name) > 1), None)
+
+    @cached_property
     def state(self) -> Mapping[str, float]:
         """The names of all vectors that are kept from version to version, with the value they begin with."""
-        remembers = getattr(self.combine, "remembers", False)
-        return {
-            **({LAST_CHANGE: 0.0} if remembers else {}),
-            **self.optimize.state(),
-            **({} if self.correct is None else self.correct.state()),
-        }
+        return {name: value for state in self._states for name, value in state.items()}
 
     def transformed(self, update: Contribution) -> tuple[float, Contribution]:
         """Returns by what an update is multiplied, and its contribution with the norm that it has then."""

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A strategy: what it is, and the specifications of its parts.
-
-    ``from_training``: fields of its combination that are options of the run, by name.
-    """
+    """A strategy: what it is, and the specifications of its parts."""
 
     summary: str
     paper: str
@@ -20,7 +17,6 @@ class Preset:
     correct: str | None = None
     optimize: str = "sgd"
     transforms: tuple[str, ...] = ()
-    from_training: Mapping[str, str] = field(default_factory=dict)
 
 
 PRESETS: Final[Mapping[str, Preset]] = {
@@ -45,13 +41,11 @@ PRESETS: Final[Mapping[str, Preset]] = {
         "the mean per local step, for edges that take different numbers of steps",
         "Wang et al. 2020, arXiv:2007.07481",
         combine="normalized",
-        from_training={"momentum": "momentum"},
     ),
     "q-fedavg": Preset(
         "edges with a large loss count more",
         "Li et al. 2020, arXiv:1905.10497",
         combine="fair",
-        from_training={"lr": "lr"},
     ),
     "fedprox": Preset(
         "edges stay near the model that they begin with", "Li et al. 2020, arXiv:1812.06127", correct="prox"

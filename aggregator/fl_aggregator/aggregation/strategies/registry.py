@@ -1,5 +1,7 @@
 """The strategies and their parts, by name or as ``package.module:Class``, with the values of their fields.
 
+A strategy may be an object of another package, too: ``package.module:OBJECT``, a `Strategy`, which takes no fields.
+
 A specification is ``NAME``, ``NAME:FIELD=VALUE,…`` or the same with ``package.module:Class`` for the name. A new part
 is a frozen dataclass whose fields are its parameters, and a line in `PARTS`, or an entry point of another package.
 """
@@ -7,10 +9,13 @@ is a frozen dataclass whose fields are its parameters, and a line in `PARTS`, or
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
 
+from fl_aggregator.aggregation.strategies.optimizers import Extrapolation
 from fl_aggregator.aggregation.strategies.parts import (
     CoordinateCombination,
     Correction,
@@ -29,6 +34,7 @@ from fl_shared.cli.specification import make, split
 from fl_shared.errors import UserError
 from fl_shared.system.entry_points import entry_points
 from fl_shared.tensors.encodings import registry as encodings
+from fl_shared.tensors.fixed_point import LEAST_PLACES, scale_bits_of
 
 _HERE: Final = "fl_aggregator.aggregation.strategies"
 PARTS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -65,8 +71,8 @@ GROUPS: Final = {
 """The groups of entry points with parts of other packages."""
 _METHODS: Final = {
     "combine": (),
-    "server-optimizer": ("state", "step"),
-    "transform": ("factor",),
+    "server-optimizer": ("wants_norms", "state", "step"),
+    "transform": ("wants_norms", "factor"),
     "correct": ("name", "sections", "state", "absorb"),
 }
 
@@ -87,30 +93,59 @@ def part_class(kind: str, name: str) -> type[Any]:
             other = "" if kind == "correct" else ", or package.module:Class"
             raise UserError(f"--{kind} {name!r}: expected one of {', '.join(names(kind))}{other}")
         target = found[0].value
-    module, _, attribute = target.partition(":")
-    try:
-        found_class = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"--{kind} {name!r}: cannot be imported: {error}") from None
+    found_class = _imported(kind, name, target)
     if not (isinstance(found_class, type) and dataclasses.is_dataclass(found_class)):
         raise UserError(f"--{kind} {name!r}: is no dataclass, expected one whose fields are its parameters")
     return found_class
 
 
+def _imported(option: str, name: str, target: str) -> Any:
+    """Returns what ``package.module:attribute`` is. Raises ``UserError``."""
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except Exception as error:  # its code is somebody's, and may raise anything
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"--{option} {name!r}: cannot be imported: {said}") from None
+
+
+def _strategy_object(name: str, fields: Mapping[str, str]) -> Strategy:
+    """Returns the strategy that ``package.module:OBJECT`` is, its parts checked. Raises ``UserError``."""
+    found = _imported("strategy", name, name)
+    if not isinstance(found, Strategy):
+        raise UserError(
+            f"--strategy {name!r}: is no Strategy(…) (see fl_aggregator.aggregation.strategies.parts)"
+        )
+    if fields:
+        raise UserError(
+            f"--strategy {name!r}: is an object, which takes no fields, but {next(iter(fields))} is given"
+        )
+    parts = (("combine", found.combine), ("server-optimizer", found.optimize), ("correct", found.correct))
+    for kind, part in (*parts, *(("transform", one) for one in found.transforms)):
+        if part is None:
+            continue
+        if not dataclasses.is_dataclass(part):
+            raise UserError(
+                f"--strategy {name!r}: its {kind} is no dataclass, expected one whose fields are its parameters"
+            )
+        _check_kind("strategy", name, kind, part)
+        make("strategy", name, type(part), _values_of(part))  # its numbers are checked as those of others are
+    if found.correct is not None and not _specification("correct", found.correct):
+        raise UserError(
+            f"--strategy {name!r}: its correction has no name, by which edges find their half of it"
+        )
+    return found
+
+
 def load(settings: Settings) -> Strategy:
     """Returns the strategy of a run. Raises ``UserError`` that names the option, and what was expected."""
-    preset_name, preset, fields = _preset(settings)
-    combine, optimize, correct = _parts_of(preset_name, preset, fields, settings)
-    if settings.combine is not None:
-        combine = named_part("combine", settings.combine)
-    if settings.server_optimizer is not None:
-        optimize = named_part("server-optimizer", settings.server_optimizer)
-    transforms = tuple(named_part("transform", text) for text in (*preset.transforms, *settings.transform))
     if len(settings.correct) > 1:
         given = " ".join(f"--correct {text}" for text in settings.correct)
         raise UserError(f"{given}: expected one of them: corrections cannot be combined")
-    if settings.correct:
-        correct = named_part("correct", settings.correct[0])
+    of_strategy = _parts_of(settings)
+    added = tuple([named_part("transform", text) for text in settings.transform])
+    combine, optimize, correct = of_strategy.combine, of_strategy.optimize, of_strategy.correct
+    transforms = of_strategy.transforms + added
     strategy = Strategy(combine, optimize, transforms, correct)
     _check(strategy, settings)
     if (
@@ -145,9 +180,12 @@ def resolved(settings: Settings) -> Settings:
         needs_each=_needs_each(strategy, settings),
     )
     settings = settings.model_copy(update={"sums": sums})
-    _, preset, fields = _preset(settings)
-    if preset.correct is None or settings.correct:
+    if strategy.correct is None or settings.correct:
         return settings
+    if ":" in split("strategy", settings.strategy)[0]:
+        return settings.model_copy(update={"correct": (_specification("correct", strategy.correct),)})
+    _, preset, fields = _preset(settings)
+    assert preset.correct is not None
     known = fields_of(part_class("correct", preset.correct))
     own = ",".join(f"{name}={value}" for name, value in fields.items() if name in known)
     return settings.model_copy(update={"correct": (preset.correct + (own and f":{own}"),)})
@@ -173,7 +211,6 @@ def _check_takes_sum(strategy: Strategy, settings: Settings, option: str, apart:
     ``apart`` says why no single update can be had, ``weighs`` how a combination differs from that.
     """
     combine, correct = _options_of(settings)
-    optimize = settings.server_optimizer
     sums = (Mean(), Sum()) if settings.dp is None else (Mean(equal=True),)
     causes = (
         (combine, strategy.needs_all_updates, f"needs each update, {apart}"),
@@ -185,7 +222,7 @@ def _check_takes_sum(strategy: Strategy, settings: Settings, option: str, apart:
             f"scales each update, {apart}",
         ),
         (
-            combine if optimize is None else f"--server-optimizer {optimize}",
+            _optimizer_of(settings),
             strategy.wants_norms,
             f"needs the norm of each update, {apart}",
         ),
@@ -202,11 +239,19 @@ def _options_of(settings: Settings) -> tuple[str, str]:
     return combine, f"--correct {settings.correct[0]}" if settings.correct else of_strategy
 
 
+def _optimizer_of(settings: Settings) -> str:
+    """Returns the option that says which optimizer there is."""
+    optimize = settings.server_optimizer
+    return f"--strategy {settings.strategy}" if optimize is None else f"--server-optimizer {optimize}"
+
+
 def _needs_each(strategy: Strategy, settings: Settings) -> str:
     """Returns the option that needs each update, so that no sums of updates can be taken; empty if none does."""
     combine, correct = _options_of(settings)
-    own = strategy.transforms[len(strategy.transforms) - len(settings.transform) :]
+    count = len(strategy.transforms) - len(settings.transform)
+    of_strategy, own = strategy.transforms[:count], strategy.transforms[count:]
     causes = (
+        (f"--strategy {settings.strategy}", not all(_specification("transform", one) for one in of_strategy)),
         (combine, strategy.needs_all_updates or not _specification("combine", strategy.combine)),
         (correct, strategy.correct is not None and bool(strategy.correct.sections)),
         *(
@@ -232,7 +277,7 @@ def _specification(kind: str, part: Any) -> str:
     name = next((name for name, value in {**points, **PARTS[kind]}.items() if value == target), None)
     if name is None:
         return ""
-    fields = ",".join(f"{one.name}={getattr(part, one.name)}" for one in dataclasses.fields(part))
+    fields = ",".join(f"{name}={value}" for name, value in _values_of(part).items())
     return f"{name}:{fields.lower()}" if fields else name
 
 
@@ -240,7 +285,9 @@ def _preset(settings: Settings) -> tuple[str, Preset, dict[str, str]]:
     """Returns the name of the strategy, its parts, and the values of fields."""
     name, fields = split("strategy", settings.strategy)
     if name not in PRESETS:
-        raise UserError(f"--strategy {name!r}: expected one of {', '.join(sorted(PRESETS))}")
+        raise UserError(
+            f"--strategy {name!r}: expected one of {', '.join(sorted(PRESETS))}, or package.module:OBJECT"
+        )
     return name, PRESETS[name], fields
 
 
@@ -258,56 +305,127 @@ def describe(strategy: Strategy) -> dict[str, Any]:
     }
 
 
+def changes_of(before: Mapping[str, Any], strategy: Strategy) -> list[str]:
+    """Returns what has changed since ``before``, which `describe` made and JSON kept: ``server-optimizer lr``, …."""
+    now = json.loads(json.dumps(describe(strategy)))
+    changes = []
+    for kind, part in now.items():
+        was = before.get(kind)
+        if isinstance(part, dict) and isinstance(was, dict) and part["part"] == was.get("part"):
+            changes += [
+                f"{kind} {name} was {was.get(name)}, and is {part.get(name)}"
+                for name in sorted(part.keys() | was.keys())
+                if part.get(name) != was.get(name)
+            ]
+        elif part != was:
+            changes.append(f"{kind} was {was}, and is {part}")
+    return changes
+
+
+def _values_of(part: Any) -> dict[str, Any]:
+    """Returns the values of a part's fields by name."""
+    return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+
+
 def fields_of(kind: type[Any]) -> dict[str, Any]:
     """Returns the fields of a part's class with their defaults; ``…`` for a field that must be given."""
     defaults = {field.name: field.default for field in dataclasses.fields(kind)}
     return {name: "…" if value is dataclasses.MISSING else value for name, value in defaults.items()}
 
 
-def _parts_of(
-    name: str, preset: Preset, fields: Mapping[str, str], settings: Settings
-) -> tuple[Any, Any, Any]:
-    """Returns combination, optimizer and correction of a preset. A field belongs to the first that has it.
+def _parts_of(settings: Settings) -> Strategy:
+    """Returns the parts that ``--strategy`` names, or what replaces them.
 
-    The correction comes before the optimizer, and is null if there is none.
+    A field of the preset belongs to the first of its parts that has it. The correction comes before the optimizer.
     """
+    name, fields = split("strategy", settings.strategy)
+    given = _strategy_object(name, fields) if ":" in name else None
+    preset = Preset("", "") if given is not None else _preset(settings)[1]
     texts = {"combine": preset.combine, "correct": preset.correct, "server-optimizer": preset.optimize}
+    replaced = {
+        "combine": settings.combine,
+        "correct": settings.correct[0] if settings.correct else None,
+        "server-optimizer": settings.server_optimizer,
+    }
     chosen: dict[str, tuple[type[Any], dict[str, str]]] = {}
     for kind, text in texts.items():
         if text is not None:
             part, values = split(kind, text)
             chosen[kind] = part_class(kind, part), values
-    for field, option in preset.from_training.items():
-        value = getattr(settings, option)
-        if value is None and field not in fields:
-            raise UserError(
-                f"--strategy {name}: needs --{option}, the edges' (or {name}:{field}=…); without it, it is the task's"
-            )
-        chosen["combine"][1][field] = str(value)
-    for field, given in fields.items():
-        owner = next((values for part, values in chosen.values() if field in fields_of(part)), None)
+    for field, value in fields.items():
+        owner = next((kind for kind, (part, _) in chosen.items() if field in fields_of(part)), None)
         if owner is None:
             has = ", ".join(known for part, _ in chosen.values() for known in fields_of(part))
             raise UserError(f"--strategy {name}: field {field!r} is unknown; it has: {has}")
-        owner[field] = given
-    made = {kind: make("strategy", name, part, values) for kind, (part, values) in chosen.items()}
-    return made["combine"], made["server-optimizer"], made.get("correct")
+        other = replaced[owner]
+        # The correction of a preset is in the settings of a run that has begun, with its fields.
+        if other is not None and split(owner, other)[1].get(field) != value:
+            raise UserError(
+                f"--strategy {settings.strategy}: {field}={value} has no effect, as --{owner} {other} takes the place "
+                f"of the part that has it: say it there, or not at all"
+            )
+        chosen[owner][1][field] = value
+    made = {
+        kind: make("strategy", name, part, _with_training("strategy", name, part, values, settings))
+        for kind, (part, values) in chosen.items()
+        if replaced[kind] is None
+    }
+    if given is not None:
+        made = {"combine": given.combine, "server-optimizer": given.optimize, "correct": given.correct}
+    made |= {kind: named_part(kind, text, settings) for kind, text in replaced.items() if text is not None}
+    transforms = tuple([named_part("transform", text) for text in preset.transforms])
+    return Strategy(
+        made["combine"],
+        made["server-optimizer"],
+        transforms if given is None else given.transforms,
+        made.get("correct"),
+    )
 
 
-def named_part(kind: str, text: str) -> Any:
-    """Returns the part of this kind that a specification means. Raises ``UserError``."""
+def _with_training(
+    option: str, name: str, part: type[Any], fields: Mapping[str, str], settings: Settings
+) -> dict[str, str]:
+    """Returns the values of fields with those that are options of the run. Raises ``UserError`` if one is missing."""
+    found = dict(fields)
+    for field, training in getattr(part, "from_training", {}).items():
+        if field in found:
+            continue
+        value = getattr(settings, training)
+        if value is None:
+            raise UserError(
+                f"--{option} {name}: needs --{training}, the edges' (or {name}:{field}=…); without it, it is the task's"
+            )
+        found[field] = str(value)
+    return found
+
+
+def named_part(kind: str, text: str, settings: Settings | None = None) -> Any:
+    """Returns the part of this kind that a specification means. Raises ``UserError``.
+
+    ``settings``: of the run, for fields that are its options; without them, all of those must be in the specification.
+    """
     name, fields = split(kind, text)
-    made = make(kind, name, part_class(kind, name), fields)
-    is_combination = isinstance(made, WeightedSum | GramCombination | CoordinateCombination)
-    if (kind == "combine" and not is_combination) or not all(
-        hasattr(made, method) for method in _METHODS[kind]
-    ):
-        raise UserError(
-            f"--{kind} {name!r}: is no part of this kind (see fl_aggregator.aggregation.strategies.parts)"
-        )
+    part = part_class(kind, name)
+    if settings is not None:
+        fields = _with_training(kind, name, part, fields, settings)
+    made = make(kind, name, part, fields)
+    _check_kind(kind, name, kind, made)
     if kind == "correct" and made.name != name:
         raise UserError(f"--correct {name!r}: its class names it {made.name!r}, expected the same name")
     return made
+
+
+def _check_kind(option: str, name: str, kind: str, part: Any) -> None:
+    """Raises ``UserError`` if the part lacks what the interpreter asks of its kind."""
+    is_combination = isinstance(part, WeightedSum | GramCombination | CoordinateCombination)
+    lacks = [method for method in _METHODS[kind] if not hasattr(part, method)]
+    if lacks or (kind == "combine" and not is_combination):
+        without = f", as it has no {' and no '.join(lacks)}" if lacks else ""
+        what = "is" if option == kind else f"its {kind} is"
+        raise UserError(
+            f"--{option} {name!r}: {what} no part of this kind{without} "
+            "(see fl_aggregator.aggregation.strategies.parts)"
+        )
 
 
 def _check(strategy: Strategy, settings: Settings) -> None:
@@ -330,16 +448,67 @@ def _check(strategy: Strategy, settings: Settings) -> None:
             f"{option}: needs {strategy.min_updates} updates, but --quorum is {settings.effective_quorum}: "
             f"raise --quorum (at most --per-round, {settings.per_round})"
         )
+    if clash := strategy.state_clash:
+        raise UserError(
+            f"{_optimizer_of(settings)}: keeps a vector {clash!r}, and so does another part "
+            f"({option}, {_options_of(settings)[1]}): expected another name"
+        )
+    if isinstance(strategy.optimize, Extrapolation) and not settings.masked:
+        _check_extrapolation(strategy, option, settings)
     bad = getattr(strategy.combine, "bad", 0)
     if 2 * bad >= settings.per_round:
         size = "--buffer" if settings.mode == "async" else "--per-round"
         raise UserError(f"{option}: bad={bad} is not less than half of {size} ({settings.per_round})")
+    keep = getattr(strategy.combine, "keep", None) or 0
+    if keep > max(1, settings.effective_quorum - bad):
+        size = "--buffer" if settings.mode == "async" else "--quorum"
+        raise UserError(
+            f"{option}: keep={keep} of the {settings.effective_quorum} updates of {size} may leave some of the "
+            f"bad={bad} in: expected at most {settings.effective_quorum - bad}"
+        )
+    if (
+        isinstance(strategy.combine, WeightedSum) and settings.dp is None
+    ):  # a private run has the places of its noise
+        _check_places(strategy.combine, option, settings)
     if strategy.needs_all_updates and settings.durability == "memory":
         raise UserError(
             f"{option}: needs updates on the disk until a round closes, but --durability is memory"
         )
     if getattr(strategy.combine, "q", 0) and settings.holdout == 0:
         raise UserError(f"{option}: needs the edges' loss on their holdout, but --holdout is 0")
+
+
+def _check_places(combine: WeightedSum, option: str, settings: Settings) -> None:
+    """Raises ``UserError`` if updates may weigh so much that the fold of the parameters has too few binary places."""
+    heaviest = combine.max_weight(settings.max_examples)
+    product = heaviest * settings.max_delta * settings.slots
+    if 0 < product < math.inf:
+        places = scale_bits_of(heaviest, settings.max_delta, settings.slots, settings.fold_width)
+        if places >= LEAST_PLACES:
+            return
+        found = f"{places} binary places for the exact fold, expected at least {LEAST_PLACES}"
+    else:
+        found = "no binary places for the exact fold"
+    own = ", ".join(f"{name}={value}" for name, value in _values_of(combine).items()) or "no fields"
+    raise UserError(
+        f"{option}: an update may weigh {heaviest:.3g} ({own}), which with --max-delta {settings.max_delta:g} and "
+        f"{settings.slots} updates leaves {found}: choose values that make it less"
+    )
+
+
+def _check_extrapolation(strategy: Strategy, option: str, settings: Settings) -> None:
+    """Raises ``UserError`` unless the norms of which FedExP takes its rate are of what the mean is made of."""
+    name = _optimizer_of(settings)
+    if strategy.combine != Mean(equal=True):
+        raise UserError(
+            f"{name}: takes its rate from the norms of all updates, each counted the same, so it does not go together "
+            f"with {option}: expected --combine mean:equal=true"
+        )
+    if settings.mode == "async":
+        raise UserError(
+            f"{name}: takes its rate from the norms of updates that count the same, "
+            "so it does not go together with --mode async, where stale ones count less"
+        )
 
 
 def _check_correction(correct: Correction, strategy: Strategy, option: str, settings: Settings) -> None:

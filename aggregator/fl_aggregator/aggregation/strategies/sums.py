@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final
 
@@ -60,6 +61,7 @@ class Normalized:
     """
 
     wants_norms: ClassVar[bool] = False
+    from_training: ClassVar[Mapping[str, str]] = {"momentum": "momentum"}
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def max_weight(self, max_examples: int) -> float:
@@ -75,7 +77,7 @@ class Normalized:
     def _norm_of(self, update: Contribution) -> float:
         """Returns ‖a‖₁ of an update, at least 1."""
         rho, steps = self.momentum, max(1, update.steps)
-        return (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho)
+        return max(1.0, (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho))  # rounding makes it less
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ class Fair:
     """
 
     wants_norms: ClassVar[bool] = True
-    lr: Annotated[float, Field(gt=0)]
+    from_training: ClassVar[Mapping[str, str]] = {"lr": "lr"}
+    lr: Annotated[float, Field(gt=0, le=1e6)]
     q: Annotated[float, Field(ge=0, le=10)] = 0.1
     max_loss: Annotated[float, Field(gt=0, le=1e6)] = 100.0
 

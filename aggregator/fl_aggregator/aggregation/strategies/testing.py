@@ -12,8 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import load, save
 
 from fl_aggregator.aggregation.combining import Combiner, State, first_state
+from fl_aggregator.aggregation.strategies.corrections import Scaffold
 from fl_aggregator.aggregation.strategies.optimizers import Sgd
 from fl_aggregator.aggregation.strategies.parts import (
+    LAST_CHANGE,
     Contribution,
     CoordinateCombination,
     GramCombination,
@@ -37,6 +39,8 @@ _MANIFEST: Final = manifest_of(
     },
     ["b.running_var"],
 )
+_TAKEN: Final = {LAST_CHANGE, *Scaffold().state()}
+"""Vectors of our combinations and corrections, with which any optimizer should go together."""
 _BUFFERS: Final = slice(21, 26)
 Round = Mapping[str, tuple[UpdateMetadata, Vector]]
 """The updates of a round by client."""
@@ -54,11 +58,15 @@ def check(part: Any) -> None:
     - buffers stay within the range of what the edges sent; only a combination changes them;
     - a correction changes its own state, and not the model;
     - its state, written and read again, leads to the same next version;
-    - a transform's factor is from 0 to 1; a weight of a sum is above 0 and at most `max_weight`.
+    - a transform's factor is from 0 to 1; a weight of a sum is above 0 and at most `max_weight`, up to as many examples
+      as a run allows;
+    - what is asked of its kind is there, and no vector of its state has the name of another part's.
     """
     name = type(part).__name__
     _check_fields(part, name)
     strategy = _strategy_with(part, name)
+    clash = strategy.state_clash or next((one for one in strategy.optimize.state() if one in _TAKEN), None)
+    assert clash is None, f"{name}: state() names {clash!r}, which is a vector of another part"
     fields = dataclasses.asdict(part)  # a copy
     least = strategy.min_updates
     assert isinstance(least, int), f"{name}: min_updates() is {least!r}, expected a number"
@@ -93,18 +101,25 @@ def _strategy_with(part: Any, name: str) -> Strategy:
     if isinstance(part, WeightedSum | GramCombination | CoordinateCombination):
         return Strategy(part, Sgd())
     if hasattr(part, "step") and hasattr(part, "state"):
+        _check_wants_norms(part, name)
         return Strategy(Mean(), part)
     if hasattr(part, "absorb") and hasattr(part, "sections"):
         return Strategy(Mean(), Sgd(), correct=part)
     known = "combination, server optimizer, transform or correction"
     assert hasattr(part, "factor"), f"{name}: is no {known} (see parts)"
+    _check_wants_norms(part, name)
     return Strategy(Mean(), Sgd(), (part,))
+
+
+def _check_wants_norms(part: Any, name: str) -> None:
+    assert hasattr(part, "wants_norms"), f"{name}: has no wants_norms: wants_norms: ClassVar[bool] = False"
 
 
 def _check_rounds(part: Any, strategy: Strategy, name: str, rounds: Sequence[Round]) -> None:
     base = _base()
     state: State = first_state(strategy, len(base))
     for number, updates in enumerate(rounds, 1):
+        _check_contributions(part, strategy, name, updates)
         given = _copy(updates), base.copy(), {key: vector.copy() for key, vector in state.items()}
         weights, next_state = _next(strategy, number, base, state, updates, list(updates))
         for order in (list(reversed(list(updates))), sorted(updates, key=lambda client: client[::-1])):
@@ -118,7 +133,6 @@ def _check_rounds(part: Any, strategy: Strategy, name: str, rounds: Sequence[Rou
             assert np.isfinite(vector).all(), f"{name}: {key} is not finite in version {number}"
         assert set(next_state) == set(strategy.state), f"{name}: state() names other vectors than it keeps"
         _check_buffers(part, strategy, name, base, weights, number, updates)
-        _check_contributions(part, strategy, name, updates)
         base = weights
         state = load(save(dict(next_state))) if next_state else next_state
         assert _bits(base, state) == _bits(weights, next_state), f"{name}: its state does not survive a file"
@@ -152,8 +166,25 @@ def _check_contributions(part: Any, strategy: Strategy, name: str, updates: Roun
             factor = part.factor(one)
             assert 0 <= factor <= 1, f"{name}: factor() is {factor}, expected 0 to 1"
         if isinstance(part, WeightedSum):
-            weight, most = part.weight(one), part.max_weight(Settings().max_examples)
-            assert 0 < weight <= most, f"{name}: weight() is {weight}, expected above 0 and at most {most}"
+            _check_weights(part, name, one)
+
+
+def _check_weights(part: WeightedSum, name: str, update: Contribution) -> None:
+    """Tries an update with few examples and with as many as may be, with one step, without a loss, with a large one."""
+    examples = Settings().max_examples
+    most = part.max_weight(examples)
+    assert 0 < most < math.inf, f"{name}: max_weight() is {most}, expected above 0 and finite"
+    changes: tuple[dict[str, Any], ...] = (
+        {},
+        {"examples": 1},
+        *({"examples": examples, "steps": steps} for steps in (0, 1, update.steps)),
+        *({"loss": loss} for loss in (None, 0.0, 1e9)),
+    )
+    for change in changes:
+        weight = part.weight(dataclasses.replace(update, **change))
+        assert 0 < weight <= most, (
+            f"{name}: weight() is {weight} for {change or update}, expected above 0 and at most {most}"
+        )
 
 
 def _next(

@@ -14,7 +14,7 @@ from fl_aggregator.aggregation.strategies.parts import Contribution
 class Clip:
     """Δ ← Δ min(1, C / ‖Δ‖): no update is longer than C (Sun et al. 2019, arXiv:1911.07963, section 4).
 
-    ``norm``: C. ``--similarity`` shows how long the updates of a run are.
+    ``norm``: C. ``--similarity`` shows the median norm of the updates of a run.
     """
 
     wants_norms: ClassVar[bool] = True

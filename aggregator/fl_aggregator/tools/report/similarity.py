@@ -78,6 +78,7 @@ def groups_of(found: Similarity) -> list[list[str]]:
 
 def _table(found: Similarity) -> Markup:
     rows = []
+    middle = "1" if found.median_length is None else f"1, which is an L2 norm of {found.median_length:g}"
     for index in sorted(range(len(found.clients)), key=lambda one: found.to_others[one]):
         name = found.clients[index]
         rows.append(
@@ -95,7 +96,7 @@ def _table(found: Similarity) -> Markup:
     return table(
         headings,
         rows,
-        caption="Edges, the one that is least alike first (length: the median is 1)",
+        caption=f"Edges, the one that is least alike first (length: the median is {middle})",
         text_columns=frozenset({0, 2, 6}),
     )
 

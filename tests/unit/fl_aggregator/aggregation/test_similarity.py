@@ -76,6 +76,16 @@ def test_shares_and_influences_are_those_of_leaving_one_out() -> None:
     assert found.shares[found.clients.index("2")] < 0
 
 
+def test_the_median_length_is_in_units_of_the_model() -> None:
+    rows = updates({"2": -2.0, "5": 1.5}, count=7)
+    found = compared(rows)
+    lengths = [np.linalg.norm(rows[name][:VALUES].astype(np.float64)) for name in found.clients]
+    middle = found.median_length
+    assert middle is not None
+    assert middle == pytest.approx(np.median(lengths), rel=1e-3)
+    assert [one * middle for one in found.lengths] == pytest.approx(lengths, rel=1e-3)
+
+
 def test_edges_that_are_alike_are_a_group() -> None:
     chance = np.random.default_rng(1)
     first, second = chance.normal(size=(2, VALUES))
@@ -113,3 +123,16 @@ def test_it_needs_updates_on_the_disk() -> None:
         UserError, match=r"--similarity: 2 needs updates on the disk .* but --durability is memory"
     ):
         parse_settings(**values)
+
+
+@pytest.mark.parametrize(
+    ("few", "said"),
+    [
+        ({"clients": 2}, "--clients is 2"),
+        ({"per_round": 2}, "--per-round is 2"),
+        ({"mode": "async", "buffer": 2}, "--buffer is 2"),
+    ],
+)
+def test_it_needs_three_updates(few: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=f"^--similarity: 1 compares at least 3 updates, but {said}$"):
+        parse_settings(similarity=1, **few)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from fl_aggregator.cli.main import cli
@@ -55,6 +57,21 @@ def test_every_part_has_its_paper_and_says_what_its_fields_mean() -> None:
             for field, schema in member.get("fields", {}).items():
                 assert schema["description"], f"{kind} {name}: {field}"
                 assert schema["required"] or "default" in schema, f"{kind} {name}: {field}"
+
+
+def test_a_broken_package_hides_no_other_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_lion.py").write_text("raise ValueError('no licence')")
+    info = tmp_path / "broken_lion-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-lion\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[fl_mqtt.server_optimizers]\nlion = broken_lion:Lion\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    ended = CliRunner().invoke(cli, ["strategies", "--json"])
+    assert ended.exit_code == 0
+    assert {"sgd", "adam"} <= checked("fl-aggregator strategies", ended.stdout)["server-optimizer"].keys()
+    said = "--server-optimizer 'lion': cannot be imported: ValueError: no licence"
+    assert ended.stderr == f"fl-aggregator strategies: {said}\n"
+    assert said in str(CliRunner().invoke(cli, ["strategies", "lion"]).exception)
 
 
 def test_an_unknown_name_is_the_users_mistake() -> None:

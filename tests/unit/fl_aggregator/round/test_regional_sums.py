@@ -79,7 +79,7 @@ def test_5_21_a_region_is_told_how_to_add_up() -> None:
             "gives only sums of updates, but --combine median needs each update",
         ),
         ({"strategy": "scaffold"}, 20, "--strategy scaffold needs each update"),
-        ({"similarity": 1}, 20, "--similarity 1 needs each update"),
+        ({"similarity": 1, "clients": 3, "per_round": 3}, 20, "--similarity 1 needs each update"),
     ],
 )
 def test_5_21_a_region_is_refused_where_its_sum_is_of_no_use(

@@ -170,6 +170,26 @@ def test_a_resumed_run_can_begin_to_require_seals_and_keeps_to_it(tmp_path: Path
         assert again.record.settings == resolved(Settings(lr=0.5, require_sealed=required))
 
 
+def test_a_run_does_not_go_on_with_another_algorithm(tmp_path: Path) -> None:
+    first = launch.new(Settings(strategy="fedadam", transform=("clip:norm=3",)), tmp_path / "run")
+    first.directory.write_run(first.record)
+    first.close()
+    launch.resume(tmp_path / "run", simulated=False).close()
+    record = read_run(tmp_path / "run")
+    was = {**record.strategy_parts["server-optimizer"], "lr": 0.5}  # as if the default had been another one
+    for parts, said in (
+        ({"server-optimizer": was}, r"server-optimizer lr was 0\.5, and is 0\.01: resume it with"),
+        ({"transform": []}, r"transform was \[\], and is .*Clip"),
+        ({"correct": {"part": "a:B"}}, "correct was .*, and is None"),
+    ):
+        changed = record.model_copy(update={"strategy_parts": {**record.strategy_parts, **parts}})
+        directory = RunDirectory(tmp_path / "run", resume=True)
+        directory.write_run(changed)
+        directory.close()
+        with pytest.raises(UserError, match=f"the parts of its strategy have changed since it began: {said}"):
+            launch.resume(tmp_path / "run", simulated=False)
+
+
 def test_edges_are_asked_for_their_own_models_once_more(tmp_path: Path) -> None:
     playbook = training(clients=2, per_round=2, rounds=1, personalize=3)
     round_done(playbook)

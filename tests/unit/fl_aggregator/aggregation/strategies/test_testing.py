@@ -12,6 +12,7 @@ from pydantic import Field
 
 from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.aggregation.strategies.parts import Block, Columns, Contribution, Doubles
+from fl_aggregator.aggregation.strategies.sums import Mean
 from fl_aggregator.aggregation.strategies.testing import check
 from fl_shared.cli.specification import make
 
@@ -127,6 +128,53 @@ class Grows:
         return 1.5
 
 
+@dataclass(frozen=True)
+class Squares(Mean):
+    """A sum whose weights are right only for few examples."""
+
+    def weight(self, update: Contribution) -> float:
+        return float(update.examples**2)
+
+    def max_weight(self, max_examples: int) -> float:
+        return 100.0 * max_examples
+
+
+@dataclass(frozen=True)
+class Undefined(Mean):
+    """A sum whose weight is NaN without a loss."""
+
+    def weight(self, update: Contribution) -> float:
+        return float("nan") if update.loss is None else 1.0
+
+
+@dataclass(frozen=True)
+class Unlimited(Mean):
+    def max_weight(self, max_examples: int) -> float:  # noqa: ARG002
+        return float("inf")
+
+
+@dataclass(frozen=True)
+class Keeps:
+    """An optimizer that keeps a vector, and says nothing of norms."""
+
+    def state(self) -> Mapping[str, float]:
+        return {"change": 0.0}
+
+    def step(self, block: Block, closed: Any) -> None:  # noqa: ARG002
+        block.weights[:] += block.change
+
+
+@dataclass(frozen=True)
+class KeepsChange(Keeps):
+    wants_norms: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class KeepsControl(KeepsChange):
+    def state(self) -> Mapping[str, float]:
+        return {"control": 0.0}
+
+
 def test_good_parts_pass() -> None:
     check(Middle())
     check(First())
@@ -137,6 +185,12 @@ BROKEN: list[tuple[Any, str]] = [
     (Divides(), "is not finite"),
     (Doubled(), "buffers leave the range"),
     (Needless(), r"min_updates\(\) is 0"),
+    (Squares(), r"weight\(\) is \d+\.0 for .*, expected above 0 and at most"),
+    (Undefined(), r"weight\(\) is nan"),
+    (Unlimited(), r"max_weight\(\) is inf"),
+    (Keeps(), "has no wants_norms"),
+    (KeepsChange(), r"state\(\) names 'change'"),
+    (KeepsControl(), r"state\(\) names 'control'"),
     (Unbounded(), "share may be NaN"),
     (Counts(), "changes its own fields"),
     (Grows(), "is 1.5, expected 0 to 1"),
