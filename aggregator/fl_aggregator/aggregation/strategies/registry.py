@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
 
-from fl_aggregator.aggregation.strategies.optimizers import Extrapolation
+from fl_aggregator.aggregation.strategies.compatibility import check, check_takes_sum, options_of, values_of
 from fl_aggregator.aggregation.strategies.parts import (
     CoordinateCombination,
-    Correction,
     GramCombination,
     Strategy,
     WeightedSum,
 )
 from fl_aggregator.aggregation.strategies.presets import PRESETS, Preset
-from fl_aggregator.aggregation.strategies.sums import Mean, Normalized, Sum
+from fl_aggregator.aggregation.strategies.sums import Mean
 from fl_aggregator.configuration.checks import check_places
 from fl_aggregator.configuration.privacy import plan_of
 from fl_aggregator.configuration.regions import Sums
@@ -34,7 +32,6 @@ from fl_shared.cli.specification import make, split
 from fl_shared.errors import UserError
 from fl_shared.system.entry_points import entry_points
 from fl_shared.tensors.encodings import registry as encodings
-from fl_shared.tensors.fixed_point import LEAST_PLACES, scale_bits_of
 
 _HERE: Final = "fl_aggregator.aggregation.strategies"
 PARTS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -129,7 +126,7 @@ def _strategy_object(name: str, fields: Mapping[str, str]) -> Strategy:
                 f"--strategy {name!r}: its {kind} is no dataclass, expected one whose fields are its parameters"
             )
         _check_kind("strategy", name, kind, part)
-        make("strategy", name, type(part), _values_of(part))  # its numbers are checked as those of others are
+        make("strategy", name, type(part), values_of(part))  # its numbers are checked as those of others are
     if found.correct is not None and not _specification("correct", found.correct):
         raise UserError(
             f"--strategy {name!r}: its correction has no name, by which edges find their half of it"
@@ -147,7 +144,7 @@ def load(settings: Settings) -> Strategy:
     combine, optimize, correct = of_strategy.combine, of_strategy.optimize, of_strategy.correct
     transforms = of_strategy.transforms + added
     strategy = Strategy(combine, optimize, transforms, correct)
-    _check(strategy, settings)
+    check(strategy, settings)
     if (
         settings.dp is not None and combine == Mean()
     ):  # by examples, what an edge contributes would not be bounded
@@ -165,11 +162,11 @@ def resolved(settings: Settings) -> Settings:
     strategy = load(settings)
     if settings.masked:
         apart = "and masked ones cannot be told apart"
-        _check_takes_sum(
+        check_takes_sum(
             strategy, settings, "--masked", apart, "weighs updates otherwise than by their examples"
         )
     if settings.dp is not None:
-        _check_takes_sum(
+        check_takes_sum(
             strategy, settings, "--dp", "and only their sum gets noise", "does not weigh edges equally"
         )
         settings = planned(settings)
@@ -205,49 +202,9 @@ def planned(settings: Settings, earlier: Earlier = NOTHING_EARLIER) -> Settings:
     return private
 
 
-def _check_takes_sum(strategy: Strategy, settings: Settings, option: str, apart: str, weighs: str) -> None:
-    """Raises ``UserError`` unless the strategy takes the mean or the sum of the changes of weights, and nothing else.
-
-    ``apart`` says why no single update can be had, ``weighs`` how a combination differs from that.
-    """
-    combine, correct = _options_of(settings)
-    sums = (Mean(), Sum()) if settings.dp is None else (Mean(equal=True),)
-    causes = (
-        (combine, strategy.needs_all_updates, f"needs each update, {apart}"),
-        (correct, strategy.correct is not None and bool(strategy.correct.sections), "sends a second vector"),
-        (combine, strategy.combine not in sums, weighs),
-        (
-            f"--transform {', '.join(settings.transform)}",
-            bool(strategy.transforms),
-            f"scales each update, {apart}",
-        ),
-        (
-            _optimizer_of(settings),
-            strategy.wants_norms,
-            f"needs the norm of each update, {apart}",
-        ),
-    )
-    for other, applies, why in causes:
-        if applies:
-            raise UserError(f"{option}: does not go with {other}: it {why}")
-
-
-def _options_of(settings: Settings) -> tuple[str, str]:
-    """Returns the options that say how updates are combined, and what edges add to their gradients."""
-    of_strategy = f"--strategy {settings.strategy}"
-    combine = of_strategy if settings.combine is None else f"--combine {settings.combine}"
-    return combine, f"--correct {settings.correct[0]}" if settings.correct else of_strategy
-
-
-def _optimizer_of(settings: Settings) -> str:
-    """Returns the option that says which optimizer there is."""
-    optimize = settings.server_optimizer
-    return f"--strategy {settings.strategy}" if optimize is None else f"--server-optimizer {optimize}"
-
-
 def _needs_each(strategy: Strategy, settings: Settings) -> str:
     """Returns the option that needs each update, so that no sums of updates can be taken; empty if none does."""
-    combine, correct = _options_of(settings)
+    combine, correct = options_of(settings)
     count = len(strategy.transforms) - len(settings.transform)
     of_strategy, own = strategy.transforms[:count], strategy.transforms[count:]
     causes = (
@@ -277,7 +234,7 @@ def _specification(kind: str, part: Any) -> str:
     name = next((name for name, value in {**points, **PARTS[kind]}.items() if value == target), None)
     if name is None:
         return ""
-    fields = ",".join(f"{name}={value}" for name, value in _values_of(part).items())
+    fields = ",".join(f"{name}={value}" for name, value in values_of(part).items())
     return f"{name}:{fields.lower()}" if fields else name
 
 
@@ -320,11 +277,6 @@ def changes_of(before: Mapping[str, Any], strategy: Strategy) -> list[str]:
         elif part != was:
             changes.append(f"{kind} was {was}, and is {part}")
     return changes
-
-
-def _values_of(part: Any) -> dict[str, Any]:
-    """Returns the values of a part's fields by name."""
-    return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
 
 
 def fields_of(kind: type[Any]) -> dict[str, Any]:
@@ -425,103 +377,4 @@ def _check_kind(option: str, name: str, kind: str, part: Any) -> None:
         raise UserError(
             f"--{option} {name!r}: {what} no part of this kind{without} "
             "(see fl_aggregator.aggregation.strategies.parts)"
-        )
-
-
-def _check(strategy: Strategy, settings: Settings) -> None:
-    """Raises ``UserError`` for what does not go together; it names both options."""
-    option = (
-        f"--strategy {settings.strategy}" if settings.combine is None else f"--combine {settings.combine}"
-    )
-    if strategy.correct is not None:
-        _check_correction(strategy.correct, strategy, option, settings)
-    if isinstance(strategy.combine, Normalized) and settings.epochs is None:
-        raise UserError(
-            f"{option}: needs --epochs: an edge that says more steps than epochs × examples is refused"
-        )
-    if settings.mode == "async" and settings.per_round < strategy.min_updates:
-        raise UserError(
-            f"{option}: needs {strategy.min_updates} updates, but --buffer is {settings.buffer}: raise --buffer"
-        )
-    if settings.effective_quorum < strategy.min_updates:
-        raise UserError(
-            f"{option}: needs {strategy.min_updates} updates, but --quorum is {settings.effective_quorum}: "
-            f"raise --quorum (at most --per-round, {settings.per_round})"
-        )
-    if clash := strategy.state_clash:
-        raise UserError(
-            f"{_optimizer_of(settings)}: keeps a vector {clash!r}, and so does another part "
-            f"({option}, {_options_of(settings)[1]}): expected another name"
-        )
-    if isinstance(strategy.optimize, Extrapolation) and not settings.masked:
-        _check_extrapolation(strategy, option, settings)
-    bad = getattr(strategy.combine, "bad", 0)
-    if 2 * bad >= settings.per_round:
-        size = "--buffer" if settings.mode == "async" else "--per-round"
-        raise UserError(f"{option}: bad={bad} is not less than half of {size} ({settings.per_round})")
-    keep = getattr(strategy.combine, "keep", None) or 0
-    if keep > max(1, settings.effective_quorum - bad):
-        size = "--buffer" if settings.mode == "async" else "--quorum"
-        raise UserError(
-            f"{option}: keep={keep} of the {settings.effective_quorum} updates of {size} may leave some of the "
-            f"bad={bad} in: expected at most {settings.effective_quorum - bad}"
-        )
-    if (
-        isinstance(strategy.combine, WeightedSum) and settings.dp is None
-    ):  # a private run has the places of its noise
-        _check_places(strategy.combine, option, settings)
-    if strategy.needs_all_updates and settings.durability == "memory":
-        raise UserError(
-            f"{option}: needs updates on the disk until a round closes, but --durability is memory"
-        )
-    if getattr(strategy.combine, "q", 0) and settings.holdout == 0:
-        raise UserError(f"{option}: needs the edges' loss on their holdout, but --holdout is 0")
-
-
-def _check_places(combine: WeightedSum, option: str, settings: Settings) -> None:
-    """Raises ``UserError`` if updates may weigh so much that the fold of the parameters has too few binary places."""
-    heaviest = combine.max_weight(settings.max_examples)
-    product = heaviest * settings.max_delta * settings.slots
-    if 0 < product < math.inf:
-        places = scale_bits_of(heaviest, settings.max_delta, settings.slots, settings.fold_width)
-        if places >= LEAST_PLACES:
-            return
-        found = f"{places} binary places for the exact fold, expected at least {LEAST_PLACES}"
-    else:
-        found = "no binary places for the exact fold"
-    own = ", ".join(f"{name}={value}" for name, value in _values_of(combine).items()) or "no fields"
-    raise UserError(
-        f"{option}: an update may weigh {heaviest:.3g} ({own}), which with --max-delta {settings.max_delta:g} and "
-        f"{settings.slots} updates leaves {found}: choose values that make it less"
-    )
-
-
-def _check_extrapolation(strategy: Strategy, option: str, settings: Settings) -> None:
-    """Raises ``UserError`` unless the norms of which FedExP takes its rate are of what the mean is made of."""
-    name = _optimizer_of(settings)
-    if strategy.combine != Mean(equal=True):
-        raise UserError(
-            f"{name}: takes its rate from the norms of all updates, each counted the same, so it does not go together "
-            f"with {option}: expected --combine mean:equal=true"
-        )
-    if settings.mode == "async":
-        raise UserError(
-            f"{name}: takes its rate from the norms of updates that count the same, "
-            "so it does not go together with --mode async, where stale ones count less"
-        )
-
-
-def _check_correction(correct: Correction, strategy: Strategy, option: str, settings: Settings) -> None:
-    name = f"--correct {settings.correct[0]}" if settings.correct else f"--strategy {settings.strategy}"
-    if isinstance(strategy.combine, Normalized):
-        raise UserError(
-            f"{option}: counts plain local steps, so it does not go together with {name}, which changes them"
-        )
-    if correct.sections and settings.mode == "async":
-        raise UserError(
-            f"{name}: compares edges that train from the same version, so it does not go together with --mode async"
-        )
-    if correct.sections and strategy.combine != Mean():
-        raise UserError(
-            f"{name}: needs the mean of what edges keep, weighted by examples, so it does not go together with {option}"
         )
