@@ -82,7 +82,7 @@ def test_a_sweep_goes_on_in_another_directory_and_environment(
 ) -> None:
     """It was interrupted before its first run. The program that resumes it has another current directory."""
     traced(tmp_path, CAPACITY, AVAILABILITY)
-    arguments = ("--task", "synthetic-16", "--clients", "2", "--virtual", "--heterogeneity", "devices.toml")
+    arguments = ("--task", "synthetic-16", "--clients", "9", "--virtual", "--heterogeneity", "devices.toml")
     with monkeypatch.context() as patch:
         patch.setattr(sweep_cli, "run", lambda *_, **__: 130)
         patch.chdir(tmp_path)

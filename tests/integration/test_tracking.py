@@ -11,6 +11,7 @@ import subprocess
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,8 @@ def scrape(port: int) -> tuple[str, Metrics]:
 
 
 def value(port: int, name: str) -> float:
-    """0 while nobody serves, or there is no such metric yet."""
-    with contextlib.suppress(OSError):
+    """0 while nobody serves, or there is no such metric yet. A program may end in the midst of an answer."""
+    with contextlib.suppress(OSError, HTTPException):
         return scrape(port)[1].get(name, 0.0)
     return 0.0
 
