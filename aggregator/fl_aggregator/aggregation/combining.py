@@ -166,12 +166,11 @@ class Combiner:
         gives it a weight that it must not have.
         """
         strategy = self._strategy
-        by = float(update.examples if update.section_examples is None else update.section_examples)
         for name, sums in self._sections.items():
             assert sections is not None
             for some in sums:
                 section = sections[name]
-                some.sum.add(section.values, by, section.magnitude, some.start)
+                some.sum.add(section.values, float(update.counted_examples), section.magnitude, some.start)
         length = norm(values, self._parameters) if strategy.wants_norms else None
         contribution = Contribution(
             update.client, update.examples, update.steps, update.before.get("loss"), length

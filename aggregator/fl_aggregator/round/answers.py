@@ -42,23 +42,25 @@ def _sum_rejection(state: Run, update: UpdateMetadata) -> do.Reject | None:
             return reject(
                 update, "wrong-sum", f"sum_of.norms: {told} of edge {part.client}, expected 0 or more"
             )
-        most = _most_steps(state, part.examples)
-        if most is not None and part.steps > most:
-            detail = (
-                f"steps: {part.steps} of edge {part.client}, expected at most {most} (--epochs × examples)"
-            )
-            return reject(update, "bad-examples", detail)
+        of_edge = f" of edge {part.client}"
+        if (rejection := _steps_rejection(state, update, part.steps, part.examples, of_edge)) is not None:
+            return rejection
     return None
 
 
-def _most_steps(state: Run, examples: int) -> int | None:
-    """Returns the most steps that can be taken with so many examples; null if steps do not count in the run.
+def _steps_rejection(
+    state: Run, update: UpdateMetadata, steps: int, examples: int, of_edge: str = ""
+) -> do.Reject | None:
+    """Rejects more steps than can be taken with so many examples, if steps count in the run.
 
     Each step needs an example, whatever a task makes of the batch size. In a region, the run above says the epochs.
     """
     order = state.phase.order if isinstance(state.phase, Collecting) else None
     epochs = state.settings.epochs if order is None else order.training.epochs
-    return None if epochs is None or not state.settings.sums.by_steps else epochs * examples
+    if epochs is None or not state.settings.sums.by_steps or steps <= (most := epochs * examples):
+        return None
+    detail = f"steps: {steps}{of_edge}, expected at most {most} (--epochs × examples)"
+    return reject(update, "bad-examples", detail)
 
 
 def short_digest(digest: str | None) -> str:
@@ -79,8 +81,4 @@ def content_rejection(state: Run, update: UpdateMetadata) -> do.Reject | None:
     if not 1 <= update.examples <= limit:
         detail = f"examples: {update.examples}, expected 1 to {limit} (--max-examples)"
         return reject(update, "bad-examples", detail)
-    most = _most_steps(state, update.examples)
-    if not update.parts and most is not None and update.steps > most:
-        detail = f"steps: {update.steps}, expected at most {most} (--epochs × examples)"
-        return reject(update, "bad-examples", detail)
-    return None
+    return None if update.parts else _steps_rejection(state, update, update.steps, update.examples)

@@ -199,11 +199,7 @@ def _counted(state: Run, phase: Collecting) -> dict[str, Counted]:
     mean would no longer be that of what edges keep if their weights changed, too.
     """
     now = {
-        name: Counted(
-            round=update.round,
-            digest=update.digest,
-            examples=update.examples if update.section_examples is None else update.section_examples,
-        )
+        name: Counted(round=update.round, digest=update.digest, examples=update.counted_examples)
         for name, update in phase.updates.items()
         if state.settings.edges_keep_state and phase.base is not None
     }

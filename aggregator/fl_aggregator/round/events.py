@@ -86,6 +86,11 @@ class UpdateMetadata:
     body: str | None = None
 
     @property
+    def counted_examples(self) -> int:
+        """By how many examples what it contains besides the delta is weighed."""
+        return self.examples if self.section_examples is None else self.section_examples
+
+    @property
     def edges(self) -> int:
         """Of how many edges it is the update."""
         return max(1, len(self.parts))

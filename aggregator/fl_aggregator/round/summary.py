@@ -206,9 +206,13 @@ def _offline_text(client: Client, now: float) -> str:
     return f"offline: for {seconds:.1f} s{client.left_text}"
 
 
+def _dropped(phase: Buffering) -> list[str]:
+    return [f"{name} ({reason})" for name, reason in sorted(phase.dropped.items())]
+
+
 def stuck_buffer_detail(state: Run, phase: Buffering, now: float) -> str:
     """Says why an asynchronous run has failed: how long no update has come, and what became of the edges."""
-    reasons = [f"{name} ({reason})" for name, reason in sorted(phase.dropped.items())]
+    reasons = _dropped(phase)
     reasons += [f"{name} ({away_reason(state, name, one, now)})" for name, one in sorted(phase.away.items())]
     waiting = f": {names_text(reasons, 5)}" if reasons else ""
     return (
@@ -220,7 +224,7 @@ def stuck_buffer_detail(state: Run, phase: Buffering, now: float) -> str:
 
 def failed_edges_detail(state: Run, phase: Buffering) -> str:
     """Says why a buffer is abandoned that only edges could fill which have failed in its round."""
-    reasons = [f"{name} ({reason})" for name, reason in sorted(phase.dropped.items())]
+    reasons = _dropped(phase)
     return (
         f"{len(phase.updates)} of {state.settings.per_round} updates are in the buffer, and all others failed: "
         f"{names_text(reasons, 5)}; a smaller --buffer needs fewer edges"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Any
 
 from fl_aggregator.aggregation.strategies.optimizers import Extrapolation
-from fl_aggregator.aggregation.strategies.parts import Correction, Strategy, WeightedSum
+from fl_aggregator.aggregation.strategies.parts import Correction, Strategy, WeightedSum, values_of
 from fl_aggregator.aggregation.strategies.sums import Mean, Normalized, Sum
 from fl_aggregator.configuration.settings import Settings
 from fl_shared.errors import UserError
@@ -16,11 +14,9 @@ from fl_shared.tensors.fixed_point import LEAST_PLACES, scale_bits_of
 
 def check(strategy: Strategy, settings: Settings) -> None:
     """Raises ``UserError`` for what does not go together; it names both options."""
-    option = (
-        f"--strategy {settings.strategy}" if settings.combine is None else f"--combine {settings.combine}"
-    )
+    option, correct = options_of(settings)
     if strategy.correct is not None:
-        _check_correction(strategy.correct, strategy, option, settings)
+        _check_correction(strategy.correct, strategy, option, correct, settings)
     if isinstance(strategy.combine, Normalized) and settings.epochs is None:
         raise UserError(
             f"{option}: needs --epochs: an edge that says more steps than epochs × examples is refused"
@@ -37,7 +33,7 @@ def check(strategy: Strategy, settings: Settings) -> None:
     if clash := strategy.state_clash:
         raise UserError(
             f"{optimizer_of(settings)}: keeps a vector {clash!r}, and so does another part "
-            f"({option}, {options_of(settings)[1]}): expected another name"
+            f"({option}, {correct}): expected another name"
         )
     if isinstance(strategy.optimize, Extrapolation) and not settings.masked:
         _check_extrapolation(strategy, option, settings)
@@ -137,8 +133,9 @@ def _check_extrapolation(strategy: Strategy, option: str, settings: Settings) ->
         )
 
 
-def _check_correction(correct: Correction, strategy: Strategy, option: str, settings: Settings) -> None:
-    name = f"--correct {settings.correct[0]}" if settings.correct else f"--strategy {settings.strategy}"
+def _check_correction(
+    correct: Correction, strategy: Strategy, option: str, name: str, settings: Settings
+) -> None:
     if isinstance(strategy.combine, Normalized):
         raise UserError(
             f"{option}: counts plain local steps, so it does not go together with {name}, which changes them"
@@ -151,8 +148,3 @@ def _check_correction(correct: Correction, strategy: Strategy, option: str, sett
         raise UserError(
             f"{name}: needs the mean of what edges keep, weighted by examples, so it does not go together with {option}"
         )
-
-
-def values_of(part: Any) -> dict[str, Any]:
-    """Returns the values of a part's fields by name."""
-    return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}

@@ -8,7 +8,7 @@ knows the others. Buffers are averaged and reach none of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -241,3 +241,8 @@ class Strategy:
             product *= factor
             update = replace(update, norm=None if update.norm is None else update.norm * factor)
         return product, update
+
+
+def values_of(part: Any) -> dict[str, Any]:
+    """Returns the values of a part's fields by name."""
+    return {one.name: getattr(part, one.name) for one in fields(part)}

@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
 
-from fl_aggregator.aggregation.strategies.compatibility import check, check_takes_sum, options_of, values_of
+from fl_aggregator.aggregation.strategies.compatibility import check, check_takes_sum, options_of
 from fl_aggregator.aggregation.strategies.parts import (
     CoordinateCombination,
     GramCombination,
     Strategy,
     WeightedSum,
+    values_of,
 )
 from fl_aggregator.aggregation.strategies.presets import PRESETS, Preset
 from fl_aggregator.aggregation.strategies.sums import Mean
