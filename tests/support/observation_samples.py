@@ -73,6 +73,13 @@ OBSERVATION_MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
                 bytes_up=(1000, 500),
                 bytes_down=(2000, 2000),
             ),
+            similarity=m.SimilarityMap(
+                round=1,
+                edges=("7", "8", "lab-a"),
+                groups=(2, 1),
+                cosines="S-fO",  # 0.75, −0.25, −0.50
+                outliers={"lab-a": "cosine -0.44 to the others, the median is 0.27"},
+            ),
         ),
     ),
     "status": (

@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from fl_aggregator.aggregation.inner_products import gram
 from fl_aggregator.configuration.checks import MIN_COMPARED
 from fl_aggregator.round.events import Similarity, UpdateMetadata
+from fl_shared.protocol import messages as m
 from fl_shared.tensors.encodings.section import Values
 from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.spans import spans
 
-MAX_PAIRED: Final = 100
+MAX_PAIRED: Final = m.MAX_MAPPED
 """Edges up to which the cosines of all pairs are kept."""
 _DEVIATIONS: Final = 3.0
 _LEAST_DISTANCE: Final = 0.1

@@ -14,6 +14,7 @@ from fl_aggregator.messaging.outlet import Outlet
 from fl_aggregator.monitoring.views import edge_states, history
 from fl_aggregator.monitoring.views.history_row import columns_of
 from fl_aggregator.monitoring.views.round_record import RoundRecord
+from fl_aggregator.monitoring.views.similarity_map import similarity_map
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.phases import Evaluating, collected_round
 from fl_aggregator.round.state import Run, Summary
@@ -135,6 +136,7 @@ class ObserverFeed:
             started=self._started,
             metrics=state.declared,
             columns=columns_of(self.history.rows()),
+            similarity=similarity_map(self.history.compared),
         )
         self._outlet.retain(t.HistoryTopic(), message, counted=False)
 

@@ -80,6 +80,7 @@ from fl_shared.protocol.kinds.observation import (
     FINAL_PHASES,
     MASKED_PHASES,
     MAX_HISTORY,
+    MAX_MAPPED,
     MAX_REFUSED_NAMED,
     PRIVACY_COLUMNS,
     Edges,
@@ -92,6 +93,7 @@ from fl_shared.protocol.kinds.observation import (
     MissingClient,
     PersonalScore,
     Phase,
+    SimilarityMap,
     Status,
 )
 from fl_shared.protocol.kinds.prediction import ImageRequest, Prediction
@@ -161,6 +163,7 @@ __all__ = [
     "MAX_LOG_LINES",
     "MAX_LOG_SECONDS",
     "MAX_LOG_TEXT",
+    "MAX_MAPPED",
     "MAX_MEMBERS",
     "MAX_METRICS",
     "MAX_METRIC_NAME",
@@ -258,6 +261,7 @@ __all__ = [
     "Section",
     "SectionManifest",
     "Selected",
+    "SimilarityMap",
     "Split",
     "Status",
     "Stop",

@@ -19,18 +19,24 @@ MAX_RECENT_ROUNDS: Final = 100
 
 
 class RoundHistory:
-    """Keeps thinned rows in the order of their rounds. ``round_count``: how many rounds have been added."""
+    """Keeps thinned rows in the order of their rounds.
+
+    ``round_count``: how many rounds have been added. ``compared``: the newest one whose updates were compared.
+    """
 
     def __init__(self) -> None:
         self._rows: dict[int, HistoryRow] = {}
         self._recent: dict[int, RoundRecord] = {}
         self.round_count = 0
+        self.compared: RoundRecord | None = None
         self._row_interval = 1
         self._last_row: HistoryRow | None = None
 
     def add(self, record: RoundRecord) -> None:
         """Adds a round that has ended, or replaces a recent round's record, as after its evaluation."""
         row = HistoryRow.of(record)
+        if record.similarity is not None and (self.compared is None or record.round >= self.compared.round):
+            self.compared = record
         self._recent[row.round] = record
         if len(self._recent) > MAX_RECENT_ROUNDS:
             del self._recent[min(self._recent)]

@@ -233,7 +233,7 @@ class RoundRecord(_Lenient):
             metrics=dict(self.metrics),
             primary=self.primary,
             split=self.split,
-            outliers={} if self.similarity is None else _first(self.similarity.outliers),
+            outliers={} if self.similarity is None else first_outliers(self.similarity),
             worst_edges=self.worst_edges,
             masked=self.masked,
             privacy=self.privacy,
@@ -327,8 +327,9 @@ def personal_scores(scores: Mapping[str, PersonalScore]) -> PersonalScores | Non
     )
 
 
-def _first(outliers: Mapping[str, str]) -> dict[str, str]:
-    return {name: outliers[name] for name in natural_order(outliers)[: m.MAX_OUTLIERS]}
+def first_outliers(found: Similarity) -> dict[str, str]:
+    """Returns the outliers that a message has room for, by name, with the reasons."""
+    return {name: found.outliers[name] for name in natural_order(found.outliers)[: m.MAX_OUTLIERS]}
 
 
 def read_records(lines: Iterable[Mapping[str, Any]]) -> Iterator[RoundRecord]:

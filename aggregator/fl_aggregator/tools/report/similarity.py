@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-
+from fl_aggregator.monitoring.views.similarity_map import groups_of
 from fl_aggregator.round.events import Similarity
 from fl_aggregator.tools.report.markup import Markup, join, table, tag
 from fl_aggregator.tools.report.reading import RunReport
 from fl_aggregator.tools.report.sections import section
-from fl_shared.system.text import names_text, natural_key, natural_order
+from fl_shared.system.text import names_text, natural_order
 
 MAX_MAP: Final = 40
 """Edges up to which the map is drawn; the history has all cosines."""
@@ -48,32 +47,6 @@ def similarity(run: RunReport) -> Markup | None:
         _table(found),
         note=note,
     )
-
-
-def groups_of(found: Similarity) -> list[list[str]]:
-    """Groups of edges that are alike: the two groups with the largest mean cosine are merged (average linkage).
-
-    That ends when it is less than the mean cosine of all pairs. Empty if the cosines of pairs are not known.
-    """
-    if not found.cosines:
-        return []
-    cosines = np.array(found.cosines)
-    count = len(cosines)
-    least = (cosines.sum() - np.trace(cosines)) / (count * (count - 1))
-    groups = [[index] for index in range(count)]
-    sums = cosines  # of the pairs between two groups
-    while len(groups) > 1:
-        sizes = np.array([len(group) for group in groups])
-        means = np.where(np.tri(len(groups), dtype=bool), -np.inf, sums / np.outer(sizes, sizes))
-        first, second = divmod(int(means.argmax()), len(groups))
-        if means[first, second] < least:
-            break
-        groups[first] += groups.pop(second)
-        sums[first] += sums[second]
-        sums[:, first] += sums[:, second]
-        sums = np.delete(np.delete(sums, second, axis=0), second, axis=1)
-    named = [sorted((found.clients[index] for index in group), key=natural_key) for group in groups]
-    return sorted(named, key=lambda group: (-len(group), natural_key(group[0])))
 
 
 def _table(found: Similarity) -> Markup:

@@ -26,6 +26,7 @@ from fl_shared.protocol.kinds.environment import MAX_ENVIRONMENTS, Environment
 from fl_shared.protocol.kinds.masked import Members
 from fl_shared.protocol.kinds.metric import DeclaredMetrics, MetricDeclaration
 from fl_shared.protocol.kinds.privacy import PrivacyStatus
+from fl_shared.protocol.kinds.round import MAX_OUTLIERS
 
 MAX_REFUSED_NAMED: Final = 3
 """The most clients that a status names in ``refused``."""
@@ -149,11 +150,41 @@ class HistoryColumns(Fragment):
         return self
 
 
+MAX_MAPPED: Final = 100
+"""The most edges of a `SimilarityMap`."""
+
+
+class SimilarityMap(Fragment):
+    """How alike the updates of round ``round`` are.
+
+    ``edges``: in the order of their groups; none if more than `MAX_MAPPED` were compared. ``groups``: how many edges
+    each group has. ``cosines``: of all pairs (i, j) with i < j, row by row, as signed bytes, 100 × the cosine, in
+    base64url. ``outliers``: the edges whose updates are unlike the others, with the reason.
+    """
+
+    round: Count
+    edges: Annotated[tuple[ClientId, ...], Field(max_length=MAX_MAPPED, fail_fast=True)]
+    groups: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=MAX_MAPPED, fail_fast=True)]
+    cosines: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{0,6600}$")]
+    outliers: Annotated[dict[ClientId, Text], Field(max_length=MAX_OUTLIERS)]
+
+    @model_validator(mode="after")
+    def _of_the_same_edges(self) -> Self:
+        count = len(self.edges)
+        pairs = count * (count - 1) // 2
+        if len(set(self.edges)) < count or sum(self.groups) != count:
+            raise ValueError(f"expected groups of {count} different edges, got {self.groups}")
+        if len(self.cosines) != (4 * pairs + 2) // 3:
+            raise ValueError(f"{len(self.cosines)} characters, expected those of {pairs} cosines")
+        return self
+
+
 class History(Scoped):
     """The closed rounds, for plots, retained on ``fl/history``. If there are many, only every n-th is given.
 
     ``rounds``: how many versions the run makes. ``started``: when the run began, before any resume. ``metrics``: those
-    that the task declares, null while that is not known.
+    that the task declares, null while that is not known. ``similarity``: of the newest round whose updates were
+    compared, null if none were.
     """
 
     kind: Literal["history"] = "history"
@@ -162,6 +193,7 @@ class History(Scoped):
     started: Timestamp
     metrics: DeclaredMetrics | None = None
     columns: HistoryColumns
+    similarity: SimilarityMap | None = None
 
 
 class MaskedSums(Fragment):

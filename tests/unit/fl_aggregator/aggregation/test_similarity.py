@@ -10,8 +10,8 @@ import pytest
 
 from fl_aggregator.aggregation.similarity import MAX_PAIRED, compare, of_gram
 from fl_aggregator.configuration.settings import parse_settings
+from fl_aggregator.monitoring.views.similarity_map import groups_of
 from fl_aggregator.round.events import Similarity
-from fl_aggregator.tools.report.similarity import groups_of
 from fl_shared.errors import UserError
 from fl_shared.tensors.manifest import Vector, manifest_of
 from tests.support.builders import update_metadata
