@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.browser import CheckedPage
+from tests.support.compared_updates import similarity
 from tests.support.simulated_federation import SimulatedFederation, edge
 
 pytestmark = pytest.mark.broker
@@ -72,7 +73,7 @@ def whole_page(federation: SimulatedFederation, open_page: Open, **context: Any)
     federation.birth()
     spent = {"epsilon": 1.25, "delta": 1e-5, "budget": 2.0, "against": "wire", "insecure": True}
     federation.status(paused="no room on the disk", privacy=spent)
-    federation.history([0.25, None, 0.75], epsilon=[0.75, None, 1.25])
+    federation.history([0.25, None, 0.75], epsilon=[0.75, None, 1.25], similarity=similarity(6, bad=1))
     why = {"missing": "offline: for 2.0 s", "offline": "its connection is lost"}
     federation.edges({f"site-{one}": edge(one, reason=why.get(one), primary=0.5) for one in STATES})
     federation.result(2, {"9": "offline"})
@@ -165,6 +166,7 @@ def test_narrow_and_wide_and_all_of_it_by_keyboard(federation: SimulatedFederati
         "edges-search",
         "edges-as-grid",
         "edge-site-missing",
+        "similarity-map",
         "sketch",
         "predict-ask",
         "predict-file",

@@ -67,7 +67,13 @@ class SimulatedFederation:
         }  # fmt: skip
         self.publish("status", self.scope("status", **(usual | more)), retain=retain)
 
-    def history(self, accuracy: list[float | None], **more: list[float | None]) -> None:
+    def history(
+        self,
+        accuracy: list[float | None],
+        *,
+        similarity: dict[str, Any] | None = None,
+        **more: list[float | None],
+    ) -> None:
         """Publishes a history with one round for each entry; None is an abandoned round. ``more``: columns."""
         versions: list[int | None] = []
         for value in accuracy:
@@ -86,7 +92,13 @@ class SimulatedFederation:
         self.publish(
             "history",
             self.scope(
-                "history", task="digits", rounds=10, started=now(), metrics=[ACCURACY], columns=columns
+                "history",
+                task="digits",
+                rounds=10,
+                started=now(),
+                metrics=[ACCURACY],
+                columns=columns,
+                similarity=similarity,
             ),
         )
 

@@ -42,6 +42,10 @@ class Federation {
     if (budget === null || !columns?.metrics.has("epsilon")) return columns;
     return { ...columns, metrics: new Map([...columns.metrics, ["budget", columns.round.map(() => budget)]]) };
   }
+  /** How alike the updates of the newest compared round are; null if none were compared. */
+  get similarity() {
+    return this.history?.similarity ?? null;
+  }
   /** The metric by which versions are compared. */
   get primary() {
     return (this.status?.run === this.run ? this.status?.primary : null) ?? Federation.LOSS;

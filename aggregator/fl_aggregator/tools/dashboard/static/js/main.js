@@ -22,7 +22,10 @@
     const now = Date.now();
     const edges = federation.edges();
     if (dirty.has("edges")) Edges.draw(edges, federation);
-    if (dirty.has("history")) Curves.draw(federation.columns, federation.declared);
+    if (dirty.has("history")) {
+      Curves.draw(federation.columns, federation.declared);
+      Similarity.draw(federation.similarity);
+    }
     Overview.draw(federation, edges, now);
     Banner.draw(federation, link, where?.prefix ?? "fl", now);
     dirty.clear();

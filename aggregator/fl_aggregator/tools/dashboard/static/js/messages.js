@@ -75,6 +75,24 @@ const Messages = (() => {
     return found;
   };
 
+  /** The cosines of all pairs, 1 is 100. @type {Reader<Int8Array>} */
+  const cosines = (value) => {
+    const given = matching(/^[A-Za-z0-9_-]{0,6600}$/)(value);
+    expect(given.length % 4 !== 1);
+    const found = Int8Array.from(atob(given.replaceAll("-", "+").replaceAll("_", "/")), (one) => one.charCodeAt(0));
+    expect(found.every((one) => Math.abs(one) <= 100));
+    return found;
+  };
+  const similarity = (value) => {
+    const found = shape({
+      round: count, edges: list(token, 100), groups: list(count, 100), cosines, outliers: record(token, text(1000), 20),
+    })(value);
+    const edges = found.edges.length;
+    expect(new Set(found.edges).size === edges && found.cosines.length === (edges * (edges - 1)) / 2);
+    expect(!found.groups.includes(0) && found.groups.reduce((sum, size) => sum + size, 0) === edges);
+    return found;
+  };
+
   const privacy = shape({ epsilon: number, delta: number, budget: nullable(number), against: oneOf(["wire", "models"]), insecure: nullable(boolean) });
   const maskedSums = shape({ least: count, certified: boolean });
   const personalScore = shape({ before: number, after: number });
@@ -96,7 +114,7 @@ const Messages = (() => {
       seconds_left: nullable(seconds), missing: list(token, 10), metrics, primary: nullable(metric), split,
       paused: nullable(text(300)), held: boolean, attack: nullable(text(120)), masked: nullable(maskedSums), privacy: nullable(privacy), first_version: nullable(count),
     }),
-    history: shape({ ...scope, task: text(64), rounds: count, started: text(40), metrics: nullable(list(metric, 32)), columns }),
+    history: shape({ ...scope, task: text(64), rounds: count, started: text(40), metrics: nullable(list(metric, 32)), columns, similarity: nullable(similarity) }),
     edges: shape({
       ...scope, round: count, phase: oneOf(PHASES), edges: record(token, edge, 20_000), left_out: nullable(count), environments: nullable(list(environment, 256)),
       personal: nullable(record(token, personalScore, 20_000)),
