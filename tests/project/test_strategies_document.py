@@ -31,6 +31,18 @@ def test_the_table_has_all_strategies() -> None:
             assert f"`{PRESETS[name].correct or PRESETS[name].optimize}`" in optimize, name
 
 
+def test_the_protocol_says_what_an_update_weighs_in_each_sum() -> None:
+    """Clause 5.10; `tests.property.test_strategies` has the same formulas."""
+    text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    clause = text.partition("- **5.10**")[2].partition("- **5.11**")[0]
+    rows = re.findall(r"^  \| `([\w-]+)", clause, re.MULTILINE)
+    classes = {name: registry.part_class("combine", name) for name in registry.names("combine")}
+    assert set(rows) == {name for name, part in classes.items() if hasattr(part, "divisor")}
+    for part in classes.values():
+        if hasattr(part, "divisor"):
+            assert all(f"`{field}`" in clause or field in ("equal", "q") for field in registry.fields_of(part))
+
+
 @pytest.mark.broker
 def test_the_part_of_ones_own_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_mosquitto: Mosquitto

@@ -72,7 +72,7 @@ def normalized(deltas: Doubles, _last: Doubles) -> tuple[Doubles, Doubles]:
 def fair(q: float) -> Callable[[Doubles, Doubles], tuple[Doubles, Doubles]]:
     def combine(deltas: Doubles, _last: Doubles) -> tuple[Doubles, Doubles]:
         big_l = 1 / 0.5
-        f = np.clip(LOSSES, 1e-10, 100.0)
+        f = np.clip(LOSSES, 0.01, 100.0)
         steps = big_l * deltas
         lengths = np.linalg.norm(steps[:, PARAMETERS], axis=1)
         h = q * f ** (q - 1) * lengths**2 + big_l * f**q

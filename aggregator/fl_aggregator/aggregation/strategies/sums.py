@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from fl_aggregator.aggregation.strategies.parts import ClosedRound, Contribution
-
-MIN_LOSS: Final = 1e-10
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +85,15 @@ class Fair:
     "Fair Resource Allocation in Federated Learning", arXiv:1905.10497.
 
     Edges where the base has a large loss Fₖ count more. ``q``: 0 is the plain mean of edges. ``lr``: the learning rate
-    of the edges, 1 / L. ``max_loss``: a larger loss counts as this.
+    of the edges, 1 / L. ``min_loss``: a smaller loss counts as this; with q below 1, Fₖ^(q−1) has no bound, so that one
+    edge whose loss is near 0 would hold the model still. ``max_loss``: a larger loss counts as this.
     """
 
     wants_norms: ClassVar[bool] = True
     from_training: ClassVar[Mapping[str, str]] = {"lr": "lr"}
     lr: Annotated[float, Field(gt=0, le=1e6)]
     q: Annotated[float, Field(ge=0, le=10)] = 0.1
+    min_loss: Annotated[float, Field(gt=0, le=1e6)] = 0.01
     max_loss: Annotated[float, Field(gt=0, le=1e6)] = 100.0
 
     def max_weight(self, max_examples: int) -> float:  # noqa: ARG002  examples play no role
@@ -113,4 +113,4 @@ class Fair:
     def _loss(self, update: Contribution) -> float:
         """Returns Fₖ. An edge without a holdout, which has no loss, counts as one whose loss is 1."""
         loss = 1.0 if update.loss is None else update.loss
-        return min(max(loss, MIN_LOSS), self.max_loss)
+        return min(max(loss, self.min_loss), self.max_loss)
