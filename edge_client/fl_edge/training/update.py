@@ -73,6 +73,7 @@ def make_update(
     if not (np.isfinite(delta).all() and np.isfinite(own.get(LOCAL, 0)).all()):
         check_finite(task, data)
         raise DivergedError(f"training diverged: some of the weights are not finite; {SMALLER_STEPS}")
+    observation.check_change(delta)
     return TrainedUpdate(
         delta=delta,
         examples=len(data.train),

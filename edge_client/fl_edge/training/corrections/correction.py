@@ -51,11 +51,11 @@ class Correction(Protocol):
     def correct(self, index: int, parameter: Any, gradient: Any, scale: float) -> None:
         """Changes the gradient of parameter number ``index`` in place, before a step. ``scale``: from `prepare`."""
 
-    def prepare(self, gradients: Arrays) -> float:
-        """Returns what each call of `correct` in this step gets. ``gradients``: those that there are."""
+    def prepare(self, indices: Sequence[int], gradients: Arrays) -> float:
+        """Returns what each call of `correct` in this step gets. ``gradients``: of the parameters that it changes."""
 
     def end(self, steps: int) -> CorrectionResult:
-        """Called after the last of ``steps`` steps, at least one."""
+        """Called after the last of ``steps`` steps, at least one, of all optimisers together."""
 
 
 def length(arrays: Arrays) -> float:

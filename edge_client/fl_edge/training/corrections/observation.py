@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 
 class Observation:
-    """The steps of one training. ``steps``: how many were seen that change a trained parameter."""
+    """The steps of one training. ``steps``: how many were seen that change a trained parameter.
+
+    A training may have several optimisers: a step is one of any of them, and concerns the parameters that it changes.
+    """
 
     def __init__(
         self,
@@ -53,6 +56,9 @@ class Observation:
         self._arithmetic = arithmetic
         self._private_sgd = private_sgd
         self._numbers: Mapping[int, int] | None = None
+        self._in_step: set[int] = set()
+        """The numbers of the parameters whose gradients were changed for the step that is being taken."""
+        self._stepped: set[int] = set()
 
     def begin(self, parameters: Arrays, *, by_identity: bool = False) -> None:
         """Names the trained parameters. ``by_identity``: a step may name others as well, in any order."""
@@ -62,18 +68,25 @@ class Observation:
             with self._arithmetic():
                 self._correction.begin(parameters)
 
-    def before_step(self, parameters: Sequence[Any], gradients: Sequence[Any]) -> None:
-        """See `steps.StepObserver`."""
+    def before_step(
+        self, parameters: Sequence[Any], gradients: Sequence[Any], *, nested: bool = False
+    ) -> None:
+        """See `steps.StepObserver`. ``nested``: within another step, which may have changed the same gradients."""
         numbers = self._numbers
+        if not nested:
+            self._in_step.clear()
         chosen = [
             (number, parameter, gradient)
             for position, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True))
             if gradient is not None
             and (number := position if numbers is None else numbers.get(id(parameter), -1)) >= 0
+            and number not in self._in_step
         ]
         if not chosen:
             return
         self.steps += 1
+        self._in_step.update(number for number, _, _ in chosen)
+        self._stepped |= self._in_step
         if self._clip or self._correction is not None:
             with self._arithmetic():
                 self._change(chosen)
@@ -84,7 +97,7 @@ class Observation:
             for gradient in gradients:
                 gradient *= self._clip / norm
         if self._correction is not None:
-            scale = self._correction.prepare(gradients)
+            scale = self._correction.prepare([number for number, _, _ in chosen], gradients)
             for number, parameter, gradient in chosen:
                 self._correction.correct(number, parameter, gradient, scale)
 
@@ -116,6 +129,24 @@ class Observation:
         result = self._correction.end(self.steps)
         return self._layout.vectors(result.sections), self._layout.vectors(result.own)
 
+    def check_change(self, delta: Vector) -> None:
+        """Raises ``TaskError`` if a parameter has changed without a step, and the training needs its gradient.
+
+        ``delta``: the change of the model, shape (manifest.values,).
+        """
+        for number, (name, change) in enumerate(self._layout.parts(delta).items()):
+            if number not in self._stepped and change.any():
+                self.refuse(
+                    f"changes {name!r} otherwise than by steps of torch.optim or fl_edge.tasks.sgd; what no optimiser "
+                    "trains needs requires_grad_(False)"
+                )
+
+    def refuse(self, why: str) -> None:
+        """Raises ``TaskError`` if the training needs that gradients are changed: what the task does instead."""
+        for name in self._needed:
+            if name != LOGIT_ADJUSTMENT:
+                raise TaskError(f"the run needs {name}, but the task {why}")
+
 
 class Layout:
     """Where the trained parameters lie in a vector of the model. Buffers and what is not trained are 0 there.
@@ -129,8 +160,12 @@ class Layout:
 
     def arrays(self, vectors: Mapping[str, Vector]) -> dict[str, list[Vector]]:
         """Returns the parameters' parts of each vector. Raises ``ValueError`` for a vector of another length."""
-        parts = {name: unflatten(vector, self._manifest) for name, vector in vectors.items()}
-        return {name: [part[one] for one in self._names] for name, part in parts.items()}
+        return {name: list(self.parts(vector).values()) for name, vector in vectors.items()}
+
+    def parts(self, vector: Vector) -> dict[str, Vector]:
+        """Returns the parameters' parts of a vector by name. Raises ``ValueError`` for one of another length."""
+        arrays = unflatten(vector, self._manifest)
+        return {name: arrays[name] for name in self._names}
 
     def vectors(self, arrays: Mapping[str, Arrays]) -> dict[str, Vector]:
         """Returns each list of parameters as a vector."""
@@ -184,18 +219,52 @@ def _on(arrays: Mapping[str, list[Vector]], device: torch.device | str | None) -
 
 @contextmanager
 def observing_torch(observation: Observation, parameters: Arrays) -> Iterator[None]:
-    """Lets ``observation`` see all steps of this thread that change ``parameters``, with any optimiser of torch."""
-    from torch.optim.optimizer import register_optimizer_step_pre_hook
+    """Lets ``observation`` see all steps of this thread that change ``parameters``, with any optimisers of torch.
 
-    def hook(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-        if steps.observer() is observation:  # and not a step of another thread
-            stepping = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            observation.before_step(stepping, [parameter.grad for parameter in stepping])
+    With a closure, gradients are there only after it: it is replaced by one that lets ``observation`` see them then. An
+    optimiser may step by the step of another one, or of its base class (SAM, Lookahead): no gradient is changed twice.
+
+    Raises ``TaskError`` if a step has failed and the training has gone on, since nobody knows what was within it.
+    """
+    from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+    stepping: list[torch.optim.Optimizer] = []
+
+    def before(
+        optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if steps.observer() is not observation:  # a step of another thread
+            return None
+        nested = bool(stepping)
+        stepping.append(optimizer)
+
+        def observe() -> None:
+            own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            observation.before_step(own, [parameter.grad for parameter in own], nested=nested)
+
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)  # the first is the optimiser
+        if closure is None:
+            observe()
+            return None
+
+        def observed_closure() -> Any:
+            loss = closure()
+            observe()
+            return loss
+
+        return (args[0], *args[2:]), {**kwargs, "closure": observed_closure}
+
+    def after(_optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+        if steps.observer() is observation:
+            stepping.pop()
 
     observation.begin(parameters, by_identity=True)
-    handle = register_optimizer_step_pre_hook(hook)
+    handles = register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)
     try:
         with steps.observed(observation):
             yield
+        if stepping:
+            observation.refuse(f"has gone on after a step of {type(stepping[0]).__name__} that failed")
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

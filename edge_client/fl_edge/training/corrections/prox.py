@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fl_edge.training.corrections.correction import Arrays, CorrectionResult
@@ -23,7 +23,7 @@ class Prox:
     def begin(self, parameters: Arrays) -> None:
         self._base = [1.0 * parameter for parameter in parameters]
 
-    def prepare(self, gradients: Arrays) -> float:  # noqa: ARG002
+    def prepare(self, indices: Sequence[int], gradients: Arrays) -> float:  # noqa: ARG002
         return self._mu
 
     def correct(self, index: int, parameter: Any, gradient: Any, scale: float) -> None:

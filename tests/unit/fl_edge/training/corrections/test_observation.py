@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -19,7 +22,7 @@ from fl_edge.training.corrections.correction import CorrectionRequest
 from fl_edge.training.factory import executor_for
 from fl_shared.protocol.messages import TrainingSettings
 from fl_shared.tensors.manifest import Vector
-from tests.support.optimised_task import STEPS, by_hand, update, with_optimizer
+from tests.support.optimised_task import STEPS, batches, by_hand, update, with_optimizer
 
 pytestmark = pytest.mark.edge
 
@@ -157,3 +160,110 @@ def test_light_and_full_edges_do_the_same(settings: dict[str, float]) -> None:
 
 def test_what_is_no_classifier_does_not_offer_to_adjust_logits() -> None:
     assert executor_for("synthetic-10", None, "cpu").abilities() == ()
+
+
+def test_a_parameter_that_is_changed_beside_the_optimiser_is_found_out() -> None:
+    def train(model: nn.Module, examples: Examples, settings: TrainingSettings) -> int:
+        head, tail = model[3], model[0]  # type: ignore[index]
+        optimizer = torch.optim.SGD(head.parameters(), 0.1)
+        for _ in range(3):
+            nn.functional.cross_entropy(model(examples.inputs), examples.labels).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            with torch.no_grad():
+                tail.bias.sub_(0.1 * tail.bias.grad)
+            model.zero_grad()
+        return 3
+
+    assert update(train).steps == 3
+    with pytest.raises(TaskError, match=r"needs prox, but the task changes '0.bias' otherwise than by steps of"):
+        update(train, prox(0.1))
+    with pytest.raises(TaskError, match=r"needs clip-gradients, but the task changes '0.bias'"):
+        update(train, clip=1.0)
+
+
+def by_closure(model: nn.Module, examples: Examples, settings: TrainingSettings) -> int:
+    """What `SGD` does, as Lightning does it: gradients are there only within the step."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.5)
+    for inputs, labels in batches(examples):
+
+        def closure(inputs: torch.Tensor = inputs, labels: torch.Tensor = labels) -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(inputs), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        if settings.epochs % 2:
+            optimizer.step(closure)
+        else:
+            optimizer.step(closure=closure)  # type: ignore[arg-type]
+    return STEPS
+
+
+@pytest.mark.parametrize("epochs", [1, 2], ids=["by position", "by name"])
+@pytest.mark.parametrize("asked", [{"correction": prox(0.5)}, {"clip": 0.1}, {}])
+def test_a_closure_is_as_good_as_gradients_before_the_step(epochs: int, asked: dict[str, Any]) -> None:
+    found, expected = (update(train, epochs=epochs, **asked) for train in (by_closure, SGD))
+    np.testing.assert_array_equal(found.delta, expected.delta)
+    assert found.steps == expected.steps == STEPS
+
+
+class Lookahead(torch.optim.Optimizer):
+    """Steps by another optimiser's step."""
+
+    def __init__(self, parameters: Any, *, named: bool) -> None:
+        self.inner = torch.optim.SGD(parameters, 0.1, momentum=0.5)
+        params = [p for group in self.inner.param_groups for p in group["params"]]
+        super().__init__(params if named else [torch.zeros(1, requires_grad=True)], {})
+
+    def step(self, closure: Any = None) -> Any:
+        return self.inner.step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002
+        self.inner.zero_grad(set_to_none)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["with its parameters", "without"])
+@pytest.mark.parametrize("asked", [{"correction": prox(0.5)}, {"clip": 0.1}, {}])
+def test_an_optimiser_within_another_changes_no_gradient_twice(named: bool, asked: dict[str, Any]) -> None:
+    nested = with_optimizer(lambda parameters: Lookahead(parameters, named=named))
+    found, expected = (update(train, **asked) for train in (nested, SGD))
+    np.testing.assert_array_equal(found.delta, expected.delta)
+    assert found.steps == expected.steps == STEPS
+
+
+class Centralized(torch.optim.SGD):
+    """Changes the gradients, and steps by the step of its base class."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad *= 0.5
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("asked", [{"correction": prox(0.5)}, {"clip": 0.1}, {}])
+def test_the_step_of_a_base_class_changes_no_gradient_twice(asked: dict[str, Any]) -> None:
+    halved = with_optimizer(lambda parameters: Centralized(parameters, 0.2))
+    plain = with_optimizer(lambda parameters: torch.optim.SGD(parameters, 0.1))
+    found, expected = (update(train, **asked) for train in (halved, plain))
+    np.testing.assert_allclose(found.delta, expected.delta, atol=1e-6)
+    assert found.steps == expected.steps == STEPS
+
+
+def test_a_training_that_goes_on_after_a_step_that_failed_is_found_out() -> None:
+    class Failing(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            raise MemoryError
+
+    def train(model: nn.Module, examples: Examples, settings: TrainingSettings) -> int:
+        failing = Failing(model.parameters(), 0.1)
+        nn.functional.cross_entropy(model(examples.inputs), examples.labels).backward()  # type: ignore[no-untyped-call]
+        with contextlib.suppress(MemoryError):
+            failing.step()
+        return SGD(model, examples, settings)
+
+    assert update(train).delta.any()
+    with pytest.raises(
+        TaskError, match="needs prox, but the task has gone on after a step of Failing that failed"
+    ):
+        update(train, prox(0.5))
