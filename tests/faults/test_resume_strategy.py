@@ -60,11 +60,12 @@ def goes_on(cluster: Cluster, undisturbed: Reference, boundary: int, name: str =
     note = dies_and_goes_on(cluster, undisturbed, boundary, name)
     if note != "lives":
         assert states(cluster, f"{name}-{boundary}") == states(cluster, "undisturbed"), note
-        personal, expected = (
-            programs.history(cluster.directory / run)[-1]["personal"]
+        found, expected = (
+            [(line["strategy"], line["personal"]) for line in programs.history(cluster.directory / run)]
             for run in (f"{name}-{boundary}", "undisturbed")
         )
-        assert personal == expected, note
+        assert found == expected, note
+        assert all(said is not None for said, _ in found)
     return note
 
 

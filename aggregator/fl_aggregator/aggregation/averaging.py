@@ -19,7 +19,7 @@ from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate
 from fl_aggregator.configuration.privacy import check_manifest
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.events import Part, Similarity, Tallies, UpdateMetadata
+from fl_aggregator.round.events import Part, Similarity, StrategyReport, Tallies, UpdateMetadata
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.initial_weights import PlainWeights
 from fl_aggregator.storage.noise_keys import NoiseKeys
@@ -98,6 +98,8 @@ class Averager:
         """The noisy mean of the edges' accuracies in the newest average, null if they did not say them."""
         self.similarity: Similarity | None = None
         """Of the updates of the newest average, null if they were not compared."""
+        self.report: StrategyReport | None = None
+        """What the strategy says of the newest average, null in a private run."""
 
     @property
     def newest(self) -> Model:
@@ -312,7 +314,7 @@ class Averager:
         self.next_clip = self.accuracy = None
         if effect.base is None:
             assert self._first_weights is not None
-            self.similarity = None
+            self.similarity = self.report = None
             made = Version(Model.of(*self._first_weights, encoding=self._settings.model_encoding))
             self._first_weights = None
         else:
@@ -359,6 +361,7 @@ class Averager:
             weights, state = combiner.next_model(
                 effect.version, base.weights, state, read, effect.heard, older
             )
+            self.report = None if self._settings.dp is not None else combiner.report
             combiner.clear()
             self._spare = combiner
             made = Version(Model.of(base.manifest, weights, encoding=base.encoding), state)

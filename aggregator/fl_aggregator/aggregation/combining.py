@@ -25,6 +25,7 @@ from fl_aggregator.aggregation.strategies.parts import (
     CoordinateCombination,
     Doubles,
     GramCombination,
+    ReportingOptimizer,
     SelectiveCombination,
     Strategy,
     WeightedSum,
@@ -32,7 +33,7 @@ from fl_aggregator.aggregation.strategies.parts import (
 from fl_aggregator.aggregation.validation import CheckedSection
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.configuration.staleness import parse_staleness
-from fl_aggregator.round.events import Part, UpdateMetadata
+from fl_aggregator.round.events import Part, StrategyReport, UpdateMetadata
 from fl_shared.errors import RunFailed
 from fl_shared.privacy.clipping import clip_factor
 from fl_shared.tensors.encodings.integers import Int64s
@@ -98,6 +99,13 @@ class Combiner:
         """The greatest L2 norm of an update, to which longer ones are shortened."""
         self.within_clip = 0
         """How many updates were not shortened."""
+        self.report: StrategyReport | None = None
+        """Of the newest model. ``clipped``: how many updates the transforms have made smaller. ``change_norm``: the L2
+        norm of the combined change of the parameters; ``NAME_norm``: of a vector of the correction. The others are the
+        optimizer's.
+        """
+        self._clipped = 0
+        self._chosen: tuple[str, ...] = ()
         self._is_private = settings.privacy is not None
         self._expected = float(settings.per_round) if settings.has_secret_cohorts else None
         """The number of edges by which a sum of secret ones is divided."""
@@ -149,7 +157,7 @@ class Combiner:
         self._factors.clear()
         self._stale.clear()
         self._contributions.clear()
-        self.within_clip = 0
+        self.within_clip = self._clipped = 0
         for some in itertools.chain(self._sums, *self._sections.values()):
             some.sum.clear()
 
@@ -176,6 +184,7 @@ class Combiner:
             update.client, update.examples, update.steps, update.before.get("loss"), length
         )
         factor, contribution = strategy.transformed(contribution)
+        self._clipped += factor < 1
         factor *= self._staleness(update.staleness)
         if update.staleness:
             self._stale[update.client] = update.staleness
@@ -262,10 +271,11 @@ class Combiner:
             assert older is not None
             bases = {stale: older(version - 1 - stale) for stale in set(self._stale.values())}
             own = {client: bases[stale] for client, stale in self._stale.items()}
+        self._chosen = ()
         of_parameters, of_buffers, last = self._changes(closed, state, read, base, own)
         if self._strategy.optimize.wants_norms:
             closed = replace(closed, mean_norm=self._norm_of(of_parameters))
-        weights = base.copy()
+        weights, lengths = base.copy(), list[float]()
         next_state = {name: vector.copy() for name, vector in state.items()}
         for start, stop in blocks(self._parameters):
             vectors = {name: vector[start:stop].astype(np.float64) for name, vector in next_state.items()}
@@ -273,6 +283,7 @@ class Combiner:
             if self._strategy.remembers:
                 change += last * vectors[LAST_CHANGE]
                 vectors[LAST_CHANGE] = change.copy()
+            lengths.append(_norm(change))
             sections = {
                 name: _over(sums, float(closed.examples), start, stop)
                 for name, sums in self._sections.items()
@@ -286,11 +297,27 @@ class Combiner:
                 next_state[name][start:stop] = vector
         for start, stop in blocks(self._buffers):
             weights[start:stop] = base[start:stop] + of_buffers(start, stop)
+        self.report = self._report(closed, _length(lengths), next_state)
         return weights, next_state
 
     def _norm_of(self, change: Change) -> float:
-        parts = (norm(change(start, stop), [(0, stop - start)]) for start, stop in blocks(self._parameters))
-        return math.sqrt(math.fsum(part**2 for part in parts))
+        return _length([_norm(change(start, stop)) for start, stop in blocks(self._parameters)])
+
+    def _report(self, closed: ClosedRound, change_norm: float, state: State) -> StrategyReport:
+        """Returns what is said of a model; numbers of somebody's optimizer that are not finite are left out."""
+        strategy = self._strategy
+        numbers = {"change_norm": change_norm}
+        if strategy.transforms and len(self._factors) == len(closed.contributions):  # and none by a region
+            numbers["clipped"] = float(self._clipped)
+        if strategy.correct is not None:
+            numbers |= {
+                f"{name}_norm": norm(state[name], self._parameters) for name in strategy.correct.state()
+            }
+        if isinstance(strategy.optimize, ReportingOptimizer):
+            numbers |= {name: float(value) for name, value in strategy.optimize.report(closed).items()}
+        return StrategyReport(
+            {name: value for name, value in numbers.items() if math.isfinite(value)}, self._chosen
+        )
 
     def _changes(
         self, closed: ClosedRound, state: State, read: ReadUpdate, base: Vector, own: Mapping[str, Vector]
@@ -327,6 +354,7 @@ class Combiner:
         chosen = np.arange(len(rows))
         if isinstance(combine, SelectiveCombination):
             chosen = combine.choose(gram(rows, self._parameters) * np.outer(factors, factors))
+            self._chosen = tuple([closed.contributions[index].client for index in chosen])
         return (
             _by_coordinates(combine, [rows[index] for index in chosen], factors[chosen]),
             _by_coordinates(combine, [rebased[index] for index in chosen], np.ones(len(chosen))),
@@ -351,6 +379,8 @@ class Combiner:
         products = gram([*rows, *last], self._parameters) * np.outer(scales, scales)
         found = combine.weights(products, closed)
         weights = found[: len(rows)]
+        if not weights.all():
+            self._chosen = tuple([closed.contributions[index].client for index in np.flatnonzero(weights)])
         of_last = float(found[-1]) if last else 0.0
         of_buffers = weights if weights.sum() > 0 else np.ones(len(rows))
         return (
@@ -370,6 +400,14 @@ class Combiner:
             return total.over(divisor)
 
         return change
+
+
+def _norm(block: Doubles) -> float:
+    return norm(block, [(0, len(block))])
+
+
+def _length(norms: Sequence[float]) -> float:
+    return math.sqrt(math.fsum(part**2 for part in norms))
 
 
 def _over(sums: Sequence[_SpanSum], divisor: float, start: int, stop: int) -> Doubles:

@@ -218,6 +218,7 @@ class AggregationWorker:
                 manifest=model.manifest.digest,
                 strategy_state=state,
                 similarity=self.averager.similarity,
+                strategy=self.averager.report,
                 tallies=self.averager.tallies,
                 liars=self.averager.liars,
                 clip=self.averager.next_clip,

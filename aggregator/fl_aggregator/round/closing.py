@@ -281,7 +281,7 @@ def committed(state: Run, phase: Aggregating, event: on.ModelCreated) -> Transit
         missing=phase.missing,
         tallies=event.tallies,
     )
-    summary = replace(summary, similarity=event.similarity)
+    summary = replace(summary, similarity=event.similarity, strategy=event.strategy)
     state = replace(
         state,
         model=model,

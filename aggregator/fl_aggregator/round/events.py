@@ -278,6 +278,18 @@ class Similarity:
     median_length: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class StrategyReport:
+    """What a strategy says of a version that it has made.
+
+    ``numbers``: by name, all finite (see `aggregation.combining`). ``chosen``: the edges whose updates are in the
+    version, ascending, if the combination chooses among them; else empty.
+    """
+
+    numbers: Mapping[str, float]
+    chosen: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCreated:
     """The updates of a round have been averaged, and the new version is on disk.
@@ -286,7 +298,8 @@ class ModelCreated:
     the digest of the mean of versions that is served, null if that is the new version itself. ``similarity``: of the
     round's updates, null if they were not compared. ``tallies``: of a masked round; ``liars``: its
     members whose shares were wrong. ``clip``: of the next round of a private run, null if it does not change.
-    ``accuracy``: the noisy mean of the edges' accuracies of the base, null if they do not say them.
+    ``accuracy``: the noisy mean of the edges' accuracies of the base, null if they do not say them. ``strategy``: null
+    for initial weights, in a private run, and in journals of earlier versions.
     """
 
     now: float
@@ -300,6 +313,7 @@ class ModelCreated:
     liars: tuple[str, ...] = ()
     clip: float | None = None
     accuracy: float | None = None
+    strategy: StrategyReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from fl_aggregator.configuration.settings import Settings
-from fl_aggregator.round.events import ConfusionCounts, Evaluated, Similarity
+from fl_aggregator.round.events import ConfusionCounts, Evaluated, Similarity, StrategyReport
 from fl_aggregator.round.pace import ResponseTimes
 from fl_aggregator.round.persistent_map import PersistentMap
 from fl_aggregator.round.phases import (
@@ -56,7 +56,7 @@ class Summary:
     ``model`` is null if it was abandoned. ``missing``: the edges that did not contribute, and why.
     ``seconds``: by phase. ``declared``: the metrics that the task declares. ``split``: on which the version was
     evaluated, null if it was not. ``first_served``: the first of the versions whose mean was evaluated, null if it was
-    the version itself. ``similarity``: of the updates, null if they were not compared. ``edges``: by client, the
+    the version itself. ``similarity``: of the updates, null if they were not compared. ``strategy``: what it says of the version. ``edges``: by client, the
     primary metric of version ``edges_version`` on the edge's own holdout: of the round's version if edges were asked
     for their holdouts, else of its base, as the participants measured it before they trained. ``personal``: by client,
     of the last version with ``--personalize``. ``encoding``: of the updates' deltas. ``masked``: only their sum is
@@ -79,6 +79,7 @@ class Summary:
     confusion: ConfusionCounts | None = None
     first_served: int | None = None
     similarity: Similarity | None = None
+    strategy: StrategyReport | None = None
     edges: Mapping[str, float] = field(default_factory=dict)
     edges_version: int | None = None
     personal: Mapping[str, PersonalScore] = field(default_factory=dict)

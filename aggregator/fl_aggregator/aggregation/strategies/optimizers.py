@@ -128,10 +128,16 @@ class Extrapolation:
         return {}
 
     def step(self, block: Block, closed: ClosedRound) -> None:
+        block.weights[:] += self._rate(closed) * block.change
+
+    def report(self, closed: ClosedRound) -> Mapping[str, float]:
+        return {"lr": self._rate(closed)}
+
+    def _rate(self, closed: ClosedRound) -> float:
+        """Returns η."""
         assert closed.mean_norm is not None
         squares = sum((update.norm or 0.0) ** 2 for update in closed.contributions)
-        lr = squares / (2 * len(closed.contributions) * (closed.mean_norm**2 + self.epsilon))
-        block.weights[:] += max(1.0, lr) * block.change
+        return max(1.0, squares / (2 * len(closed.contributions) * (closed.mean_norm**2 + self.epsilon)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,6 +177,15 @@ class Optimizer(Protocol):
         ...
 
 
+@runtime_checkable
+class ReportingOptimizer(Optimizer, Protocol):
+    """One that says something of a step: it is in the history and in the report of the run."""
+
+    def report(self, closed: ClosedRound) -> Mapping[str, float]:
+        """Returns numbers by name, which follow from the round alone."""
+        ...
+
+
 Combination = WeightedSum | GramCombination | CoordinateCombination
 LAST_CHANGE = "change"
 """The state vector of a combination that remembers."""

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from fl_aggregator.round.events import Similarity
+from fl_aggregator.round.events import Similarity, StrategyReport
 from fl_aggregator.round.state import PersonalScore, Summary
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Envelope
@@ -90,6 +90,7 @@ class RoundRecord(_Lenient):
     numbers of messages by client and reason. ``declared``: the metrics that the task declares. ``split``: on which the
     version was evaluated, null if it was not. ``seconds``: durations by phase. ``first_served``: of a mean of versions
     that was evaluated, the first; null if it was the version itself. ``similarity``: null if updates were not compared.
+    ``strategy``: what it says of the version.
     ``edges``: by client, the primary metric of version ``edges_version`` on the edge's own holdout (see `Summary`); in
     a result only the worst. ``personal``: of the last version with ``--personalize``. ``encoding``: of the
     updates' deltas. ``virtual_seconds``, ``real_seconds``: of a run in virtual time, its time at the end of the round,
@@ -117,6 +118,7 @@ class RoundRecord(_Lenient):
     encoding: Name = FLOAT32.name
     first_served: m.Count | None = None
     similarity: Similarity | None = None
+    strategy: StrategyReport | None = None
     edges: EdgesValues = {}
     edges_version: m.Count | None = None
     personal: PersonalScores | None = None
@@ -177,6 +179,7 @@ class RoundRecord(_Lenient):
             encoding=summary.encoding,
             first_served=summary.first_served,
             similarity=summary.similarity,
+            strategy=summary.strategy,
             edges={name: summary.edges[name] for name in natural_order(summary.edges)},
             edges_version=summary.edges_version,
             personal=personal_scores(summary.personal),

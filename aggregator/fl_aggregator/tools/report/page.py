@@ -25,6 +25,7 @@ from fl_aggregator.tools.report.privacy import privacy
 from fl_aggregator.tools.report.reading import RunReport
 from fl_aggregator.tools.report.sections import newest_version, section, setting_text
 from fl_aggregator.tools.report.similarity import similarity
+from fl_aggregator.tools.report.strategy import strategy
 from fl_aggregator.tools.report.style import STYLE
 from fl_aggregator.tools.report.survey import is_survey, survey
 from fl_aggregator.tools.report.visibility import visibility
@@ -114,7 +115,7 @@ def _run_sections(run: RunReport) -> list[Child]:
         sections.learning(run), _side_by_side(sections.primary_by_edge(run), confusion(run)),
         edge_values(run), personal(run), sections.labels(run), participation(run),
         visibility(run), privacy(run), environments(run), sections.time_and_traffic(run), sections.rejections(run),
-        similarity(run),
+        strategy(run), similarity(run),
         sections.rounds(run),
         sections.settings(run),
     ]  # fmt: skip
