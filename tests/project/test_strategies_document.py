@@ -40,7 +40,9 @@ def test_the_protocol_says_what_an_update_weighs_in_each_sum() -> None:
     assert set(rows) == {name for name, part in classes.items() if hasattr(part, "divisor")}
     for part in classes.values():
         if hasattr(part, "divisor"):
-            assert all(f"`{field}`" in clause or field in ("equal", "q") for field in registry.fields_of(part))
+            assert all(
+                f"`{field}`" in clause or field in ("equal", "q") for field in registry.fields_of(part)
+            )
 
 
 @pytest.mark.broker

@@ -175,7 +175,9 @@ def test_a_parameter_that_is_changed_beside_the_optimiser_is_found_out() -> None
         return 3
 
     assert update(train).steps == 3
-    with pytest.raises(TaskError, match=r"needs prox, but the task changes '0.bias' otherwise than by steps of"):
+    with pytest.raises(
+        TaskError, match=r"needs prox, but the task changes '0.bias' otherwise than by steps of"
+    ):
         update(train, prox(0.1))
     with pytest.raises(TaskError, match=r"needs clip-gradients, but the task changes '0.bias'"):
         update(train, clip=1.0)

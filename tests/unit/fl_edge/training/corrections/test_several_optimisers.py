@@ -40,7 +40,9 @@ class Adversaries:
     def __call__(self, model: nn.Module, examples: Examples, settings: TrainingSettings) -> int:
         named = dict(model.named_parameters())
         base = {name: parameter.detach().clone() for name, parameter in named.items()}
-        optimizers = {names: torch.optim.SGD([named[name] for name in names], LR) for names in (FIRST, SECOND)}
+        optimizers = {
+            names: torch.optim.SGD([named[name] for name in names], LR) for names in (FIRST, SECOND)
+        }
         for number, (inputs, labels) in enumerate(batches(examples)):
             names, sign = (SECOND, 1.0) if number % 3 == 0 else (FIRST, -0.5)
             loss = sign * nn.functional.cross_entropy(model(inputs), labels)
@@ -87,7 +89,9 @@ def test_clipping_takes_the_norm_of_the_step() -> None:
 @pytest.mark.parametrize("bound", [0.0, 0.3])
 def test_scaffold_takes_the_mean_over_the_steps_of_each_parameter(bound: float) -> None:
     chance = np.random.default_rng(2)
-    common, own = (chance.normal(size=MANIFEST.values).astype(np.float32) * PARAMETERS * 0.1 for _ in range(2))
+    common, own = (
+        chance.normal(size=MANIFEST.values).astype(np.float32) * PARAMETERS * 0.1 for _ in range(2)
+    )
     common, own = common.astype(np.float32), own.astype(np.float32)
     shift = by_name(common - own)
 
