@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,18 @@ def test_four_of_ten_break_the_mean_but_not_the_median(tmp_path: Path) -> None:
     report = read_run_report(directory)
     assert f"A test: {SAID}." in page([report])
     assert csv_text([report]).splitlines()[1].endswith(f",{SAID}")
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("light_edges")
+def test_the_accuracies_that_the_document_says(tmp_path: Path) -> None:
+    """Those of the two commands of ``docs/strategies.md``, which say what becomes of them."""
+    text = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^fl-aggregator simulate --virtual (.*?) +#.*?(0\.\d\d)\)?$", text, re.MULTILINE)
+    assert len(lines) == 2
+    for number, (options, said) in enumerate(lines):
+        found = accuracy(programs.simulate_virtually(tmp_path / str(number), *options.split()))
+        assert found == pytest.approx(float(said), abs=0.03)  # other libraries, other last bits
 
 
 @pytest.mark.parametrize(

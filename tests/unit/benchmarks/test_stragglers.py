@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import fmean
 
 import stragglers
 
 ROOT = Path(__file__).parents[3]
+SHARES = ("substitutes", "`--over-select 3`", "`--mode async --buffer 5`", "`--mode async --buffer 10`")
+"""The columns of the table in ``docs/strategies.md``."""
 
 
 def test_the_table_is_what_the_line_says() -> None:
@@ -17,3 +20,19 @@ def test_the_table_is_what_the_line_says() -> None:
     assert all(set(policies) == set(stragglers.POLICIES) for policies in found.values())
     text = (ROOT / "docs" / "simulation.md").read_text(encoding="utf-8")
     assert stragglers.markdown(found) in text, "python benchmarks/stragglers.py --table …/stragglers.jsonl"
+
+
+def test_the_shares_of_slow_edges_in_the_page_about_strategies() -> None:
+    lines = (ROOT / "benchmarks" / "results" / "stragglers.jsonl").read_text(encoding="utf-8").splitlines()
+    found = json.loads(lines[-1])["runs"]
+    text = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
+
+    def share(preset: str, policy: str) -> str:
+        slow, weight = (100 * fmean(found[preset][policy][name]) for name in ("slow", "weight"))
+        return f"{slow:.0f} % ({weight:.0f} %)" if "async" in policy else f"{slow:.0f} %"
+
+    for preset in stragglers.PRESETS:
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{preset}`:"))
+        assert row.split(" | ", 1)[1].removesuffix(" |") == " | ".join(share(preset, one) for one in SHARES)
+    patient = [share(one, "`--mode async --buffer 5 --max-staleness 100`") for one in stragglers.PRESETS]
+    assert f"`--buffer 5` has {patient[0]} and {patient[1]}:" in text
