@@ -1,14 +1,17 @@
 """What it costs to combine a round's updates, for each combination. One JSON line.
 
     python benchmarks/strategies.py [UPDATES] [VALUES]
+    python benchmarks/strategies.py --table benchmarks/results/strategies.jsonl
 
 For each: processor seconds of one thread, from the first update to the next model; how many times those of the
 exact sum of the same updates (`fedavg`) that is; and the peak of anonymous memory beyond the base, in MB and in models.
 Updates lie in files, as in the spool; SCAFFOLD's control is as long as the change. Medians of five for the seconds.
+``--table`` measures nothing: it prints the last line of a file as the table of ``docs/performance.md``.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -63,10 +66,29 @@ class Peak:
         self._thread.join()
 
 
+def markdown(found: dict[str, dict[str, float]]) -> str:
+    """The table of ``docs/performance.md``."""
+    lines = ["| strategy | CPU seconds | of fedavg | memory, MB |", "| --- | --: | --: | --: |"]
+    for name, row in found.items():
+        lines.append(
+            f"| `{name}` | {row['cpu_seconds']:.2f} | {row['of_fedavg']:.1f} | {row['anonymous_mb']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Measures and prints."""
-    given = [int(text) for text in sys.argv[1:]]
-    updates, values = [*given, *(200, 1_000_000)[len(given) :]]
+    """Measures and prints, or prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("updates", type=int, nargs="?", default=200)
+    parser.add_argument("values", type=int, nargs="?", default=1_000_000)
+    parser.add_argument("--table", type=Path)
+    options = parser.parse_args()
+    if options.table is not None:
+        print(markdown(json.loads(options.table.read_text().splitlines()[-1])["strategies"]))
+        return
+    updates, values = options.updates, options.values
     random = np.random.default_rng(0)
     base = random.normal(size=values).astype(np.float32)
     manifest = manifest_of({"a": base})
@@ -100,6 +122,7 @@ def main() -> None:
                     combiner.next_model(1, base, state, read, (0, sum(range(100, 100 + updates))))
                     seconds.append(time.thread_time() - started)
                 peaks.append(peak.most - peak.first)
+            print(f"{name}: {[round(one, 2) for one in seconds]} s", file=sys.stderr)
             found[name] = {
                 "cpu_seconds": round(statistics.median(seconds), 3),
                 "anonymous_mb": round(max(peaks) / 1e6, 1),
@@ -107,7 +130,7 @@ def main() -> None:
             }
     for row in found.values():
         row["of_fedavg"] = round(row["cpu_seconds"] / found["fedavg"]["cpu_seconds"], 2)
-    print(json.dumps({"updates": updates, "values": values, "strategies": found}))
+    print(json.dumps({"benchmark": "strategies", "updates": updates, "values": values, "strategies": found}))
 
 
 if __name__ == "__main__":
