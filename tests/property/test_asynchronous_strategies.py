@@ -41,11 +41,11 @@ STALENESS: Mapping[str, Callable[[int], float]] = {
 
 
 def mean(deltas: Doubles, examples: Doubles) -> Doubles:
-    return examples @ deltas / examples.sum()
+    return np.asarray(examples @ deltas / examples.sum())
 
 
 def equal_mean(deltas: Doubles, _examples: Doubles) -> Doubles:
-    return deltas.mean(axis=0)
+    return np.asarray(deltas.mean(axis=0))
 
 
 def median(deltas: Doubles, _examples: Doubles) -> Doubles:
@@ -77,10 +77,10 @@ def bulyan(deltas: Doubles, _examples: Doubles) -> Doubles:
 
 
 def geometric_median(deltas: Doubles, _examples: Doubles) -> Doubles:
-    center = deltas.mean(axis=0)
+    center: Doubles = np.asarray(deltas.mean(axis=0))
     for _ in range(10):
         weights = 1 / np.maximum(np.linalg.norm(deltas - center, axis=1), 1e-6)
-        center = weights @ deltas / weights.sum()
+        center = np.asarray(weights @ deltas / weights.sum())
     return center
 
 

@@ -1,4 +1,4 @@
-"""A residual network, really trained by edges with unlike data: each strategy averages its running statistics as it says.
+"""A residual network, really trained by edges with unlike data: each strategy averages its running statistics right.
 
 A small one with the layers of ResNet-18, and ResNet-18 itself (11.2 M values with three classes).
 """

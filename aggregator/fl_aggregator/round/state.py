@@ -53,15 +53,15 @@ class PersonalScore:
 class Summary:
     """How a round ended.
 
-    ``model`` is null if it was abandoned. ``missing``: the edges that did not contribute, and why.
-    ``seconds``: by phase. ``declared``: the metrics that the task declares. ``split``: on which the version was
-    evaluated, null if it was not. ``first_served``: the first of the versions whose mean was evaluated, null if it was
-    the version itself. ``similarity``: of the updates, null if they were not compared. ``strategy``: what it says of the version. ``edges``: by client, the
-    primary metric of version ``edges_version`` on the edge's own holdout: of the round's version if edges were asked
-    for their holdouts, else of its base, as the participants measured it before they trained. ``personal``: by client,
-    of the last version with ``--personalize``. ``encoding``: of the updates' deltas. ``masked``: only their sum is
-    known. ``privacy``: what the versions up to this one have told about an edge; null without differential privacy.
-    ``secret``: who took part is not told (`secrecy.shown_summary`).
+    ``model`` is null if it was abandoned. ``missing``: the edges that did not contribute, and why. ``seconds``: by
+    phase. ``declared``: the metrics that the task declares. ``split``: on which the version was evaluated, null if it
+    was not. ``first_served``: the first of the versions whose mean was evaluated, null if it was the version itself.
+    ``similarity``: of the updates, null if they were not compared. ``strategy``: what it says of the version.
+    ``edges``: by client, the primary metric of version ``edges_version`` on the edge's own holdout: of the round's
+    version if edges were asked for their holdouts, else of its base, as the participants measured it before they
+    trained. ``personal``: by client, of the last version with ``--personalize``. ``encoding``: of the updates' deltas.
+    ``masked``: only their sum is known. ``privacy``: what the versions up to this one have told about an edge; null
+    without differential privacy. ``secret``: who took part is not told (`secrecy.shown_summary`).
     """
 
     round: int

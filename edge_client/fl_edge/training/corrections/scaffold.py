@@ -13,8 +13,8 @@ class Scaffold:
     """g ← g + c − cᵢ (Karimireddy et al. 2020, arXiv:1910.06378); cᵢ⁺ is the mean of the edge's own gradients.
 
     For plain SGD that is the paper's option II, cᵢ − c + (x − yᵢ) / (Kη). With momentum, another optimiser, decay or
-    clipping it still is what option II is after, where Kη is not what the steps add up to. With several optimisers, it is
-    the mean over the steps that change a parameter, and a step has the part of c − cᵢ that concerns its parameters.
+    clipping it still is what option II is after, where Kη is not what the steps add up to. With several optimisers, it
+    is the mean over the steps that change a parameter, and a step has the part of c − cᵢ that concerns its parameters.
 
     ``bound``: c − cᵢ is added with at most so many times the length of g; 0: any. The cᵢ of an edge with few classes is
     that of a model which knew nothing of them, and rounds later it would throw the model away. Without cᵢ, nothing is

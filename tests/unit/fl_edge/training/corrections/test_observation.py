@@ -197,7 +197,7 @@ def by_closure(model: nn.Module, examples: Examples, settings: TrainingSettings)
         if settings.epochs % 2:
             optimizer.step(closure)
         else:
-            optimizer.step(closure=closure)  # type: ignore[arg-type]
+            optimizer.step(closure=closure)
     return STEPS
 
 
@@ -220,7 +220,7 @@ class Lookahead(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> Any:
         return self.inner.step(closure)
 
-    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002
+    def zero_grad(self, set_to_none: bool = True) -> None:
         self.inner.zero_grad(set_to_none)
 
 
@@ -254,7 +254,7 @@ def test_the_step_of_a_base_class_changes_no_gradient_twice(asked: dict[str, Any
 
 def test_a_training_that_goes_on_after_a_step_that_failed_is_found_out() -> None:
     class Failing(torch.optim.SGD):
-        def step(self, closure: Any = None) -> Any:
+        def step(self, closure: Any = None) -> Any:  # noqa: ARG002
             raise MemoryError
 
     def train(model: nn.Module, examples: Examples, settings: TrainingSettings) -> int:

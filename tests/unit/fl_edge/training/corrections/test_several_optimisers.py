@@ -37,7 +37,7 @@ class Adversaries:
         self._correct = correct
         self.gradients: dict[str, list[torch.Tensor]] = {name: [] for name in FIRST + SECOND}
 
-    def __call__(self, model: nn.Module, examples: Examples, settings: TrainingSettings) -> int:
+    def __call__(self, model: nn.Module, examples: Examples, _settings: TrainingSettings) -> int:
         named = dict(model.named_parameters())
         base = {name: parameter.detach().clone() for name, parameter in named.items()}
         optimizers = {
