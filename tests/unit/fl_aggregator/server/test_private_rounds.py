@@ -83,6 +83,9 @@ def test_an_adaptive_clip_follows_the_norms_of_the_updates(tmp_path: Path) -> No
     assert [results[number] for number in range(1, 9)] == [said[number] for number in range(1, 9)]
     history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert [one["privacy"]["clip"] for one in history] == [said[number] for number in range(1, 9)]
+    assert {one["strategy"] for one in history} == {None}, (
+        "how many were clipped, and how long the change was"
+    )
     assert state.releases.clip == pytest.approx(clips[8], rel=1e-12)
     assert {one["privacy"]["noise"] for one in history} == {0.5}, (
         "that of the model and of the share together"
