@@ -26,7 +26,7 @@ CLIENTS: Final = 20
 UPDATES: Final = 300
 COMMON: Final = (
     "--task", "digits", "--clients", str(CLIENTS), "--lr", "0.05", "--momentum", "0", "--holdout", "0.2",
-    "--deadline", "3600", "--wait", "100000", "--grace", "0", "--quiet",
+    "--deadline", "3600", "--wait", "100000", "--grace", "0", "--evaluate-every", "1", "--quiet",
 )  # fmt: skip
 DEVICES: Final = """
 speed = { median = 600.0, sigma = 0.2, slow = { share = 0.3, factor = 5.0 } }

@@ -171,8 +171,9 @@ class Settings(MaskedOptions, PrivacyOptions):
     wait: Annotated[Seconds, Option(ROUNDS, "Seconds to wait for enough edges.")] = 600.0
     holdout: Annotated[float, Field(ge=0, le=0.9),
         Option(EVALUATION, "Fraction of its data that an edge only evaluates on.")] = 0.2
-    evaluate_every: Annotated[int, Field(ge=1),
-        Option(EVALUATION, "Evaluate every N versions (always the last).", metavar="N")] = 1
+    evaluate_every: Annotated[int | None, Field(ge=1),
+        Option(EVALUATION, "Evaluate every N versions (always the last).", metavar="N",
+        default="1; in an asynchronous run, one version in 5 seconds")] = None
     target: Annotated[Annotated[str, readable_by(parse_target)] | None, Option(EVALUATION,
         "Stop when a metric of the task, or the loss, is as good as this: accuracy=0.95, loss=0.2. "
         "With --holdout 0, only edges with --role evaluate measure it.", metavar="METRIC=VALUE")] = None
@@ -216,7 +217,7 @@ class Settings(MaskedOptions, PrivacyOptions):
         if values.get("masked") and values.get("max_buffer", MAX_BUFFER) == MAX_BUFFER:
             values = {**values, "max_buffer": values.get("max_delta", MAX_DELTA)}
         if values.get("mode") != "async":
-            return {"per_round": min(PER_ROUND, clients), **values}
+            return {"per_round": min(PER_ROUND, clients), "evaluate_every": 1, **values}
         filled = {
             "concurrency": min(CONCURRENCY, clients),
             "staleness": STALENESS,

@@ -31,23 +31,28 @@ MAX_EVALUATION_SECONDS: Final = 120.0
 REGIONAL_EVALUATION_SECONDS: Final = 90.0
 """The same in a region, so that the run above has its metrics in time."""
 
+EVALUATION_INTERVAL: Final = 5.0
+"""Seconds from one evaluated version to the next without ``evaluate_every``: asynchronous runs make versions quickly,
+and edges that evaluate each of them would do little else."""
+
 
 def request_evaluation(
     state: Run, model: ModelReference, now: float, strategy_state: str | None = None
 ) -> tuple[Run, Split | None]:
     """Decides on which split a new version is evaluated, if at all, and remembers which edges were asked.
 
-    Every version whose number is a multiple of ``evaluate_every`` is evaluated, and always the last one. The
-    split is ``test`` if an edge with the role ``evaluate`` is there, otherwise ``holdout``; null if no edge
-    can evaluate. If a part of the model stays on the edges, only they have a whole one: ``holdout``. A look measures on
-    holdouts only, and the served model (version 0), too. An
-    edge that is asked to evaluate a newer version may skip this one. If edges say nothing of their own data, none is
-    asked for its holdout; the tallies of the next masked round measure the version on all of them (`take_tallies`).
+    Every version whose number is a multiple of ``evaluate_every`` is evaluated; if that is null, the first one
+    `EVALUATION_INTERVAL` after the last that was evaluated; and always the last one. The split is ``test`` if an edge
+    with the role ``evaluate`` is there, otherwise ``holdout``; null if no edge can evaluate. If a part of the model
+    stays on the edges, only they have a whole one: ``holdout``. A look measures on holdouts only, and the served model
+    (version 0), too. An edge that is asked to evaluate a newer version may skip this one. If edges say nothing of their
+    own data, none is asked for its holdout; the tallies of the next masked round measure the version on all of them
+    (`take_tallies`).
     """
     settings = state.settings
     look = settings.look is not None
     if (model.version == 0 and not look) or (
-        model.version % settings.evaluate_every and model.version != settings.rounds
+        model.version != settings.rounds and not _is_turn(state, model, now)
     ):
         return state, None
     split: Split = "test"
@@ -67,7 +72,14 @@ def request_evaluation(
         awaited=evaluators,
         strategy_state=strategy_state,
     )
+    if settings.evaluate_every is None:
+        state = replace(state, next_evaluation=now + EVALUATION_INTERVAL)
     return replace(state, evaluations=(*state.evaluations, evaluation)), split
+
+
+def _is_turn(state: Run, model: ModelReference, now: float) -> bool:
+    every = state.settings.evaluate_every
+    return now >= state.next_evaluation if every is None else model.version % every == 0
 
 
 def _most_seconds(state: Run) -> float:

@@ -192,7 +192,8 @@ class Run:
     many masked rounds its shares were wrong. ``releases``: of a run with differential privacy, who was in which.
     ``revocations``: the number of the newest list of revoked kits, 0 before the first.
     ``paused``: why the operator has paused the run, null if he has not; ``pauses``: how often he has.
-    ``looked``: of a look, null before the served model is measured.
+    ``looked``: of a look, null before the served model is measured. ``next_evaluation``: without ``evaluate_every``,
+    the run time from which the next version is evaluated.
     """
 
     settings: Settings
@@ -226,6 +227,7 @@ class Run:
     paused: str | None = None
     pauses: int = 0
     looked: Looked | None = None
+    next_evaluation: float = 0.0
 
     def misled_text(self, client: str) -> str | None:
         """Says why an edge is left out of a run whose updates are masked; null if it is not."""

@@ -17,6 +17,8 @@ def test_the_buffer_is_half_of_the_edges_at_work() -> None:
     assert (tested.concurrency, tested.buffer, tested.per_round, tested.effective_quorum) == (20, 10, 10, 10)
     assert (tested.staleness, tested.max_staleness, tested.abilities) == ("polynomial:0.5", 10, ("tickets",))
     assert parse_settings(mode="async", clients=5).buffer == 3
+    assert (tested.evaluate_every, parse_settings().evaluate_every) == (None, 1)
+    assert parse_settings(mode="async", evaluate_every=1).evaluate_every == 1
     assert Settings.model_validate(tested.model_dump()) == tested, "as run.json has it"
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.round.phases import Collecting, Evaluating, Failed, Finished, Stopped
+from fl_aggregator.round.phases import Buffering, Collecting, Evaluating, Failed, Finished, Stopped
 from fl_shared.protocol.messages import ModelReference
 from tests.support.round_playbook import Playbook, round_done, training
 from tests.support.round_text import describe, describe_phase
@@ -116,6 +116,43 @@ def test_every_so_many_versions_are_evaluated_and_the_last_one_always() -> None:
         "v5 evaluate=test",
     ]
     assert isinstance(playbook.state.phase, Finished)
+
+
+def test_an_asynchronous_run_evaluates_a_version_in_five_seconds_and_always_the_last_one() -> None:
+    playbook = training(
+        mode="async", clients=2, concurrency=2, buffer=1, rounds=5, wait=1e6, evaluator=True, holdout=0
+    )
+    for version, seconds in enumerate((1, 4.5, 0.5, 30, 0), start=1):
+        assert isinstance(playbook.state.phase, Buffering)
+        playbook.play(f"sleep {seconds}", f"send {min(playbook.state.phase.tickets)}")
+        playbook.play(f"evaluate e {version} 0.5")
+    assert published(playbook) == [
+        "v0 evaluate=-",
+        "v1 evaluate=test",
+        "v2 evaluate=-",  # 4.5 s later
+        "v3 evaluate=test",
+        "v4 evaluate=test",  # none was made meanwhile
+        "v5 evaluate=test",
+    ]
+    assert isinstance(playbook.state.phase, Finished)
+
+
+def test_an_asynchronous_run_evaluates_as_many_as_the_user_says() -> None:
+    playbook = training(
+        mode="async",
+        clients=2,
+        concurrency=2,
+        buffer=1,
+        rounds=4,
+        evaluate_every=2,
+        evaluator=True,
+        holdout=0,
+    )
+    for version in range(1, 5):
+        assert isinstance(playbook.state.phase, Buffering)
+        playbook.play(f"send {min(playbook.state.phase.tickets)}", f"evaluate e {version} 0.5")
+    splits = [line.partition("=")[2] for line in published(playbook)]
+    assert splits == ["-", "-", "test", "-", "test"]
 
 
 def test_the_run_ends_only_when_its_last_version_was_evaluated() -> None:
