@@ -1,13 +1,14 @@
 """How soon an asynchronous run is as accurate as rounds, and what its worst edges have: one JSON line.
 
-    python benchmarks/asynchronous.py [--seeds 0,1,2] [--partition iid]
+    python benchmarks/asynchronous.py [--seeds 0,1,2] [--partition iid] [--write]
     python benchmarks/asynchronous.py --table benchmarks/results/asynchronous.jsonl
 
 ``digits`` in virtual time: 20 edges, of which 30 % are five times slower, 10 at work; 300 updates in each run, so that
 ``--buffer 5`` makes 60 versions where rounds make 30. ``seconds``: virtual time until the test accuracy that the rounds
 of the same seed reach in the end, null if it never is. ``accuracy``: of the last version; ``worst_third``: of it on the
-holdouts of the edges, the mean of the lowest third. Each is a list with one value a seed. ``--table`` runs nothing: it
-prints the last line of a file as the table of ``docs/strategies.md``.
+holdouts of the edges, the mean of the lowest third. Each is a list with one value a seed. ``--write``: the line goes
+to ``results/asynchronous.jsonl``, too. ``--table`` runs nothing: it prints the last line of a file as the table of
+``docs/strategies.md``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Final
+
+import measured_lines
 
 CLIENTS: Final = 20
 UPDATES: Final = 300
@@ -103,10 +106,11 @@ def main() -> None:
     )
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--partition", default="iid")
+    parser.add_argument("--write", action="store_true", help="append the line to results/asynchronous.jsonl")
     parser.add_argument("--table", type=Path)
     options = parser.parse_args()
     if options.table is not None:
-        print(markdown(json.loads(options.table.read_text().splitlines()[-1])["runs"]))
+        print(markdown(measured_lines.read_lines(options.table)[-1]["runs"]))
         return
     found: dict[str, dict[str, list[float | None]]] = {
         policy: {"seconds": [], "accuracy": [], "worst_third": []} for policy in POLICIES
@@ -120,7 +124,8 @@ def main() -> None:
                 for name, value in figures(records, goal).items():
                     values[name].append(None if value is None else round(value, 4))
                 print(f"seed {seed}, {policy}: {[values[name][-1] for name in values]}", file=sys.stderr)
-    print(json.dumps({"benchmark": "asynchronous", "partition": options.partition, "runs": found}))
+    line = {"benchmark": "asynchronous", "partition": options.partition, "runs": found}
+    measured_lines.report(line, write=options.write)
 
 
 if __name__ == "__main__":

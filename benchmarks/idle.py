@@ -1,17 +1,16 @@
 """Measures the CPU time of programs that wait.
 
-    python benchmarks/idle.py [--seconds 60]
+    python benchmarks/idle.py [--seconds 60] [--write]
 
 Prints CPU seconds in an hour, extrapolated from ``--seconds``: of an aggregator that waits for edges, of an edge (with
 its worker) that waits for a round, and of an aggregator that waits in an open round for an edge that has been stopped
 (SIGSTOP). All run at the same time over a real Mosquitto, and so does a stock paho client that only keeps its
-connection alive, for comparison.
+connection alive, for comparison. ``--write``: the line goes to ``results/idle.jsonl``, too.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import measured_lines
 from startup import BIN, Watch, children, on
 
 from fl_shared.mqtt.network import Network
@@ -31,6 +31,12 @@ client = paho.Client(paho.CallbackAPIVersion.VERSION2)
 client.connect("127.0.0.1", int(sys.argv[1]), keepalive=60)
 client.loop_forever()
 """
+PROGRAMS = {
+    "aggregator_waiting_for_edges": "an aggregator that waits for edges",
+    "aggregator_in_a_round": "an aggregator that waits in an open round",
+    "edge_waiting": "an edge, with its worker, that waits for a round",
+    "paho_keeping_alive": "a stock paho client that only keeps its connection alive",
+}
 SETTLING = 5.0
 """Seconds between the last thing that happens and the measurement."""
 
@@ -94,14 +100,22 @@ def measure(scratch: Path, seconds: float) -> dict[str, float]:
     return {name: round(cpu * 3600 / seconds, 1) for name, cpu in used.items()}
 
 
+def markdown(found: dict[str, float]) -> str:
+    """The table of ``docs/performance.md``."""
+    lines = ["| program | CPU seconds in an hour |", "| --- | --: |"]
+    return "\n".join((*lines, *(f"| {text} | {found[name]:.1f} |" for name, text in PROGRAMS.items())))
+
+
 def main() -> None:
     """Measures once, and prints the CPU seconds in an hour."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--write", action="store_true", help="append the line to results/idle.jsonl")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        found = measure(Path(scratch), seconds)
-    print(json.dumps({"benchmark": "idle", "seconds": seconds, "cpu_seconds_per_hour": found}))
+        found = measure(Path(scratch), options.seconds)
+    line = {"benchmark": "idle", "seconds": options.seconds, "cpu_seconds_per_hour": found}
+    measured_lines.report(line, write=options.write)
 
 
 if __name__ == "__main__":

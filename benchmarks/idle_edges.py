@@ -1,22 +1,23 @@
 """Measures the memory of an edge that waits among others in one process.
 
-    python benchmarks/idle_edges.py [--edges 500] [--few 10] [--task digits-mlp] [--light]
+    python benchmarks/idle_edges.py [--edges 500] [--few 10] [--task digits-mlp] [--light] [--write]
 
 Twice, a run of one round with all edges of one ``fl-edge`` process has ended: with ``--few`` edges, and with
 ``--edges``. Prints the resident and the proportional (PSS) memory of that process without its worker, and the
 difference for each edge, in kB (Linux only). ``--light``: edges that train without torch.
+``--write``: the line goes to ``results/idle_edges.jsonl``, too.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
+import measured_lines
 from round_overhead import BIN
 
 from fl_shared.system.file_limit import raise_file_limit
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--task", default="digits-mlp")
     parser.add_argument("--light", action="store_true")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds in which all have registered")
+    parser.add_argument("--write", action="store_true", help="append the line to results/idle_edges.jsonl")
     given = parser.parse_args()
     raise_file_limit()
     few, many = (
@@ -76,17 +78,14 @@ def main() -> None:
         for edges in (given.few, given.edges)
     )
     each = {name: round((many[name] - few[name]) / (given.edges - given.few), 1) for name in few}
-    print(
-        json.dumps(
-            {
-                "benchmark": "idle_edges",
-                "task": given.task,
-                "light": given.light,
-                "kb": {str(given.few): few, str(given.edges): many},
-                "kb_per_edge": each,
-            }
-        )
-    )
+    line = {
+        "benchmark": "idle_edges",
+        "task": given.task,
+        "light": given.light,
+        "kb": {str(given.few): few, str(given.edges): many},
+        "kb_per_edge": each,
+    }
+    measured_lines.report(line, write=given.write)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import resource
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -28,6 +26,7 @@ from typing import Any, Final
 import learning_cells as plan
 import learning_document
 import learning_time
+import measured_lines
 import reference_workload
 from learning_task import TASKS
 
@@ -36,20 +35,18 @@ from fl_aggregator.configuration.settings import Settings
 from fl_edge.errors import DataCorruptError, DataMissingError
 from fl_mqtt import Result, RunFailed, UserError, simulate
 
-LINES: Final = Path(__file__).parent / "results" / "learning.jsonl"
+LINES: Final = measured_lines.path_of("learning")
 say = reference_workload.say
 
 
 def read_lines(path: Path = LINES) -> list[dict[str, Any]]:
     """The lines so far; none if there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return measured_lines.read_lines(path)
 
 
 def write_line(line: plan.Line, path: Path = LINES) -> None:
     """Appends a line."""
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    measured_lines.write_line(line, path)
 
 
 def lacking(cell: plan.Cell) -> str | None:
@@ -67,17 +64,11 @@ def cpu_seconds() -> float:
     return sum(each.ru_utime + each.ru_stime for each in spent)
 
 
-def commit() -> str:
-    """The commit of this clone; empty outside of one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
 def run(cell: plan.Cell, data: Path | None, workers: int) -> dict[str, Any]:
     """Runs a cell and returns its line. A run that fails is a result too: ``failed`` says why."""
     line: dict[str, Any] = {
-        "cell": cell.name, "seed": cell.seed, "settings": cell.digest, "commit": commit(), "task": cell.task,
-        "options": dict(cell.options),
+        "cell": cell.name, "seed": cell.seed, "settings": cell.digest, "commit": measured_lines.commit(),
+        "task": cell.task, "options": dict(cell.options),
     }  # fmt: skip
     started, spent = time.perf_counter(), cpu_seconds()
     with tempfile.TemporaryDirectory(prefix="fl-learning-") as scratch:

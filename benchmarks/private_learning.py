@@ -30,6 +30,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import measured_lines
 from learning_cells import parse_budget
 from private_edges import Problem, problem, train
 
@@ -39,7 +40,7 @@ from fl_edge.data.datasets import DataSetName
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 
-LINES: Final = Path(__file__).parent / "results" / "private_learning.jsonl"
+LINES: Final = measured_lines.path_of("private_learning")
 PAGE: Final = Path(__file__).parents[1] / "docs" / "differential-privacy.md"
 Line = Mapping[str, Any]
 
@@ -130,13 +131,12 @@ def seeds(task: str) -> Sequence[int]:
 
 def read_lines(path: Path = LINES) -> list[dict[str, Any]]:
     """The lines so far; none if there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return measured_lines.read_lines(path)
 
 
 def write_line(line: Line, path: Path = LINES) -> None:
     """Appends a line."""
-    with path.open("a") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    measured_lines.write_line(line, path)
 
 
 def choosing(task: str) -> list[Cell]:
