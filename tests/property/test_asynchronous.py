@@ -25,8 +25,7 @@ from fl_aggregator.round import events as on
 from fl_aggregator.round.closing import average_of
 from fl_aggregator.round.machine import due, step
 from fl_aggregator.round.phases import Aggregating, Buffering, Collecting, Finished
-from tests.property.test_round import RUNS
-from tests.support.any_run import RunMachine, flips, mostly, run_machine
+from tests.support.any_run import RUNS, RunMachine, flips, mostly, run_machine
 from tests.support.buffering_promises import BufferingPromises
 
 indices = st.integers(0, 7)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -13,10 +12,7 @@ from fl_aggregator.round import events as on
 from fl_aggregator.round.closing import average_of
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.phases import Aggregating, Collecting, Failed, Finished, Stopped
-from tests.support.any_run import RunMachine, clients, flips, mostly, run_machine
-
-RUNS = int(os.environ.get("FL_HYPOTHESIS_RUNS", "40"))
-"""Examples of the state machine; more find more."""
+from tests.support.any_run import RUNS, RunMachine, clients, flips, mostly, run_machine
 
 
 @st.composite

@@ -6,6 +6,7 @@ is brought to its end in one of two ways: everyone is silent, or everyone behave
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -20,6 +21,8 @@ from tests.support.round_playbook import Playbook
 from tests.support.versions import digest_of
 
 IDS = ("0", "1", "2", "3", "7", "alice", "bob", "e")
+RUNS = int(os.environ.get("FL_HYPOTHESIS_RUNS", "40"))
+"""Examples of a state machine; more find more."""
 ODD = (
     "reconnect",
     "start",
