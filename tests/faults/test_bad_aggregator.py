@@ -223,14 +223,30 @@ def flood(tested: EdgeUnderTest) -> None:
     tested.say(t.ModelTopic(), b" " * (20 * 2**20))  # more than an edge takes: the broker keeps it
 
 
-def test_an_answer_in_another_version_of_the_protocol_ends_the_edge(
+def test_an_edge_waits_while_the_aggregator_has_another_version_of_the_protocol(
     tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
     wire = stack.enter_context(SimulatedAggregator(mosquitto.endpoint, "fl", task=TASK))
+    other: dict[str, Any] = {"v": 3, "run": "other", "incarnation": 1, "new": {}}
+    birth = other | {"kind": "aggregator", "state": "online", "session": "theirs"}
     with programs.edges(tmp_path, mosquitto.url, "7", "--task", TASK) as edge:
-        session = wire.expect(m.Registration, 30, client="7").session
-        answer = {"v": 3, "kind": "refused", "session": session}
-        wire.send(t.RepliesTopic("7"), json.dumps(answer).encode())
-        assert edge.wait(10) == 2
-    expected = f"the aggregator's answer has another protocol version 3, expected {m.PROTOCOL_VERSION}"
-    assert expected in edge.err
+        for _ in range(2):  # it registers once more for who comes later
+            session = wire.expect(m.Registration, 30, client="7").session
+            answer = json.dumps(other | {"kind": "admitted", "session": session}).encode()
+            wire.send(t.RepliesTopic("7"), answer)
+            wire.send(t.RepliesTopic("7"), answer)
+            wait_until(lambda: "waiting for another run" in edge.err, 10, "its word")
+            wire.expect_silence(m.Registration, 0.2)
+            other["run"] = birth["run"] = "later"
+            wire.send(t.AggregatorTopic(), json.dumps(birth).encode())
+        wire.send(
+            t.AggregatorTopic(), m.AggregatorPresence(state="online", session="a", run=RUN, incarnation=1)
+        )
+        wire.admit(wire.expect(m.Registration, 30, client="7"))
+        wire.admit(wire.expect(m.Registration, 30, client="7", run=RUN))
+        wait_until(lambda: "registered for run" in edge.err, 10, "its registration")
+    assert [line.split("error: ")[-1] for line in edge.err.splitlines() if "take part" in line] == [
+        f"does not take part in run {run}: wrong-version: the aggregator's answer has protocol version 3, expected "
+        f"{m.PROTOCOL_VERSION}: install its version of fl-mqtt; waiting for another run"
+        for run in ("other", "later")
+    ]

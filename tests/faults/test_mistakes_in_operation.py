@@ -232,6 +232,30 @@ def test_a_task_that_no_edge_has(tmp_path: Path, shared_mosquitto: Mosquitto) ->
             ours.ends_well()
 
 
+def test_an_edge_of_another_version(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+    """Who watches the run sees why it does not take part, until it is gone; another edge may have its id."""
+    url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/version")
+    why = f"does not take part: protocol version 1, expected {m.PROTOCOL_VERSION}: install the version of fl-mqtt"
+    with (
+        Client(shared_mosquitto.endpoint, "mistakes/version/#", prefix="mistakes/version") as wire,
+        programs.aggregator(tmp_path, url, *prefix, *TINY, "--clients", "2") as ours,
+    ):
+        wire.expect(m.AggregatorPresence, 30, state="online")
+        old = {"v": 1, "client": "0", "session": "old"}
+        for _ in range(2):  # a registration is repeated until it is answered
+            wire.send("mistakes/version/register/0", json.dumps(old | {"kind": "register"}).encode())
+            assert wire.expect(m.Refused, 20, client="0", session="old").reason == "wrong-version"
+        wait_for_line(ours, f"edge 0 {why}")
+        wait_until(lambda: f"0 ({why}" in _status(tmp_path, url, prefix), 20, "the status")
+        gone = json.dumps(old | {"kind": "presence", "state": "offline"}).encode()
+        wire.send("mistakes/version/clients/0/presence", gone)
+        wait_for_line(ours, "edge 0 is offline")
+        wire.send("mistakes/version/register/0", json.dumps(old | {"kind": "register"}).encode())
+        with programs.edges(tmp_path / "edge", url, "0,1", *prefix, "--task", "synthetic-50"):
+            ours.ends_well()
+    assert ours.err.count("does not take part") == 2, "once for each time that it came"
+
+
 def wait_for_line(program: programs.Program, line: str) -> None:
     wait_until(lambda: line in program.err, 40, line)
 

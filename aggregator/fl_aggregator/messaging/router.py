@@ -174,7 +174,8 @@ class Router:
         """Answers a message that cannot be decoded, if it says who sent it and that is plausible.
 
         Without an answer, an edge would send the same update again and again, and the round would wait for it
-        until its deadline. A registration in another protocol version is refused. Anything else is dropped.
+        until its deadline. An edge of another protocol version is refused, and takes no part until it is offline.
+        Anything else is dropped.
         """
         client = getattr(topic, "client", None)
         if isinstance(topic, t.UpdatesTopic) and not error.wrong_version:
@@ -194,20 +195,20 @@ class Router:
                     )
                 except MessageRejected as rejected:
                     return self.drop(state, rejected.client, rejected.reason, str(rejected))
-        if isinstance(topic, t.RegisterTopic) and error.wrong_version and client:
-            session = codec.session_in(bytes(payload))
-            client_state = state.roster.get(client)
-            if session and (client_state is None or client_state.session != session):
-                detail = f"edge {client}: {error}: install the version of fl-mqtt that the aggregator has"
-                return Inbound(reply=do.SendReply(client, session, do.Refuse("wrong-version", detail)))
+        if error.wrong_version and client and (sender := codec.session_claim_in(payload)) is not None:
+            if isinstance(topic, t.RegisterTopic):
+                return Inbound(on.registered_in_other_version(now, client, sender.session, str(error)))
+            if isinstance(topic, t.PresenceTopic) and sender.state == "offline":
+                return Inbound(on.EdgeLost(now=now, client=client, session=sender.session))
         return self.drop(state, client, "wrong-version" if error.wrong_version else "malformed", str(error))
 
     def _refuse(self, topic: t.Topic, payload: bytes | memoryview, error: NotEntitled, state: Run) -> Inbound:
         """Refuses a registration that the account is not entitled to; drops anything else."""
-        session = codec.session_in(bytes(payload)) if isinstance(topic, t.RegisterTopic) else None
-        if session is None or error.client is None:
+        sender = codec.session_claim_in(payload) if isinstance(topic, t.RegisterTopic) else None
+        if sender is None or error.client is None:
             return self.drop(state, error.client, error.reason, str(error))
-        return Inbound(reply=do.SendReply(error.client, session, do.Refuse(error.refusal_reason, str(error))))
+        refusal = do.Refuse(error.refusal_reason, str(error))
+        return Inbound(reply=do.SendReply(error.client, sender.session, refusal))
 
     def drop(self, state: Run, client: str | None, reason: str, detail: str) -> Inbound:
         """See `MessageReader.drop`."""

@@ -148,7 +148,8 @@ class Registered:
     those that its task declares. ``unable``: why it does not take part, null if it does. ``fresh``: whether it has kept
     nothing of this run for a correction. ``edges``: it is a regional aggregator, which stands for so many edges; null
     for an edge. ``via``: the bridged broker that it is connected to, null for ours. ``environment``: where it runs.
-    ``keys``: its public keys for a run whose updates are masked.
+    ``keys``: its public keys for a run whose updates are masked. ``device`` is empty for an edge of another version of
+    the protocol, of which nothing more is known.
     """
 
     now: float
@@ -168,6 +169,14 @@ class Registered:
     via: str | None = None
     environment: Environment | None = None
     keys: str | None = None
+
+
+def registered_in_other_version(now: float, client: str, session: str, error: str) -> Registered:
+    """Returns the registration of an edge of another version of the protocol; ``error``: the text of `DecodeError`."""
+    unable = f"{error.removeprefix('v: ')}: install the version of fl-mqtt that the aggregator has"
+    return Registered(
+        now=now, client=client, session=session, device="", roles=("train",), encodings=(), unable=unable
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,7 +121,7 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
             f"client id {event.client!r} {in_use}: stop that one, or choose another --id",
         )
     if event.unable is not None:
-        return Refuse("unable", event.unable)
+        return Refuse("unable" if event.device else "wrong-version", event.unable)
     if event.task is not None and event.task != state.settings.task:
         return Refuse("wrong-task", f"the task is {event.task!r}, but this run's is {state.settings.task!r}")
     if event.manifest is not None and state.manifest not in (None, event.manifest):

@@ -275,9 +275,12 @@ class Roster:
         return now >= self.absent_at(name, grace)
 
     def is_in_use(self, name: str, now: float) -> bool:
-        """Whether the id belongs to a device that is present, or still has time to register again."""
+        """Whether the id belongs to a device that is present, or still has time to register again.
+
+        An edge of another version of the protocol does not keep its id from the edge that replaces it.
+        """
         client = self.clients.get(name)
-        if client is None:
+        if client is None or not client.device:
             return False
         return client.present or (client.unconfirmed and not self.is_absent(name, now, grace=0))
 

@@ -22,7 +22,7 @@ from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS, Channels
-from fl_shared.protocol.codec import DecodeError, decode, session_in
+from fl_shared.protocol.codec import DecodeError, decode, session_claim_in
 from fl_shared.system.flood_control import is_worth_logging
 
 LOG = logging.getLogger(__name__)
@@ -130,9 +130,8 @@ class Router:
         try:
             event = self._decode(edge, topic, received, now)
         except (DecodeError, BadSignature, _StaleMessage) as error:
-            event = self._version_refusal(edge, topic, received, error, now)
-            if event is None:
-                self._drop(edge, type(topic).__name__, str(error))
+            event = None
+            self._drop(edge, type(topic).__name__, str(error))
         if event is not None:
             self._add_event(edge, event)
 
@@ -161,28 +160,21 @@ class Router:
             return event_of_cleared(edge.client, topic, now) if is_accepted else None
         if authenticator is not None:
             authenticator.check(topic, received.topic, received.payload)
-        if hasattr(topic, "client"):
-            message = decode(topic, received.payload, self._channels)
-        else:
-            message = self._decoded(topic, bytes(received.payload))
+        message: m.Message | None
+        try:
+            if hasattr(topic, "client"):
+                message = decode(topic, received.payload, self._channels)
+            else:
+                message = self._decoded(topic, bytes(received.payload))
+        except DecodeError as error:
+            message = _of_other_version(edge, topic, received, error) if error.wrong_version else None
+            if message is None:
+                raise
         if authenticator is not None:
             membership = edge.state.membership if isinstance(edge.state, Session) else None
             if (reason := authenticator.staleness(received.topic, message, membership)) is not None:
                 raise _StaleMessage(reason)
         return event_of(edge.client, topic, message, retained=received.retain, now=now)
-
-    def _version_refusal(
-        self, edge: Edge, topic: t.Topic, received: mqtt.Received, error: Exception, now: float
-    ) -> events.ConnectionRefused | None:
-        """The end of an edge whose registration is answered in another version of the protocol."""
-        if not (isinstance(error, DecodeError) and error.wrong_version and isinstance(topic, t.RepliesTopic)):
-            return None
-        connection = edge.state.connection if isinstance(edge.state, Session) else None
-        if connection is None or session_in(bytes(received.payload)) != connection.session:
-            return None
-        return events.ConnectionRefused(
-            now, f"the aggregator's answer has another {str(error).removeprefix('v: ')}"
-        )
 
     def _drop(self, edge: Edge, topic_name: str, reason: str) -> None:
         """Counts a useless message; of each kind it logs the first one and those at powers of ten."""
@@ -230,3 +222,30 @@ class Router:
                 )
             case _:
                 assert_never(event)
+
+
+def _of_other_version(
+    edge: Edge, topic: t.Topic, received: mqtt.Received, error: DecodeError
+) -> m.AggregatorPresence | m.Refused | None:
+    """Returns what an aggregator of another version of the protocol says, in ours: its presence, or a refusal.
+
+    Null for anything else, and for an answer to another session.
+    """
+    sender = session_claim_in(received.payload)
+    if sender is None or sender.run is None or sender.incarnation is None:
+        return None
+    session, run, incarnation = sender.session, sender.run, sender.incarnation
+    if isinstance(topic, t.AggregatorTopic) and sender.state is not None:
+        return m.AggregatorPresence(state=sender.state, session=session, run=run, incarnation=incarnation)
+    connection = edge.state.connection if isinstance(edge.state, Session) else None
+    if not isinstance(topic, t.RepliesTopic) or connection is None or connection.session != session:
+        return None
+    return m.Refused(
+        run=run,
+        incarnation=incarnation,
+        seq=0,
+        client=edge.client,
+        session=session,
+        reason="wrong-version",
+        detail=f"the aggregator's answer has {str(error).removeprefix('v: ')}: install its version of fl-mqtt",
+    )

@@ -7,8 +7,6 @@ but ``DecodeError`` (which names the field), whatever the bytes.
 from __future__ import annotations
 
 import contextlib
-import json
-import re
 import struct
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
@@ -147,13 +145,12 @@ def is_sealed(payload: bytes | memoryview) -> bool:
     return len(payload) > 0 and payload[0] == SEALED_MARKER
 
 
-def session_in(payload: bytes) -> str | None:
-    """The session that a registration or a reply names, in any version of the protocol; None if it names none."""
+def session_claim_in(payload: bytes | memoryview) -> m.SessionClaim | None:
+    """What JSON of any version of the protocol says of its session, or None if it says nothing."""
     try:
-        session = json.loads(payload[:MAX_JSON]).get("session")
-    except (ValueError, RecursionError, AttributeError):
+        return m.SessionClaim.model_validate_json(bytes(payload[:MAX_JSON]))
+    except ValidationError:
         return None
-    return session if isinstance(session, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", session) else None
 
 
 def claim_in(payload: bytes | memoryview) -> m.UpdateClaim | None:

@@ -127,6 +127,7 @@ from fl_shared.protocol.kinds.run import (
     Refused,
     RegionalSums,
     Registration,
+    SessionClaim,
 )
 from fl_shared.protocol.kinds.update import (
     Accepted,
@@ -261,6 +262,7 @@ __all__ = [
     "Section",
     "SectionManifest",
     "Selected",
+    "SessionClaim",
     "SimilarityMap",
     "Split",
     "Status",

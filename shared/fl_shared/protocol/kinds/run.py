@@ -87,6 +87,19 @@ class ClientPresence(Message):
     reason: Annotated[str, StringConstraints(max_length=MAX_LEAVING), AfterValidator(one_line)] | None = None
 
 
+class SessionClaim(Fragment):
+    """What a presence, a registration or a reply says of itself in any version of the protocol.
+
+    ``session`` is that of its sender, or of whom a reply is meant for. ``state`` is that of a presence, null in others;
+    ``run`` and ``incarnation`` are those of an aggregator.
+    """
+
+    session: Token
+    state: PresenceState | None = None
+    run: RunId | None = None
+    incarnation: Incarnation | None = None
+
+
 class Partition(Fragment):
     """The partition of a data set that an edge trains on: number ``index`` of ``count``.
 

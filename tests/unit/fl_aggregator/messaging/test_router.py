@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
 import pytest
@@ -14,6 +15,7 @@ from fl_aggregator.messaging.reader import Inbound
 from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.router import Router
 from fl_aggregator.messaging.unsealing import Unsealer
+from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Run
@@ -181,3 +183,39 @@ def test_a_will_that_overtakes_a_registration_counts_all_the_same() -> None:
         assert isinstance(hear(t.RegisterTopic(client), other), on.Registered)
         setup.playbook.now += SESSION_OVERLAP
         assert isinstance(hear(t.RegisterTopic(client), late), on.Registered), "it is online after all"
+
+
+def test_an_edge_of_another_version_takes_no_part_until_it_is_gone() -> None:
+    """Clause 4.6; what it is and can do is not known, so its id is free for whoever replaces it."""
+    setup = Setup(run(weights=True))
+
+    def hear(topic: t.Topic, **members: object) -> str:
+        payload = json.dumps({"v": 1, "session": "old", **members}).encode()
+        received = mqtt.Received(t.build("fl", topic), payload, retain=False, qos=1)
+        event = setup.router.read(AdmittedMessage(topic, received), setup.state, setup.playbook.now).event
+        if event is None:
+            return "dropped"
+        setup.playbook.state, effects = step(setup.state, event)
+        return " ".join(
+            e.body.reason for e in effects if isinstance(e, do.SendReply) and isinstance(e.body, do.Refuse)
+        )
+
+    def entry(client: str) -> tuple[bool, bool, bool]:
+        found = setup.state.roster[client]
+        return (
+            found.unable is not None,
+            found.present,
+            setup.state.roster.is_in_use(client, setup.playbook.now),
+        )
+
+    assert hear(t.RegisterTopic("9")) == hear(t.RegisterTopic("9")) == "wrong-version"
+    assert entry("9") == (True, True, False)
+    assert hear(t.RegisterTopic("0")) == "id-in-use"
+    assert hear(t.RegisterTopic("0"), session="s0") == "", "of another client, which knows the session"
+    assert entry("0") == (False, True, True)
+    assert hear(t.PresenceTopic("9"), state="online") == "dropped"
+    assert hear(t.PresenceTopic("9"), state="offline", session="earlier") == ""
+    assert entry("9") == (True, True, False)
+    assert hear(t.PresenceTopic("9"), state="offline") == ""
+    assert entry("9") == (True, False, False)
+    assert hear(t.RegisterTopic("9"), session="/") == hear(t.UpdatesTopic("9")) == "dropped"
