@@ -11,11 +11,16 @@ from unittest.mock import patch
 import pytest
 
 from fl_aggregator.aggregation.worker import JobDone
+from fl_aggregator.messaging.inbox import AdmittedMessage
 from fl_aggregator.messaging.publisher import STATUS_INTERVAL
 from fl_aggregator.round import events as on
 from fl_aggregator.server.fencing import STALL_LIMIT, Fence
+from fl_shared.errors import UserError
 from fl_shared.mqtt import events as mqtt
+from fl_shared.protocol import codec
+from fl_shared.protocol import topics as t
 from tests.support.fuzz.aggregator_harness import AggregatorHarness
+from tests.support.samples import MESSAGES
 
 
 @dataclass
@@ -75,3 +80,27 @@ def test_what_a_region_is_told_before_its_aggregator_begins_is_kept(machine: Mac
     inbox.put("control", mqtt.Subscribed((), ()))
     machine.fence.wait_until_free()
     assert machine.fence.get(0.0) == ("control", ended)
+
+
+def test_of_who_is_only_heard_by_a_status_it_is_known_that_it_is_alive(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its birth may have come before ours. It reads ours, and then ends or sends its own again."""
+    fence, said = machine.fence, list[str]()
+    monkeypatch.setattr(fence._connections, "repair", said.append)
+    own = fence._scope
+
+    def status(run: str, incarnation: int, *, retain: bool = False) -> mqtt.Received:
+        message = MESSAGES["status"][1].model_copy(update={"run": run, "incarnation": incarnation})
+        return mqtt.Received("fl/status", codec.encode(message), retain, 1)
+
+    assert fence.hear(status(own.run, own.incarnation)) is None
+    assert fence.hear(status("another", 1, retain=True)) is None, "it may be long gone"
+    assert said == []
+    for run, incarnation in (("another", 1), (own.run, own.incarnation + 1)):
+        assert fence.hear(status(run, incarnation)) is not None
+        assert said == ["fl/status", "fl/aggregator"]
+        said.clear()
+    fence._inbox.put("control", AdmittedMessage(t.StatusTopic(), status("another", 1)))
+    with pytest.raises(UserError, match="run another is online under the prefix 'fl'"):
+        fence.wait_until_free()

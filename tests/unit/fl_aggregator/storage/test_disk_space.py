@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,30 @@ def test_a_lack_of_room_says_for_what_and_where(tmp_path: Path, number: int) -> 
     assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path))
     with pytest.raises(DiskFull, match="needs"), raising_disk_full(5, tmp_path.parent):
         raise caught.value
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.EMFILE, "too many open files in this program (ulimit -n)"),
+        (errno.ENFILE, "too many open files on this machine"),
+        (errno.ENOMEM, "out of memory"),
+    ],
+)
+def test_a_lack_of_descriptors_or_memory_is_waited_for_as_for_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, says: str
+) -> None:
+    with pytest.raises(DiskFull) as caught, raising_disk_full(5, tmp_path):
+        raise OSError(number, os.strerror(number))
+    assert str(caught.value) == f"{says}: {tmp_path} cannot be written to"
+
+    def lacking(*_arguments: object, **_options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryFile", lacking)
+        assert not has_space(tmp_path, 5)
+    assert has_space(tmp_path, 5)
 
 
 def test_other_errors_are_not_a_lack_of_room(tmp_path: Path) -> None:
