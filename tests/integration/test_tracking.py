@@ -221,3 +221,20 @@ def test_a_password_in_mlflows_uri_is_refused(tmp_path: Path, mosquitto: Mosquit
         assert run.wait(20) == 2
     assert "MLFLOW_TRACKING_PASSWORD" in run.err
     assert "s3cret" not in run.err
+
+
+def test_silent_connections_to_the_metrics_do_not_disturb_a_run(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """There are more than the aggregator may have files open."""
+    port = free_port()
+    run = programs.Program(
+        tmp_path, "/bin/sh", "-c", 'ulimit -n 256; exec "$0" "$@"', str(programs.BIN / "fl-aggregator"), "start",
+        "--broker", mosquitto.url, "--run-dir", str(tmp_path / "run"), *COMMON, "--rounds", "3",
+        "--metrics-port", str(port),
+    )  # fmt: skip
+    with run, contextlib.ExitStack() as silent:
+        wait_until(lambda: value(port, "fl_model_versions_wanted") == 3, 60, "its metrics")
+        for _ in range(400):
+            silent.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+        with programs.edges(tmp_path / "edges", mosquitto.url, IDS):
+            run.ends_well()
+    assert "too many open files" not in run.err, run.output
