@@ -127,3 +127,9 @@ def test_a_mistake_is_one_clear_line(name: str, here: Path, shared_mosquitto: Mo
     done = (run if name in AS_PROGRAMS else run_here)(here, arguments, mistake.environment)
     is_one_clear_line(done, *(words.replace("{HERE}", str(here)) for words in mistake.says))
     assert everything(here) == before, "nothing is left behind"
+
+
+def test_a_wrong_partition_is_named_once(here: Path) -> None:
+    done = run_here(here, ("fl-aggregator", "start", "--partition", "diriclet:0.1"), {})
+    is_one_clear_line(done, "--partition 'diriclet:0.1'")
+    assert done.stderr.count("diriclet") == 1, done.stderr

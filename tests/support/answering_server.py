@@ -13,8 +13,12 @@ CONNACK_WITHOUT_SHARED: Final = b"\x20\x05\x00\x00\x02\x2a\x00"
 
 
 @contextlib.contextmanager
-def one_answer(sends: bytes | None) -> Iterator[int]:
-    """A server that answers the first bytes of each client with ``sends`` (b"": closes, None: says nothing)."""
+def one_answer(sends: bytes | None, heard: list[bytes] | None = None) -> Iterator[int]:
+    """A server that answers the first bytes of each client with ``sends`` (b"": closes, None: says nothing).
+
+    They are appended to ``heard``.
+    """
+    first = [] if heard is None else heard
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -25,7 +29,7 @@ def one_answer(sends: bytes | None) -> Iterator[int]:
                 while True:
                     client, _ = listener.accept()
                     held.append(client)
-                    client.recv(1000)
+                    first.append(client.recv(1000))
                     if sends:
                         client.sendall(sends)
                     elif sends is not None:

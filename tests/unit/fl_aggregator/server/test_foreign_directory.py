@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.server import launch
 from fl_aggregator.storage.run_directory import read_run
 from fl_shared.errors import UserError
+from tests.support.answering_server import one_answer
+from tests.support.command_line import is_one_clear_line, run_here
 
 
 def content(path: Path) -> dict[str, str | bytes]:
@@ -116,3 +120,27 @@ def test_a_run_that_is_resumed_in_order(run: Path) -> None:
     resumed.directory.write_run(resumed.record)
     resumed.close()
     assert read_run(run).incarnation == 2
+
+
+def test_a_password_is_not_sent_to_the_broker_that_it_names(run: Path) -> None:
+    """Only to one that the command line names, as the line says."""
+    password = {"FL_PASSWORD": "s3cret"}
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        url = f"mqtt://me@127.0.0.1:{broker.getsockname()[1]}"
+        begun = launch.resume(run, simulated=False)
+        begun.directory.write_run(begun.record.model_copy(update={"broker": url}))
+        begun.close()
+        command = ("fl-aggregator", "start", "--resume", str(run))
+        is_one_clear_line(
+            run_here(run.parent, command, password),
+            "a password is sent only to a broker that the command line names",
+            f"add --broker {url}",
+        )
+        broker.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            broker.accept()
+    copy = shutil.copytree(run, run.parent / "copy")  # this process, which goes on, has locked the other
+    with one_answer(b"", heard := []) as port:
+        named = ("fl-aggregator", "start", "--resume", str(copy), "--broker", f"mqtt://me@127.0.0.1:{port}")
+        is_one_clear_line(run_here(run.parent, named, password), "closed the connection without an answer")
+    assert b"s3cret" in heard[0]
