@@ -135,6 +135,26 @@ def test_names_and_contrast(federation: SimulatedFederation, opened: Open) -> No
     assert len(set(signs)) == len(STATES)
 
 
+def test_labels_stay_in_their_line_and_cards_have_no_empty_half(
+    federation: SimulatedFederation, opened: Open
+) -> None:
+    federation.status(phase="collecting", seconds_left=3599.0)
+    federation.edges({"0": edge("in", primary=0.9), "evaluator": edge("present", reason="only evaluates")})
+    page = opened(viewport={"width": 1440, "height": 1000})
+    page.wait_text("#f-left-more", "this round ≤ 59 min")
+    page.wait_text("#edges-grid", "evaluator")
+    for width in (1200, 1440, 2000):
+        page.page.set_viewport_size({"width": width, "height": 1000})
+        page.wait(f"innerWidth === {width}")
+        page.wait("document.querySelector('#f-left-more').clientHeight < 26")
+        names = "[...document.querySelectorAll('#edges-grid :is(.name, .value)')]"
+        page.wait(f"{names}.every(one => one.scrollWidth <= one.clientWidth)")
+    card, detail = (page.page.locator(one).bounding_box() for one in (".edges", "#edges-detail"))
+    assert card is not None
+    assert detail is not None
+    assert card["y"] + card["height"] - detail["y"] - detail["height"] < 40
+
+
 def test_narrow_and_wide_and_all_of_it_by_keyboard(federation: SimulatedFederation, opened: Open) -> None:
     page = whole_page(federation, opened, viewport={"width": 360, "height": 800})
     small = page.page.locator("#sketch, #predict-ask, #sketch-clear, .chip, #connection").evaluate_all(

@@ -63,7 +63,7 @@ def test_a_masked_run_shows_sums_and_no_numbers_of_single_edges(
     page.wait_text("#f-updates-name", "Signatures")
     assert page.text("#f-updates") == "3 of 4"
     assert page.page.locator("#stages [aria-current=step]").inner_text() == "Agree"
-    assert page.text("#f-left-more").startswith("this phase at most ")
+    assert page.text("#f-left-more").startswith("this phase ≤ ")
     federation.status(masked=SUMS, phase="unmasking", have=1, need=4, seconds_left=50.0)
     page.wait_text("#f-updates-name", "Shares")
     assert page.text("#f-updates") == "1 of 4"

@@ -170,7 +170,7 @@ const Overview = (() => {
     const since = federation.age(now) ?? 0;
     const roundLeft = open && status.seconds_left !== null ? Math.max(status.seconds_left - (status.paused ? 0 : since / 1000), 0) : null;
     say(byId("f-left"), federation.over ? "none" : Format.roughly(left));
-    say(byId("f-left-more"), roundLeft === null ? "" : `${MASKED.includes(status.phase) ? "this phase" : "this round"} at most ${Format.seconds(roundLeft)}`);
+    say(byId("f-left-more"), roundLeft === null ? "" : `${MASKED.includes(status.phase) ? "this phase" : "this round"} ≤ ${Format.seconds(roundLeft)}`);
     // The history of a long run is thinned: each row represents several rounds.
     const thinned = columns?.round.length ? (columns.round.at(-1) - columns.round[0] + 1) / columns.round.length : 1;
     const sum = (column) => thinned * (column ?? []).reduce((total, value) => total + value, 0);
