@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +57,32 @@ def test_a_broker_reads_what_was_provisioned_in_an_odd_place(place: Path) -> Non
     assert done.returncode == 0, done.stderr
     configuration = (place / "kits" / "broker" / "mosquitto.conf").read_bytes()
     assert b"cafile " + os.fsencode(place) + b"/kits/broker/ca.pem\n" in configuration
+
+
+STRANGER = (
+    "setpriv", "--reuid=12345", "--regid=12345", "--clear-groups",
+    "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
+)  # fmt: skip
+"""A user whom no passwd knows, as in a container with a random uid. He may read our interpreter wherever it is."""
+
+
+def test_a_user_whom_no_passwd_knows(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    with contextlib.suppress(PermissionError):
+        os.chown(place, 12345, 12345)
+    nobody = "import os, pwd\ntry: pwd.getpwuid(os.getuid())\nexcept KeyError: raise SystemExit(7)"
+    words = (*STRANGER, sys.executable, "-c", nobody)
+    if shutil.which("setpriv") is None or subprocess.run(words, check=False).returncode != 7:
+        pytest.skip("programs cannot be run here as an unknown user (root may, with setpriv)")
+    caches = "from fl_edge.data.datasets import cache_dir; print(cache_dir())"
+    done = bash(
+        place,
+        f"unset XDG_CACHE_HOME\n{shlex.join((*STRANGER, sys.executable, '-c', caches))}\n"
+        + shlex.join((*STRANGER, str(programs.BIN / "fl-aggregator"), "simulate", *TINY)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert done.stdout.startswith(b".cache/fl-mqtt\n")
+    (model,) = place.glob("**/model.safetensors")
+    assert model.stat().st_uid == 12345

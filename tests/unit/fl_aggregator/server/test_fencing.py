@@ -11,14 +11,12 @@ from unittest.mock import patch
 import pytest
 
 from fl_aggregator.aggregation.worker import JobDone
-from fl_aggregator.messaging.inbox import AdmittedMessage
 from fl_aggregator.messaging.publisher import STATUS_INTERVAL
 from fl_aggregator.round import events as on
 from fl_aggregator.server.fencing import STALL_LIMIT, Fence
 from fl_shared.errors import UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import codec
-from fl_shared.protocol import topics as t
 from tests.support.fuzz.aggregator_harness import AggregatorHarness
 from tests.support.samples import MESSAGES
 
@@ -101,6 +99,6 @@ def test_of_who_is_only_heard_by_a_status_it_is_known_that_it_is_alive(
         assert fence.hear(status(run, incarnation)) is not None
         assert said == ["fl/status", "fl/aggregator"]
         said.clear()
-    fence._inbox.put("control", AdmittedMessage(t.StatusTopic(), status("another", 1)))
+    fence._inbox.put("control", status("another", 1))
     with pytest.raises(UserError, match="run another is online under the prefix 'fl'"):
         fence.wait_until_free()

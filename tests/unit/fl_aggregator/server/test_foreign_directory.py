@@ -140,7 +140,8 @@ def test_a_password_is_not_sent_to_the_broker_that_it_names(run: Path) -> None:
         with pytest.raises(BlockingIOError):
             broker.accept()
     copy = shutil.copytree(run, run.parent / "copy")  # this process, which goes on, has locked the other
-    with one_answer(b"", heard := []) as port:
+    heard: list[bytes] = []
+    with one_answer(b"", heard) as port:
         named = ("fl-aggregator", "start", "--resume", str(copy), "--broker", f"mqtt://me@127.0.0.1:{port}")
         is_one_clear_line(run_here(run.parent, named, password), "closed the connection without an answer")
     assert b"s3cret" in heard[0]

@@ -291,12 +291,9 @@ def test_large_runs_stay_within_bounds(tmp_path: Path) -> None:
 def test_a_table_that_goes_on_below_shows_it(tmp_path: Path) -> None:
     """A shade at the lower edge, which the surface covers when the last row is seen."""
     page = page_of(tmp_path, write(tmp_path / "run", [line(number) for number in range(1, 60)]))
-    (rule,) = re.findall(r"\.scroll \{([^}]*)\}", page.partition("@media print")[0])
+    rule = page.partition(".scroll {")[2].partition("}")[0]
     assert "overflow: auto" in rule
-    cover, shade = re.findall(
-        r"linear-gradient\((?:[^()]|\([^)]*\))*\) bottom / 100% 14px no-repeat (\w+)", rule
-    )
-    assert (cover, shade) == ("local", "scroll")
+    assert re.findall(r"bottom / 100% 14px no-repeat (\w+)", rule) == ["local", "scroll"]
     assert '<div class="scroll" tabindex="0"' in page
 
 
