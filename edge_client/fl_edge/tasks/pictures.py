@@ -123,9 +123,9 @@ def _decode_file(payload: bytes, most_in_scans: int) -> Picture:
     # The errors that Pillow raises for damaged files.
     except (
         OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, OverflowError,
-        struct.error, zlib.error, Image.DecompressionBombError,
+        struct.error, zlib.error, Image.DecompressionBombError, AssertionError,
     ) as error:  # fmt: skip
-        raise PayloadError(f"the {kind} cannot be read: {error}") from error
+        raise PayloadError(f"the {kind} cannot be read: {str(error) or 'it is incomplete'}") from error
 
 
 def _pixels(image: Image.Image) -> Picture:

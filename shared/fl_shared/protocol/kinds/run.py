@@ -94,6 +94,7 @@ class SessionClaim(Fragment):
     ``run`` and ``incarnation`` are those of an aggregator.
     """
 
+    v: Count
     session: Token
     state: PresenceState | None = None
     run: RunId | None = None

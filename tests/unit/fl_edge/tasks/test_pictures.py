@@ -296,6 +296,10 @@ def test_a_header_that_claims_the_impossible_is_refused() -> None:
         (b"GIF89a" + bytes(40), "neither a PNG, a JPEG, nor JSON"),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "PNG cannot be read"),
         (encoded(Image.fromarray(ring()))[:90], "PNG cannot be read"),
+        (
+            encoded(Image.new("P", (9, 9))).replace(b"PLTE", b"teXt", 1),
+            "PNG cannot be read: it is incomplete",
+        ),
         (encoded(Image.fromarray(ring()), "JPEG")[:300], "JPEG cannot be read"),
         (b"x" * (MAX_REQUEST + 1), "expected at most 16777216"),
         (b"[" * (p.MAX_JSON + 1), "at most 4194304 of JSON"),
