@@ -91,21 +91,17 @@ class RoundInvariants:
         """
         whole, compacted = Snapshot(self.first), Snapshot(self.first)
         written: set[int] = set()
-        skipped: set[int] = set()
         for event in self.journal:
-            phase = whole.state.phase
             for snapshot in (whole, compacted):
                 after, effects = step(snapshot.state, event)
                 snapshot.add(event.now, after, effects)
             written |= {effect.summary.round for effect in effects if isinstance(effect, do.WriteHistory)}
-            if isinstance(phase, Buffering):
-                skipped |= _abandoned_with_a_later_one(phase, effects)
             if isinstance(event, on.ModelCreated):
                 compacted = _written_and_read(compacted)
         assert whole.state == state
         assert compacted == whole == _written_and_read(whole)
         ended, pending = ended_rounds(state)
-        assert written - pending == set(range(1, ended + 1)) - pending - skipped
+        assert written - pending == set(range(1, ended + 1)) - pending
         assert all(1 <= number <= ended for number in pending)
 
     # --- effects ----------------------------------------------------------------------------------------
@@ -277,14 +273,6 @@ class RoundInvariants:
                 assert len(phase.opened) < phase.needed
         elif not after.ended and not isinstance(phase, Buffering):
             assert self.open_round is None
-
-
-def _abandoned_with_a_later_one(phase: Buffering, effects: tuple[do.Effect, ...]) -> set[int]:
-    """All that an asynchronous run has collected is abandoned at once, and has one line: that of the last round."""
-    first = phase.round if phase.making is None else phase.making.round
-    results = [effect.summary for effect in effects if isinstance(effect, do.PublishResult)]
-    last = max((one.round for one in results if one.outcome == "abandoned"), default=first)
-    return set(range(first, last))
 
 
 def check_pace(phase: Collecting, state: Run) -> None:

@@ -20,7 +20,13 @@ from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.phases import Aggregating, Buffering, Collecting, Failed, Selecting, Ticket
 from fl_aggregator.round.state import Run
-from fl_aggregator.round.summary import away_reason, failed_edges_detail, missing_reasons, stuck_buffer_detail
+from fl_aggregator.round.summary import (
+    away_reason,
+    failed_edges_detail,
+    missing_reasons,
+    stuck_buffer_detail,
+    summary_of,
+)
 from fl_shared.system.frozen import replace
 
 COMPLETE: Final = "surplus: the run has all its versions"
@@ -57,15 +63,28 @@ def _unanswered(phase: Buffering) -> dict[str, Ticket]:
 
 
 def abandon(state: Run, phase: Buffering, now: float, reason: str) -> Transition:
-    """Abandons all that has been collected, since it cannot be completed, and ends all tickets."""
-    last = phase.round + len(phase.updates) // state.settings.per_round
+    """Abandons all that has been collected, since it cannot be completed, and ends all tickets.
+
+    That may be more than one round: the one whose version is being made, and those whose buffers are full.
+    """
     state, withdrawn = _end_tickets(
         state, phase, dict.fromkeys(_unanswered(phase), "the round was abandoned")
     )
-    collected = replace(_collected(state, _buffering(state), phase.updates, now), round=last)
+    phase, size = _buffering(state), state.settings.per_round
+    rounds = [] if phase.making is None else [phase.making.collected]
+    for number, first in enumerate(range(0, len(phase.updates) + 1, size)):
+        buffer = _collected(state, phase, phase.updates[first : first + size], now)
+        rounds.append(replace(buffer, round=phase.round + number))
+        phase = replace(phase, dropped={}, away={})
+    *earlier, last = rounds
+    results: tuple[do.Effect, ...] = ()
+    for collected in earlier:
+        summary = summary_of(state, collected, now, now, reason=reason)
+        state = closing.with_ended_round(state, collected, summary)
+        results += (do.PublishResult(summary),)
     made = () if phase.making is None else tuple(phase.making.collected.updates.values())
-    state, effects = closing.abandon(state, collected, now, reason)
-    return state, (*withdrawn, *effects, do.CloseBuffer(last, (*made, *phase.updates)))
+    state, effects = closing.abandon(state, last, now, reason)
+    return state, (*withdrawn, *results, *effects, do.CloseBuffer(last.round, (*made, *phase.updates)))
 
 
 def advance(state: Run, phase: Buffering, now: float) -> Transition:
@@ -93,10 +112,11 @@ def advance(state: Run, phase: Buffering, now: float) -> Transition:
     if now >= _stuck_at(state, phase):
         detail = stuck_buffer_detail(state, phase, now)
         state, abandoned = abandon(state, phase, now, detail)
-        assert isinstance(state.phase, Selecting)
-        failed = Failed(at=now, reason="too-few-edges", detail=detail, resume_phase=state.phase)
-        state, ended = closing.end_run(state, failed, now)
-        issued += abandoned + ended
+        issued += abandoned
+        if isinstance(state.phase, Selecting):  # else it was one too many, and has failed the run
+            failed = Failed(at=now, reason="too-few-edges", detail=detail, resume_phase=state.phase)
+            state, ended = closing.end_run(state, failed, now)
+            issued += ended
     return state, effects + issued
 
 

@@ -30,7 +30,7 @@ from fl_aggregator.round.phases import (
 )
 from fl_aggregator.round.privacy import noise_of_release
 from fl_aggregator.round.roster import Roster
-from fl_aggregator.round.state import Counted, Run
+from fl_aggregator.round.state import Counted, Run, Summary
 from fl_aggregator.round.summary import (
     deadline_reason,
     missing_reasons,
@@ -227,11 +227,8 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transitio
         phase=next_phase,
         consecutive_abandoned=consecutive,
         response_times=(),  # what earlier rounds took has misled this one
-        closed_rounds=updates.append_closed_round(state.closed_rounds, phase),
-        pending_summaries=state.pending_summaries
-        if phase.base is None
-        else (*state.pending_summaries, summary),
     )
+    state = with_ended_round(state, phase, summary)
     published = () if phase.base is None else (do.PublishResult(summary),)
     declined = () if phase.order is None else (do.DeclineOrder(phase.round, reason),)
     effects: tuple[do.Effect, ...] = (*published, do.WithdrawRound(phase.round), *declined)
@@ -242,6 +239,13 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transitio
     failed = Failed(at=now, reason="rounds-abandoned", detail=detail, resume_phase=next_phase)
     state, ended = end_run(state, failed, now)
     return state, (*effects, *ended)
+
+
+def with_ended_round(state: Run, phase: Collecting, summary: Summary) -> Run:
+    """Remembers a round that has ended, and its summary until it is final; a round 0 has no line in the history."""
+    pending = state.pending_summaries if phase.base is None else (*state.pending_summaries, summary)
+    closed = updates.append_closed_round(state.closed_rounds, phase)
+    return replace(state, closed_rounds=closed, pending_summaries=pending)
 
 
 def commit(state: Run, event: on.ModelCreated) -> Transition:
@@ -287,12 +291,9 @@ def committed(state: Run, phase: Aggregating, event: on.ModelCreated) -> Transit
         model=model,
         manifest=event.manifest,
         consecutive_abandoned=0,
-        closed_rounds=updates.append_closed_round(state.closed_rounds, collected),
         counted=_counted(state, collected),
-        pending_summaries=state.pending_summaries
-        if collected.base is None
-        else (*state.pending_summaries, summary),
     )
+    state = with_ended_round(state, collected, summary)
     served = None if event.served is None else ModelReference(version=model.version, digest=event.served)
     state = replace(state, served=served or model)
     state, split = evaluation.request_evaluation(state, served or model, event.now, event.strategy_state)

@@ -50,7 +50,7 @@ from fl_aggregator.round.two_machines import heard
 from fl_shared.system.frozen import replace
 from fl_shared.system.text import names_text
 
-MACHINE_VERSION: Final = 15
+MACHINE_VERSION: Final = 16
 """Increased whenever the same state and event give another result, or the state has another form: a journal can only
 be replayed by the version that wrote it."""
 
