@@ -27,9 +27,13 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(480)]
 KEEPALIVE = float(programs.KEEPALIVE)
 
 
-def edge(directory: Path, broker: Mosquitto, client: str, *arguments: str) -> programs.Program:
+def edge(
+    directory: Path, broker: Mosquitto, client: str, *arguments: str, hold: Hold | None = None
+) -> programs.Program:
+    common = ("--task", TASK, "--workers", "1")
+    environment = None if hold is None else hold.environment
     return programs.edges(
-        directory / client, broker.url, client, "--task", TASK, "--workers", "1", *arguments
+        directory / client, broker.url, client, *common, *arguments, environment=environment
     )
 
 
@@ -82,11 +86,11 @@ def test_lost_and_silent_edges_and_a_slow_one(tmp_path: Path, mosquitto: Mosquit
     known that they are gone: a lost connection at once, a silent one when the broker misses it (1.5 keepalives)."""
     with contextlib.ExitStack() as stack:
         observer = stack.enter_context(Client(mosquitto.endpoint, "fl/#", reconnect=True))
-        fleet = {client: stack.enter_context(edge(tmp_path, mosquitto, client)) for client in "01234"}
+        hold = Hold(tmp_path, 1)
+        fleet = {c: stack.enter_context(edge(tmp_path, mosquitto, c, hold=hold)) for c in "01234"}
 
-        held = Hold(observer, fleet.values(), 1)
         run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *settings(5, 3)))
-        held.wait()
+        hold.wait(observer)
         opened = observer.all(m.Selected, round=1)[0]
         assert opened.cohort is not None
         lost, silent, slow = opened.cohort
@@ -118,7 +122,7 @@ def test_lost_and_silent_edges_and_a_slow_one(tmp_path: Path, mosquitto: Mosquit
         time.sleep(KEEPALIVE)
         newest = observer.all(m.Selected, round=1)[-1]
         assert set(newest.cohort or ()) == {lost, silent, slow} | substitutes
-        held.release()
+        hold.release()
         run.ends_well()
         (line,) = programs.history(tmp_path)
         assert line["participants"] == sorted({slow} | substitutes)
@@ -133,17 +137,17 @@ def test_an_edge_that_wakes_up_in_the_same_round_takes_it_up_again(
     """It was silent for longer than the keepalive, so the broker said that it is gone; its training goes on."""
     with contextlib.ExitStack() as stack:
         observer = stack.enter_context(Client(mosquitto.endpoint, "fl/#", reconnect=True))
-        one = stack.enter_context(edge(tmp_path, mosquitto, "0"))
+        hold = Hold(tmp_path, 1)
+        one = stack.enter_context(edge(tmp_path, mosquitto, "0", hold=hold))
         stack.enter_context(edge(tmp_path, mosquitto, "1"))
-        held = Hold(observer, [one], 1)
         run = stack.enter_context(
             programs.aggregator(tmp_path, mosquitto.url, *settings(2, 2, grace=30.0), "--quorum", "2")
         )
-        held.wait()
+        hold.wait(observer)
         freeze(one.pid)
         observer.wait_for_message(m.ClientPresence, client="0", state="offline")
         thaw(one.pid)
-        held.release()
+        hold.release()
         run.ends_well()
         (line,) = programs.history(tmp_path)
         assert line["participants"] == ["0", "1"]
@@ -231,18 +235,18 @@ def test_a_second_device_with_an_id_in_use(tmp_path: Path, mosquitto: Mosquitto)
     """It is refused and ends with 2; the run and the first device go on as if nothing had been."""
     with contextlib.ExitStack() as stack:
         observer = stack.enter_context(Client(mosquitto.endpoint, "fl/#", reconnect=True))
-        fleet = {client: stack.enter_context(edge(tmp_path, mosquitto, client)) for client in "01"}
-        held = Hold(observer, [fleet["0"]], 1)
+        hold = Hold(tmp_path, 1)
+        fleet = {c: stack.enter_context(edge(tmp_path, mosquitto, c, hold=hold)) for c in "01"}
         run = stack.enter_context(
             programs.aggregator(tmp_path, mosquitto.url, *settings(2, 2), "--quorum", "2")
         )
-        held.wait()
+        hold.wait(observer)
         with edge(tmp_path / "second", mosquitto, "0") as second:
             assert second.wait(20) == 2, second.output
         assert "id-in-use" in second.err
         assert "in use by another device" in second.err
         assert len([line for line in second.err.splitlines() if "error" in line.lower()]) == 1, second.err
-        held.release()
+        hold.release()
         run.ends_well()
         (line,) = programs.history(tmp_path)
         assert (line["participants"], line["missing"]) == (["0", "1"], {})

@@ -93,15 +93,15 @@ def test_what_lies_at_the_broker_during_and_after_a_run(tmp_path: Path, mosquitt
         subprocess.run(
             ["mosquitto_pub", "-p", str(mosquitto.port), "-r", "-t", topic, "-m", payload], check=True
         )
+    hold = Hold(tmp_path, 1)
     with (
         Client(mosquitto.endpoint, "#") as seen,
-        programs.edges(tmp_path / "edges", mosquitto.url, "0-2") as fleet,
+        programs.edges(tmp_path / "edges", mosquitto.url, "0-2", environment=hold.environment),
     ):
-        held = Hold(seen, [fleet], 1)
         with programs.aggregator(tmp_path, mosquitto.url, *SMALL, "--task", "digits-mlp") as run:
-            held.wait()
+            hold.wait(seen)
             seen.wait_for_message(m.Status, phase="collecting", round=1)
-            held.release()
+            hold.release()
             run.ends_well()
         statuses = [json.loads(one.payload) for one in seen.received if one.topic == "fl/status"]
     assert [s["phase"] for s in statuses][-1] == "finished"
@@ -128,17 +128,21 @@ def test_what_lies_at_the_broker_during_and_after_a_run(tmp_path: Path, mosquitt
 
 
 def test_an_edge_killed_in_the_middle_of_a_round_is_named(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    hold = Hold(tmp_path, 1)
     with (
         Client(mosquitto.endpoint, "fl/#") as observer,
-        programs.edges(tmp_path / "others", mosquitto.url, "0-1", "--task", TASK) as others,
-        programs.edges(tmp_path / "2", mosquitto.url, "2", "--task", TASK) as victim,
+        programs.edges(
+            tmp_path / "others", mosquitto.url, "0-1", "--task", TASK, environment=hold.environment
+        ),
+        programs.edges(
+            tmp_path / "2", mosquitto.url, "2", "--task", TASK, environment=hold.environment
+        ) as victim,
     ):
-        held = Hold(observer, [others, victim], 1)
         options = (*settings(1), "--quorum", "2", "--grace", "0")
         with programs.aggregator(tmp_path, mosquitto.url, *options) as run:
-            held.wait()
+            hold.wait(observer)
             programs.kill(victim)
-            held.release()
+            hold.release()
             run.ends_well()
     (line,) = programs.history(tmp_path)
     assert line["participants"] == ["0", "1"]

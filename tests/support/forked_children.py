@@ -16,6 +16,7 @@ from typing import Any
 
 from fl_shared.system import child_process
 from tests.support.fork_server import WITH_TORCH
+from tests.support.held_worker import HELD
 from tests.support.program_server import (
     ENVIRONMENT,
     ONE_THREAD,
@@ -57,6 +58,8 @@ def _fork(
     if command[: len(WORKER)] == WORKER:
         with_torch = not {"--light", "--cold"} & set(command)
         server, name = WITH_TORCH if with_torch else "workers", "worker"
+        if HELD in environment:
+            command = [*WORKER, "tests.support.held_worker", *command[len(WORKER) + 1 :]]
     elif command[: len(SUPERVISED)] == SUPERVISED:
         server, name = "programs", "edges"
     else:

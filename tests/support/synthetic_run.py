@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from fl_aggregator.storage import checkpoint
 from fl_shared.protocol import messages as m
 from tests.support import programs
 from tests.support.client import Client
-from tests.support.received import Received
+from tests.support.held_worker import HELD
 
 TASK = "synthetic-3000000"
 """12 MB: offered and sent in chunks, and large enough that a transfer can be caught in the middle."""
@@ -35,37 +35,21 @@ def model_sha256(directory: Path) -> str:
 
 
 class Hold:
-    """Edges whose workers are frozen before round ``number`` opens, so that its training never ends.
+    """Lets trainings for round ``number`` last until `release`, in edges that begin with its ``environment``.
 
-    They are frozen when ``clients`` have offered their updates of the round before: all those that the workers train
-    for, or its round would never end. In round 0 that is whoever is asked for the first weights. The updates still
-    have to be sent, folded and fetched.
+    ``directory`` is for its file.
     """
 
-    def __init__(
-        self, observer: Client, edges: Iterable[programs.Program], number: int, clients: Iterable[str] = ()
-    ) -> None:
-        if number > 1 and not clients:
-            raise ValueError("several edges train in a round: name those that the workers train for")
-        self._pids: list[int] = []
-        observer.when_message(
-            lambda: self._pids.extend(pid for edge in edges for pid in programs.workers(edge)),
-            m.Selected,
-            round=number - 1,
-        )
-        awaited = set(clients)
+    def __init__(self, directory: Path, number: int) -> None:
+        self._number = number
+        self._file = directory / "held"
+        directory.mkdir(parents=True, exist_ok=True)
+        self._file.write_text(str(number))
+        self.environment = {**os.environ, HELD: str(self._file)}
 
-        def is_last(one: Received) -> bool:
-            if not any(one.is_a(kind, round=number - 1) for kind in (m.Update, m.Offer)):
-                return False
-            awaited.discard(getattr(one.message, "client", ""))
-            return not awaited
-
-        observer.when(is_last, lambda: programs.freeze(*self._pids))
-        self._held = observer.when_message(lambda: None, m.Selected, round=number)
-
-    def wait(self) -> None:
-        assert self._held.wait(160), "the round was not opened"
+    def wait(self, observer: Client) -> None:
+        """Waits until the round is open."""
+        observer.wait_for_message(m.Selected, 40, round=self._number)
 
     def release(self) -> None:
-        programs.thaw(*self._pids)
+        self._file.unlink()
