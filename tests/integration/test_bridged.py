@@ -64,7 +64,7 @@ def edges(
 
 def absent(observer: Client) -> set[str]:
     """Who is absent because of its broker, as watchers are told; that of the round before may come later."""
-    views = sorted(observer.all(m.Edges), key=lambda one: one.round)[-1].edges
+    views = max(reversed(observer.all(m.Edges)), key=lambda one: one.round).edges
     return {name for name, view in views.items() if view.reason == "its broker B is not connected"}
 
 
