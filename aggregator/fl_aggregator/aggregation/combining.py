@@ -15,18 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_aggregator.aggregation.exact_sum import ExactSum
-from fl_aggregator.aggregation.inner_products import gram
 from fl_aggregator.aggregation.regional_sum import RegionalSum
+from fl_aggregator.aggregation.separate_updates import Change, Combined, RebasedUpdate, combined, difference
 from fl_aggregator.aggregation.strategies.parts import (
     LAST_CHANGE,
     Block,
     ClosedRound,
     Contribution,
-    CoordinateCombination,
     Doubles,
-    GramCombination,
     ReportingOptimizer,
-    SelectiveCombination,
     Strategy,
     WeightedSum,
 )
@@ -39,7 +36,7 @@ from fl_shared.privacy.clipping import clip_factor
 from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.encodings.section import Values
 from fl_shared.tensors.fixed_point import scale_bits_of
-from fl_shared.tensors.manifest import Manifest, Vector, magnitude
+from fl_shared.tensors.manifest import Manifest, Vector
 from fl_shared.tensors.norms import norm
 from fl_shared.tensors.spans import Span, blocks, spans
 
@@ -51,24 +48,6 @@ Noise = Callable[[int, int], NDArray[np.int64]]
 """Returns the noise of so many values from an index on, in units of the fold."""
 ReadVersion = Callable[[int], Vector]
 """Returns the weights of an earlier version."""
-Change = Callable[[int, int], Doubles]
-"""Returns the combined change of the values from the first index to before the second."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Rebased:
-    """An update as the change of ``base``, the newest version, to which it is added; it began from ``own``."""
-
-    values: Values
-    own: Vector
-    base: Vector
-
-    def __getitem__(self, part: slice) -> Vector:
-        moved: Vector = (self.values[part] + _difference(self.own, self.base, part)).astype(np.float32)
-        return moved
-
-
-Row = Values | _Rebased
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +84,6 @@ class Combiner:
         optimizer's.
         """
         self._clipped = 0
-        self._chosen: tuple[str, ...] = ()
         self._is_private = settings.privacy is not None
         self._expected = float(settings.per_round) if settings.has_secret_cohorts else None
         """The number of edges by which a sum of secret ones is divided."""
@@ -271,17 +249,16 @@ class Combiner:
             assert older is not None
             bases = {stale: older(version - 1 - stale) for stale in set(self._stale.values())}
             own = {client: bases[stale] for client, stale in self._stale.items()}
-        self._chosen = ()
-        of_parameters, of_buffers, last = self._changes(closed, state, read, base, own)
+        changes = self._changes(closed, state, read, base, own)
         if self._strategy.optimize.wants_norms:
-            closed = replace(closed, mean_norm=self._norm_of(of_parameters))
+            closed = replace(closed, mean_norm=self._norm_of(changes.parameters))
         weights, lengths = base.copy(), list[float]()
         next_state = {name: vector.copy() for name, vector in state.items()}
         for start, stop in blocks(self._parameters):
             vectors = {name: vector[start:stop].astype(np.float64) for name, vector in next_state.items()}
-            change = of_parameters(start, stop)
+            change = changes.parameters(start, stop)
             if self._strategy.remembers:
-                change += last * vectors[LAST_CHANGE]
+                change += changes.last * vectors[LAST_CHANGE]
                 vectors[LAST_CHANGE] = change.copy()
             lengths.append(_norm(change))
             sections = {
@@ -296,15 +273,16 @@ class Combiner:
             for name, vector in vectors.items():
                 next_state[name][start:stop] = vector
         for start, stop in blocks(self._buffers):
-            weights[start:stop] = base[start:stop] + of_buffers(start, stop)
-        self.report = self._report(closed, _length(lengths), next_state)
+            weights[start:stop] = base[start:stop] + changes.buffers(start, stop)
+        chosen = tuple([contributions[index].client for index in changes.chosen or ()])
+        self.report = StrategyReport(self._numbers(closed, _length(lengths), next_state), chosen)
         return weights, next_state
 
     def _norm_of(self, change: Change) -> float:
         return _length([_norm(change(start, stop)) for start, stop in blocks(self._parameters)])
 
-    def _report(self, closed: ClosedRound, change_norm: float, state: State) -> StrategyReport:
-        """Returns what is said of a model; numbers of somebody's optimizer that are not finite are left out."""
+    def _numbers(self, closed: ClosedRound, change_norm: float, state: State) -> dict[str, float]:
+        """Returns the numbers of the report; those of somebody's optimizer that are not finite are left out."""
         strategy = self._strategy
         numbers = {"change_norm": change_norm}
         if strategy.transforms and len(self._factors) == len(closed.contributions):  # and none by a region
@@ -315,14 +293,12 @@ class Combiner:
             }
         if isinstance(strategy.optimize, ReportingOptimizer):
             numbers |= {name: float(value) for name, value in strategy.optimize.report(closed).items()}
-        return StrategyReport(
-            {name: value for name, value in numbers.items() if math.isfinite(value)}, self._chosen
-        )
+        return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
     def _changes(
         self, closed: ClosedRound, state: State, read: ReadUpdate, base: Vector, own: Mapping[str, Vector]
-    ) -> tuple[Change, Change, float]:
-        """Returns the changes of parameters and of buffers, and how much the last change counts.
+    ) -> Combined:
+        """Combines the updates.
 
         ``own``: by edge, the version that a stale update began from. The buffers of the next version are means of
         those that edges have ended with. Their changes of different versions, added to ``base``, would be no such
@@ -336,70 +312,25 @@ class Combiner:
                 change = added(start, stop)
                 for update in closed.contributions:
                     if update.client in own:
-                        moved = _difference(own[update.client], base, slice(start, stop))
+                        moved = difference(own[update.client], base, slice(start, stop))
                         change += update.examples / closed.examples * moved
                 return change
 
-            return self._over(divisor, buffers=False), of_buffers, 0.0
+            return Combined(self._over(divisor, buffers=False), of_buffers)
         combine = self._strategy.combine
         assert not isinstance(combine, WeightedSum)  # `_summed` says so
         rows = [read(update.client) for update in closed.contributions]
-        rebased: list[Row] = [
-            _Rebased(row, own[update.client], base) if update.client in own else row
+        rebased = [
+            RebasedUpdate(row, own[update.client], base) if update.client in own else row
             for update, row in zip(closed.contributions, rows, strict=True)
         ]
         factors = np.array([self._factors[update.client] for update in closed.contributions])
-        if isinstance(combine, GramCombination):
-            return self._by_gram(combine, rows, rebased, factors, closed, state)
-        chosen = np.arange(len(rows))
-        if isinstance(combine, SelectiveCombination):
-            chosen = combine.choose(gram(rows, self._parameters) * np.outer(factors, factors))
-            self._chosen = tuple([closed.contributions[index].client for index in chosen])
-        return (
-            _by_coordinates(combine, [rows[index] for index in chosen], factors[chosen]),
-            _by_coordinates(combine, [rebased[index] for index in chosen], np.ones(len(chosen))),
-            0.0,
-        )
+        last = state[LAST_CHANGE] if self._strategy.remembers else None
+        return combined(combine, rows, rebased, factors, self._parameters, closed, last)
 
     def _over(self, divisor: float, *, buffers: bool) -> Change:
         sums = [some for some in self._sums if some.buffers == buffers]
         return lambda start, stop: _over(sums, divisor, start, stop)
-
-    def _by_gram(
-        self,
-        combine: GramCombination,
-        rows: Sequence[Values],
-        rebased: Sequence[Row],
-        factors: Doubles,
-        closed: ClosedRound,
-        state: State,
-    ) -> tuple[Change, Change, float]:
-        last = [state[LAST_CHANGE]] if self._strategy.remembers else []
-        scales = np.append(factors, np.ones(len(last)))
-        products = gram([*rows, *last], self._parameters) * np.outer(scales, scales)
-        found = combine.weights(products, closed)
-        weights = found[: len(rows)]
-        if not weights.all():
-            self._chosen = tuple([closed.contributions[index].client for index in np.flatnonzero(weights)])
-        of_last = float(found[-1]) if last else 0.0
-        of_buffers = weights if weights.sum() > 0 else np.ones(len(rows))
-        return (
-            self._weighted(rows, weights * factors, 1.0),
-            self._weighted(rebased, of_buffers, math.fsum(of_buffers)),
-            of_last,
-        )
-
-    def _weighted(self, rows: Sequence[Row], weights: Doubles, divisor: float) -> Change:
-        largest = max(1.0, float(np.abs(weights).max()))
-
-        def change(start: int, stop: int) -> Doubles:
-            most = max(magnitude(row[start:stop]) for row in rows) or 1.0
-            total = ExactSum(stop - start, scale_bits_of(largest, most, len(rows)), len(rows))
-            for row, weight in zip(rows, weights, strict=True):
-                total.add(row[start:stop], float(weight))
-            return total.over(divisor)
-
-        return change
 
 
 def _norm(block: Doubles) -> float:
@@ -413,21 +344,6 @@ def _length(norms: Sequence[float]) -> float:
 def _over(sums: Sequence[_SpanSum], divisor: float, start: int, stop: int) -> Doubles:
     some = next(one for one in sums if one.start <= start < one.stop)
     return some.sum.over(divisor, start - some.start, stop - some.start)
-
-
-def _difference(one: Vector, other: Vector, part: slice) -> Doubles:
-    difference: Doubles = one[part].astype(np.float64) - other[part]
-    return difference
-
-
-def _by_coordinates(combine: CoordinateCombination, rows: Sequence[Row], factors: Doubles) -> Change:
-    def change(start: int, stop: int) -> Doubles:
-        columns = np.empty((stop - start, len(rows)), np.float32)
-        for index, (row, factor) in enumerate(zip(rows, factors, strict=True)):
-            columns[:, index] = row[start:stop] if factor == 1.0 else row[start:stop] * float(factor)
-        return combine.combine(columns)
-
-    return change
 
 
 def first_state(strategy: Strategy, values: int) -> dict[str, Vector]:
