@@ -22,7 +22,7 @@ from fl_shared.mqtt.network import Network
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.forked_children import popen
-from tests.support.program_server import server, share
+from tests.support.program_server import ENVIRONMENT, of_an_interpreter, server, share
 
 # How long an example takes is no property of the code: the machine may be busy. Every day has other examples.
 settings.register_profile("fl-mqtt", deadline=None, max_examples=40)
@@ -68,6 +68,14 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_collection_finish() -> None:
+    """No module may change what decides how Python starts: then no program could be forked."""
+    now, first = of_an_interpreter(os.environ), of_an_interpreter(ENVIRONMENT)
+    assert now == first, (
+        f"a module that is imported changes the environment: {dict(now.items() ^ first.items())}"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+import pytest
+
 from fl_aggregator.storage import checkpoint
 from fl_shared.protocol import messages as m
 from tests.support import programs
@@ -37,10 +39,12 @@ def model_sha256(directory: Path) -> str:
 class Hold:
     """Lets trainings for round ``number`` last until `release`, in edges that begin with its ``environment``.
 
-    ``directory`` is for its file.
+    ``directory`` is for its file. Their training processes must be forked (`forked_children`).
     """
 
     def __init__(self, directory: Path, number: int) -> None:
+        if not programs.FORKED:
+            pytest.skip("training processes that can be held are forked, which they are on Linux")
         self._number = number
         self._file = directory / "held"
         directory.mkdir(parents=True, exist_ok=True)
