@@ -77,6 +77,7 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
         lambda s: transition(replace(s, membership=_membership_of(reply, membership))),
         lambda s: _settle_run_keys(s, reply),
         lambda s: _resume_restored_update(s, reply, now),
+        lambda s: _end_work_on_another_partition(s, membership),
         lambda s: _end_finished_round(s, reply),
         lambda s: _end_passed_round(s, reply),
         lambda s: own_state.settle_by_admission(s, membership, reply),
@@ -136,6 +137,19 @@ def _resume_restored_update(session: Session, reply: m.Admitted, now: float) -> 
     return transition(
         replace(session, work=work, last_handled_round=max(session.last_handled_round, number - 1)), notice
     )
+
+
+def _end_work_on_another_partition(session: Session, before: Membership | None) -> Transition:
+    """Ends training on another partition than the edge has now. A finished update stays, since it is answered."""
+    membership = session.membership
+    match session.work:
+        case Fetching(selected=selected) | Training(selected=selected) if (
+            before is not None and membership is not None and before.partition != membership.partition
+        ):
+            notice = LogNotice.of_no_data(f"round {selected.round}: stopped: the edge has another partition")
+            return then(cancel_work(session), lambda s: transition(s, notice))
+        case _:
+            return transition(session)
 
 
 def _end_finished_round(session: Session, reply: m.Admitted) -> Transition:

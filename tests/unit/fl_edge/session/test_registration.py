@@ -343,3 +343,20 @@ def test_4_8_both_registrations_offer_the_encodings_of_the_edge() -> None:
         (None, ("f32", "q8")),
         ("R", ("f32", "q8")),
     ]
+
+
+@pytest.mark.parametrize(
+    ("admitted", "loads"), [("admitted", []), ("admitted part=8/20", ["load job=2 digits part=8/20"])]
+)
+@pytest.mark.parametrize(
+    "steps", [("selected 1",), ("selected 1", "fetched 1")], ids=["fetching", "training"]
+)
+def test_4_3_work_on_another_partition_than_the_edge_has_now_ends(
+    steps: tuple[str, ...], admitted: str, loads: list[str]
+) -> None:
+    script = ready()
+    script.do(*steps)
+    said = script.texts(admitted)
+    assert "cancel job=1" in said
+    assert [one for one in said if one.startswith("load")] == loads
+    assert script.texts("fetched 1") == [], "its job has ended"
