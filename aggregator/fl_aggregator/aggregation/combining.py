@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from fl_aggregator.aggregation.exact_sum import ExactSum
 from fl_aggregator.aggregation.regional_sum import RegionalSum
-from fl_aggregator.aggregation.separate_updates import Change, Combined, RebasedUpdate, combined, difference
+from fl_aggregator.aggregation.separate_updates import (
+    Change,
+    Combined,
+    RebasedUpdate,
+    SeparateUpdates,
+    difference,
+)
 from fl_aggregator.aggregation.strategies.parts import (
     LAST_CHANGE,
     Block,
@@ -326,7 +332,7 @@ class Combiner:
         ]
         factors = np.array([self._factors[update.client] for update in closed.contributions])
         last = state[LAST_CHANGE] if self._strategy.remembers else None
-        return combined(combine, rows, rebased, factors, self._parameters, closed, last)
+        return SeparateUpdates(rows, rebased, factors, self._parameters, last).combined(combine, closed)
 
     def _over(self, divisor: float, *, buffers: bool) -> Change:
         sums = [some for some in self._sums if some.buffers == buffers]

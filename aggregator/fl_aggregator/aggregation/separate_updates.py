@@ -56,51 +56,43 @@ class Combined:
     chosen: Sequence[int] | None = None
 
 
-def combined(
-    combine: GramCombination | CoordinateCombination,
-    rows: Sequence[Values],
-    rebased: Sequence[Row],
-    factors: Doubles,
-    parameters: Sequence[Span],
-    closed: ClosedRound,
-    last_change: Vector | None,
-) -> Combined:
-    """Combines the updates ``rows`` of a round, times their ``factors``; of buffers the ``rebased`` ones, as they are.
+@dataclass(frozen=True, slots=True)
+class SeparateUpdates:
+    """The updates of a round, which count times their ``factors``; of buffers the ``rebased`` ones, as they are.
 
-    ``last_change``: of a combination that remembers it.
+    ``parameters``: where those are. ``last_change``: of a combination that remembers it.
     """
-    if isinstance(combine, GramCombination):
-        return _by_inner_products(combine, rows, rebased, factors, parameters, closed, last_change)
-    chosen: list[int] | None = None
-    if isinstance(combine, SelectiveCombination):
-        chosen = combine.choose(gram(rows, parameters) * np.outer(factors, factors)).tolist()
-        rows, rebased = [rows[index] for index in chosen], [rebased[index] for index in chosen]
-        factors = factors[chosen]
-    return Combined(
-        _by_column(combine, rows, factors), _by_column(combine, rebased, np.ones(len(rows))), 0.0, chosen
-    )
 
+    rows: Sequence[Values]
+    rebased: Sequence[Row]
+    factors: Doubles
+    parameters: Sequence[Span]
+    last_change: Vector | None
 
-def _by_inner_products(
-    combine: GramCombination,
-    rows: Sequence[Values],
-    rebased: Sequence[Row],
-    factors: Doubles,
-    parameters: Sequence[Span],
-    closed: ClosedRound,
-    last_change: Vector | None,
-) -> Combined:
-    last = [] if last_change is None else [last_change]
-    scales = np.append(factors, np.ones(len(last)))
-    found = combine.weights(gram([*rows, *last], parameters) * np.outer(scales, scales), closed)
-    weights = found[: len(rows)]
-    of_buffers = weights if weights.sum() > 0 else np.ones(len(rows))
-    return Combined(
-        _weighted(rows, weights * factors, 1.0),
-        _weighted(rebased, of_buffers, math.fsum(of_buffers)),
-        float(found[-1]) if last else 0.0,
-        None if weights.all() else np.flatnonzero(weights).tolist(),
-    )
+    def combined(self, combine: GramCombination | CoordinateCombination, closed: ClosedRound) -> Combined:
+        """Combines them."""
+        if isinstance(combine, GramCombination):
+            return self._by_inner_products(combine, closed)
+        rows, rebased, factors, chosen = self.rows, self.rebased, self.factors, None
+        if isinstance(combine, SelectiveCombination):
+            chosen = combine.choose(gram(rows, self.parameters) * np.outer(factors, factors)).tolist()
+            rows, rebased = [rows[index] for index in chosen], [rebased[index] for index in chosen]
+            factors = factors[chosen]
+        of_buffers = _by_column(combine, rebased, np.ones(len(rows)))
+        return Combined(_by_column(combine, rows, factors), of_buffers, 0.0, chosen)
+
+    def _by_inner_products(self, combine: GramCombination, closed: ClosedRound) -> Combined:
+        last = [] if self.last_change is None else [self.last_change]
+        scales = np.append(self.factors, np.ones(len(last)))
+        found = combine.weights(gram([*self.rows, *last], self.parameters) * np.outer(scales, scales), closed)
+        weights = found[: len(self.rows)]
+        of_buffers = weights if weights.sum() > 0 else np.ones(len(self.rows))
+        return Combined(
+            _weighted(self.rows, weights * self.factors, 1.0),
+            _weighted(self.rebased, of_buffers, math.fsum(of_buffers)),
+            float(found[-1]) if last else 0.0,
+            None if weights.all() else np.flatnonzero(weights).tolist(),
+        )
 
 
 def _weighted(rows: Sequence[Row], weights: Doubles, divisor: float) -> Change:
