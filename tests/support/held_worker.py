@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, cast
 
 from fl_edge.training.executor import Executor, TrainedUpdate
 from fl_edge.workers import worker
-from tests.support.wait import POLL_INTERVAL
+from tests.support.wait import wait_until
 
 HELD: Final = "FL_TEST_HELD"
 """The variable with the path of a file that has the number of the round. They may end when it is gone."""
+
+MOST: Final = 100.0
+"""Seconds."""
 
 
 class HeldExecutor:
@@ -30,8 +32,7 @@ class HeldExecutor:
     def train(self, *arguments: Any, **options: Any) -> TrainedUpdate:
         """See `Executor.train`: the round and whether it is cancelled are the fifth and the seventh argument."""
         number, cancelled = arguments[4], cast(Callable[[], bool], arguments[6])
-        while self._holds(number) and not cancelled():
-            time.sleep(POLL_INTERVAL)
+        wait_until(lambda: not self._holds(number) or cancelled(), MOST, f"round {number} may be trained for")
         return self._executor.train(*arguments, **options)
 
     def _holds(self, number: int) -> bool:
