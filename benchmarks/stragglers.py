@@ -27,6 +27,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
+import measured_lines
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fl_aggregator.configuration.settings import Settings
@@ -202,7 +204,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, metavar="FILE", help="print its last line as a table instead")
     options = parser.parse_args()
     if options.table is not None:
-        print(markdown(json.loads(options.table.read_text().splitlines()[-1])["runs"]))
+        print(markdown(measured_lines.read_lines(options.table)[-1]["runs"]))
         return
     began = time.process_time()
     found = measured(options)

@@ -1,18 +1,18 @@
 """What it costs to combine a round's updates, for each combination. One JSON line.
 
-    python benchmarks/strategies.py [UPDATES] [VALUES]
+    python benchmarks/strategies.py [UPDATES] [VALUES] [--write]
     python benchmarks/strategies.py --table benchmarks/results/strategies.jsonl
 
 For each: processor seconds of one thread, from the first update to the next model; how many times those of the
 exact sum of the same updates (`fedavg`) that is; and the peak of anonymous memory beyond the base, in MB and in models.
 Updates lie in files, as in the spool; SCAFFOLD's control is as long as the change. Medians of five for the seconds.
-``--table`` measures nothing: it prints the last line of a file as the table of ``docs/performance.md``.
+``--write``: the line goes to ``results/strategies.jsonl``, too. ``--table`` measures nothing: it prints the last line
+of a file as the table of ``docs/performance.md``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -24,6 +24,7 @@ from pathlib import Path
 if __name__ == "__main__":  # before NumPy is imported, and not in a process that only reads the table
     os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
+import measured_lines
 import numpy as np
 
 from fl_aggregator.aggregation.combining import Combiner, first_state
@@ -84,10 +85,11 @@ def main() -> None:
     )
     parser.add_argument("updates", type=int, nargs="?", default=200)
     parser.add_argument("values", type=int, nargs="?", default=1_000_000)
+    parser.add_argument("--write", action="store_true", help="append the line to results/strategies.jsonl")
     parser.add_argument("--table", type=Path)
     options = parser.parse_args()
     if options.table is not None:
-        print(markdown(json.loads(options.table.read_text().splitlines()[-1])["strategies"]))
+        print(markdown(measured_lines.read_lines(options.table)[-1]["strategies"]))
         return
     updates, values = options.updates, options.values
     random = np.random.default_rng(0)
@@ -131,7 +133,8 @@ def main() -> None:
             }
     for row in found.values():
         row["of_fedavg"] = round(row["cpu_seconds"] / found["fedavg"]["cpu_seconds"], 2)
-    print(json.dumps({"benchmark": "strategies", "updates": updates, "values": values, "strategies": found}))
+    line = {"benchmark": "strategies", "updates": updates, "values": values, "strategies": found}
+    measured_lines.report(line, write=options.write)
 
 
 if __name__ == "__main__":

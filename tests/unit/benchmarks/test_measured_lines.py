@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import asynchronous
 import idle
 import measured_lines
 import personal
 import pytest
+import stragglers
+import strategies
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -27,6 +30,11 @@ def test_a_line_is_printed_and_written_with_the_commit(
     lines = measured_lines.read_lines(path)
     assert [line["seconds"] for line in lines] == [2.0, 3.0]
     assert all(line["commit"] == measured_lines.commit() for line in lines)
+
+
+def test_the_line_about_asynchronous_runs_has_all_policies() -> None:
+    line = measured_lines.read_lines(measured_lines.path_of("asynchronous"))[-1]
+    assert set(line["runs"]) == set(asynchronous.POLICIES)
 
 
 def test_a_thousand_virtual_edges_are_as_quick_as_they_must_be() -> None:
@@ -47,13 +55,13 @@ def test_a_thousand_virtual_edges_are_as_quick_as_they_must_be() -> None:
     [
         ("personal", "personal.md", lambda line: personal.markdown(line["cells"])),
         ("idle", "performance.md", lambda line: idle.markdown(line["cpu_seconds_per_hour"])),
+        ("strategies", "performance.md", lambda line: strategies.markdown(line["strategies"])),
+        ("asynchronous", "strategies.md", lambda line: asynchronous.markdown(line["runs"])),
+        ("stragglers", "simulation.md", lambda line: stragglers.markdown(line["runs"])),
     ],
 )
 def test_a_table_is_what_the_newest_line_says(
     benchmark: str, page: str, table: Callable[[dict[str, Any]], str]
 ) -> None:
-    lines = measured_lines.read_lines(measured_lines.path_of(benchmark))
-    if not lines:
-        pytest.skip(f"no line has been measured yet: python benchmarks/{benchmark}.py --write")
-    expected = table(lines[-1])
+    expected = table(measured_lines.read_lines(measured_lines.path_of(benchmark))[-1])
     assert expected in (DOCS / page).read_text(encoding="utf-8"), expected
