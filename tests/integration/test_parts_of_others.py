@@ -101,7 +101,7 @@ class Shrink:
     def correct(self, index, parameter, gradient, scale):
         gradient += scale * parameter
 
-    def end(self, steps):
+    def end(self):
         return CorrectionResult()
 """
 ENTRY_POINTS = """

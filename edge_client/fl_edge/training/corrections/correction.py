@@ -54,8 +54,8 @@ class Correction(Protocol):
     def prepare(self, indices: Sequence[int], gradients: Arrays) -> float:
         """Returns what each call of `correct` in this step gets. ``gradients``: of the parameters that it changes."""
 
-    def end(self, steps: int) -> CorrectionResult:
-        """Called after the last of ``steps`` steps, at least one, of all optimisers together."""
+    def end(self) -> CorrectionResult:
+        """Called after the last step of all optimisers. There was at least one."""
 
 
 def length(arrays: Arrays) -> float:

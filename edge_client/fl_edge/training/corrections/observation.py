@@ -126,7 +126,7 @@ class Observation:
                 )
         if self._correction is None:
             return {}, {}
-        result = self._correction.end(self.steps)
+        result = self._correction.end()
         return self._layout.vectors(result.sections), self._layout.vectors(result.own)
 
     def check_change(self, delta: Vector) -> None:

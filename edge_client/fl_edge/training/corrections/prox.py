@@ -30,5 +30,5 @@ class Prox:
         if scale:  # even 0 would change a bit of -0.0
             gradient += scale * (parameter - self._base[index])
 
-    def end(self, steps: int) -> CorrectionResult:  # noqa: ARG002
+    def end(self) -> CorrectionResult:
         return CorrectionResult()

@@ -53,7 +53,7 @@ class Scaffold:
         if scale:
             gradient += scale * self._shift[index]
 
-    def end(self, steps: int) -> CorrectionResult:  # noqa: ARG002
+    def end(self) -> CorrectionResult:
         assert self._own is not None
         mean = [total / max(1, count) for total, count in zip(self._total, self._counts, strict=True)]
         change = [new - own for new, own in zip(mean, self._own, strict=True)]
