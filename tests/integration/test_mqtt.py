@@ -171,6 +171,17 @@ def test_the_announced_packet_size_is_kept_to(network: Network, tmp_path: Path) 
         broker.stop()
 
 
+def test_a_broker_may_take_packets_of_256_mib(network: Network, tmp_path: Path) -> None:
+    """Mosquitto's largest ``max_packet_size``: paho takes it for a mistake."""
+    broker = Mosquitto(tmp_path, extra=["max_packet_size 268435456"])
+    try:
+        limits = connected(network, broker).connection.limits
+        assert limits is not None
+        assert limits.maximum_packet_size == 268_435_455
+    finally:
+        broker.stop()
+
+
 def test_three_hundred_connections_and_two_networks(network: Network, shared_mosquitto: Mosquitto) -> None:
     other = Network("other")
     try:

@@ -91,6 +91,7 @@ def test_a_local_part_makes_answers_personal_too(tmp_path: Path, broker: Mosquit
     with programs.edges(tmp_path / "edges", broker.url, "0,1", "--light") as fleet:
         with programs.aggregator(tmp_path, broker.url, *RUN, "--keep-local", "fc2.*") as run:
             run.ends_well()
+            assert run.err.count("keeps arrays of its model that are not shared: fc2.bias, fc2.weight") == 1
         # The last result reaches the edges after the run has ended.
         wait_until(
             lambda: round_kept(tmp_path / "edges" / "state" / "0") == 2, 60, "the edge to keep its part"

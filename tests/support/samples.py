@@ -98,6 +98,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             encodings=("f32",),
             abilities=("prox", "scaffold", "clip-gradients"),
             fresh=True,
+            local_part="fc2.bias, fc2.weight",
         ),
     ),
     "admitted": (

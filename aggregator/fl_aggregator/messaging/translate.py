@@ -164,6 +164,7 @@ def _registration_event(message: m.Registration, scope: EnvelopeSource, now: flo
         via=message.via,
         environment=message.environment,
         keys=message.keys if is_current else None,
+        local_part=message.local_part if is_current else None,
     )
 
 

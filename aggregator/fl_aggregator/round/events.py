@@ -148,8 +148,9 @@ class Registered:
     those that its task declares. ``unable``: why it does not take part, null if it does. ``fresh``: whether it has kept
     nothing of this run for a correction. ``edges``: it is a regional aggregator, which stands for so many edges; null
     for an edge. ``via``: the bridged broker that it is connected to, null for ours. ``environment``: where it runs.
-    ``keys``: its public keys for a run whose updates are masked. ``device`` is empty for an edge of another version of
-    the protocol, of which nothing more is known.
+    ``keys``: its public keys for a run whose updates are masked. ``local_part``: names the arrays of its model that
+    stay on the edge; null if none does, or that is not known. ``device`` is empty for an edge of another version of the
+    protocol, of which nothing more is known.
     """
 
     now: float
@@ -169,6 +170,7 @@ class Registered:
     via: str | None = None
     environment: Environment | None = None
     keys: str | None = None
+    local_part: str | None = None
 
 
 def registered_in_other_version(now: float, client: str, session: str, error: str) -> Registered:

@@ -60,6 +60,8 @@ def register(state: Run, event: Registered) -> Transition:
         via=event.via,
         environment=environment,
         keys=event.keys or (previous.keys if previous is not None and same_device else None),
+        local_part=event.local_part
+        or (previous.local_part if previous is not None and same_device else None),
         earlier=earlier,
         turns=turns,
     )

@@ -39,8 +39,8 @@ class Client:
     itself never sets this. ``edges``: it is a regional aggregator, which stands for so many edges; null for an edge.
     ``via``: the bridged broker that it is connected to, null for ours; ``bridge_lost``: whether it was lost with that
     broker's bridge. ``environment``: where it runs, an index into the environments of the run. ``keys``: its public
-    keys for a run whose updates are masked. ``earlier``: its session before this one;
-    ``turns``: how often it has returned to that (`two_machines`).
+    keys for a run whose updates are masked. ``local_part``: names the arrays of its model that stay on the edge.
+    ``earlier``: its session before this one; ``turns``: how often it has returned to that (`two_machines`).
     """
 
     session: str
@@ -62,6 +62,7 @@ class Client:
     left: str | None = None
     environment: int | None = None
     keys: str | None = None
+    local_part: str | None = None
     earlier: str | None = None
     turns: int = 0
 

@@ -283,6 +283,7 @@ def _event(owner: JobOwner, job: int, outcome: jobs.JobOutcome, now: float) -> e
                 outcome.declared,
                 tuple(outcome.abilities),
                 outcome.manifest.values,
+                tuple(outcome.local),
             )
         case jobs.TrainOutcome(masked=masked):
             update = FinishedUpdate(

@@ -184,7 +184,8 @@ class PartitionLoaded:
 
     ``examples`` counts the examples for training, ``holdout`` those held out. ``manifest`` is the digest of
     the manifest of the task's weights, which are ``values`` numbers, ``metrics`` are those that the task declares,
-    ``abilities`` what its training can do besides plain SGD.
+    ``abilities`` what its training can do besides plain SGD, ``local`` the names of the
+    arrays of its model that stay on the edge.
     """
 
     now: float
@@ -195,6 +196,7 @@ class PartitionLoaded:
     metrics: tuple[m.MetricDeclaration, ...] = ()
     abilities: tuple[str, ...] = ()
     values: int = 0
+    local: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

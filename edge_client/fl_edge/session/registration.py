@@ -40,6 +40,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.task_spec import is_survey
 from fl_shared.system.frozen import replace
+from fl_shared.system.text import names_text, shortened
 from fl_shared.tensors.manifest import Manifest
 
 PARTITION_RETRY_DELAY = 10.0
@@ -102,6 +103,7 @@ def confirm(session: Session, now: float, attempt: int) -> Transition:
         examples=told_examples(session, state),
         metrics=state.metrics,
         abilities=state.abilities,
+        local_part=shortened(names_text(state.local), m.MAX_LOCAL_PART) or None,
         keys=keys,
         fresh=session.own_state.current is None or session.own_state.current.run != membership.run,
     )
@@ -198,6 +200,7 @@ def partition_loaded(session: Session, event: PartitionLoaded) -> Transition:
         event.metrics,
         event.abilities,
         event.values,
+        event.local,
     )
     data = "its own data" if state.partition.scheme == "own" else f"partition {state.partition.index}"
     text = f": {examples_text(loaded)}, {event.holdout} held out"

@@ -235,7 +235,8 @@ class LoadedPartition:
     """The partition is loaded, with ``examples`` for training and ``holdout`` for evaluation.
 
     ``manifest`` is the digest of the manifest of the task's weights, which are ``values`` numbers, ``metrics`` are
-    those that the task declares, ``abilities`` what its training can do besides plain SGD.
+    those that the task declares, ``abilities`` what its training can do besides plain SGD, ``local`` the names of the
+    arrays of its model that stay on the edge.
     """
 
     task: str
@@ -246,6 +247,7 @@ class LoadedPartition:
     metrics: tuple[m.MetricDeclaration, ...] = ()
     abilities: tuple[str, ...] = ()
     values: int = 0
+    local: tuple[str, ...] = ()
 
 
 PartitionState = NoPartition | LoadingPartition | LoadedPartition

@@ -46,12 +46,16 @@ class TrainedUpdate:
 
 @dataclass(frozen=True, slots=True)
 class DataSummary:
-    """An edge's numbers of examples, the manifest of its weights, and its examples in each named class."""
+    """An edge's numbers of examples, the manifest of its weights, and its examples in each named class.
+
+    ``local``: the names of the arrays of its model that stay on the edge, sorted.
+    """
 
     examples: int
     holdout_examples: int
     manifest: Manifest
     labels: dict[str, int] = field(default_factory=dict)
+    local: tuple[str, ...] = ()
 
 
 class Executor(Protocol):

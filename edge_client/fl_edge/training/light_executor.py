@@ -35,6 +35,10 @@ class LightExecutor(TaskExecutor):
     def own_manifest(self) -> Manifest:
         return self._split(self.task.layers())[0]
 
+    def local_names(self) -> tuple[str, ...]:
+        own = self._split(self.task.layers())[1]
+        return () if own is None else tuple(sorted(one.name for one in own.arrays))
+
     def model_from(self, vector: Vector, manifest: Manifest, local: Vector | None = None) -> DenseNetwork:
         layers = self.task.layers_for(manifest)
         shared, own = self._split(layers)

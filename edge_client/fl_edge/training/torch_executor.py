@@ -51,6 +51,10 @@ class TorchExecutor(TaskExecutor):
             check_model(self.task, local_training.build_model(self.task, 0))
         return local_training.shared_manifest(self.task, local_training.build_model(self.task, 0), self.part)
 
+    def local_names(self) -> tuple[str, ...]:
+        state = local_training.build_model(self.task, 0).state_dict()
+        return tuple(sorted(state.keys() - {one.name for one in self._manifest.arrays}))
+
     def model_from(self, vector: Vector, manifest: Manifest, local: Vector | None = None) -> nn.Module:
         return local_training.model_from(
             self.task, vector, manifest, self._device, self.part.seed, self.part, local

@@ -154,7 +154,7 @@ class LoadOutcome:
 
     ``labels``: the number of all these examples in each class, if the task names its classes. It never leaves the
     machine. ``declared``: the metrics that the task declares. ``abilities``: what its training can do besides plain
-    SGD.
+    SGD. ``local``: the names of the arrays of the model that stay on the edge.
     """
 
     examples: int
@@ -163,6 +163,7 @@ class LoadOutcome:
     labels: dict[str, int]
     declared: tuple[MetricDeclaration, ...] = ()
     abilities: list[str] = field(default_factory=list)
+    local: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,6 +186,7 @@ class Worker:
                     found.labels,
                     executor.declared_metrics(),
                     list(executor.abilities()),
+                    list(found.local),
                 )
             case TrainJob():
                 return self._train(executor, job, models, cancelled)

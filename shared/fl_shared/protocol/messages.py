@@ -115,6 +115,7 @@ from fl_shared.protocol.kinds.round import (
 )
 from fl_shared.protocol.kinds.run import (
     MAX_LEAVING,
+    MAX_LOCAL_PART,
     MAX_UNABLE,
     MAX_WEIGHTS_JSON,
     Admitted,
@@ -161,6 +162,7 @@ __all__ = [
     "MAX_ENVIRONMENTS",
     "MAX_HISTORY",
     "MAX_LEAVING",
+    "MAX_LOCAL_PART",
     "MAX_LOG_LINES",
     "MAX_LOG_SECONDS",
     "MAX_LOG_TEXT",

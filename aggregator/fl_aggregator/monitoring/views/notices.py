@@ -216,6 +216,7 @@ def log_presence(event: on.Event, before: Run, state: Run) -> None:
         )
     if isinstance(event, on.Registered):
         _log_other_environment(event.client, before.environments, state.environments)
+        _log_local_part(event, before)
     match event:
         case on.Registered(client=client) if (registered := state.roster.get(client)) and registered.unable:
             LOG.warning("edge %s does not take part: %s", client, registered.unable)
@@ -257,6 +258,14 @@ def _log_other_environment(
             computes,
             before[0].computes,
         )
+
+
+def _log_local_part(event: on.Registered, before: Run) -> None:
+    """Says once of each list of arrays that edges keep them."""
+    if event.local_part and all(
+        client.local_part != event.local_part for client in before.roster.clients.values()
+    ):
+        LOG.info("edge %s keeps arrays of its model that are not shared: %s", event.client, event.local_part)
 
 
 def log_noise(settings: Settings, manifest: Manifest) -> None:

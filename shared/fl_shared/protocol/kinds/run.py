@@ -46,6 +46,8 @@ Specification = Annotated[
 """A part of a strategy, by its name, and the values of its fields: no code that is named by a stranger."""
 MAX_UNABLE: Final = 200
 """Characters that say why an edge does not take part in a run."""
+MAX_LOCAL_PART: Final = 200
+"""Characters that name the arrays of an edge's model that are not shared."""
 MAX_LEAVING: Final = 120
 """Characters that say why an edge leaves."""
 MAX_WEIGHTS_JSON: Final = 2**15
@@ -145,6 +147,7 @@ class Registration(Message):
     correction. ``edges``: it is a regional aggregator, which stands for so many edges; null for an edge.
     ``via``: the name of the broker that it is connected to, if that is bridged to the aggregator's. ``environment``:
     where it runs (protocol, 4.13). ``keys``: in the second one, its keys for a run whose updates are masked.
+    ``local_part``: in the second one, the arrays of its model that stay on the edge, as a text; null if none does.
     """
 
     kind: Literal["register"] = "register"
@@ -167,6 +170,9 @@ class Registration(Message):
     via: ClientId | None = None
     environment: Environment | None = None
     keys: RunKeysText | None = None
+    local_part: (
+        Annotated[str, StringConstraints(max_length=MAX_LOCAL_PART), AfterValidator(one_line)] | None
+    ) = None
 
 
 class Admitted(Reply):

@@ -97,6 +97,28 @@ def test_what_computes_differently_is_named_once(caplog: pytest.LogCaptureFixtur
     assert logged("join 4", OLDER.model_copy(update={"cores": 4})) == []
 
 
+def test_4_15_what_stays_on_edges_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    playbook = Playbook(clients=4, per_round=1).play("start")
+
+    def logged(line: str, local_part: str | None) -> list[str]:
+        caplog.clear()
+        before, event = playbook.state, playbook.event(line)
+        assert isinstance(event, on.Registered)
+        event = replace(event, local_part=local_part)
+        playbook.play(event)
+        with caplog.at_level(logging.INFO):
+            notices.log_presence(event, before, playbook.state)
+        return caplog.messages
+
+    assert logged("join 0", None) == []
+    assert logged("join 1", "fc2.*") == ["edge 1 keeps arrays of its model that are not shared: fc2.*"]
+    assert logged("join 2", "fc2.*") == []
+    assert logged("join 3", "fc1.bias") == ["edge 3 keeps arrays of its model that are not shared: fc1.bias"]
+    playbook.play("lose 1")
+    assert logged("rejoin 1", None) == []
+    assert playbook.state.roster["1"].local_part == "fc2.*", "its first registration does not know yet"
+
+
 @pytest.mark.parametrize("text", ["\x1b[31mred", "two\nlines", "Süd", "", "x" * 65, "\u202eevil", "bell\x07"])
 def test_4_13_nothing_but_printable_ascii_is_taken(text: str) -> None:
     with pytest.raises(ValidationError, match="platform"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fl_edge.session import machine
+from fl_edge.session.effects import Send
+from fl_edge.session.events import PartitionLoaded
 from fl_edge.session.state import (
     AwaitingPartition,
     Confirming,
@@ -14,6 +16,7 @@ from fl_edge.session.state import (
     Stopped,
 )
 from fl_shared.protocol import messages as m
+from fl_shared.system.frozen import replace
 from tests.support.session_script import SessionScript, identity
 from tests.support.session_steps import READY, ready, sent
 
@@ -151,6 +154,25 @@ def test_4_4_second_registration_follows_loading_and_is_repeated_until_answered(
     script.do("admitted part=7/20")
     assert isinstance(script.session.registration, RegistrationComplete)
     assert machine.due(script.state) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ((), None),
+        (("fc2.bias", "fc2.weight"), "fc2.bias, fc2.weight"),
+        (tuple(f"{i:0100d}" for i in range(12)), f"{0:0100d}, {1:098d}"[:199] + "…"),
+    ],
+)
+def test_4_15_second_registration_names_what_stays_on_the_edge(
+    names: tuple[str, ...], told: str | None
+) -> None:
+    script = SessionScript()
+    script.do("connected s1", "admitted part=7/20")
+    event = script.event("loaded 0")
+    assert isinstance(event, PartitionLoaded)
+    registrations = [e.message for e in script.happen(replace(event, local=names)) if isinstance(e, Send)]
+    assert [m.Registration.model_validate(r.model_dump()).local_part for r in registrations] == [told]
 
 
 def test_4_3_a_late_answer_to_the_first_registration_does_not_pass_for_one_to_the_second() -> None:

@@ -57,7 +57,16 @@ def names(manifest: Manifest) -> list[str]:
 )
 def test_what_matches_stays_and_the_rest_is_shared(patterns: str, shared: list[str]) -> None:
     assert names(first(executor(patterns))[0]) == shared
-    assert names(executor(patterns).summarize("", None).manifest) == shared
+    summary = executor(patterns).summarize("", None)
+    assert names(summary.manifest) == shared
+    counter = "norm.num_batches_tracked"  # no float, so it is never shared
+    assert summary.local == tuple(sorted({*SHARED, *OF_BATCHNORM, counter} - {*shared}))
+
+
+@pytest.mark.parametrize("light", [False, True])
+def test_what_stays_is_summarized_without_torch_too(light: bool) -> None:
+    kept = executor("fc2.*", "digits-mlp", light=light)
+    assert kept.summarize("0", partition()).local == ("fc2.bias", "fc2.weight")
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,8 @@ def test_what_a_task_keeps_at_home_on_purpose_is_logged(caplog: pytest.LogCaptur
     with caplog.at_level(logging.INFO):
         examine_model(task_of(Extra, ("l.weight",)))
     assert "task made: not shared, each edge keeps its own: _extra_state, l.bias" in caplog.text
+    executor = TorchExecutor(task_of(Extra, ("l.weight",)), None, "cpu")
+    assert executor.summarize("0", None).local == ("_extra_state", "l.bias")
 
 
 @pytest.mark.parametrize(
