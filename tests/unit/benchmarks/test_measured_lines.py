@@ -32,6 +32,16 @@ def test_a_line_is_printed_and_written_with_the_commit(
     assert all(line["commit"] == measured_lines.commit() for line in lines)
 
 
+def test_code_of_another_place_is_not_measured_under_this_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measured_lines, "CLONE", tmp_path)
+    with pytest.raises(
+        RuntimeError, match=r"fl_aggregator is .*__init__\.py, expected a file in .*: install"
+    ):
+        measured_lines.commit()
+
+
 def test_the_line_about_asynchronous_runs_has_all_policies() -> None:
     line = measured_lines.read_lines(measured_lines.path_of("asynchronous"))[-1]
     assert set(line["runs"]) == set(asynchronous.POLICIES)
