@@ -43,7 +43,7 @@ def register(state: Run, event: Registered) -> Transition:
     partition = _assign_partition(state, event)
     if isinstance(partition, Refuse):
         return previous_state, (SendReply(event.client, event.session, partition),)
-    same_device = previous is not None and previous.device == event.device
+    known = previous if previous is not None and previous.device == event.device else None
     earlier, turns = turns_after(previous, event.session, event.device)
     state, environment = _with_environment(state, event.environment)
     client = r.Client(
@@ -51,17 +51,16 @@ def register(state: Run, event: Registered) -> Transition:
         device=event.device,
         roles=event.roles,
         encodings=event.encodings,
-        registered_at=previous.registered_at if previous is not None and same_device else event.now,
+        registered_at=event.now if known is None else known.registered_at,
         partition=partition,
         # A first registration does not say what the edge has loaded, but its partition is the same.
-        manifest=event.manifest or (previous.manifest if previous is not None and same_device else None),
-        examples=_examples_known(previous, event) if same_device else event.examples,
+        manifest=event.manifest or (None if known is None else known.manifest),
+        examples=_examples_known(known, event),
         edges=event.edges,
         via=event.via,
         environment=environment,
-        keys=event.keys or (previous.keys if previous is not None and same_device else None),
-        local_part=event.local_part
-        or (previous.local_part if previous is not None and same_device else None),
+        keys=event.keys or (None if known is None else known.keys),
+        local_part=event.local_part or (None if known is None else known.local_part),
         earlier=earlier,
         turns=turns,
     )

@@ -35,7 +35,7 @@ class LightExecutor(TaskExecutor):
     def own_manifest(self) -> Manifest:
         return self._split(self.task.layers())[0]
 
-    def local_names(self) -> tuple[str, ...]:
+    def unshared_names(self) -> tuple[str, ...]:
         own = self._split(self.task.layers())[1]
         return () if own is None else tuple(sorted(one.name for one in own.arrays))
 

@@ -51,7 +51,7 @@ class TaskExecutor(ABC):
         """Returns the manifest of what is shared of the task's model, which it has checked."""
 
     @abstractmethod
-    def local_names(self) -> tuple[str, ...]:
+    def unshared_names(self) -> tuple[str, ...]:
         """Returns the names of the arrays of the task's model that are not shared, sorted."""
 
     @abstractmethod
@@ -67,8 +67,8 @@ class TaskExecutor(ABC):
         return self.own_manifest()
 
     @cached_property
-    def _local_names(self) -> tuple[str, ...]:
-        return self.local_names()
+    def _unshared_names(self) -> tuple[str, ...]:
+        return self.unshared_names()
 
     def declared_metrics(self) -> tuple[MetricDeclaration, ...]:
         return declared_metrics(self.task)
@@ -84,11 +84,11 @@ class TaskExecutor(ABC):
     def summarize(self, client: str, partition: Partition | None) -> DataSummary:
         manifest = self._manifest
         if partition is None:
-            return DataSummary(0, 0, manifest, local=self._local_names)
+            return DataSummary(0, 0, manifest, local=self._unshared_names)
         data = self.load(client, partition)
         holdout_examples = 0 if data.holdout is None else len(data.holdout)
         labels = classes.count_labels(self.task.labels, data)
-        return DataSummary(len(data.train), holdout_examples, manifest, labels, self._local_names)
+        return DataSummary(len(data.train), holdout_examples, manifest, labels, self._unshared_names)
 
     def load_test(self) -> None:
         self._examples("test", "", None)

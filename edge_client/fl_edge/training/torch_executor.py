@@ -51,7 +51,7 @@ class TorchExecutor(TaskExecutor):
             check_model(self.task, local_training.build_model(self.task, 0))
         return local_training.shared_manifest(self.task, local_training.build_model(self.task, 0), self.part)
 
-    def local_names(self) -> tuple[str, ...]:
+    def unshared_names(self) -> tuple[str, ...]:
         state = local_training.build_model(self.task, 0).state_dict()
         return tuple(sorted(state.keys() - {one.name for one in self._manifest.arrays}))
 
