@@ -32,14 +32,14 @@ def write_line(line: Mapping[str, Any], path: Path) -> None:
 
 def commit() -> str:
     """The commit of this clone; empty outside of one. Raises ``RuntimeError`` if the measured code is elsewhere."""
-    for name in ("fl_aggregator", "fl_edge", "fl_shared"):
+    for name in ("fl_aggregator", "fl_edge", "fl_mqtt", "fl_shared"):
         spec = find_spec(name)
         if spec is None or spec.origin is None or not Path(spec.origin).is_relative_to(CLONE):
             where = None if spec is None else spec.origin
             raise RuntimeError(
                 f"{name} is {where}, expected a file in {CLONE}: install the packages of this clone"
             )
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    command = ["git", "-C", str(CLONE), "rev-parse", "--short=12", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
