@@ -1,12 +1,13 @@
 """What each strategy learns: skewed data, server optimizers, attacks, and published figures. One JSON line a cell.
 
     python benchmarks/learning.py --list
-    python benchmarks/learning.py --budget 20m --only 'A/dirichlet:0.1/*' [--data DIR] [--workers 1]
+    python benchmarks/learning.py --budget 20m --only 'A/dirichlet:0.1/*' [--data DIR] [--workers 1] [--runs DIR]
     python benchmarks/learning.py --document
 
 A cell is a run of `fl_mqtt.simulate`: a real Mosquitto, and edges in processes of their own; block D is in virtual
 time (`learning_time`). Its line goes to
 ``results/learning.jsonl`` as soon as it has ended. A cell that has a line with the same settings is not run again.
+With ``--runs``, a cell that was cut is resumed, so one of many hours need not be run at once.
 First come the cells that choose the learning rate, with a seed of their own; the choice is a line that all others use.
 ``--document`` writes the tables and curves of ``docs/learning.md`` from the lines. A cell of an option that the
 installed version lacks is left out, with the reason.
@@ -64,17 +65,24 @@ def cpu_seconds() -> float:
     return sum(each.ru_utime + each.ru_stime for each in spent)
 
 
-def run(cell: plan.Cell, data: Path | None, workers: int) -> dict[str, Any]:
-    """Runs a cell and returns its line. A run that fails is a result too: ``failed`` says why."""
+def run(cell: plan.Cell, data: Path | None, workers: int, runs: Path | None = None) -> dict[str, Any]:
+    """Runs a cell and returns its line. A run that fails is a result too: ``failed`` says why.
+
+    ``runs``: keep a run in real time there, and resume it if it is there already. The line of such a run has no times,
+    and its ``edges`` are those that have trained since.
+    """
     line: dict[str, Any] = {
         "cell": cell.name, "seed": cell.seed, "settings": cell.digest, "commit": measured_lines.commit(),
         "task": cell.task, "options": dict(cell.options),
     }  # fmt: skip
     started, spent = time.perf_counter(), cpu_seconds()
     with tempfile.TemporaryDirectory(prefix="fl-learning-") as scratch:
-        directory = Path(scratch) / "run"
+        directory = Path(scratch) / "run" if runs is None or cell.devices else runs / cell.digest
+        resumed = directory.exists()
         try:
-            if cell.devices is None:
+            if resumed:
+                result = simulate(TASKS[cell.task], resume=directory, log=say)
+            elif cell.devices is None:
                 result = simulate(
                     TASKS[cell.task], data=data, run_dir=directory, workers=workers, log=say, **cell.options
                 )
@@ -89,11 +97,14 @@ def run(cell: plan.Cell, data: Path | None, workers: int) -> dict[str, Any]:
             found = {**plan.last_five(curve), "edges": _edges(result)}
         else:
             found = learning_time.measured(cell, data, directory, history)
+    times = {
+        "seconds": round(time.perf_counter() - started, 1),
+        "cpu_seconds": round(cpu_seconds() - spent, 1),
+    }
     line |= {
         "rounds": sum(record["outcome"] == "committed" for record in history),
         "per_round": cell.options["per_round"],
-        "seconds": round(time.perf_counter() - started, 1),
-        "cpu_seconds": round(cpu_seconds() - spent, 1),
+        **({} if resumed else times),
         "bytes": {
             way: sum(record["bytes"][way] for record in history if record.get("bytes"))
             for way in ("up", "down")
@@ -172,7 +183,7 @@ def run_all(arguments: argparse.Namespace) -> None:
             continue
         say(f"{cell.name}, seed {cell.seed}: about {estimate / 60:.0f} min")
         try:
-            line = run(cell, arguments.data, arguments.workers)
+            line = run(cell, arguments.data, arguments.workers, arguments.runs)
         except UserError as error:  # an option that this version reads otherwise: no result
             say(f"{cell.name}: left out: {error}")
             continue
@@ -198,6 +209,12 @@ def main() -> None:
                         help="begin no cell that would pass this time: 90s, 20m, 2h")  # fmt: skip
     parser.add_argument("--data", type=Path, help="directory of the data sets (default: where tasks look)")
     parser.add_argument("--workers", type=int, default=1, help="processes that train")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        metavar="DIR",
+        help="keep runs there (of all blocks but D), and resume those that were cut",
+    )
     parser.add_argument("--list", action="store_true", help="show the cells, and which are done")
     parser.add_argument("--document", action="store_true", help="write docs/learning.md from the lines")
     arguments = parser.parse_args()

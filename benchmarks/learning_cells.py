@@ -269,7 +269,7 @@ def estimated_seconds(cell: Cell, lines: Iterable[Line]) -> float:
     per_update = [
         line["seconds"] / (line["rounds"] * line["per_round"])
         for line in lines
-        if line.get("task") == cell.task and line.get("rounds")
+        if line.get("task") == cell.task and line.get("rounds") and "seconds" in line
     ]
     each = statistics.median(per_update) if per_update else _SECONDS[cell.task] / 10
     return float(each * cell.options["rounds"] * cell.options["per_round"])
