@@ -149,7 +149,7 @@ OTHER_COMMANDS: Final = ("new-task", "check-task", "request-kit")
 @options.config_option
 @options.version_option
 def command(
-    ids: tuple[str, ...] | None,
+    ids: tuple[str, ...],
     roles: tuple[str, ...],
     evaluator: str | None,
     broker: BrokerOptions,
@@ -164,7 +164,7 @@ def command(
     **values: Any,
 ) -> int:
     """Train on this machine's own data for a federation, and answer prediction requests, over an MQTT broker."""
-    if evaluator in (ids := ids or ()):
+    if evaluator in ids:
         raise click.BadParameter(
             f"{evaluator!r} is also one of the ids of --id; expected another id", param_hint="--evaluator"
         )

@@ -43,6 +43,7 @@ def edge_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--role",
             "roles",
             envvar="FL_ROLE",
+            type=_Listed(),
             multiple=True,
             default=("train,predict",),
             metavar=f"{'|'.join(ROLES)}[,…]",
@@ -54,6 +55,8 @@ def edge_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--id",
             "ids",
             envvar="FL_ID",
+            type=_Listed(),
+            multiple=True,
             metavar="ID",
             callback=options.parsed(parse_ids),
             show_default="the kit's",
@@ -65,14 +68,13 @@ def edge_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def parse_ids(text: str) -> tuple[str, ...]:
-    """Expands a list of ids and ranges such as ``0-4,9,lab-a``, in its order.
+def parse_ids(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Expands options such as ``("0-4,9", "lab-a")``, with ids and ranges, in their order.
 
     Raises ``ValueError`` naming the item that is not valid, or that is given twice.
     """
     ids: list[str] = []
-    for item in text.split(","):
-        name = item.strip()
+    for name in _items(values):
         range_match = re.fullmatch(r"(\d{1,9})-(\d{1,9})", name)
         if range_match is not None:
             first, last = int(range_match[1]), int(range_match[2])
@@ -104,11 +106,22 @@ def parse_roles(values: tuple[str, ...]) -> tuple[str, ...]:
 
     Raises ``ValueError`` naming a role that does not exist.
     """
-    names = [name.strip() for value in values for name in value.split(",")]
+    names = _items(values)
     for name in names:
         if name not in ROLES:
             raise ValueError(f"{name!r}; expected one or more of {', '.join(ROLES)}")
     return tuple(role for role in ROLES if role in names)
+
+
+class _Listed(click.types.StringParamType):
+    """A list in a text. In the environment, too, commas separate its items, and spaces beside them mean nothing."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv]
+
+
+def _items(values: tuple[str, ...]) -> list[str]:
+    return [item.strip() for value in values for item in value.split(",")]
 
 
 def checked_id(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:

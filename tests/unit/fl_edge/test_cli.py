@@ -39,7 +39,7 @@ def fl_edge(*arguments: str, cwd: Path | None = None, **environment: str) -> sub
     ],
 )
 def test_ids(text: str, ids: tuple[str, ...]) -> None:
-    assert parse_ids(text) == ids
+    assert parse_ids((text,)) == ids
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,19 @@ def test_ids(text: str, ids: tuple[str, ...]) -> None:
 )
 def test_wrong_ids_are_named(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        parse_ids(text)
+        parse_ids((text,))
+
+
+def test_ids_come_repeated_or_as_a_list() -> None:
+    assert parse_ids(("9", "0-1,lab-a")) == ("9", "0", "1", "lab-a")
+    with pytest.raises(ValueError, match="'1' is given twice"):
+        parse_ids(("0-3", "1"))
+    assert "'2' is given twice" in fl_edge("--id", "0-3", "--id", "2").stderr
+    assert "'2' is given twice" in fl_edge(FL_ID="0-3, 2").stderr
 
 
 def test_roles_come_repeated_or_as_a_list() -> None:
+    assert "'sing'; expected" in fl_edge("--id", "7", FL_ROLE="train, sing").stderr
     assert parse_roles(("evaluate", "predict,train")) == ("train", "predict", "evaluate")
     with pytest.raises(ValueError, match="'tain'; expected one or more of train, predict, evaluate"):
         parse_roles(("tain",))
