@@ -30,10 +30,15 @@ SKEW: Final[dict[str, dict[str, Any]]] = {
     "scaffold": {"strategy": f"scaffold:bound={BOUND:g}"},
     "fedavg + logit adjustment": {"strategy": "fedavg", "logit_adjustment": 1.0},
 }
-BOUNDS: Final = (1.0, 0.25)
-"""At Dirichlet 0.1 only."""
-SERVER: Final = {"fedavgm": 1.0, "fedadam": 0.01, "fedyogi": 0.01, "fedadagrad": 0.1, "fedexp": None}
-"""Server optimizers and their default learning rate; FedExP has none, since it chooses its own."""
+BOUNDS: Final = {"dirichlet:0.1": (1.0, 0.25), "shards": (0.25,)}
+SERVER: Final[dict[str, tuple[float, ...]]] = {
+    "fedavgm": (1.0, 3.0, 0.33333, 0.1),
+    "fedadam": (0.01, 0.03, 0.00333),
+    "fedyogi": (0.01, 0.03, 0.00333),
+    "fedadagrad": (0.1, 0.3, 0.03333, 0.01),
+    "fedexp": (),
+}
+"""Server optimizers and their learning rates, the default first; FedExP has none, since it chooses its own."""
 SERVED: Final = "average:5"
 ATTACKS: Final = {
     "none": None, "sign-flip × 5": "sign-flip:factor=5,edges=4", "label-flip": "label-flip:edges=4",
@@ -142,29 +147,27 @@ def _skew(lr: float | None, block: str = "A", suffix: str = "", **more: Any) -> 
 def _bounds(lr: float | None) -> list[Cell]:
     return [
         _small(
-            f"A/dirichlet:0.1/scaffold, bound {bound:g}",
-            seed,
-            lr,
-            "dirichlet:0.1",
-            strategy=f"scaffold:bound={bound:g}",
+            f"A/{partition}/scaffold, bound {bound:g}", seed, lr, partition, strategy=f"scaffold:bound={bound:g}"
         )
         for seed in SEEDS
-        for bound in BOUNDS
-    ]
+        for partition, bounds in BOUNDS.items()
+        for bound in bounds
+    ]  # fmt: skip
 
 
 def _server(lr: float | None) -> list[Cell]:
-    """Each server optimizer with its default learning rate, and with three times and a third of it."""
     return [
-        _small(
-            f"B/{name}/lr {'default' if factor == 1 else f'{rate:g}'}", seed, lr, "dirichlet:0.1",
-            strategy=name if factor == 1 else f"{name}:lr={rate:g}",
-        )
+        _small(server_cell(name, rate), seed, lr, "dirichlet:0.1",
+               strategy=name if rate is None else f"{name}:lr={rate:g}")
         for seed in SEEDS
-        for name, default in SERVER.items()
-        for factor in ((1.0,) if default is None else (1.0, 3.0, 1 / 3))
-        if (rate := round((default or 1.0) * factor, 5))
+        for name, rates in SERVER.items()
+        for rate in rates or (None,)
     ]  # fmt: skip
+
+
+def server_cell(name: str, rate: float | None) -> str:
+    """The name of the cell of a server optimizer; its rate is null if it chooses that itself."""
+    return f"B/{name}/lr {'default' if rate is None else f'{rate:g}'}"
 
 
 def _attacks(lr: float | None) -> list[Cell]:

@@ -21,17 +21,20 @@ NOT_RUN: Final = "not run yet"
 NOTHING: Final = f"{NOT_RUN.capitalize()}."
 EMPTY: Final = (NOT_RUN, "–")
 BASE: Final = "fedavg"
+TITLES: Final = {
+    "iid": "IID", "dirichlet:0.5": "Dirichlet 0.5", "dirichlet:0.1": "Dirichlet 0.1", "shards": "two classes an edge",
+}  # fmt: skip
 SERVED: Final = (
     "The same runs with `--serve average:5`, which evaluates and serves the mean of the last five versions:"
 )
 SERVER: Final = """\
 ## B: server optimizers
 
-At Dirichlet 0.1, beside FedAvg. `fedexp` chooses its own rate.
+At Dirichlet 0.1, beside FedAvg, by the learning rate of the aggregator. `fedexp` chooses its own.
 
 {table}
 
-![Accuracy over the version with server optimizers](learning/server.svg)"""
+![Accuracy over the version with server optimizers and their default rates](learning/server.svg)"""
 
 
 def values(name: str, lines: Iterable[Line], key: str = "last") -> dict[int, float]:
@@ -103,20 +106,25 @@ def skew(lines: Sequence[Line], block: str = "A", suffix: str = "") -> str:
         [name, *(entry(f"{block}/{p}/{name}{suffix}", lines, f"A/{p}/{BASE}") for p in plan.PARTITIONS)]
         for name in plan.SKEW
     ]
-    return compact(["", "IID", "Dirichlet 0.5", "Dirichlet 0.1", "two classes an edge"], rows)
+    return compact(["", *(TITLES[partition] for partition in plan.PARTITIONS)], rows)
 
 
 def bounds(lines: Sequence[Line]) -> str:
     """SCAFFOLD by bound and seed, in percent, beside FedAvg."""
     names = {"FedAvg": BASE, f"bound {plan.BOUND:g}": "scaffold"}
-    names |= {f"bound {bound:g}": f"scaffold, bound {bound:g}" for bound in plan.BOUNDS}
-    rows = []
-    for title, name in names.items():
-        found = values(f"A/dirichlet:0.1/{name}", lines)
-        rows.append(
-            [title, *(f"{100 * found[seed]:.1f}" if seed in found else NOT_RUN for seed in plan.SEEDS)]
-        )
-    return compact(["", *(f"seed {seed}" for seed in plan.SEEDS)], rows)
+    tried = sorted({bound for bounds in plan.BOUNDS.values() for bound in bounds}, reverse=True)
+    names |= {f"bound {bound:g}": f"scaffold, bound {bound:g}" for bound in tried}
+    columns = [(partition, seed) for partition in plan.BOUNDS for seed in plan.SEEDS]
+    rows = [
+        [title, *(_percent(f"A/{p}/{name}", seed, lines) for p, seed in columns)]
+        for title, name in names.items()
+    ]
+    return compact(["", *(f"{TITLES[partition]}, seed {seed}" for partition, seed in columns)], rows)
+
+
+def _percent(name: str, seed: int, lines: Sequence[Line]) -> str:
+    found = values(name, lines)
+    return f"{100 * found[seed]:.1f}" if seed in found else "–"
 
 
 def served(lines: Sequence[Line]) -> str:
@@ -128,13 +136,12 @@ def served(lines: Sequence[Line]) -> str:
 def server(lines: Sequence[Line]) -> str:
     """The section on server optimizers by learning rate; empty if nothing has been run."""
     rows = []
-    for name, default in plan.SERVER.items():
-        rates = [] if default is None else [round(default / 3, 5), round(default * 3, 5)]
-        cells = [f"B/{name}/lr default", *(f"B/{name}/lr {rate:g}" for rate in rates)]
-        found = [entry(cell, lines, f"A/dirichlet:0.1/{BASE}") for cell in cells]
-        rows.append([name, *found, *["–"] * (3 - len(found))])
-    shown = compact(["", "default", "÷ 3", "× 3"], rows)
-    return "" if shown == NOTHING else SERVER.format(table=shown)
+    for name, rates in plan.SERVER.items():
+        for rate in sorted(rates, reverse=True) or [None]:
+            title = "its own" if rate is None else f"{rate:g}" + (" (default)" if rate == rates[0] else "")
+            rows.append([name, title, entry(plan.server_cell(name, rate), lines, f"A/dirichlet:0.1/{BASE}")])
+    found = [row for row in rows if row[-1] != NOT_RUN]
+    return SERVER.format(table=table(["", "learning rate", "accuracy"], found)) if found else ""
 
 
 def attacks(lines: Sequence[Line]) -> str:
@@ -298,14 +305,13 @@ def curves(lines: Sequence[Line]) -> dict[str, str]:
         for name in plan.SKEW:
             if points := mean_curve(f"A/{partition}/{name}", lines):
                 panels.setdefault(partition, {})[name] = points
-    optimizers = {
-        name: points for name in plan.SERVER if (points := mean_curve(f"B/{name}/lr default", lines))
-    }
+    defaults = {name: plan.server_cell(name, next(iter(rates), None)) for name, rates in plan.SERVER.items()}
+    optimizers = {name: points for name, cell in defaults.items() if (points := mean_curve(cell, lines))}
     return {
         "skew.svg": learning_curves.svg(panels, 50, "Accuracy over the version, by division of the data and strategy"),
         "server.svg": learning_curves.svg(
             {"dirichlet:0.1": optimizers} if optimizers else {}, 50,
-            "Accuracy over the version with server optimizers, Dirichlet 0.1",
+            "Accuracy over the version with server optimizers and their default rates, Dirichlet 0.1",
         ),
         "time.svg": learning_curves.svg(
             time_curves(lines), 100, "Accuracy over virtual time, in percent of the time of the run in rounds"

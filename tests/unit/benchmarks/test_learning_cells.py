@@ -8,6 +8,9 @@ from typing import Any
 import learning_cells as plan
 import pytest
 
+from fl_aggregator.aggregation.strategies import registry
+from fl_aggregator.configuration.settings import Settings
+
 CELLS = plan.all_cells(0.01)
 
 
@@ -24,8 +27,8 @@ def test_no_cell_is_there_twice() -> None:
     ("pattern", "count"),
     [
         ("lr/", 6),
-        ("A/", 4 * 5 * 3 + 2 * 3),
-        ("B/", (4 * 3 + 1) * 3),
+        ("A/", 4 * 5 * 3 + 3 * 3),
+        ("B/", (2 * 4 + 2 * 3 + 1) * 3),
         ("C/", 2 * 6 * 9 * 3),
         ("S/", 4 * 5 * 3),
         ("D/", 2 * 2 * 4 * 3),
@@ -36,6 +39,12 @@ def test_no_cell_is_there_twice() -> None:
 )
 def test_a_pattern_selects(pattern: str, count: int) -> None:
     assert len(plan.selected(CELLS, pattern)) == count
+
+
+def test_the_first_rate_of_a_server_optimizer_is_its_default() -> None:
+    for name, rates in plan.SERVER.items():
+        optimizer = registry.load(Settings(strategy=name)).optimize
+        assert getattr(optimizer, "lr", None) == next(iter(rates), None), name
 
 
 def test_cells_of_one_seed_are_paired() -> None:

@@ -65,9 +65,9 @@ def test_a_table_has_no_row_and_no_column_without_a_run() -> None:
 
 def test_a_block_without_a_run_has_no_heading_and_no_introduction() -> None:
     assert document.served([]) == document.server([]) == ""
-    text = document.server(measured("B/fedadam/lr default"))
+    text = document.server(measured("B/fedadam/lr 0.01"))
     assert text.startswith("## B: server optimizers\n")
-    assert "| fedadam | **70.0** ±1.2 [1] |" in text
+    assert "| fedadam | 0.01 (default) | **70.0** ±1.2 [1] |" in text
 
 
 def test_differences_are_of_the_same_seeds() -> None:
@@ -83,10 +83,10 @@ def test_differences_are_of_the_same_seeds() -> None:
 
 def test_what_is_seen_is_ordered_and_names_its_seeds() -> None:
     lines = [CHOICE, *measured("A/dirichlet:0.1/fedavg"), *measured("A/dirichlet:0.1/fednova", last=0.65)]
-    lines += measured("B/fedadam/lr default", last=0.75)
+    lines += measured("B/fedadam/lr 0.01", last=0.75)
     text = document.seen(document.current(lines))
     assert text.splitlines()[2:] == [
-        "- dirichlet:0.1: fedadam, lr default +5.0 points beside FedAvg, +2.5 over the last twenty versions (seed 0)",
+        "- dirichlet:0.1: fedadam, lr 0.01 +5.0 points beside FedAvg, +2.5 over the last twenty versions (seed 0)",
         "- dirichlet:0.1: fednova -5.0 points beside FedAvg, -2.5 over the last twenty versions (seed 0)",
     ]
 
