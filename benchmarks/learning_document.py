@@ -137,7 +137,7 @@ def server(lines: Sequence[Line]) -> str:
     """The section on server optimizers by learning rate; empty if nothing has been run."""
     rows = []
     for name, rates in plan.SERVER.items():
-        for rate in sorted(rates, reverse=True) or [None]:
+        for rate in (*sorted(rates, reverse=True),) or (None,):
             title = "its own" if rate is None else f"{rate:g}" + (" (default)" if rate == rates[0] else "")
             rows.append([name, title, entry(plan.server_cell(name, rate), lines, f"A/dirichlet:0.1/{BASE}")])
     found = [row for row in rows if row[-1] != NOT_RUN]
