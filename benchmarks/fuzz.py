@@ -1,6 +1,7 @@
 """Sends a million bad messages to an aggregator and to edges: does an exception escape, does memory grow?
 
     python benchmarks/fuzz.py [--messages 1000000] [--seed 0] [--runs 10] [--edge-share 0.3] [--masked]
+        [--write]
 
 No broker takes part: this tests what our code does with a message that has arrived. A real aggregator (with a
 run directory, its loop driven step by step) and real edges receive mutations of good messages, golden ones
@@ -16,7 +17,8 @@ lie in every message and value of the protocol (`docs/privacy.md`), and honest m
 
 Every exception that escapes is printed with the message that caused it. The exit code is 1 if there was one,
 if a round was wrong, or if resident memory (without what malloc keeps free for later) is more than 5 % larger
-at the end than after a tenth of the messages. With `--runs 1`, one aggregator receives all of them.
+at the end than after a tenth of the messages. With `--runs 1`, one aggregator receives all of them. With `--write`, the
+line goes to `results/fuzz.jsonl`, too.
 """
 
 from __future__ import annotations
@@ -25,7 +27,6 @@ import argparse
 import contextlib
 import ctypes
 import gc
-import json
 import logging
 import os
 import sys
@@ -40,6 +41,8 @@ from pathlib import Path
 from typing import Final, Self
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import measured_lines
 
 from tests.support.fuzz.aggregator_harness import AggregatorHarness
 from tests.support.fuzz.aggregator_messages import ENCODINGS
@@ -288,6 +291,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=10, help="one after the other, in this process")
     parser.add_argument("--edge-share", type=float, default=0.3, help="of the messages, 0 to 0.9")
     parser.add_argument("--masked", action="store_true", help="masked runs only")
+    parser.add_argument("--write", action="store_true", help="append the line to results/fuzz.jsonl")
     options = parser.parse_args()
     if options.messages < 10 * options.runs or options.runs < 1 or not 0 <= options.edge_share <= 0.9:
         parser.error("expected at least 1 run, 10 messages a run, and an edge share of 0 to 0.9")
@@ -335,7 +339,7 @@ def main() -> int:
         "growth": round(growth, 4),
         "descriptors": [seen.descriptors for seen in tally.tenths],
     }
-    print(json.dumps(line))
+    measured_lines.report(line, write=options.write)
     return 1 if tally.escaped or tally.failed or growth > MOST_GROWTH else 0
 
 

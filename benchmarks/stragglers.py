@@ -1,6 +1,6 @@
 """Compares what can be done about slow and lost edges, in virtual time and without training: one JSON line.
 
-    python benchmarks/stragglers.py [--clients 100] [--per-round 10] [--rounds 100] [--seeds 0,1,2]
+    python benchmarks/stragglers.py [--clients 100] [--per-round 10] [--rounds 100] [--seeds 0,1,2] [--write]
     python benchmarks/stragglers.py --table benchmarks/results/stragglers.jsonl
 
 Each edge has 100 examples and trains 10 epochs. ``seconds``: virtual time of a round in the mean, of the run from its
@@ -8,14 +8,14 @@ first to its last round; of an asynchronous run, of ``--per-round`` updates. ``p
 at least so much. ``wasted``: trainings begun for each that is in a version, minus one. ``short``: rounds that were
 closed with less than ``--per-round`` updates, of 100. ``abandoned``: rounds below the quorum, of 100. ``slow``: the
 share of the updates that came from the slowest third of the edges, and ``weight``: their share of the weights, which
-are smaller the staler an update is. Each figure is a list with one value a seed. ``--table`` runs nothing: it prints
-the last line of a file as the table of ``docs/simulation.md``.
+are smaller the staler an update is. Each figure is a list with one value a seed. ``--write``: the line goes to
+``results/stragglers.jsonl``, too. ``--table`` runs nothing: it prints the last line of a file as the table of
+``docs/simulation.md``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -201,6 +201,7 @@ def main() -> None:
     parser.add_argument("--per-round", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0, 1, 2])
+    parser.add_argument("--write", action="store_true", help="append the line to results/stragglers.jsonl")
     parser.add_argument("--table", type=Path, metavar="FILE", help="print its last line as a table instead")
     options = parser.parse_args()
     if options.table is not None:
@@ -208,8 +209,10 @@ def main() -> None:
         return
     began = time.process_time()
     found = measured(options)
-    line = {name: value for name, value in vars(options).items() if name != "table"}
-    print(json.dumps({**line, "cpu_seconds": round(time.process_time() - began, 1), "runs": found}))
+    settings = {name: value for name, value in vars(options).items() if name not in {"table", "write"}}
+    spent = round(time.process_time() - began, 1)
+    line = {"benchmark": "stragglers", **settings, "cpu_seconds": spent, "runs": found}
+    measured_lines.report(line, write=options.write)
 
 
 if __name__ == "__main__":
