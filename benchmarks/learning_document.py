@@ -44,9 +44,9 @@ def values(name: str, lines: Iterable[Line], key: str = "last") -> dict[int, flo
 
 
 def current(lines: Sequence[Line]) -> list[Line]:
-    """The lines that still count: measured with the settings that the cells have now, the last of each."""
+    """The lines that still count: measured with the settings of a cell, the last of each, with its name of today."""
     cells = plan.all_cells(plan.chosen_lr(lines))
-    found = [line for cell in cells if (line := plan.line_of(cell, lines)) is not None]
+    found = [{**line, "cell": cell.name} for cell in cells if (line := plan.line_of(cell, lines)) is not None]
     return [*found, *(line for line in lines if line["cell"] == "lr")]
 
 

@@ -116,7 +116,7 @@ OPTIMIZERS: Mapping[str, Optimize] = {
     "sgd:lr=0.5,momentum=0.9": with_momentum,
     "adam": adaptive(0.01, 0.9, lambda v, square: 0.99 * v + 0.01 * square),
     "yogi": adaptive(0.01, 0.9, lambda v, square: v - 0.01 * square * np.sign(v - square)),
-    "adagrad": adaptive(0.1, 0.0, lambda v, square: v + square),
+    "adagrad": adaptive(0.03, 0.0, lambda v, square: v + square),
 }
 PAIRS = [(combine, "adam") for combine in COMBINATIONS] + [
     (combine, optimize)

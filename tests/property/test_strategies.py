@@ -157,7 +157,8 @@ def plain(x: Doubles, change: Doubles, _state: dict[str, Any]) -> Doubles:
 def momentum(x: Doubles, change: Doubles, state: dict[str, Any]) -> Doubles:
     moment: Doubles = 0.9 * state.get("m", 0.0) + change
     state["m"] = moment
-    return x + moment
+    after: Doubles = x + 0.1 * moment
+    return after
 
 
 def adaptive(
@@ -184,7 +185,7 @@ CASES = {
     "fedavgm": Case({}, mean, momentum),
     "fedadam": Case({}, mean, adaptive(0.01, 0.9, lambda v, s: 0.99 * v + 0.01 * s)),
     "fedyogi": Case({}, mean, adaptive(0.01, 0.9, lambda v, s: v - 0.01 * s * np.sign(v - s))),
-    "fedadagrad": Case({}, mean, adaptive(0.1, 0.0, lambda v, s: v + s)),
+    "fedadagrad": Case({}, mean, adaptive(0.03, 0.0, lambda v, s: v + s)),
     "fedexp": Case({}, equal_mean, extrapolation),
     "fednova": Case({"momentum": 0.9, "epochs": 1}, normalized, plain),
     "q-fedavg": Case({"lr": 0.5}, fair(0.1), plain),

@@ -19,8 +19,8 @@ def line_for(cell: plan.Cell, **more: Any) -> dict[str, Any]:
 
 
 def test_no_cell_is_there_twice() -> None:
-    keys = [(cell.name, cell.seed) for cell in CELLS]
-    assert len(set(keys)) == len(keys)
+    for keys in ([(cell.name, cell.seed) for cell in CELLS], [cell.digest for cell in CELLS]):
+        assert len(set(keys)) == len(keys)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,8 @@ def test_a_cell_is_done_only_with_a_line_of_its_own_settings() -> None:
     first, second = line_for(cell, last=0.1), line_for(cell, last=0.2)
     assert plan.line_of(cell, [line_for(at_another_rate)]) is None
     assert plan.line_of(cell, [first, second, line_for(at_another_rate)]) == second
+    renamed = replace(cell, name="A/iid/mean")
+    assert plan.line_of(renamed, [first]) == first, "its settings are the same"
 
 
 def test_a_rate_is_chosen_only_from_the_whole_grid() -> None:

@@ -39,12 +39,12 @@ class Scaffold:
     corrected.
 
     ``bound``: c − cᵢ is at most so many times as long as g; 0: any length. With few classes an edge, it may otherwise
-    throw the model away. At 1 a step may be twice as long as FedAvg's, and has cost a model.
+    throw the model away: 1 and 0.5 have each cost a model (docs/learning.md).
     """
 
     name: ClassVar[str] = "scaffold"
     sections: ClassVar[tuple[str, ...]] = ("control",)
-    bound: Annotated[float, Field(ge=0, le=1e6)] = 0.5
+    bound: Annotated[float, Field(ge=0, le=1e6)] = 0.25
 
     def state(self) -> Mapping[str, float]:
         return {"control": 0.0}

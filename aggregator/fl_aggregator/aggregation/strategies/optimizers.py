@@ -23,7 +23,8 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 class Sgd:
     """m ← βm + Δ; x ← x + ηm. With η = 1 and β = 0, it is FedAvg's.
 
-    With momentum, FedAvgM: Hsu et al. 2019, arXiv:1909.06335. ``lr``: η. ``momentum``: β.
+    With momentum, FedAvgM: Hsu et al. 2019, arXiv:1909.06335. Momentum makes steps up to 1 / (1 − β) times as long, so
+    with η = 1 − β they are in the long run as long as FedAvg's. ``lr``: η. ``momentum``: β.
     """
 
     wants_norms: ClassVar[bool] = False
@@ -106,7 +107,7 @@ class Adagrad(_Adaptive):
     ``lr``: η. ``beta1``: how much of m stays. ``tau``: τ, which bounds a step; v begins as τ².
     """
 
-    lr: Rate = 0.1
+    lr: Rate = 0.03
     beta1: Decay = 0.0
 
     def _add_square(self, second: Doubles, square: Doubles) -> None:

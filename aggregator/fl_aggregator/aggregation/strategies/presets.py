@@ -24,7 +24,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     "fedavgm": Preset(
         "FedAvg with momentum at the aggregator",
         "Hsu et al. 2019, arXiv:1909.06335",
-        optimize="sgd:momentum=0.9",
+        optimize="sgd:momentum=0.9,lr=0.1",
     ),
     "fedadam": Preset("Adam at the aggregator", "Reddi et al. 2021, arXiv:2003.00295", optimize="adam"),
     "fedyogi": Preset("Yogi at the aggregator", "Reddi et al. 2021, arXiv:2003.00295", optimize="yogi"),

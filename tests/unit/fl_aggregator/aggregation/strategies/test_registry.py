@@ -99,7 +99,7 @@ def load(**values: Any) -> Any:
 
 def test_a_preset_is_its_parts() -> None:
     assert (load().combine, load().optimize, load().transforms) == (Mean(), Sgd(), ())
-    assert load(strategy="fedavgm").optimize == Sgd(momentum=0.9)
+    assert load(strategy="fedavgm").optimize == Sgd(momentum=0.9, lr=0.1)
     assert load(strategy="krum:bad=2", quorum=7).combine == Krum(bad=2, keep=1)
     assert load(strategy="fednova", momentum=0.9, epochs=1).combine == Normalized(momentum=0.9)
     assert load(strategy="q-fedavg:q=0.5", lr=0.1).combine == Fair(lr=0.1, q=0.5)
@@ -178,7 +178,7 @@ def test_run_json_gets_all_fields() -> None:
     described = registry.describe(load(strategy="fedavgm"))
     assert described["server-optimizer"] == {
         "part": "fl_aggregator.aggregation.strategies.optimizers:Sgd",
-        "lr": 1.0,
+        "lr": 0.1,
         "momentum": 0.9,
     }
 
