@@ -32,7 +32,7 @@ SKEW: Final[dict[str, dict[str, Any]]] = {
 }
 BOUNDS: Final = {"dirichlet:0.1": (1.0, 0.5), "shards": (0.5,)}
 SERVER: Final[dict[str, tuple[float, ...]]] = {
-    "fedavgm": (0.1, 3.0, 1.0, 0.33333),
+    "fedavgm": (0.1, 3.0, 1.0, 0.33333, 0.03333),
     "fedadam": (0.01, 0.03, 0.00333),
     "fedyogi": (0.01, 0.03, 0.00333),
     "fedadagrad": (0.03, 0.3, 0.1, 0.01),
