@@ -21,6 +21,7 @@ from fl_aggregator.messaging.watcher_feed import ObserverFeed
 from fl_aggregator.monitoring.tracking.trackers import Trackers
 from fl_aggregator.monitoring.views import notices, status
 from fl_aggregator.monitoring.views.round_record import RoundRecord, read_records
+from fl_aggregator.monitoring.views.unsteadiness import UnsteadyVersions
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.closing import announcement_of
@@ -108,6 +109,7 @@ class Interpreter:
         self._models = ModelPublication(self._model_publisher, self.worker.averager, settings)
         self.compactor = JournalCompactor(launch.directory, launch.snapshot)
         self._stale_notices = notices.StaleNotices()
+        self._unsteady = UnsteadyVersions(settings)
 
     def restore(self, recovered: RecoveredRun) -> tuple[str, ...]:
         """Restores models, history and the open round of a run that is resumed.
@@ -208,6 +210,7 @@ class Interpreter:
             case do.PublishResult(summary=summary):
                 notices.log_single_class(summary)
                 self._stale_notices.log(summary)
+                self._unsteady.log(summary)
                 self._rejections.close_round(summary.round)
                 if self._real_clock is not None:
                     self._ended_at.setdefault(summary.round, (self._clock(), self._real_clock()))

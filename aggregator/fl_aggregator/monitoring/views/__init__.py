@@ -8,6 +8,6 @@
 ``visibility``    what the aggregator can see of updates;  ``privacy``: what a private run promises
 ``beginning``     log lines of how a run begins
 ``notices``       log lines: which edges the run waits for, which came and left, whose updates never count;
-                  ``two_machines``: with one id
+                  ``two_machines``: with one id;  ``unsteadiness``: versions that differ widely
 ================  ===============================================================
 """

@@ -1,0 +1,55 @@
+"""Warns of a run whose versions differ widely, since each is drawn to what its own cohort has.
+
+The numbers separate the runs of ``docs/learning.md``: FedAvg is warned at Dirichlet 0.1 and with two classes an edge,
+where a mean of versions gains most, and no strategy is where edges are alike.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from itertools import pairwise
+from typing import Final
+
+from fl_aggregator.configuration.settings import Settings
+from fl_aggregator.round.state import Summary
+
+LOG: Final = logging.getLogger(__name__)
+VERSIONS: Final = 10
+"""So many changes from one evaluated version to the next are looked at."""
+FALL: Final = 0.03
+"""What counts as a fall, as a share of the metric's range."""
+FALLS: Final = 3
+
+
+class UnsteadyVersions:
+    """Says once that the primary metric falls again and again, and what helps. Not if a mean of versions is served."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._version = 0
+        self._values: deque[float] = deque(maxlen=VERSIONS + 1)
+        self._is_over = settings.versions_served > 1
+
+    def log(self, summary: Summary) -> None:
+        """Must be called with each summary, also with one that is published again with its evaluation."""
+        if self._is_over or summary.model is None or summary.split != "test" or not summary.declared:
+            return
+        metric, version = summary.declared[0], summary.model.version
+        value = summary.metrics.get(metric.name)
+        if value is None or version <= self._version or metric.minimum is None or metric.maximum is None:
+            return
+        self._version = version
+        self._values.append(value if metric.higher_is_better else -value)
+        least = FALL * (metric.maximum - metric.minimum)
+        if sum(earlier - later >= least for earlier, later in pairwise(self._values)) < FALLS:
+            return
+        self._is_over = True
+        helps = ["--serve average:5", "a smaller --lr"]
+        if not self._settings.logit_adjustment:
+            helps.insert(1, "--logit-adjustment 1 (classifiers)")
+        LOG.warning(
+            "version %d: %s became worse by %g or more in %d of the last %d versions: the edges' data differ widely, "
+            "or their steps are too long; in a new run, try %s or %s",
+            version, metric.name, least, FALLS, len(self._values) - 1, ", ".join(helps[:-1]), helps[-1],
+        )  # fmt: skip
