@@ -167,7 +167,7 @@ def _server(lr: float | None) -> list[Cell]:
 
 def server_cell(name: str, rate: float | None) -> str:
     """The name of the cell of a server optimizer; its rate is null if it chooses that itself."""
-    return f"B/{name}/lr {'default' if rate is None else f'{rate:g}'}"
+    return f"B/{name}" if rate is None else f"B/{name}/lr {rate:g}"
 
 
 def _attacks(lr: float | None) -> list[Cell]:

@@ -51,7 +51,10 @@ def current(lines: Sequence[Line]) -> list[Line]:
 
 
 def entry(name: str, lines: Sequence[Line], base: str | None = None) -> str:
-    """A cell of a table, in percent: mean over the seeds, paired difference to ``base``, spread, number of seeds."""
+    """A cell of a table, in percent: mean over the seeds, paired difference to ``base``, spread, number of seeds.
+
+    Runs that failed have no part in the mean; how many they are stands behind it.
+    """
     found = values(name, lines)
     if not found:
         return failure(name, lines)
@@ -60,7 +63,8 @@ def entry(name: str, lines: Sequence[Line], base: str | None = None) -> str:
     if paired := found.keys() & other.keys():
         parts.append(f"({100 * statistics.fmean(found[seed] - other[seed] for seed in paired):+.1f})")
     parts.append(f"±{100 * statistics.fmean(values(name, lines, 'spread').values()):.1f}")
-    return " ".join([*parts, f"[{len(found)}]"])
+    failed = sum(line["cell"] == name and "failed" in line for line in lines)
+    return " ".join([*parts, f"[{len(found)}]", *([f"{failed} failed"] if failed else [])])
 
 
 def failure(name: str, lines: Sequence[Line]) -> str:
@@ -260,31 +264,28 @@ def reached(name: str, lines: Sequence[Line]) -> str:
 
 
 def seen(lines: Sequence[Line]) -> str:
-    """What the lines show: each cell beside FedAvg with the same seeds, best first. Nothing that was not run."""
-    found = []
+    """By partition, each cell beside FedAvg with the same seeds, best first. Nothing that was not run."""
+    done = sum(not line["cell"].startswith("lr") for line in lines)
+    total = sum(not cell.name.startswith("lr/") for cell in plan.all_cells(None))
+    found = [f"{done} of {total} cells have been run."]
     for partition in plan.PARTITIONS:
         blocks = (f"A/{partition}/", f"S/{partition}/", *(["B/"] if partition == "dirichlet:0.1" else []))
-        base = values(f"A/{partition}/{BASE}", lines)
-        gains: list[tuple[float, float, str, list[int]]] = []
-        late_base = late_means(f"A/{partition}/{BASE}", lines)
+        base, late_base = values(blocks[0] + BASE, lines), late_means(blocks[0] + BASE, lines)
+        gains: list[tuple[float, float, str, int]] = []
         for name in {line["cell"] for line in lines if line["cell"].startswith(blocks)} - {blocks[0] + BASE}:
             mine, late = values(name, lines), late_means(name, lines)
-            if seeds := sorted(mine.keys() & base.keys()):
+            if seeds := mine.keys() & base.keys():
                 title = name.removeprefix(next(block for block in blocks if name.startswith(block)))
                 gain = statistics.fmean(mine[seed] - base[seed] for seed in seeds)
                 late_gain = statistics.fmean(late[seed] - late_base[seed] for seed in seeds)
-                gains.append((gain, late_gain, title, seeds))
-        for gain, late_gain, title, seeds in sorted(gains, key=lambda row: (-row[0], row[2])):
-            word = "seed" if len(seeds) == 1 else "seeds"
-            found.append(
-                f"- {partition}: {title.replace('/', ', ')} {100 * gain:+.1f} points beside FedAvg, "
-                f"{100 * late_gain:+.1f} over the last twenty versions ({word} {', '.join(map(str, seeds))})"
-            )
-    done = sum(not line["cell"].startswith("lr") for line in lines)
-    total = sum(not cell.name.startswith("lr/") for cell in plan.all_cells(None))
-    return "\n".join(
-        [f"{done} of {total} cells have been run.", "", *(found or ["Nothing can be compared yet."])]
-    )
+                gains.append((gain, late_gain, title.replace("/", ", "), len(seeds)))
+        rows = [
+            [title, f"{100 * gain:+.1f}", f"{100 * late_gain:+.1f}", str(seeds)]
+            for gain, late_gain, title, seeds in sorted(gains, key=lambda row: (-row[0], row[2]))
+        ]
+        if rows:
+            found.append(table([TITLES[partition], "last five", "last twenty", "seeds"], rows))
+    return "\n\n".join(found)
 
 
 def late_means(name: str, lines: Iterable[Line]) -> dict[int, float]:

@@ -53,6 +53,8 @@ def test_a_hole_is_said_to_be_one() -> None:
     assert document.entry("A/iid/fedavg", [{"cell": "A/iid/fedavg", "seed": 0, "failed": "…"}]) == "failed"
     failed = {"cell": "A/iid/fedavg", "seed": 0, "failed": "…", "reached": [[1, 0.3], [2, 0.1]]}
     assert document.entry("A/iid/fedavg", [failed]) == "failed / 10.0"
+    lines = [failed, *measured("A/iid/fedavg", seed=1)]
+    assert document.entry("A/iid/fedavg", lines) == "**70.0** ±1.2 [1] 1 failed", "it is counted"
     for name, part in document.PARTS.items():
         assert part([]) or name in {"served", "server"}
 
@@ -81,13 +83,15 @@ def test_differences_are_of_the_same_seeds() -> None:
     assert document.entry(base, lines, base) == "**40.0** ±1.2 [2]"
 
 
-def test_what_is_seen_is_ordered_and_names_its_seeds() -> None:
+def test_what_is_seen_is_ordered_and_counts_its_seeds() -> None:
     lines = [CHOICE, *measured("A/dirichlet:0.1/fedavg"), *measured("A/dirichlet:0.1/fednova", last=0.65)]
     lines += measured("B/fedadam/lr 0.01", last=0.75)
     text = document.seen(document.current(lines))
     assert text.splitlines()[2:] == [
-        "- dirichlet:0.1: fedadam, lr 0.01 +5.0 points beside FedAvg, +2.5 over the last twenty versions (seed 0)",
-        "- dirichlet:0.1: fednova -5.0 points beside FedAvg, -2.5 over the last twenty versions (seed 0)",
+        "| Dirichlet 0.1 | last five | last twenty | seeds |",
+        "| --- | --- | --- | --- |",
+        "| fedadam, lr 0.01 | +5.0 | +2.5 | 1 |",
+        "| fednova | -5.0 | -2.5 | 1 |",
     ]
 
 
