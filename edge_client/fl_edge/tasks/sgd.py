@@ -124,6 +124,7 @@ class SgdOptimizer:
         self._lr, self._momentum = lr, momentum
 
     @torch.no_grad()
+    @observed.step()
     def step(self) -> None:
         observed.before_step(self._parameters, [parameter.grad for parameter in self._parameters])
         for i, parameter in enumerate(self._parameters):

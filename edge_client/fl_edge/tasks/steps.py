@@ -14,6 +14,14 @@ from typing import Any, Protocol
 class StepObserver(Protocol):
     """Sees the steps of one training, all on one thread."""
 
+    def enter_step(self) -> None:
+        """Called before each step of torch."""
+        ...
+
+    def leave_step(self) -> None:
+        """Called after it: parameters that change until the next one do so outside all steps."""
+        ...
+
     def before_step(self, parameters: Sequence[Any], gradients: Sequence[Any]) -> None:
         """Called before each step with tensors or arrays: gradients may be changed in place. A null one is none."""
         ...
@@ -43,6 +51,17 @@ def observed(observer: StepObserver) -> Iterator[None]:
 def observer() -> StepObserver | None:
     """Returns who sees the steps of this thread, if anybody does."""
     return getattr(_OF_THREAD, "observer", None)
+
+
+@contextmanager
+def step() -> Iterator[None]:
+    """Must be around each step of an optimiser of torch's parameters that is none of torch's."""
+    seen_by = observer()
+    if seen_by is not None:
+        seen_by.enter_step()
+    yield
+    if seen_by is not None:
+        seen_by.leave_step()
 
 
 def before_step(parameters: Sequence[Any], gradients: Sequence[Any]) -> None:

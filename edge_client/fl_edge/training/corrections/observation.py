@@ -14,6 +14,7 @@ import numpy as np
 
 from fl_edge.errors import TaskError
 from fl_edge.tasks import steps
+from fl_edge.training.corrections.between_steps import BetweenSteps
 from fl_edge.training.corrections.correction import (
     Arrays,
     Correction,
@@ -59,14 +60,33 @@ class Observation:
         self._in_step: set[int] = set()
         """The numbers of the parameters whose gradients were changed for the step that is being taken."""
         self._stepped: set[int] = set()
+        self._between: BetweenSteps | None = None
+        """Of a training with torch that needs gradients to be changed."""
 
     def begin(self, parameters: Arrays, *, by_identity: bool = False) -> None:
         """Names the trained parameters. ``by_identity``: a step may name others as well, in any order."""
         if by_identity:
             self._numbers = {id(parameter): number for number, parameter in enumerate(parameters)}
+            if parameters and self._needs_gradients:
+                self._between = BetweenSteps(parameters)
         if self._correction is not None:
             with self._arithmetic():
                 self._correction.begin(parameters)
+
+    @property
+    def _needs_gradients(self) -> tuple[str, ...]:
+        """The abilities that change gradients."""
+        return tuple([name for name in self._needed if name != LOGIT_ADJUSTMENT])
+
+    def enter_step(self) -> None:
+        """See `steps.StepObserver`."""
+        if self._between is not None:
+            self._between.enter_step()
+
+    def leave_step(self) -> None:
+        """See `steps.StepObserver`."""
+        if self._between is not None:
+            self._between.leave_step()
 
     def before_step(
         self, parameters: Sequence[Any], gradients: Sequence[Any], *, nested: bool = False
@@ -134,8 +154,9 @@ class Observation:
 
         ``delta``: the change of the model, shape (manifest.values,).
         """
+        between = () if self._between is None else self._between.changed()
         for number, (name, change) in enumerate(self._layout.parts(delta).items()):
-            if number not in self._stepped and change.any():
+            if number in between or (number not in self._stepped and change.any()):
                 self.refuse(
                     f"changes {name!r} otherwise than by steps of torch.optim or fl_edge.tasks.sgd; what no optimiser "
                     "trains needs requires_grad_(False)"
@@ -143,9 +164,8 @@ class Observation:
 
     def refuse(self, why: str) -> None:
         """Raises ``TaskError`` if the training needs that gradients are changed: what the task does instead."""
-        for name in self._needed:
-            if name != LOGIT_ADJUSTMENT:
-                raise TaskError(f"the run needs {name}, but the task {why}")
+        for name in self._needs_gradients:
+            raise TaskError(f"the run needs {name}, but the task {why}")
 
 
 class Layout:
@@ -237,6 +257,8 @@ def observing_torch(observation: Observation, parameters: Arrays) -> Iterator[No
             return None
         nested = bool(stepping)
         stepping.append(optimizer)
+        if not nested:
+            observation.enter_step()
 
         def observe() -> None:
             own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -257,6 +279,8 @@ def observing_torch(observation: Observation, parameters: Arrays) -> Iterator[No
     def after(_optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         if steps.observer() is observation:
             stepping.pop()
+            if not stepping:
+                observation.leave_step()
 
     observation.begin(parameters, by_identity=True)
     handles = register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)
@@ -265,6 +289,7 @@ def observing_torch(observation: Observation, parameters: Arrays) -> Iterator[No
             yield
         if stepping:
             observation.refuse(f"has gone on after a step of {type(stepping[0]).__name__} that failed")
+        observation.enter_step()  # what has changed after the last one
     finally:
         for handle in handles:
             handle.remove()
