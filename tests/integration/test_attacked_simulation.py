@@ -18,7 +18,7 @@ RUN = (
     *("--task", "digits-mlp", "--clients", "10", "--rounds", "4", "--epochs", "2", "--seed", "3"),
     *("--deadline", "120", "--wait", "120"),
 )
-SAID = "4 of 10 edges attack: sign-flip × 5"
+SAID = "4 of 10 edges attack (0, 1, 2, 3): sign-flip × 5"
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
@@ -38,12 +38,13 @@ def test_four_of_ten_break_the_mean_but_not_the_median(tmp_path: Path) -> None:
 
     directory = tmp_path / "median" / "run"
     record = json.loads((directory / "run.json").read_text())
-    assert record["fleet"]["attack"] == {"specification": "sign-flip:factor=5,edges=4", "summary": SAID}
+    attack = {"specification": "sign-flip:factor=5,edges=4", "summary": SAID, "edges": ["0", "1", "2", "3"]}
+    assert record["fleet"]["attack"] == attack
     with safe_open(directory / "model.safetensors", framework="numpy") as model:
         assert model.metadata()["attack"] == SAID
     report = read_run_report(directory)
     assert f"A test: {SAID}." in page([report])
-    assert csv_text([report]).splitlines()[1].endswith(f",{SAID}")
+    assert csv_text([report]).splitlines()[1].endswith(f',"{SAID}"')
 
 
 @pytest.mark.long

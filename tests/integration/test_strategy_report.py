@@ -29,5 +29,5 @@ def test_who_was_chosen_is_in_the_history_and_in_the_report(tmp_path: Path) -> N
         assert 0 < line["strategy"]["numbers"]["change_norm"] <= 0.1
     html = page([read_run_report(tmp_path / "run")])
     assert "What the strategy did" in html
-    assert "0 (2 of 2 rounds), 1 (2 of 2 rounds), 2 (0 of 2 rounds)" in html
+    assert "0 in 2 of 2 rounds, 1 in 2 of 2 rounds, 2 (attacks) in 0 of 2 rounds" in html
     assert "change_norm" in html

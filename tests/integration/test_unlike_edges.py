@@ -28,6 +28,9 @@ def test_the_edge_that_works_against_the_others_is_named(tmp_path: Path) -> None
     assert "unlike the others: 2 (cosine" in run.err
     html = page([read_run_report(tmp_path / "run")])
     assert "Who is unlike the others" in html
-    assert f"the median is 1, which is an L2 norm of {second['similarity']['median_length']:g})" in html
-    assert "edge 2: cosine" in html
-    assert "⚠ 2" in html, "colour is not the only sign"
+    assert (
+        f"the median is 1, which is an L2 norm of {second['similarity']['median_length']:g} in round 2."
+        in html
+    )
+    assert "edge 2 (attacks): cosine" in html
+    assert "⚠ 2 (attacks)" in html, "colour is not the only sign"

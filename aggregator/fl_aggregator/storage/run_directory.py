@@ -64,10 +64,11 @@ class PlainWeightsRecord(BaseModel):
 
 
 class AttackRecord(BaseModel):
-    """How some edges of a simulation attack it, as the option says it, and in words."""
+    """How some edges of a simulation attack it, as the option says it, and in words; ``edges``: their ids."""
 
     specification: str
     summary: str
+    edges: tuple[str, ...] = ()
 
 
 class VirtualTimeRecord(BaseModel):

@@ -27,13 +27,15 @@ from fl_edge.training.task_executor import TaskExecutor
 from fl_shared.cli.specification import make, split
 from fl_shared.errors import UserError
 from fl_shared.protocol.messages import Partition, TrainingRequest
-from fl_shared.system.text import natural_order
+from fl_shared.system.text import names_text, natural_order
 from fl_shared.tensors.manifest import Manifest, Vector
 
 if TYPE_CHECKING:
     from fl_edge.training.example_level import PrivateSgd
 
 OPTION: Final = "attack"
+MAX_NAMED: Final = 10
+"""Attackers that are named in words."""
 _NO_CLASSES: Final = "has no classes to flip; expected one that tells classes apart, or another attack"
 Edges = Annotated[str, Field(pattern=r"^\d{1,9}(\+\d{1,9})*$")]
 Factor = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -267,7 +269,7 @@ def parse_attack(text: str, clients: int, task: str) -> Attack:
 
 
 def attack_record(text: str | None, clients: int, task: str) -> AttackRecord | None:
-    """Returns what a run records of the attack; in words: ``4 of 20 edges attack: sign-flip × 5``.
+    """Returns what a run records of the attack; in words: ``2 of 20 edges attack (0, 1): sign-flip × 5``.
 
     Raises ``UserError``.
     """
@@ -275,9 +277,8 @@ def attack_record(text: str | None, clients: int, task: str) -> AttackRecord | N
         return None
     attack = parse_attack(text, clients, task)
     attackers = attack.attackers(clients)
-    return AttackRecord(
-        specification=text, summary=f"{len(attackers)} of {clients} edges attack: {attack.summary}"
-    )
+    who = f"{len(attackers)} of {clients} edges attack ({names_text(attackers, MAX_NAMED)})"
+    return AttackRecord(specification=text, summary=f"{who}: {attack.summary}", edges=attackers)
 
 
 def _scaled(update: TrainedUpdate, factor: float) -> TrainedUpdate:

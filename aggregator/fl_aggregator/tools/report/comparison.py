@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fl_aggregator.configuration.values import Target
 from fl_aggregator.tools.report.reading import RunReport
+from fl_aggregator.tools.report.settings import settings_of
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import path_text
 
@@ -27,16 +28,10 @@ def assign_unique_names(runs: Sequence[RunReport]) -> None:
 
 def settings_that_differ(runs: Sequence[RunReport]) -> list[tuple[str, list[Any]]]:
     """The settings in which runs differ, each with the values of all runs; null if a run does not have it."""
-    names = dict.fromkeys(name for run in runs for name in settings_of(run))
-    rows = [(name, [settings_of(run).get(name) for run in runs]) for name in names]
+    settings = [settings_of(run) for run in runs]
+    names = dict.fromkeys(name for one in settings for name in one)
+    rows = [(name, [one.get(name) for one in settings]) for name in names]
     return [(name, values) for name, values in rows if any(value != values[0] for value in values)]
-
-
-def settings_of(run: RunReport) -> dict[str, Any]:
-    """The settings of a run, and the versions of the packages that it depends on."""
-    versions = run.record.get("versions")
-    packages = versions if isinstance(versions, dict) else {}
-    return {**run.settings, **{f"version of {name}": number for name, number in packages.items()}}
 
 
 def common_primary(runs: Sequence[RunReport]) -> m.MetricDeclaration | None:

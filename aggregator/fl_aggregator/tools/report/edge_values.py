@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.tools.report import figures
+from fl_aggregator.tools.report.attackers import naming_of
 from fl_aggregator.tools.report.drawing import SURFACE_COLOUR, colour, draw
 from fl_aggregator.tools.report.figures import HALF_SIZE, MAX_ROUNDS, evenly_spaced, legend, whole_numbers
 from fl_aggregator.tools.report.markup import Markup, table, tag
@@ -29,7 +30,7 @@ def edge_values(run: RunReport) -> Markup | None:
     records = [record for record in run.rounds if record.edges and record.edges_version is not None]
     if not records:
         return None
-    metric = run.primary
+    metric, called = run.primary, naming_of(run)
     headings = ["round", "version", "edges", *STATISTICS.values(), "the worst"]
     rows = [
         [
@@ -37,7 +38,7 @@ def edge_values(run: RunReport) -> Markup | None:
             record.edges_version,
             len(record.edges),
             *(quantity_text(record.metrics.get(name), metric.unit) for name in STATISTICS),
-            _worst_text(record),
+            _worst_text(record, called),
         ]
         for record in records[-MAX_REPORT_ROWS:]
     ]
@@ -49,8 +50,8 @@ def edge_values(run: RunReport) -> Markup | None:
     )
     return section(
         f"{metric.name} at each edge",
-        strip(f"{run.name}/edges", metric, records[-MAX_ROUNDS:]),
-        tag("p", tag("b", "The worst in the newest round: "), _worst_text(records[-1])),
+        strip(f"{run.name}/edges", metric, records[-MAX_ROUNDS:], called),
+        tag("p", tag("b", "The worst in the newest round: "), _worst_text(records[-1], called)),
         tag("details", tag("summary", "As a table"), as_table),
         note=note,
     )
@@ -61,11 +62,11 @@ def personal(run: RunReport) -> Markup | None:
     scores = next((record.personal for record in reversed(run.rounds) if record.personal is not None), None)
     if scores is None or not scores.after:
         return None
-    metric = run.primary
+    metric, called = run.primary, naming_of(run)
     before, after = scores.means
     shown = [
         ("mean", before, after),
-        *((name, scores.before.get(name), scores.after[name]) for name in scores.after),
+        *((called(name), scores.before.get(name), scores.after[name]) for name in scores.after),
     ]
     rows = [
         [name, *(quantity_text(value, metric.unit) for value in values)]
@@ -73,7 +74,8 @@ def personal(run: RunReport) -> Markup | None:
     ]
     return section(
         "Personal models",
-        figures.values_by_edge(f"{run.name}/personal", metric, list(scores.after.items()), before),
+        figures.values_by_edge(
+            f"{run.name}/personal", metric, [(called(name), value) for name, value in scores.after.items()], before),
         tag("details", tag("summary", f"All {len(scores.after)} edges as a table"),
             table(["edge", "last version", "its own model"], rows, caption="Personal models")),
         note=f"{metric.name} of the model that each edge has made of the last version (--personalize), on its holdout. "
@@ -81,13 +83,23 @@ def personal(run: RunReport) -> Markup | None:
     )  # fmt: skip
 
 
-def _worst_text(record: RoundRecord) -> str:
+def _worst_text(record: RoundRecord, called: Callable[[str], str]) -> str:
     unit = record.primary.unit
-    return ", ".join(f"{name} ({quantity_text(value, unit)})" for name, value in record.worst_edges.items())
+    return ", ".join(
+        f"{called(name)} ({quantity_text(value, unit)})" for name, value in record.worst_edges.items()
+    )
 
 
-def strip(name: str, metric: m.MetricDeclaration, records: Sequence[RoundRecord]) -> Markup:
-    """A dot for each edge above each version, with the mean, the 10th percentile and the worst value as curves."""
+def strip(
+    name: str,
+    metric: m.MetricDeclaration,
+    records: Sequence[RoundRecord],
+    called: Callable[[str], str],
+) -> Markup:
+    """A dot for each edge above each version, with the mean, the 10th percentile and the worst value as curves.
+
+    ``called``: how an edge is called.
+    """
 
     def paint(axes: Axes) -> None:
         points = [(record.edges_version, value) for record in records for value in _drawn(record.edges)]
@@ -115,7 +127,7 @@ def strip(name: str, metric: m.MetricDeclaration, records: Sequence[RoundRecord]
     )
     text = (
         f"{metric.name} of {len(records)} versions at each edge. Version {newest.edges_version} at "
-        f"{len(newest.edges)} edges: {summary}; the worst: {_worst_text(newest)}"
+        f"{len(newest.edges)} edges: {summary}; the worst: {_worst_text(newest, called)}"
     )
     return draw(name, (2 * HALF_SIZE[0], HALF_SIZE[1]), text, paint)
 

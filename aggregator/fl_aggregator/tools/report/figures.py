@@ -148,8 +148,10 @@ def evenly_spaced(names: Sequence[str], limit: int = MAX_FIGURE_EDGES) -> list[s
     return [names[round(index * (len(names) - 1) / (limit - 1))] for index in range(limit)]
 
 
-def participation(name: str, rounds: Sequence[RoundRecord], edges: Sequence[str]) -> Markup:
-    """A row for each edge and a column for each round: in, missing, not needed, or not selected."""
+def participation(
+    name: str, rounds: Sequence[RoundRecord], edges: Sequence[str], called: Callable[[str], str]
+) -> Markup:
+    """A row for each edge, named by ``called``, and a column for each round: in, missing, not needed, not selected."""
     row = {edge: index for index, edge in enumerate(edges)}
     participating, missing, surplus = (
         [(at, row[name]) for at, names in enumerate(groups) for name in names if name in row]
@@ -179,7 +181,7 @@ def participation(name: str, rounds: Sequence[RoundRecord], edges: Sequence[str]
             if points:
                 across, down = zip(*points, strict=True)
                 axes.scatter(across, down, s=marker_area, label=label, **style)  # type: ignore[arg-type]
-        _edge_names(axes, edges)
+        _edge_names(axes, [called(edge) for edge in edges])
         axes.set_xlim(-0.7, len(rounds) - 0.3)
         axes.set_xlabel("round")
         whole_numbers(axes)

@@ -23,7 +23,8 @@ from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.participation import participation
 from fl_aggregator.tools.report.privacy import privacy
 from fl_aggregator.tools.report.reading import RunReport
-from fl_aggregator.tools.report.sections import newest_version, section, setting_text
+from fl_aggregator.tools.report.sections import newest_version, section
+from fl_aggregator.tools.report.settings import setting_text
 from fl_aggregator.tools.report.similarity import similarity
 from fl_aggregator.tools.report.strategy import strategy
 from fl_aggregator.tools.report.style import STYLE
@@ -78,7 +79,7 @@ def _single_run(run: RunReport) -> list[Child]:
     )
     return [
         tag("header", tag("h1", run.name), tag("p", subtitle, class_="sub"), tag("p", _state_text(run), class_="sub"),
-            _attack_text(run), None if is_survey(run) else sections.tiles(run)),
+            _attack(run), None if is_survey(run) else sections.tiles(run)),
         tag("main", faults([run]), *_run_sections(run)),
     ]  # fmt: skip
 
@@ -98,7 +99,7 @@ def _state_text(run: RunReport) -> Markup:
     return tag("span", f"{began}{resumed_text}; ", tag("b", open_end, class_="bad"))
 
 
-def _attack_text(run: RunReport) -> Markup | None:
+def _attack(run: RunReport) -> Markup | None:
     return None if run.attack is None else tag("p", tag("b", f"A test: {run.attack}.", class_="bad"))
 
 
@@ -143,7 +144,7 @@ def _compared_runs(runs: Sequence[RunReport]) -> list[Child]:
         tag("header", tag("h1", f"{len(runs)} runs compared"), tag("p", sub, class_="sub")),
         tag("main", faults(runs), _outcomes(runs), _comparison_curves(runs), _differences(runs),
             *(tag("details", tag("summary", run.name, " on its own"), tag("p", _state_text(run), class_="sub"),
-                  _attack_text(run), sections.tiles(run), *_run_sections(run)) for run in runs)),
+                  _attack(run), sections.tiles(run), *_run_sections(run)) for run in runs)),
     ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from fl_aggregator.monitoring.views.visibility import NO_NUMBERS
 from fl_aggregator.tools.report import figures
+from fl_aggregator.tools.report.attackers import naming_of
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.reading import LatestResult, RunReport
 from fl_aggregator.tools.report.sections import MAX_REPORT_ROWS, format_number, section
@@ -34,7 +35,8 @@ def participation(run: RunReport) -> Markup | None:
     if run.masked is not None:
         limits.append(NO_NUMBERS)
     note = " ".join(["A small dot: not selected in that round.", *limits])
-    return section("Participation", figures.participation(f"{run.name}/participation", recent_rounds, shown_edges),
+    return section("Participation", figures.participation(
+                       f"{run.name}/participation", recent_rounds, shown_edges, naming_of(run)),
                    _edge_table(run, edges), note=note)  # fmt: skip
 
 
@@ -42,11 +44,11 @@ def _edge_table(run: RunReport, edges: Sequence[str]) -> Markup:
     selected, participated, missing = (_count_names(names) for names in (
         (record.cohort for record in run.rounds), (line.participants for line in run.rounds),
         (line.missing_without_surplus for line in run.rounds)))  # fmt: skip
-    masked = run.masked is not None
+    masked, called = run.masked is not None, naming_of(run)
     rows = []
     for name in edges[:MAX_REPORT_ROWS]:
         latest = run.latest_results.get(name)
-        counts = [name, selected.get(name, 0), participated.get(name, 0), missing.get(name, 0)]
+        counts = [called(name), selected.get(name, 0), participated.get(name, 0), missing.get(name, 0)]
         rows.append(counts if masked else [*counts, *_newest_update(run, latest)])
     headings = ["edge", "selected", "in", "missing"]
     caption = "Edges: how often each took part"

@@ -117,6 +117,14 @@ class RunReport:
             return None
 
     @property
+    def attackers(self) -> tuple[str, ...]:
+        """The ids of the edges that attacked the run."""
+        try:
+            return tuple([path_text(str(edge)) for edge in self.record["fleet"]["attack"]["edges"]])
+        except (KeyError, TypeError):
+            return ()
+
+    @property
     def parsed_settings(self) -> Settings | None:
         """The settings; null if they could not be read, or are not valid."""
         try:

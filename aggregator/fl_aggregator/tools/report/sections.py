@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from fl_aggregator.configuration.settings import options_of_run
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.tools.report import figures
-from fl_aggregator.tools.report.comparison import settings_of, versions_to_reach
+from fl_aggregator.tools.report.attackers import naming_of
+from fl_aggregator.tools.report.comparison import versions_to_reach
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.reading import RunReport
+from fl_aggregator.tools.report.settings import setting_text, settings_of
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import (
     duration_text,
@@ -224,7 +224,7 @@ def labels(run: RunReport) -> Markup | None:
     """How often each label occurs on each edge; null unless the run is a simulation."""
     if not run.label_counts:
         return None
-    names = figures.evenly_spaced(natural_order(run.label_counts))
+    names, called = figures.evenly_spaced(natural_order(run.label_counts)), naming_of(run)
     classes = list(
         dict.fromkeys(label for edge_counts in run.label_counts.values() for label in edge_counts.labels)
     )
@@ -237,10 +237,10 @@ def labels(run: RunReport) -> Markup | None:
     if len(classes) > 100:
         return section("Labels", note=f"{len(classes)} classes: too many to draw.")
     drawn = figures.labels(
-        f"{run.name}/labels", [(name, run.label_counts[name].labels) for name in names], classes
+        f"{run.name}/labels", [(called(name), run.label_counts[name].labels) for name in names], classes
     )
     counts = {name: found.labels for name, found in run.label_counts.items()}
-    rows = [[name, sum(counts[name].values()), *(counts[name].get(c, 0) for c in classes)]
+    rows = [[called(name), sum(counts[name].values()), *(counts[name].get(c, 0) for c in classes)]
             for name in natural_order(run.label_counts)[:MAX_REPORT_ROWS]]  # fmt: skip
     counts_table = table(["edge", "total", *classes], rows, caption="Examples of each label on each edge")
     return section(
@@ -251,8 +251,12 @@ def labels(run: RunReport) -> Markup | None:
 def primary_by_edge(run: RunReport) -> Markup | None:
     """The primary metric of each edge's newest update on its holdout; null if none was measured."""
     metric = run.primary
-    edge_values = [(name, run.latest_results[name].after[metric.name]) for name in natural_order(run.latest_results)
-             if metric.name in run.latest_results[name].after]  # fmt: skip
+    called = naming_of(run)
+    edge_values = [
+        (called(name), run.latest_results[name].after[metric.name])
+        for name in natural_order(run.latest_results)
+        if metric.name in run.latest_results[name].after
+    ]
     if not edge_values:
         return None
     return section(
@@ -272,23 +276,17 @@ def rejections(run: RunReport) -> Markup | None:
     if not counts:
         return None
     ranked = sorted(counts.items(), key=lambda item: -item[1])
-    rows = [(name, reason, times) for (name, reason), times in ranked[:MAX_REPORT_ROWS]]
+    called = naming_of(run)
+    rows = [(called(name), reason, times) for (name, reason), times in ranked[:MAX_REPORT_ROWS]]
     return section("Refused", table(["edge", "reason", "times"], rows, caption="Refused",
     text_columns=frozenset({0, 1})),
                    note="Messages that the aggregator refused, by edge and reason.")  # fmt: skip
 
 
 def settings(run: RunReport) -> Markup:
-    """All settings of the run, and the versions of packages."""
+    """All options of the run with the parts of its strategy, and the versions of packages."""
     entries = (
         tag("div", tag("dt", name.replace("_", "-")), tag("dd", setting_text(name, value)))
         for name, value in settings_of(run).items()
     )
     return section("Settings", tag("dl", *entries, class_="settings"))
-
-
-def setting_text(name: str, value: Any) -> str:
-    """A setting as text: strings unchanged, other values as JSON; for null what it means, or a dash, as for nothing."""
-    if value in (None, {}, [], ""):
-        return getattr(options_of_run().get(name), "default", None) or "–"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from fl_aggregator.tools.report.attackers import naming_of
 from fl_aggregator.tools.report.markup import Markup, table, tag
 from fl_aggregator.tools.report.reading import RunReport
 from fl_aggregator.tools.report.sections import section
@@ -19,7 +20,8 @@ def strategy(run: RunReport) -> Markup | None:
     chosen = Counter(name for report in reports for name in report.chosen)
     choices = [one.participants for one in records if one.strategy is not None and one.strategy.chosen]
     offered = Counter(name for names in choices for name in names)
-    often = [f"{name} ({chosen[name]} of {offered[name]} rounds)" for name in natural_order(offered)]
+    called = naming_of(run)
+    often = [f"{called(name)} in {chosen[name]} of {offered[name]} rounds" for name in natural_order(offered)]
     names = sorted({name for report in reports for name in report.numbers})
     series = {name: [one.numbers[name] for one in reports if name in one.numbers] for name in names}
     rows = [

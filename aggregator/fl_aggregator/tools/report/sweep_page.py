@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from fl_aggregator.tools.report.comparison import settings_of
 from fl_aggregator.tools.report.drawing import SERIES_COLOURS, colour, draw
 from fl_aggregator.tools.report.figures import HALF_SIZE, MAX_LABEL, legend, whole_numbers
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.page import document, faults
-from fl_aggregator.tools.report.sections import MAX_REPORT_ROWS, section, setting_text
+from fl_aggregator.tools.report.sections import MAX_REPORT_ROWS, section
+from fl_aggregator.tools.report.settings import setting_text, settings_of
 from fl_aggregator.tools.report.sweep import Setting, Sweep, results, seconds_of, spread_text
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import duration_text, quantity_text, shortened

@@ -143,7 +143,12 @@ def test_a_bad_attack_is_refused_and_the_field_is_named(text: str, said: str) ->
 def test_a_run_says_in_words_who_attacks_it() -> None:
     record = attack_record("sign-flip:factor=5,edges=4", 20, "digits")
     assert record is not None
-    assert record.summary == "4 of 20 edges attack: sign-flip × 5"
+    assert record.summary == "4 of 20 edges attack (0, 1, 2, 3): sign-flip × 5"
+    assert record.edges == ("0", "1", "2", "3")
+    many = attack_record("gaussian:edges=1000", 1000, "digits")
+    assert many is not None
+    assert many.summary.startswith("1000 of 1000 edges attack (0, 1, 2")
+    assert len(many.summary) < 150
     assert attack_record(None, 20, "digits") is None
 
 
