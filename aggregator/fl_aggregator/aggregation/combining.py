@@ -1,7 +1,7 @@
 """Combines the updates of a round as its strategy says, one block of values after another.
 
 A combination that is a sum is added on arrival. Any other reads the updates from the spool when the round closes. In
-both cases, memory is a few models, however many updates there are.
+both cases, memory does not grow with the updates, but for the matrix of their inner products.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_aggregator.aggregation import part_calls
 from fl_aggregator.aggregation.exact_sum import ExactSum
 from fl_aggregator.aggregation.regional_sum import RegionalSum
 from fl_aggregator.aggregation.separate_updates import (
@@ -29,7 +30,6 @@ from fl_aggregator.aggregation.strategies.parts import (
     ClosedRound,
     Contribution,
     Doubles,
-    ReportingOptimizer,
     Strategy,
     WeightedSum,
 )
@@ -37,7 +37,6 @@ from fl_aggregator.aggregation.validation import CheckedSection
 from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.configuration.staleness import parse_staleness
 from fl_aggregator.round.events import Part, StrategyReport, UpdateMetadata
-from fl_shared.errors import RunFailed
 from fl_shared.privacy.clipping import clip_factor
 from fl_shared.tensors.encodings.integers import Int64s
 from fl_shared.tensors.encodings.section import Values
@@ -154,8 +153,8 @@ class Combiner:
     ) -> None:
         """Takes an accepted update. Its values, shape (manifest.values,), have magnitudes of at most ``largest``.
 
-        ``sections``: all of them, of the same shape, if there is a correction. Raises ``RunFailed`` if the combination
-        gives it a weight that it must not have.
+        ``sections``: all of them, of the same shape, if there is a correction. Raises ``RunFailed`` if a part breaks a
+        rule, as `next_model` does.
         """
         strategy = self._strategy
         for name, sums in self._sections.items():
@@ -167,7 +166,7 @@ class Combiner:
         contribution = Contribution(
             update.client, update.examples, update.steps, update.before.get("loss"), length
         )
-        factor, contribution = strategy.transformed(contribution)
+        factor, contribution = part_calls.transformed(strategy, contribution)
         self._clipped += factor < 1
         factor *= self._staleness(update.staleness)
         if update.staleness:
@@ -179,13 +178,7 @@ class Combiner:
         self._factors[update.client] = factor
         self._contributions[update.client, update.client] = contribution
         if self._summed is not None:
-            weight = self._summed.weight(contribution)
-            if not 0 < weight <= self._heaviest:  # a heavier one may overflow the integers of the sum
-                raise RunFailed(
-                    f"{type(self._summed).__name__}.weight() of the update of edge {update.client} is {weight}, "
-                    f"expected above 0 and at most {self._heaviest} (max_weight): the combination is wrong"
-                )
-            weight *= factor
+            weight = factor * part_calls.weight_of(self._summed, contribution, self._heaviest)
             for some in self._sums:
                 by = float(update.examples) if some.buffers else weight
                 some.sum.add(values, by, largest, some.start)
@@ -272,10 +265,7 @@ class Combiner:
                 for name, sums in self._sections.items()
             }
             block = Block(base[start:stop].astype(np.float64), change, vectors, sections)
-            self._strategy.optimize.step(block, closed)
-            if self._strategy.correct is not None:
-                self._strategy.correct.absorb(block, closed)
-            weights[start:stop] = block.weights
+            weights[start:stop] = part_calls.stepped(self._strategy, block, closed)
             for name, vector in vectors.items():
                 next_state[name][start:stop] = vector
         for start, stop in blocks(self._buffers):
@@ -297,8 +287,7 @@ class Combiner:
             numbers |= {
                 f"{name}_norm": norm(state[name], self._parameters) for name in strategy.correct.state()
             }
-        if isinstance(strategy.optimize, ReportingOptimizer):
-            numbers |= {name: float(value) for name, value in strategy.optimize.report(closed).items()}
+        numbers |= part_calls.report_of(strategy, closed)
         return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
     def _changes(
@@ -311,7 +300,9 @@ class Combiner:
         mean, and a variance could be below 0.
         """
         if self._summed is not None:
-            divisor = self._summed.divisor(closed) if self._expected is None else self._expected
+            divisor = (
+                part_calls.divisor_of(self._summed, closed) if self._expected is None else self._expected
+            )
             added = self._over(float(closed.examples), buffers=True)
 
             def of_buffers(start: int, stop: int) -> Doubles:

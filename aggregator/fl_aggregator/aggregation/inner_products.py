@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_shared.tensors.encodings.section import Values
-from fl_shared.tensors.spans import Span, blocks
+from fl_shared.tensors.spans import Span, block_of, blocks
 
 _MAX_BITS: Final = 19
 """Of the integers: a product has 38 bits, and a sum of a block of products 52, which float64 holds exactly."""
@@ -28,7 +28,7 @@ def gram(rows: Sequence[Values], where: Sequence[Span]) -> NDArray[np.float64]:
     bits = min(_MAX_BITS, (62 - math.ceil(math.log2(max(values, 2)))) // 2)
     exponents = [bits - math.frexp(_magnitude(row, where))[1] for row in rows]
     total = np.zeros((len(rows), len(rows)), np.int64)
-    for start, stop in blocks(where):
+    for start, stop in blocks(where, block_of(len(rows))):
         block = np.empty((len(rows), stop - start), np.float64)
         for index, row in enumerate(rows):
             np.ldexp(row[start:stop], exponents[index], out=block[index], dtype=np.float64)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fl_aggregator.aggregation import part_calls
 from fl_aggregator.aggregation.exact_sum import ExactSum
 from fl_aggregator.aggregation.inner_products import gram
 from fl_aggregator.aggregation.strategies.parts import (
@@ -20,7 +21,7 @@ from fl_aggregator.aggregation.strategies.parts import (
 from fl_shared.tensors.encodings.section import Values
 from fl_shared.tensors.fixed_point import scale_bits_of
 from fl_shared.tensors.manifest import Vector, magnitude
-from fl_shared.tensors.spans import Span
+from fl_shared.tensors.spans import Span, block_of, blocks
 
 Change = Callable[[int, int], Doubles]
 """Returns the combined change of the values from the first index to before the second."""
@@ -75,7 +76,7 @@ class SeparateUpdates:
             return self._by_inner_products(combine, closed)
         rows, rebased, factors, chosen = self.rows, self.rebased, self.factors, None
         if isinstance(combine, SelectiveCombination):
-            chosen = combine.choose(gram(rows, self.parameters) * np.outer(factors, factors)).tolist()
+            chosen = part_calls.chosen_by(combine, gram(rows, self.parameters) * np.outer(factors, factors))
             rows, rebased = [rows[index] for index in chosen], [rebased[index] for index in chosen]
             factors = factors[chosen]
         of_buffers = _by_column(combine, rebased, np.ones(len(rows)))
@@ -84,7 +85,8 @@ class SeparateUpdates:
     def _by_inner_products(self, combine: GramCombination, closed: ClosedRound) -> Combined:
         last = [] if self.last_change is None else [self.last_change]
         scales = np.append(self.factors, np.ones(len(last)))
-        found = combine.weights(gram([*self.rows, *last], self.parameters) * np.outer(scales, scales), closed)
+        products = gram([*self.rows, *last], self.parameters) * np.outer(scales, scales)
+        found = part_calls.weights_of(combine, products, closed)
         weights = found[: len(self.rows)]
         of_buffers = weights if weights.sum() > 0 else np.ones(len(self.rows))
         return Combined(
@@ -109,11 +111,15 @@ def _weighted(rows: Sequence[Row], weights: Doubles, divisor: float) -> Change:
 
 
 def _by_column(combine: CoordinateCombination, rows: Sequence[Row], factors: Doubles) -> Change:
-    def change(start: int, stop: int) -> Doubles:
+    def piece(start: int, stop: int) -> Doubles:
         columns = np.empty((stop - start, len(rows)), np.float32)
         for index, (row, factor) in enumerate(zip(rows, factors, strict=True)):
             columns[:, index] = row[start:stop] if factor == 1.0 else row[start:stop] * float(factor)
-        return combine.combine(columns)
+        return part_calls.combined(combine, columns)
+
+    def change(start: int, stop: int) -> Doubles:
+        pieces = blocks([(start, stop)], block_of(len(rows)))
+        return np.concatenate([piece(*one) for one in pieces])
 
     return change
 

@@ -11,7 +11,10 @@ Span = tuple[int, int]
 """The first of some consecutive values of a vector, and the one after the last."""
 
 BLOCK: Final = 16_384
-"""Values of each update that are read at a time."""
+"""Values of each update that are read at a time, if they are not many."""
+_AT_ONCE: Final = 200 * BLOCK
+"""Values of all updates that are read at a time."""
+_LEAST: Final = 256
 
 
 def spans(manifest: Manifest, *, buffers: bool) -> list[Span]:
@@ -28,8 +31,13 @@ def spans(manifest: Manifest, *, buffers: bool) -> list[Span]:
     return found
 
 
-def blocks(where: Sequence[Span]) -> Iterator[Span]:
-    """Yields the spans in pieces of at most `BLOCK` values."""
+def blocks(where: Sequence[Span], most: int = BLOCK) -> Iterator[Span]:
+    """Yields the spans in pieces of at most ``most`` values."""
     for start, stop in where:
-        for first in range(start, stop, BLOCK):
-            yield first, min(first + BLOCK, stop)
+        for first in range(start, stop, most):
+            yield first, min(first + most, stop)
+
+
+def block_of(updates: int) -> int:
+    """Returns how many values of each of so many updates are read at a time, so that memory has a bound."""
+    return max(_LEAST, min(BLOCK, _AT_ONCE // max(1, updates)))

@@ -9,7 +9,7 @@
 ``distances``      by the distances between updates
 ``optimizers``     server optimizers
 ``transforms``     what scales single updates
-``corrections``    what edges add to their gradients
-``testing``        checks a part in a test of its author
+``corrections``    what edges add to their gradients;  ``correction_limits``: what they can be told
+``testing``        checks a part in a test of its author;  ``checked_parts``: what each method is checked for
 =================  =============================================================
 """

@@ -61,9 +61,11 @@ class ClosedRound:
 class Block:
     """Some consecutive parameters in float64, which a part changes in place; they are rounded to float32 afterwards.
 
-    ``weights``: of the base. ``change``: what the combination made of the updates. ``state``: the part's own vectors.
-    ``sections``: the sums of what updates contain besides, weighted by the examples that their edges had first, divided
-    by the examples of the round.
+    All vectors have the shape (coordinates,). A part must not depend on where the model is cut into blocks, nor on how
+    many coordinates a block has; there is at least one. ``weights``: of the base. ``change``: what the combination made
+    of the updates. ``state``: the vectors of the part, and those of other parts, by name. ``sections``: the sums of
+    what updates contain besides, weighted by the examples that their edges had first, divided by the examples of the
+    round.
     """
 
     weights: Doubles
@@ -92,7 +94,7 @@ class WeightedSum(Protocol):
     wants_norms: ClassVar[bool]
 
     def max_weight(self, max_examples: int) -> float:
-        """Returns the largest weight that an update can have; it fixes the binary places of the fold."""
+        """Returns the largest weight that an update can have, finite; it fixes the binary places of the fold."""
         ...
 
     def weight(self, update: Contribution) -> float:
@@ -100,7 +102,7 @@ class WeightedSum(Protocol):
         ...
 
     def divisor(self, closed: ClosedRound) -> float:
-        """Returns by what the sum is divided, above 0."""
+        """Returns by what the sum is divided, above 0 and finite."""
         ...
 
 
@@ -118,62 +120,80 @@ class GramCombination(Protocol):
         ...
 
     def weights(self, gram: Doubles, closed: ClosedRound) -> Doubles:
-        """Returns a weight for each row of ``gram``, shape (rows,). ``gram``: inner products, shape (rows, rows)."""
+        """Returns a weight for each row of ``gram``, an array of shape (rows,), finite.
+
+        ``gram``: inner products, shape (rows, rows), which may be changed in place. The rows are the updates of
+        ``closed`` in its order, and after them the last change of a combination that remembers it.
+        """
         ...
 
 
 @runtime_checkable
 class CoordinateCombination(Protocol):
-    """A combination of each coordinate by itself."""
+    """A combination of each coordinate by itself, whatever the others are, and however many are in a block."""
 
     def min_updates(self) -> int:
         """Returns the smallest number of updates for which it is defined."""
         ...
 
     def combine(self, columns: Columns) -> Doubles:
-        """Returns the combined coordinates, shape (coordinates,). ``columns`` may be sorted in place."""
+        """Returns the combined coordinates, an array of shape (coordinates,), finite.
+
+        ``columns``: shape (coordinates, updates), the updates in ascending order of their clients, which may be sorted
+        in place.
+        """
         ...
 
 
 @runtime_checkable
 class SelectiveCombination(CoordinateCombination, Protocol):
-    """One of some of the updates, which it chooses by the inner products of all, shape (updates, updates)."""
+    """One of some of the updates, which it chooses by the inner products of all."""
 
     def choose(self, gram: Doubles) -> NDArray[np.intp]:
-        """Returns the indices of the updates to combine, ascending."""
+        """Returns the indices of the updates to combine, an array of shape (chosen,), ascending, at least one.
+
+        ``gram``: inner products, shape (updates, updates), which may be changed in place.
+        """
         ...
 
 
 class Correction(Protocol):
     """The aggregator's half of what edges add to their gradients; their half has the same ``name``.
 
-    Its fields, which are numbers, go to the edges. ``sections``: what each update contains besides the change, and as
-    many vectors of its state, by the same names, which go to the edges with each version.
+    Its fields, which are numbers, at most 16, go to the edges. ``sections``: what each update contains besides the
+    change, at most 4, and as many vectors of its state, by the same names, which go to the edges with each version.
+    Each coordinate stands by itself, as in an `Optimizer`.
     """
 
     name: ClassVar[str]
     sections: ClassVar[tuple[str, ...]]
 
     def state(self) -> Mapping[str, float]:
-        """Returns the names of its vectors, which are as long as the parameters, with the value they begin with."""
+        """Returns the names of its vectors, each of shape (parameters,), with the value they begin with."""
         ...
 
     def absorb(self, block: Block, closed: ClosedRound) -> None:
-        """Changes its vectors in ``block.state`` by what the updates contain, in ``block.sections``."""
+        """Changes its vectors in ``block.state``, and nothing else, by what the updates contain in ``block.sections``.
+
+        ``closed`` has no norms that it may use.
+        """
         ...
 
 
 class Optimizer(Protocol):
-    """Applies the combined change to the model."""
+    """Applies the combined change to the model, each coordinate by itself.
+
+    A step that needs the length of the whole change takes `ClosedRound.mean_norm`: that of a block is another.
+    """
 
     wants_norms: ClassVar[bool]
 
     def state(self) -> Mapping[str, float]:
-        """Returns the names of its vectors, which are as long as the parameters, with the value they begin with."""
+        """Returns the names of its vectors, each of shape (parameters,), with the value they begin with."""
         ...
 
     def step(self, block: Block, closed: ClosedRound) -> None:
-        """Changes ``block.weights``, and its vectors in ``block.state``."""
+        """Changes ``block.weights``, and its vectors in ``block.state``, and nothing else."""
         ...
 
 

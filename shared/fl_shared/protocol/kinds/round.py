@@ -29,6 +29,8 @@ from fl_shared.tensors.encodings.masked import Bits
 
 Precision = Literal["float32", "bf16"]
 
+MAX_COMPANIONS: Final = 4
+"""Vectors that a correction publishes besides the model."""
 MAX_CLIENTS_NAMED: Final = 256
 """The most names in ``cohort``. A larger cohort is not listed, and each edge is told on its own topic."""
 
@@ -134,7 +136,7 @@ class Selected(Scoped):
     base: ModelReference | None
     inline_limit: Count
     correction: Correction | None = None
-    companions: Annotated[tuple[Companion, ...], Field(max_length=4, fail_fast=True)] = ()
+    companions: Annotated[tuple[Companion, ...], Field(max_length=MAX_COMPANIONS, fail_fast=True)] = ()
     ticket: bool = False
     masked: Masking | None = None
     privacy: RoundPrivacy | None = None

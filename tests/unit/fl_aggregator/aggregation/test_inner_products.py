@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from fl_aggregator.aggregation.inner_products import gram
-from fl_shared.tensors.spans import BLOCK
+from fl_shared.tensors.spans import BLOCK, block_of
 
 RANDOM = np.random.default_rng(3)
 
@@ -34,3 +36,18 @@ def test_the_largest_integers_do_not_overflow_float64() -> None:
     """All values are the largest, so that each product of a block is 2^52 at most, which is exact."""
     row = np.full(4 * BLOCK, np.nextafter(np.float32(1), np.float32(0)))
     assert gram([row, -row], [(0, len(row))]).tolist() == [[len(row), -len(row)], [-len(row), len(row)]]
+
+
+@pytest.mark.parametrize("updates", [3, 1000])
+def test_memory_does_not_grow_with_the_updates(updates: int) -> None:
+    """What is read at a time is bounded; the matrix itself is not."""
+    assert updates * block_of(updates) * 8 <= 27e6
+    rows = [np.broadcast_to(np.float32(index + 1), 20_000) for index in range(updates)]
+    tracemalloc.start()
+    try:
+        products = gram(rows, [(0, 20_000)])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= 30e6 + 6 * products.nbytes
+    assert products[0, -1] == pytest.approx(20_000 * updates)
