@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -28,6 +29,7 @@ def strategies(name: str | None, as_json: bool) -> None:
     """List strategies and their parts."""
     from fl_aggregator.aggregation.strategies import registry
     from fl_aggregator.aggregation.strategies.presets import PRESETS
+    from fl_shared.cli.specification import split
 
     parts: dict[str, dict[str, Any]] = {kind: {} for kind in registry.PARTS}
     for kind, members in parts.items():
@@ -51,8 +53,8 @@ def strategies(name: str | None, as_json: bool) -> None:
             )
         if name in PRESETS:  # with the fields of its parts, which are the strategy's
             for kind, text in _kinds_of(PRESETS[name]).items():
-                part = text.partition(":")[0]
-                listed.setdefault(kind, {})[part] = parts[kind][part]
+                part, values = split(kind, text)
+                listed.setdefault(kind, {})[part] = _with_values(parts[kind][part], values)
     click.echo(
         json.dumps(listed, ensure_ascii=False, indent=2) if as_json else _text(listed, brief=name is None)
     )
@@ -62,6 +64,17 @@ def _kinds_of(preset: Preset) -> dict[str, str]:
     """Returns the specifications of a strategy's parts, each by its option."""
     correct = {} if preset.correct is None else {"correct": preset.correct}
     return {"combine": preset.combine, "server-optimizer": preset.optimize, **correct}
+
+
+def _with_values(part: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
+    """Returns a part with these values as the defaults of its fields."""
+    fields = {
+        field: {**schema, "default": json.loads(values[field]), "required": False}
+        if field in values
+        else schema
+        for field, schema in part["fields"].items()
+    }
+    return {**part, "fields": fields}
 
 
 def _part(kind: str, name: str) -> dict[str, Any]:
@@ -84,14 +97,26 @@ def _fields(part: type[Any]) -> dict[str, dict[str, Any]]:
             re.findall(r"\w+", names), " ".join(meaning.replace("``", "").split()).rstrip(".")
         )
     schema = TypeAdapter(part).json_schema()
-    return {
-        name: {
-            **{key: value for key, value in field.items() if key != "title"},
-            "required": name in schema.get("required", ()),
+    options = {field: f"--{option}" for field, option in getattr(part, "from_training", {}).items()}
+    fields = {}
+    for name, field in schema.get("properties", {}).items():
+        left_out = {"title", "default"} if name in options else {"title"}
+        fields[name] = {
+            **{key: value for key, value in field.items() if key not in left_out},
+            "required": name in schema.get("required", ()) and name not in options,
             "description": meanings.get(name, ""),
+            **({"from": options[name]} if name in options else {}),
         }
-        for name, field in schema.get("properties", {}).items()
-    }
+    return fields
+
+
+def _shown(name: str, field: dict[str, Any]) -> str:
+    """Returns a field with its default; in brackets if there is none, and with the option of the run that it is."""
+    if field["required"]:
+        return f"{name}=…"
+    if "from" in field:
+        return f"{name}={field['from']}"
+    return f"[{name}]" if field["default"] is None else f"{name}={field['default']}"
 
 
 def _range(field: dict[str, Any]) -> str:
@@ -111,10 +136,7 @@ def _text(listed: dict[str, Any], *, brief: bool) -> str:
                     parts = (f"--{p} {text}" for p, text in member.items() if p not in ("summary", "paper"))
                     lines += [f"  {'':<18}{' '.join(parts)}", f"  {'':<18}{member['paper']}"]
                 continue
-            fields = ", ".join(
-                f"{name}={'…' if field['required'] else field['default']}"
-                for name, field in member["fields"].items()
-            )
+            fields = ", ".join(_shown(*field) for field in member["fields"].items())
             lines.append(f"  {name:<18}{fields}".rstrip())
             if not brief:
                 lines += [

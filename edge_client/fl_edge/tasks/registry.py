@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import sys
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -23,7 +22,7 @@ from fl_edge.errors import EdgeError, TaskOptionsError, UnknownTaskError
 from fl_edge.tasks.code_errors import error_text
 from fl_edge.tasks.synthetic import NAME_PREFIX, parameter_count
 from fl_shared.protocol.task_spec import own_options
-from fl_shared.system.entry_points import entry_points
+from fl_shared.system.entry_points import entry_points, search_current_directory
 from fl_shared.system.invocation import install_command
 
 if TYPE_CHECKING:
@@ -143,9 +142,7 @@ def _by_path(path: str) -> EntryPoint:
             f"task {path!r}: expected package.module:Class, for example '{module}:{kind or 'Class'}' in the directory "
             f"of {module}.py"
         )
-    for place in (str(Path.cwd()), *json.loads(os.environ.get(TASK_PATH, "[]"))):
-        if place not in sys.path:
-            sys.path.append(place)  # at the end, so that no file there replaces a module of another package
+    search_current_directory(json.loads(os.environ.get(TASK_PATH, "[]")))
     return EntryPoint(path, path, ENTRY_POINT_GROUP)
 
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
-from fl_aggregator.aggregation.strategies.optimizers import Extrapolation
-from fl_aggregator.aggregation.strategies.parts import Correction, Strategy, WeightedSum, values_of
-from fl_aggregator.aggregation.strategies.sums import Mean, Normalized, Sum
+from fl_aggregator.aggregation.strategies.optimizers import Accumulate, Extrapolation
+from fl_aggregator.aggregation.strategies.parts import (
+    Correction,
+    GramCombination,
+    SelectiveCombination,
+    Strategy,
+    WeightedSum,
+    values_of,
+)
+from fl_aggregator.aggregation.strategies.sums import Fair, Mean, Normalized, Sum
 from fl_aggregator.configuration.settings import Settings
 from fl_shared.errors import UserError
 from fl_shared.tensors.fixed_point import LEAST_PLACES, scale_bits_of
+
+MOST_COMPARED: Final = 5000
+"""Updates of which all pairs are compared: their inner products take 200 MB, and as much again several times."""
 
 
 def check(strategy: Strategy, settings: Settings) -> None:
@@ -21,15 +32,9 @@ def check(strategy: Strategy, settings: Settings) -> None:
         raise UserError(
             f"{option}: needs --epochs: an edge that says more steps than epochs × examples is refused"
         )
-    if settings.mode == "async" and settings.per_round < strategy.min_updates:
-        raise UserError(
-            f"{option}: needs {strategy.min_updates} updates, but --buffer is {settings.buffer}: raise --buffer"
-        )
-    if settings.effective_quorum < strategy.min_updates:
-        raise UserError(
-            f"{option}: needs {strategy.min_updates} updates, but --quorum is {settings.effective_quorum}: "
-            f"raise --quorum (at most --per-round, {settings.per_round})"
-        )
+    if settings.survey is None:
+        _check_trains(strategy, option, settings)
+    _check_count(strategy, option, settings)
     if clash := strategy.state_clash:
         raise UserError(
             f"{optimizer_of(settings)}: keeps a vector {clash!r}, and so does another part "
@@ -56,8 +61,8 @@ def check(strategy: Strategy, settings: Settings) -> None:
         raise UserError(
             f"{option}: needs updates on the disk until a round closes, but --durability is memory"
         )
-    if getattr(strategy.combine, "q", 0) and settings.holdout == 0:
-        raise UserError(f"{option}: needs the edges' loss on their holdout, but --holdout is 0")
+    if isinstance(strategy.combine, Fair):
+        _check_fair(strategy.combine, option, settings)
 
 
 def check_takes_sum(strategy: Strategy, settings: Settings, option: str, apart: str, weighs: str) -> None:
@@ -98,6 +103,53 @@ def optimizer_of(settings: Settings) -> str:
     """Returns the option that says which optimizer there is."""
     optimize = settings.server_optimizer
     return f"--strategy {settings.strategy}" if optimize is None else f"--server-optimizer {optimize}"
+
+
+def _check_trains(strategy: Strategy, option: str, settings: Settings) -> None:
+    """Raises ``UserError`` for parts that add up what edges count, and train no model."""
+    if isinstance(strategy.combine, Sum):
+        raise UserError(
+            f"{option}: adds changes up without a mean, for surveys (fl-aggregator survey): expected --combine mean"
+        )
+    if isinstance(strategy.optimize, Accumulate):
+        raise UserError(
+            f"{optimizer_of(settings)}: never changes the model, for surveys (fl-aggregator survey): expected another"
+        )
+
+
+def _check_count(strategy: Strategy, option: str, settings: Settings) -> None:
+    """Raises ``UserError`` if a version may have too few updates for the combination, or too many to compare."""
+    least, is_async = strategy.min_updates, settings.mode == "async"
+    size, smallest = ("--buffer", settings.per_round) if is_async else ("--quorum", settings.effective_quorum)
+    if smallest < least:
+        others = {"--per-round": settings.per_round, "--clients": settings.clients}
+        too_small = [name for name, value in others.items() if value < least and not is_async]
+        raise UserError(
+            f"{option}: needs {least} updates, but {size} is {smallest}: "
+            f"raise {' and '.join([size, *too_small])} to {least} or more"
+        )
+    compares = isinstance(strategy.combine, GramCombination | SelectiveCombination)
+    if compares and settings.per_round > MOST_COMPARED:
+        size = "--buffer" if is_async else "--per-round"
+        raise UserError(
+            f"{option}: compares all pairs of updates, but {size} is {settings.per_round}: "
+            f"expected at most {MOST_COMPARED}"
+        )
+
+
+def _check_fair(combine: Fair, option: str, settings: Settings) -> None:
+    if combine.q and settings.holdout == 0:
+        raise UserError(f"{option}: needs the edges' loss on their holdout, but --holdout is 0")
+    if combine.min_loss >= combine.max_loss:
+        raise UserError(
+            f"{option}: min_loss={combine.min_loss:g} is not below max_loss={combine.max_loss:g}, "
+            "so that all losses would count the same"
+        )
+    if settings.lr_decay != 1:
+        raise UserError(
+            f"{option}: takes one learning rate of the edges for all versions, "
+            f"so it does not go together with --lr-decay {settings.lr_decay:g}"
+        )
 
 
 def _check_places(combine: WeightedSum, option: str, settings: Settings) -> None:

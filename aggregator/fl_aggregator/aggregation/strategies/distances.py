@@ -37,10 +37,11 @@ def krum_scores(gram: Doubles, bad: int) -> Doubles:
 
 @dataclass(frozen=True, slots=True)
 class Krum:
-    """The mean of some updates that are nearest to others (Blanchard et al. 2017, section 4).
+    """The mean of the updates with the smallest s(i) = Σ ‖Δᵢ − Δⱼ‖², over the n − f − 2 updates j nearest to i.
 
-    "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent". It needs n ≥ 2f + 3
-    updates. ``bad``: f, how many edges may send anything. ``keep``: 1 is Krum; null is n − f, Multi-Krum.
+    Blanchard et al. 2017, section 4, arXiv:1703.02757, "Machine Learning with Adversaries: Byzantine Tolerant Gradient
+    Descent". It needs n ≥ 2f + 3 updates. ``bad``: f, how many edges of a round may send anything. ``keep``: how many
+    are kept; 1 is Krum. Without it, n − f are: Multi-Krum.
     """
 
     remembers: ClassVar[bool] = False

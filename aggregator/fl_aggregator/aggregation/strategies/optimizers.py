@@ -85,7 +85,7 @@ class Adam(_Adaptive):
 
 @dataclass(frozen=True, slots=True)
 class Yogi(_Adaptive):
-    """As `Adam`, but v ← v − (1 − β₂) Δ² sign(v − Δ²), so that v grows slowly.
+    """m ← β₁m + (1 − β₁)Δ; v ← v − (1 − β₂)Δ² sign(v − Δ²), so that v grows slowly; x ← x + ηm / (√v + τ).
 
     Reddi et al. 2021, arXiv:2003.00295, algorithm 2.
 
@@ -100,7 +100,7 @@ class Yogi(_Adaptive):
 
 @dataclass(frozen=True, slots=True)
 class Adagrad(_Adaptive):
-    """As `Adam`, but v ← v + Δ², and β₁ = 0.
+    """m ← β₁m + (1 − β₁)Δ, with β₁ = 0 by default; v ← v + Δ²; x ← x + ηm / (√v + τ).
 
     Reddi et al. 2021, arXiv:2003.00295, algorithm 2.
 

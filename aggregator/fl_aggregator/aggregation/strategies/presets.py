@@ -62,10 +62,14 @@ PRESETS: Final[Mapping[str, Preset]] = {
         combine="trimmed-mean",
     ),
     "krum": Preset(
-        "the update that is nearest to the others", "Blanchard et al. 2017", combine="krum:keep=1"
+        "the update that is nearest to the others",
+        "Blanchard et al. 2017, arXiv:1703.02757",
+        combine="krum:keep=1",
     ),
     "multi-krum": Preset(
-        "the mean of the updates that are nearest to others", "Blanchard et al. 2017", combine="krum"
+        "the mean of the updates that are nearest to others",
+        "Blanchard et al. 2017, arXiv:1703.02757",
+        combine="krum",
     ),
     "bulyan": Preset(
         "Krum's choice, then a trimmed mean", "El Mhamdi et al. 2018, arXiv:1802.07927", combine="bulyan"

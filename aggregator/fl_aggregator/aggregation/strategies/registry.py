@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Any, Final
 
 from fl_aggregator.aggregation.strategies.compatibility import check, check_takes_sum, options_of
+from fl_aggregator.aggregation.strategies.correction_limits import refusal_of
 from fl_aggregator.aggregation.strategies.parts import (
     CoordinateCombination,
     GramCombination,
@@ -31,7 +32,7 @@ from fl_aggregator.configuration.settings import Settings
 from fl_aggregator.privacy.ledger import NOTHING_EARLIER, Earlier
 from fl_shared.cli.specification import make, split
 from fl_shared.errors import UserError
-from fl_shared.system.entry_points import entry_points
+from fl_shared.system.entry_points import entry_points, search_current_directory
 from fl_shared.tensors.encodings import registry as encodings
 
 _HERE: Final = "fl_aggregator.aggregation.strategies"
@@ -82,6 +83,7 @@ def names(kind: str) -> tuple[str, ...]:
 
 def part_class(kind: str, name: str) -> type[Any]:
     """Returns the class of a part. Raises ``UserError`` for an unknown name, and if it cannot be imported."""
+    _check_no_field(kind, name, names(kind))
     target = PARTS[kind].get(name)
     if target is None and ":" in name and kind != "correct":  # edges find their half of that by its name
         target = name
@@ -98,8 +100,10 @@ def part_class(kind: str, name: str) -> type[Any]:
 
 
 def _imported(option: str, name: str, target: str) -> Any:
-    """Returns what ``package.module:attribute`` is. Raises ``UserError``."""
+    """Returns what ``package.module:attribute`` is, also in the current directory. Raises ``UserError``."""
     module, _, attribute = target.partition(":")
+    if ":" in name:
+        search_current_directory()
     try:
         return getattr(import_module(module), attribute)
     except Exception as error:  # its code is somebody's, and may raise anything
@@ -107,8 +111,16 @@ def _imported(option: str, name: str, target: str) -> Any:
         raise UserError(f"--{option} {name!r}: cannot be imported: {said}") from None
 
 
+def _check_no_field(option: str, name: str, known: Collection[str]) -> None:
+    """Raises ``UserError`` for ``krum:bad``, which is no module, but lacks a value."""
+    part, _, field = name.partition(":")
+    if field and part in known:
+        raise UserError(f"--{option} {name!r}: field {field!r} has no value: expected {part}:{field}=…")
+
+
 def _strategy_object(name: str, fields: Mapping[str, str]) -> Strategy:
     """Returns the strategy that ``package.module:OBJECT`` is, its parts checked. Raises ``UserError``."""
+    _check_no_field("strategy", name, PRESETS)
     found = _imported("strategy", name, name)
     if not isinstance(found, Strategy):
         raise UserError(
@@ -229,14 +241,22 @@ def _needs_each(strategy: Strategy, settings: Settings) -> str:
 
 
 def _specification(kind: str, part: Any) -> str:
-    """Returns the part's name and its fields; empty if it has no name, but only a module and a class."""
+    """Returns the part's name and its fields; empty if no text is read as this part, as of a class without a name."""
     points = {point.name: point.value for point in entry_points(GROUPS[kind])}
     target = f"{type(part).__module__}:{type(part).__qualname__}"
     name = next((name for name, value in {**points, **PARTS[kind]}.items() if value == target), None)
     if name is None:
         return ""
-    fields = ",".join(f"{name}={value}" for name, value in values_of(part).items())
-    return f"{name}:{fields.lower()}" if fields else name
+    fields = ",".join(
+        f"{field}={str(value).lower() if isinstance(value, bool) else value}"
+        for field, value in values_of(part).items()
+        if value is not None
+    )
+    text = f"{name}:{fields}" if fields else name
+    try:
+        return text if named_part(kind, text) == part else ""
+    except UserError:
+        return ""
 
 
 def _preset(settings: Settings) -> tuple[str, Preset, dict[str, str]]:
@@ -369,7 +389,7 @@ def named_part(kind: str, text: str, settings: Settings | None = None) -> Any:
 
 
 def _check_kind(option: str, name: str, kind: str, part: Any) -> None:
-    """Raises ``UserError`` if the part lacks what the interpreter asks of its kind."""
+    """Raises ``UserError`` if the part lacks what its kind has, or is a correction that edges cannot be told."""
     is_combination = isinstance(part, WeightedSum | GramCombination | CoordinateCombination)
     lacks = [method for method in _METHODS[kind] if not hasattr(part, method)]
     if lacks or (kind == "combine" and not is_combination):
@@ -379,3 +399,5 @@ def _check_kind(option: str, name: str, kind: str, part: Any) -> None:
             f"--{option} {name!r}: {what} no part of this kind{without} "
             "(see fl_aggregator.aggregation.strategies.parts)"
         )
+    if kind == "correct" and (refusal := refusal_of(part)) is not None:
+        raise UserError(f"--{option} {name!r}: {'' if option == kind else 'its correction: '}{refusal}")

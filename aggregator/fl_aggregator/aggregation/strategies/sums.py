@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
 from fl_aggregator.aggregation.strategies.parts import ClosedRound, Contribution
+
+_PLACES: Final = 30
+"""Binary places of a power: those that follow depend on the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ class Normalized:
     def _norm_of(self, update: Contribution) -> float:
         """Returns ‖a‖₁ of an update, at least 1."""
         rho, steps = self.momentum, max(1, update.steps)
-        return max(1.0, (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho))  # rounding makes it less
+        weighs = (steps - rho * (1 - _power(rho, steps)) / (1 - rho)) / (1 - rho)
+        return max(1.0, weighs)  # rounding makes it less
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +102,27 @@ class Fair:
     max_loss: Annotated[float, Field(gt=0, le=1e6)] = 100.0
 
     def max_weight(self, max_examples: int) -> float:  # noqa: ARG002  examples play no role
-        return float(self.max_loss**self.q / self.lr)
+        return _power(self.max_loss, self.q) / self.lr
 
     def weight(self, update: Contribution) -> float:
-        return float(self._loss(update) ** self.q / self.lr)
+        return _power(self._loss(update), self.q) / self.lr
 
     def divisor(self, closed: ClosedRound) -> float:
         total = 0.0
         for update in closed.contributions:
             loss = self._loss(update)
             assert update.norm is not None
-            total += self.q * loss ** (self.q - 1) * (update.norm / self.lr) ** 2 + loss**self.q / self.lr
+            squares = (update.norm / self.lr) ** 2
+            total += self.q * _power(loss, self.q - 1) * squares + _power(loss, self.q) / self.lr
         return total
 
     def _loss(self, update: Contribution) -> float:
         """Returns Fₖ. An edge without a holdout, which has no loss, counts as one whose loss is 1."""
         loss = 1.0 if update.loss is None else update.loss
         return min(max(loss, self.min_loss), self.max_loss)
+
+
+def _power(base: float, exponent: float) -> float:
+    """Returns base^exponent, rounded so that every machine's power function gives the same; base is not negative."""
+    fraction, binary = math.frexp(base**exponent)
+    return math.ldexp(round(math.ldexp(fraction, _PLACES)), binary - _PLACES)

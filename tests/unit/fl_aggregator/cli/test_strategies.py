@@ -21,7 +21,8 @@ def ask(*arguments: str) -> str:
 def test_all_are_listed_with_their_fields() -> None:
     text = ask()
     assert "  fedadam           Adam at the aggregator\n" in text
-    assert "  krum              bad=…, keep=None\n" in text
+    assert "  krum              bad=…, [keep]\n" in text
+    assert "  normalized        momentum=--momentum\n" in text
     assert "  trimmed-mean      beta=0.2\n" in text
 
 
@@ -31,6 +32,18 @@ def test_one_is_described_with_its_paper_and_the_fields_of_its_parts() -> None:
     assert "Blanchard et al. 2017" in text
     assert "lr=1.0, momentum=0.0" in text
     assert "(lr above 0, at most 1e+06; momentum at least 0, below 1)" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("fedavgm", "sgd               lr=0.1, momentum=0.9"),
+        ("krum", "krum              bad=…, keep=1"),
+        ("q-fedavg", "fair              lr=--lr, q=0.1"),
+    ],
+)
+def test_the_defaults_of_a_strategy_are_those_that_it_has(name: str, shown: str) -> None:
+    assert shown in ask(name)
 
 
 def test_for_programs() -> None:
@@ -56,7 +69,9 @@ def test_every_part_has_its_paper_and_says_what_its_fields_mean() -> None:
             assert re.search(r"et al\. 20\d\d", paper), f"{kind} {name}"
             for field, schema in member.get("fields", {}).items():
                 assert schema["description"], f"{kind} {name}: {field}"
-                assert schema["required"] or "default" in schema, f"{kind} {name}: {field}"
+                assert schema["required"] or "default" in schema or "from" in schema, (
+                    f"{kind} {name}: {field}"
+                )
 
 
 def test_a_broken_package_hides_no_other_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

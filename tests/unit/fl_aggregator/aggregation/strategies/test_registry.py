@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -210,8 +211,36 @@ def test_every_preset_can_be_loaded(name: str) -> None:
         ),
         ({"strategy": "fedavg:equal=true", "combine": "sum"}, "equal=true has no effect, as --combine sum takes"),
         ({"strategy": "fedprox:mu=1", "correct": ("prox",)}, "mu=1 has no effect, as --correct prox takes"),
-        ({"strategy": "krum:bad=4"}, "--strategy krum:bad=4: needs 11 updates, but --quorum is 5"),
-        ({"strategy": "multi-krum:bad=1"}, "needs 5 updates, but --quorum is 2: raise --quorum"),
+        ({"strategy": "krum:bad=3"}, "krum:bad=3: needs 9 updates, but --quorum is 5: raise --quorum to 9 or more"),
+        (
+            {"strategy": "krum:bad=4"},
+            "krum:bad=4: needs 11 updates, but --quorum is 5: raise --quorum and --per-round to 11 or more",
+        ),
+        (
+            {"strategy": "median", "clients": 2, "per_round": 2, "quorum": 2},
+            "needs 3 updates, but --quorum is 2: raise --quorum and --per-round and --clients to 3 or more",
+        ),
+        (
+            {"strategy": "bulyan:bad=1", "mode": "async", "concurrency": 5, "buffer": 5},
+            "needs 7 updates, but --buffer is 5: raise --buffer to 7 or more",
+        ),
+        (
+            {"strategy": "geometric-median", "clients": 6000, "per_round": 6000},
+            "compares all pairs of updates, but --per-round is 6000: expected at most 5000",
+        ),
+        ({"combine": "sum"}, "--combine sum: adds changes up without a mean, for surveys"),
+        ({"server_optimizer": "accumulate"}, "--server-optimizer accumulate: never changes the model, for surveys"),
+        ({"strategy": "krum:bad"}, "--strategy 'krum:bad': field 'bad' has no value: expected krum:bad=…"),
+        ({"correct": ("prox:mu",)}, "--correct 'prox:mu': field 'mu' has no value: expected prox:mu=…"),
+        ({"server_optimizer": "adam:lr"}, "--server-optimizer 'adam:lr': field 'lr' has no value"),
+        (
+            {"strategy": "q-fedavg", "lr": 0.1, "lr_decay": 0.9},
+            "--strategy q-fedavg: .* does not go together with --lr-decay 0.9",
+        ),
+        (
+            {"strategy": "q-fedavg:min_loss=10,max_loss=1", "lr": 0.1},
+            "min_loss=10 is not below max_loss=1, so that all losses would count the same",
+        ),
         (
             {"combine": "krum:bad=2,keep=6", "quorum": 7},
             "--combine krum:bad=2,keep=6: keep=6 of the 7 updates of --quorum .* expected at most 5",
@@ -241,9 +270,24 @@ def test_every_preset_can_be_loaded(name: str) -> None:
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_the_users_mistake(values: dict[str, Any], message: str) -> None:
-    few = {"per_round": 4, "quorum": 2} if "multi-krum" in str(values) else {}
     with pytest.raises(UserError, match=message):
-        load(**values, **few)
+        load(**values)
+
+
+def test_a_part_that_no_text_means_has_none() -> None:
+    """A regional aggregator reads its parts from texts: a value must come back as it was."""
+    assert registry._specification("combine", Mean(equal=True)) == "mean:equal=true"
+    assert registry._specification("combine", Krum(bad=1)) == "krum:bad=1"
+    assert registry._specification("combine", Heavy()) == ""
+
+
+def test_a_part_is_found_in_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_part_here.py").write_text(
+        "from fl_aggregator.aggregation.strategies.optimizers import Sgd as Own\n"
+    )
+    assert load(server_optimizer="own_part_here:Own:lr=0.5").optimize == Sgd(lr=0.5)
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan"])

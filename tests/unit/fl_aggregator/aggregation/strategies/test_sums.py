@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from fl_aggregator.aggregation.strategies.parts import ClosedRound, Contribution
-from fl_aggregator.aggregation.strategies.sums import Fair
+from fl_aggregator.aggregation.strategies.sums import Fair, _power
 
 ORDINARY = tuple([Contribution(str(k), 100, 10, loss=1.0, norm=0.1) for k in range(9)])
 
@@ -39,3 +40,13 @@ def test_a_huge_loss_counts_as_the_largest_that_may_be(q: float) -> None:
     assert steps(part, 1e300) == steps(part, 100.0)
     *_, ordinary, loud = steps(part, 1e300)
     assert loud / ordinary == pytest.approx(100.0**q)
+
+
+def test_a_power_is_the_same_on_every_machine() -> None:
+    """The power functions of two machines may differ in the last places, which are not used."""
+    for exponent in (0.1, 0.5, -0.9, 2.0):
+        for loss in (0.01, 0.3, 1.0, 2.5, 99.0):
+            exact = loss**exponent
+            found = _power(loss, exponent)
+            assert found == pytest.approx(exact, rel=2**-30)
+            assert math.ldexp(math.frexp(found)[0], 30).is_integer()
