@@ -125,6 +125,7 @@ class Interpreter:
                 recovered.strategy_state,
                 recovered.served,
             )
+        self._unsteady.restore(read_records(self._directory.history()))
         self.observer_feed.restore(
             (record.shown for record in read_records(self._directory.history())),
             () if self._settings.hides_edges else recovered.snapshot.updates.values(),

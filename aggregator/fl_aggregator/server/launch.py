@@ -10,6 +10,7 @@ from fl_aggregator.aggregation.strategies.parts import Strategy
 from fl_aggregator.aggregation.strategies.registry import changes_of, describe, load, planned, resolved
 from fl_aggregator.configuration.privacy import check_manifest
 from fl_aggregator.configuration.settings import Settings
+from fl_aggregator.monitoring.views.beginning import log_fresh_state
 from fl_aggregator.round.snapshot import Snapshot
 from fl_aggregator.server.above import Above
 from fl_aggregator.server.resume import RecoveredRun, recover
@@ -77,6 +78,8 @@ def new(
     strategy = _strategy(settings)
     settings = settings if settings.region is not None else resolved(settings)
     weights = None if init is None else read_initial_weights(init, settings.task, settings.local_patterns)
+    if weights is not None:
+        log_fresh_state(strategy.state)
     first = plain = None
     if isinstance(weights, PlainWeights):
         plain, weights = weights, None

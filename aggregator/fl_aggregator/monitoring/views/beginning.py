@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Final
 
 from fl_aggregator.configuration.settings import Settings
@@ -33,6 +34,12 @@ def log_beginning(record: RunRecord) -> None:
             "updates are not sealed: who runs the broker, or listens to it, reads them without noise "
             "(kits and --seal are against that)"
         )
+
+
+def log_fresh_state(names: Iterable[str]) -> None:
+    """Logs that a new run takes from ``--init`` no vectors that a strategy keeps. ``names``: theirs."""
+    if kept := ", ".join(sorted(names)):
+        LOG.info("--init takes weights alone: what the strategy keeps begins anew (%s)", kept)
 
 
 def log_promise(settings: Settings) -> None:

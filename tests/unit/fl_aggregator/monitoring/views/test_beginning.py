@@ -8,7 +8,7 @@ import pytest
 
 from fl_aggregator.aggregation.strategies.registry import resolved
 from fl_aggregator.configuration.settings import Settings
-from fl_aggregator.monitoring.views.beginning import log_beginning, log_promise
+from fl_aggregator.monitoring.views.beginning import log_beginning, log_fresh_state, log_promise
 from fl_aggregator.storage.run_directory import FleetRecord, RunRecord, VirtualTimeRecord, new_record
 
 PRIVATE = {"dp": "central", "dp_noise": 1.0, "dp_clip": "1", "dp_delta": 0.001, "holdout": 0.0}
@@ -60,3 +60,13 @@ def test_a_delta_that_promises_next_to_nothing_is_warned_of(
         "of at most 0.001, a tenth of 1 ÷ --clients"
     )
     assert caplog.messages == ([expected] if warns else [])
+
+
+def test_what_a_run_from_initial_weights_begins_without_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        log_fresh_state({})
+        assert caplog.messages == []
+        log_fresh_state({"second": 0.0, "first": 0.0})
+    assert caplog.messages == [
+        "--init takes weights alone: what the strategy keeps begins anew (first, second)"
+    ]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fl_aggregator.configuration.settings import Settings
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.monitoring.views.unsteadiness import UnsteadyVersions
 from tests.support.builders import ACCURACY, MAE, round_summary
 
@@ -28,10 +29,30 @@ def test_a_run_whose_versions_differ_widely_is_warned_once(caplog: pytest.LogCap
     play(UnsteadyVersions(Settings()), UNSTEADY * 3)
     (line,) = caplog.messages
     assert line == (
-        "version 7: accuracy became worse by 0.03 or more in 3 of the last 6 versions: the edges' data differ widely, "
-        "or their steps are too long; in a new run, try --serve average:5, --logit-adjustment 1 (classifiers) or a "
-        "smaller --lr"
+        "version 7: accuracy became worse by 0.03 or more 3 times in the last 7 evaluated versions: the edges' data "
+        "differ widely, or their steps are too long; in a new run, try --serve average:5, --logit-adjustment 1 "
+        "(classifiers) or a smaller --lr"
     )
+
+
+def test_a_fall_of_three_percent_counts(caplog: pytest.LogCaptureFixture) -> None:
+    play(UnsteadyVersions(Settings()), (0.95, 0.92) * 4)  # 0.95 - 0.92 is less than 0.03 in floating point
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("before", [3, 7])
+def test_a_run_that_is_resumed_is_warned_once_in_all(before: int, caplog: pytest.LogCaptureFixture) -> None:
+    records = []
+    for version, value in enumerate(UNSTEADY[:before], 1):
+        summary = round_summary(version, declared=(ACCURACY,), split="test", metrics={"accuracy": value})
+        records.append(RoundRecord.of(summary, 0, 0))
+    watched = UnsteadyVersions(Settings())
+    watched.restore(records)
+    assert caplog.messages == []
+    for version, value in enumerate(UNSTEADY[before:] + UNSTEADY, before + 1):
+        summary = round_summary(version, declared=(ACCURACY,), split="test", metrics={"accuracy": value})
+        watched.log(summary)
+    assert len(caplog.messages) == (before == 3)
 
 
 def test_a_metric_may_be_better_when_lower(caplog: pytest.LogCaptureFixture) -> None:
