@@ -30,7 +30,7 @@ SERVED: Final = (
 SERVER: Final = """\
 ## B: server optimizers
 
-At Dirichlet 0.1, beside FedAvg, by the learning rate of the aggregator. `fedexp` chooses its own.
+At Dirichlet 0.1, compared with FedAvg, by the learning rate of the aggregator. `fedexp` chooses its own.
 
 {table}
 

@@ -115,7 +115,7 @@ class Settings(MaskedOptions, PrivacyOptions):
         Option(TRAINING, "Greatest L2 norm of a gradient on the edges; 0: any.")] = 0.0
     logit_adjustment: Annotated[float, Field(ge=0, le=100),
         Option(TRAINING, "How much an edge's own frequencies of the classes count in its loss; "
-               "1 is recommended for edges with few classes each.")] = 0.0
+               "1 is usual, for edges with few classes each.")] = 0.0
     precision: Annotated[m.Precision, Option(TRAINING, "Arithmetic of training. bf16: products of bf16 numbers, for "
         "edges whose processor has them; weights, sums and updates stay float32.")] = "float32"
     keep_local: Annotated[tuple[ArrayPattern, ...], Option(TRAINING, "Arrays of the model that stay on each edge: "

@@ -187,11 +187,15 @@ class TaskCheck:
         except (EdgeError, ValueError) as error:
             return f"load() refuses it: {one_line(str(error))}; such an edge takes no part, nothing travels"
         part = task_results.checked_data(self._task, part)
-        given = f", though load() gives part {parts} of {parts} {len(part.train)}" if len(part.train) else ""
+        given = (
+            f" (load() gives examples to part {parts} of {parts}, so that none is empty here)"
+            if len(part.train)
+            else ""
+        )
         classes.count_labels(self._task.labels, LocalData(_first(part.train, 0), None))
         if not given and (example := self._task.example_request()) is not None:
             self._answer(json.dumps(example).encode(), context)
-        return f"is possible{given}; such an edge registers with 0 examples, and no update travels"
+        return f"such an edge registers with 0 examples, and no update travels{given}"
 
     def _update(self, data: LocalData, how: TrainingDefaults | None = None) -> Vector:
         defaults = self._task.defaults
