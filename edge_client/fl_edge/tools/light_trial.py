@@ -62,10 +62,15 @@ class LightTrial:
         return []
 
     def train(
-        self, data: LocalData, weights: Vector, manifest: Manifest, settings: TrainingSettings
+        self,
+        data: LocalData,
+        weights: Vector,
+        manifest: Manifest,
+        settings: TrainingSettings,
+        clip_gradients: float = 0.0,
     ) -> TrainedUpdate:
         self._executor.data = data
-        request = TrainingRequest(**settings.model_dump())
+        request = TrainingRequest(**settings.model_dump(), clip_gradients=clip_gradients)
         return self._executor.train(
             weights,
             manifest,

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fl_edge.errors import DataMissingError, DivergedError, EdgeError, PayloadError
+from fl_edge.errors import DataMissingError, DivergedError, EdgeError, PayloadError, TaskError
 from fl_edge.tasks import classes
 from fl_edge.tasks.code_errors import error_text
 from fl_edge.tasks.task import Examples, LoadContext, LocalData, Task, TrainingDefaults
@@ -64,6 +64,7 @@ class TaskCheck:
             ("training by its defaults", self._train_by_defaults),
             ("training repeats", self._training_repeats),
             *((f"training on {n} example{'s' * (n != 1)}", lambda n=n: self._train(n)) for n in (1, BATCH, BATCH + 1)),
+            ("options of training", self._options_of_training),
             ("a part with 0 examples", self._empty_part),
             ("evaluation", lambda: self._evaluate(None)),
             ("evaluation of 1 example", lambda: self._evaluate(1)),
@@ -175,6 +176,28 @@ class TaskCheck:
             )
         return "the same bits twice"
 
+    def _options_of_training(self) -> str:
+        """Says which options of a run reach the task's gradients and its loss, and why others do not."""
+        self._need_model()
+        few = LocalData(_first(self._need_data().train, BATCH), None)
+        taken, refused = [], []
+        if not self._task.labels:
+            refused.append("no --logit-adjustment: the task has no labels")
+        for option, clip, tau in (
+            ("--correct and --clip-gradients", 1e9, 0.0),
+            ("--logit-adjustment", 0.0, 1.0),
+        ):
+            if tau and not self._task.labels:
+                continue
+            try:
+                self._update(few, clip_gradients=clip, logit_adjustment=tau)
+                taken.append(option)
+            except TaskError as error:
+                refused.append(f"no {option}: {one_line(str(error)).partition(', but ')[2] or error}")
+            except EdgeError as error:  # whatever the options
+                raise _NotTriedError("training fails") from error
+        return "; ".join([*([", ".join(taken)] if taken else []), *refused])
+
     def _empty_part(self) -> str:
         """Does what an edge with such a part does in a run: it loads, counts its classes and answers requests."""
         self._need_model()
@@ -197,11 +220,19 @@ class TaskCheck:
             self._answer(json.dumps(example).encode(), context)
         return f"such an edge registers with 0 examples, and no update travels{given}"
 
-    def _update(self, data: LocalData, how: TrainingDefaults | None = None) -> Vector:
+    def _update(
+        self,
+        data: LocalData,
+        how: TrainingDefaults | None = None,
+        clip_gradients: float = 0.0,
+        logit_adjustment: float = 0.0,
+    ) -> Vector:
         defaults = self._task.defaults
         how = how or TrainingDefaults(epochs=1, batch_size=BATCH, lr=defaults.lr, momentum=defaults.momentum)
-        settings = TrainingSettings(**asdict(how), seed=0)
-        return self._trial.train(data, self._weights.copy(), self._need_model(), settings).delta
+        settings = TrainingSettings(**asdict(how), seed=0, logit_adjustment=logit_adjustment)
+        return self._trial.train(
+            data, self._weights.copy(), self._need_model(), settings, clip_gradients
+        ).delta
 
     def _evaluate(self, examples: int | None) -> str:
         manifest, data = self._need_model(), self._need_data()

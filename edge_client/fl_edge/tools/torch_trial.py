@@ -42,10 +42,23 @@ class TorchTrial:
         return [name for name, value in self._model().named_parameters() if not value.requires_grad]
 
     def train(
-        self, data: LocalData, weights: Vector, manifest: Manifest, settings: TrainingSettings
+        self,
+        data: LocalData,
+        weights: Vector,
+        manifest: Manifest,
+        settings: TrainingSettings,
+        clip_gradients: float = 0.0,
     ) -> TrainedUpdate:
         return local_training.train_update(
-            self._task, data, weights, manifest, settings, 1, CLIENT, lambda: False
+            self._task,
+            data,
+            weights,
+            manifest,
+            settings,
+            1,
+            CLIENT,
+            lambda: False,
+            clip_gradients=clip_gradients,
         )
 
     def model_from(self, weights: Vector, manifest: Manifest) -> nn.Module:

@@ -36,9 +36,14 @@ class Trial(Protocol):
         ...
 
     def train(
-        self, data: LocalData, weights: Vector, manifest: Manifest, settings: TrainingSettings
+        self,
+        data: LocalData,
+        weights: Vector,
+        manifest: Manifest,
+        settings: TrainingSettings,
+        clip_gradients: float = 0.0,
     ) -> TrainedUpdate:
-        """Trains from ``weights``."""
+        """Trains from ``weights``. ``clip_gradients``: the greatest L2 norm of a gradient; 0: any."""
         ...
 
     def model_from(self, weights: Vector, manifest: Manifest) -> Any:

@@ -160,6 +160,7 @@ def test_data_that_are_not_finite(mistakes: str) -> None:
     odd = "NaN or infinity in the inputs of example 7 (from 0) of those to train on"
     assert found["data"][1].endswith(f"; {odd}")
     assert found["training, one epoch"] == ("FAILED", f"task digits: load(): {odd}, expected finite numbers")
+    assert found["options of training"] == ("–", "not tried: training fails")
 
 
 def test_rare_arrays_are_listed_and_a_single_example_is_tried(mistakes: str) -> None:
@@ -187,6 +188,16 @@ def test_a_part_with_0_examples_is_tried(mistakes: str, task: str, sign: str, de
     found = table(run(task.format(mistakes)))["a part with 0 examples"]
     assert found[0] == sign
     assert found[1].startswith(detail)
+
+
+def test_options_that_training_cannot_take_are_named(mistakes: str) -> None:
+    sign, detail = table(run(f"{mistakes}:Lazy"))["options of training"]
+    assert sign == "ok"
+    assert detail == (
+        "no --correct and --clip-gradients: the task takes no step through torch.optim or fl_edge.tasks.sgd, so that "
+        "nothing reaches its gradients; no --logit-adjustment: the task does not train with the cross-entropy of "
+        "fl_edge.tasks.sgd"
+    )
 
 
 def test_defaults_that_diverge_are_found(mistakes: str) -> None:
@@ -266,6 +277,7 @@ def test_light_and_full_checks_find_the_same(task: str, tmp_path: Path) -> None:
         "metrics",
         "what travels",
         "types of numbers",
+        "options of training",
         "a part with 0 examples",
         "test split",
     ):
@@ -296,6 +308,9 @@ def test_a_new_task_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert table(result)["a part with 0 examples"][1].endswith(
         "(load() gives examples to part 196 of 196, so that none is empty here)"
     )
+    assert table(result)["options of training"] == (
+        "ok", "--correct and --clip-gradients; no --logit-adjustment: the task has no labels"
+    )  # fmt: skip
     again = CliRunner().invoke(new_task, [str(tmp_path / "power-use")])
     assert "exists, expected a new directory" in str(again.exception)
 
