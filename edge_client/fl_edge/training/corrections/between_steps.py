@@ -19,9 +19,11 @@ class BetweenSteps:
     """
 
     def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
+        import torch
+
         self._parameters = parameters
         self._sums = self._now()
-        self._changed = self._sums != self._sums
+        self._changed = torch.zeros_like(self._sums, dtype=torch.bool)
 
     def enter_step(self) -> None:
         """Must be called before each step, and after the last one: compares with the end of the step before."""
