@@ -53,6 +53,7 @@ def test_a_run_from_first_weights_to_a_prediction(tmp_path: Path) -> None:
         metadata = model.metadata()
     assert (metadata["task"], metadata["version"]) == ("digits", "4")
     assert json.loads(metadata["metrics"]) == lines[-1]["metrics"]
+    assert json.loads(metadata["strategy"])["server-optimizer"]["lr"] == 1.0
     assert result["run_dir"] == str(directory)
     assert result["refused"] == {}
     assert not any(line.startswith("refused") for line in run.out.splitlines())

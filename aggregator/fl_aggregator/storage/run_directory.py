@@ -139,7 +139,8 @@ class RunRecord(BaseModel):
         """What the files of models say about the run."""
         attack = {} if self.attack is None else {"attack": self.attack}
         local = {KEEP_LOCAL: self.settings.local_patterns} if self.settings.keep_local else {}
-        return {"task": self.settings.task, "settings": self.settings.digest, **attack, **local}
+        parts = {"strategy": json.dumps(self.strategy_parts)} if self.strategy_parts else {}
+        return {"task": self.settings.task, "settings": self.settings.digest, **parts, **attack, **local}
 
 
 def new_record(
