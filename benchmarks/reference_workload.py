@@ -1,6 +1,7 @@
 """Compares a run over MQTT with a plain FedAvg loop in PyTorch with the same seed, partition and cohorts.
 
     python benchmarks/reference_workload.py [--task cifar10] [--data DIR] [--train-examples 10000] [--lr 0.01]
+        [--precision bf16]
 
 The workload is Fashion-MNIST (6,000 images), MNIST or CIFAR-10, 20 edges (IID), 10 in each round, batch size 32,
 learning rate 0.05, no momentum, no holdout. First runs `fl-aggregator simulate` (a broker, a fleet and an
@@ -52,7 +53,7 @@ def over_mqtt(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
         "--clients", "20", "--per-round", "10", "--rounds", str(arguments.rounds),
         "--epochs", str(arguments.epochs), "--batch-size", "32", "--lr", str(arguments.lr), "--momentum", "0",
         "--holdout", "0", "--train-examples", str(arguments.train_examples), "--seed", str(arguments.seed),
-        "--run-dir", str(directory), "--json",
+        "--precision", arguments.precision, "--run-dir", str(directory), "--json",
     ]  # fmt: skip
     if arguments.data is not None:
         command += ["--data", str(arguments.data)]
@@ -135,6 +136,9 @@ def main() -> None:
     parser.add_argument("--train-examples", type=int, default=6000)
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--precision", default="float32", choices=("float32", "bf16"), help="of the run, not the loop"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         run = over_mqtt(arguments, Path(scratch) / "run")
@@ -147,6 +151,7 @@ def main() -> None:
                 "train_examples": arguments.train_examples,
                 "epochs": arguments.epochs,
                 "lr": arguments.lr,
+                "precision": arguments.precision,
                 "rounds": run["rounds"],
                 "accuracy": run["metrics"]["accuracy"],
                 "loop_accuracy": loop_accuracy,

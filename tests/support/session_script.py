@@ -154,8 +154,16 @@ class SessionScript:
     def _of_job(self, what: str, job: int, text: str, named: dict[str, str]) -> Event:
         if what == "loaded":
             holdout = int(named.get("holdout", "10"))
+            able = tuple(filter(None, named.get("abilities", "").split(",")))
             return events.PartitionLoaded(
-                self.now, job, int(named.get("examples", "40")), holdout, "c" * 64, (ACCURACY,), values=4
+                self.now,
+                job,
+                int(named.get("examples", "40")),
+                holdout,
+                "c" * 64,
+                (ACCURACY,),
+                able,
+                values=4,
             )
         if what == "fetched":
             return events.Fetched(self.now, job)
@@ -219,7 +227,7 @@ class SessionScript:
                     ticket="ticket" in rest,
                     cohort=None if "work" in rest else tuple(named.get("cohort", CLIENT).split(",")),
                     seconds_left=float(named.get("left", "600")),
-                    training=TRAINING,
+                    training=TRAINING.model_copy(update={"precision": named.get("precision", "float32")}),
                     fold=FOLD,
                     encoding=named.get("encoding", "f32"),
                     base=base,

@@ -29,7 +29,7 @@ from fl_edge.workers.protocol import CacheModel
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
 from fl_shared.protocol import messages as m
-from fl_shared.protocol.abilities import CLIP_GRADIENTS, LOGIT_ADJUSTMENT
+from fl_shared.protocol.abilities import BF16, CLIP_GRADIENTS, LOGIT_ADJUSTMENT
 from fl_shared.protocol.messages import ClientRole, Environment, Partition
 from fl_shared.protocol.task_spec import task_name
 from fl_shared.system.shared_memory import SharedBytes
@@ -74,7 +74,11 @@ def identity_of(
     privacy: OwnPrivacy = NO_PRIVACY,
     survey: SurveyPolicy = USUAL,
 ) -> Identity:
-    """Returns who an edge is, with the tasks and abilities of this installation. ``light``: without those of torch."""
+    """Returns who an edge is, with the tasks and abilities of this installation. ``light``: without those of torch.
+
+    Only torch knows whether the device multiplies bf16 numbers. It is asked when a task has been loaded, so the second
+    registration says it.
+    """
     return Identity(
         client,
         device,
@@ -90,7 +94,7 @@ def identity_of(
         environment=environment,
         abilities=tuple(
             name
-            for name in (*corrections.names(), CLIP_GRADIENTS, LOGIT_ADJUSTMENT)
+            for name in (*corrections.names(), CLIP_GRADIENTS, LOGIT_ADJUSTMENT, *([] if light else [BF16]))
             if privacy.examples is None or name not in NOT_WITH_DP_SGD
         ),
         via=via,

@@ -198,11 +198,11 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
         training.logit_adjustment,
         bf16=training.precision == "bf16",
     )
-    if lacking := abilities.lacking(needed, session.identity.abilities):
-        return reporting.report_failure(session, selected, lacking, now)
     if not isinstance(state, LoadedPartition) or state.partition != membership.partition:
         # The round is started when the partition has been loaded.
         return transition(session)
+    if lacking := abilities.lacking(needed, state.abilities):
+        return reporting.report_failure(session, selected, lacking, now)
     selected = _with_newest_base(session, selected)
     notice = LogNotice.of_no_data(f"selected for round {selected.round}")
     session, job = with_next_job(session)

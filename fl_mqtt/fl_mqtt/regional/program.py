@@ -21,14 +21,12 @@ from fl_edge.storage.run_keys_file import RunKeysFile
 from fl_edge.storage.state_dir import StateDir
 from fl_mqtt.regional.below import RegionOptions
 from fl_mqtt.regional.models import RegionalModels
-from fl_mqtt.regional.region import Region
+from fl_mqtt.regional.region import ABILITIES, Region
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.cli.signals import end_on_signals
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 
-ABILITIES: Final = ("prox", "clip-gradients", "logit-adjustment")
-"""What a region's edges can do, and a sum of their updates allows (protocol, 4.11)."""
 RUNS: Final = "runs"
 """The folder of the state directory with a run directory for each run above."""
 CLOSE_TIMEOUT: Final = 2.0

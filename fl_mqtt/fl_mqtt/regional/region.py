@@ -31,9 +31,12 @@ from fl_mqtt.regional.versions import Versions
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import RunFailed
 from fl_shared.protocol import messages as m
+from fl_shared.protocol.abilities import BF16, CLIP_GRADIENTS, LOGIT_ADJUSTMENT
 
 LOG: Final = logging.getLogger(__name__)
 
+ABILITIES: Final = ("prox", CLIP_GRADIENTS, LOGIT_ADJUSTMENT, BF16)
+"""What a region's edges can do, and a sum of their updates allows (protocol, 4.11). One that cannot fails its round."""
 SHARE_OF_DEADLINE: Final = 0.8
 """The part of the time that a round above has left in which the region collects; the rest is for the sum's way."""
 
@@ -153,9 +156,8 @@ class Region:
             state.manifest,
             state.declared or (),
         )
-        abilities = ("prox", "clip-gradients", "logit-adjustment")
         job, self._loading = self._loading, None
-        self._end(lambda now: events.PartitionLoaded(now, job, *loaded, abilities))
+        self._end(lambda now: events.PartitionLoaded(now, job, *loaded, ABILITIES))
 
     def _end(self, event: Callable[[float], events.Event]) -> None:
         self._put(JobEnded(self._options.name, event))

@@ -13,7 +13,7 @@ from fl_edge.session.work import (
 )
 from fl_shared.protocol import messages as m
 from tests.support.session_script import SessionScript, update, version_digest
-from tests.support.session_steps import TRAINS, ready, sent
+from tests.support.session_steps import READY, TRAINS, ready, sent
 
 
 def test_5_2_fetches_the_base_then_trains_then_reports() -> None:
@@ -145,6 +145,19 @@ def test_5_2_a_failure_is_told_until_the_round_is_over() -> None:
     script.do("result 1")
     assert isinstance(script.session.work, Idle)
     assert machine.due(script.state) is not None, "of the registration"
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_4_11_what_an_edge_can_do_is_known_when_its_task_is_loaded(able: bool) -> None:
+    """It tells at first what some tasks, on some devices, can do."""
+    script = SessionScript()
+    script.do(*[f"{line} abilities=bf16" if line == "loaded 0" and able else line for line in READY])
+    result = sent(script.do("selected 1 precision=bf16"))
+    if able:
+        assert result == []
+    else:
+        assert isinstance(result[0], m.TrainingFailed)
+        assert result[0].detail.startswith("the run needs bf16 (torch 2.11 or later")
 
 
 def test_5_12_an_edge_that_does_not_know_the_encoding_of_the_round_says_so() -> None:
