@@ -29,12 +29,14 @@ _BOTTOM: Final = 26
 def svg(panels: Mapping[str, Mapping[str, Points]], most: int, description: str) -> str:
     """Returns panels side by side, two in a row: accuracy (0 to 1) over 0 to ``most``, a line for each name.
 
-    A name has the same colour in all panels. ``description`` is what the picture shows, for those who cannot see it.
+    A name has the same colour in all panels. A dot is where a line ends before ``most``. ``description`` is what the
+    picture shows, for those who cannot see it.
     """
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     columns = min(2, max(1, len(panels)))
     rows = -(-len(panels) // columns)
-    legend_rows = -(-len(names) // 3)
+    legend_columns = 3 if max(map(len, names), default=0) < 30 else 2
+    legend_rows = -(-len(names) // legend_columns)
     width, height = columns * _WIDTH, rows * _HEIGHT + 16 * legend_rows + 8
     parts = [
         (
@@ -50,8 +52,8 @@ def svg(panels: Mapping[str, Mapping[str, Points]], most: int, description: str)
         parts += _panel(title, {names.index(name): points for name, points in panel.items()}, most)
         parts.append("</g>")
     for index, name in enumerate(names):
-        x = _LEFT + (index % 3) * (width - _LEFT) // 3
-        y = rows * _HEIGHT + 12 + 16 * (index // 3)
+        x = _LEFT + (index % legend_columns) * (width - _LEFT) // legend_columns
+        y = rows * _HEIGHT + 12 + 16 * (index // legend_columns)
         parts.append(f'<path d="M{x} {y - 4}h16" stroke="{_colour(index)}" stroke-width="2"/>')
         parts.append(f'<text x="{x + 20}" y="{y}">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
@@ -82,4 +84,7 @@ def _panel(title: str, lines: Mapping[int, Points], most: int) -> list[str]:
     for index, points in lines.items():
         path = "L".join(place(*point) for point in points)
         parts.append(f'<path d="M{path}" fill="none" stroke="{_colour(index)}" stroke-width="1.5"/>')
+        if points[-1][0] < most:
+            x, y = place(*points[-1]).split()
+            parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{_colour(index)}"/>')
     return parts

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,10 @@ NOT_RUN: Final = "not run yet"
 NOTHING: Final = f"{NOT_RUN.capitalize()}."
 EMPTY: Final = (NOT_RUN, "–")
 BASE: Final = "fedavg"
+ATTACKED: Final = ("iid", "dirichlet:0.5")
+DRAWN: Final = ("sign-flip × 5", "label-flip", "scaled × 20")
+"""The attacks that change the mean enough to be seen in curves."""
+Curve = list[tuple[float, float]]
 TITLES: Final = {
     "iid": "IID", "dirichlet:0.5": "Dirichlet 0.5", "dirichlet:0.1": "Dirichlet 0.1", "shards": "two classes an edge",
 }  # fmt: skip
@@ -151,13 +155,13 @@ def server(lines: Sequence[Line]) -> str:
 def attacks(lines: Sequence[Line]) -> str:
     """Strategies by attack, a table for each partition."""
     tables = []
-    for partition, title in (("iid", "IID"), ("dirichlet:0.5", "Dirichlet 0.5")):
+    for partition in ATTACKED:
         cells, base = f"C/{partition}", f"C/{partition}/none/{BASE}"
         rows = [
             [attack, *(entry(f"{cells}/{attack}/{name}", lines, base) for name in plan.ROBUST)]
             for attack in plan.ATTACKS
         ]
-        tables.append(f"{title}:\n\n{compact(['', *plan.ROBUST], rows)}")
+        tables.append(f"{TITLES[partition]}:\n\n{compact(['', *plan.ROBUST], rows)}")
     return "\n\n".join(tables)
 
 
@@ -209,9 +213,9 @@ def _by_seed(name: str, lines: Iterable[Line]) -> dict[int, Line]:
     return {line["seed"]: line for line in lines if line["cell"] == name and "failed" not in line}
 
 
-def time_curves(lines: Sequence[Line]) -> dict[str, dict[str, list[tuple[float, float]]]]:
+def time_curves(lines: Sequence[Line]) -> dict[str, dict[str, Curve]]:
     """Accuracy over the virtual time in percent of the rounds', as the mean over the seeds, by panel and pace."""
-    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    drawn: dict[str, dict[str, Curve]] = {}
     for devices in plan.DEVICES:
         for division in plan.DIVISIONS:
             base = _by_seed(f"D/{devices}/{division}/rounds", lines)
@@ -224,8 +228,8 @@ def time_curves(lines: Sequence[Line]) -> dict[str, dict[str, list[tuple[float, 
                     for v in common
                 ]
                 if kept := [(x, y) for x, y in points if x <= 100]:
-                    panels.setdefault(f"{devices}, {division}", {})[pace] = kept
-    return panels
+                    drawn.setdefault(f"{devices}, {division}", {})[pace] = kept
+    return drawn
 
 
 def anchors(lines: Sequence[Line]) -> str:
@@ -301,18 +305,33 @@ def late_means(name: str, lines: Iterable[Line]) -> dict[int, float]:
 
 def curves(lines: Sequence[Line]) -> dict[str, str]:
     """The SVG files by name: the mean curve over the seeds of each strategy."""
-    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for partition in plan.PARTITIONS:
-        for name in plan.SKEW:
-            if points := mean_curve(f"A/{partition}/{name}", lines):
-                panels.setdefault(partition, {})[name] = points
+    skewed = {TITLES[p]: {name: f"A/{p}/{name}" for name in plan.SKEW} for p in plan.PARTITIONS}
+    means = {
+        TITLES[p]: {
+            BASE: f"A/{p}/{BASE}",
+            **{f"{name} + {plan.SERVED}": f"S/{p}/{name} + {plan.SERVED}" for name in plan.SKEW},
+        }
+        for p in plan.PARTITIONS
+    }
     defaults = {name: plan.server_cell(name, next(iter(rates), None)) for name, rates in plan.SERVER.items()}
-    optimizers = {name: points for name, cell in defaults.items() if (points := mean_curve(cell, lines))}
+    attacked = {
+        f"{attack}, {TITLES[p]}": {name: f"C/{p}/{attack}/{name}" for name in plan.ROBUST}
+        for attack in DRAWN
+        for p in ATTACKED
+    }
     return {
-        "skew.svg": learning_curves.svg(panels, 50, "Accuracy over the version, by division of the data and strategy"),
+        "skew.svg": learning_curves.svg(
+            panels(skewed, lines), 50, "Accuracy over the version, by division of the data and strategy"
+        ),
+        "served.svg": learning_curves.svg(
+            panels(means, lines), 50, "Accuracy over the version, of FedAvg and of the mean of the last five versions"
+        ),
         "server.svg": learning_curves.svg(
-            {"dirichlet:0.1": optimizers} if optimizers else {}, 50,
+            panels({TITLES["dirichlet:0.1"]: defaults}, lines), 50,
             "Accuracy over the version with server optimizers and their default rates, Dirichlet 0.1",
+        ),
+        "attacks.svg": learning_curves.svg(
+            panels(attacked, lines), 20, "Accuracy over the version under attacks, by attack, division and strategy"
         ),
         "time.svg": learning_curves.svg(
             time_curves(lines), 100, "Accuracy over virtual time, in percent of the time of the run in rounds"
@@ -320,9 +339,20 @@ def curves(lines: Sequence[Line]) -> dict[str, str]:
     }  # fmt: skip
 
 
-def mean_curve(name: str, lines: Iterable[Line]) -> list[tuple[float, float]]:
-    """The mean over the seeds, at the versions that were evaluated with all of them."""
-    found = [dict(map(tuple, line["curve"])) for line in lines if line["cell"] == name and line.get("curve")]
+def panels(cells: Mapping[str, Mapping[str, str]], lines: Sequence[Line]) -> dict[str, dict[str, Curve]]:
+    """The mean curves by panel and name in it, from the names of their cells; without those that have not been run."""
+    found = {
+        title: {name: mean_curve(cell, lines) for name, cell in names.items()}
+        for title, names in cells.items()
+    }
+    kept = {title: {name: curve for name, curve in panel.items() if curve} for title, panel in found.items()}
+    return {title: panel for title, panel in kept.items() if panel}
+
+
+def mean_curve(name: str, lines: Iterable[Line]) -> Curve:
+    """The mean over the seeds, at the versions that were evaluated with all of them; of a failed run, those it had."""
+    curves = [line.get("curve") or line.get("reached") or [] for line in lines if line["cell"] == name]
+    found = [dict(map(tuple, curve)) for curve in curves if curve]
     common = sorted(set.intersection(*(set(curve) for curve in found))) if found else []
     return [(version, statistics.fmean(curve[version] for curve in found)) for version in common]
 
