@@ -85,6 +85,6 @@ def _panel(title: str, lines: Mapping[int, Points], most: int) -> list[str]:
         path = "L".join(place(*point) for point in points)
         parts.append(f'<path d="M{path}" fill="none" stroke="{_colour(index)}" stroke-width="1.5"/>')
         if points[-1][0] < most:
-            x, y = place(*points[-1]).split()
-            parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{_colour(index)}"/>')
+            centre_x, centre_y = place(*points[-1]).split()
+            parts.append(f'<circle cx="{centre_x}" cy="{centre_y}" r="3" fill="{_colour(index)}"/>')
     return parts
