@@ -58,7 +58,7 @@ def test_the_part_of_ones_own_trains(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert record["strategy_parts"]["server-optimizer"]["lr"] == 0.003
     made = programs.history(tmp_path)
     assert [line["version"] for line in made] == [1, 2]
-    assert all(line["strategy"]["change_norm"] > 0 for line in made)
+    assert all(line["strategy"]["numbers"]["change_norm"] > 0 for line in made)
 
     monkeypatch.syspath_prepend(tmp_path)
     check(importlib.import_module("lion").Lion(lr=0.003))

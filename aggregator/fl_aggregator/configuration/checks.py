@@ -75,6 +75,11 @@ def check_bounds(settings: Settings) -> None:
         raise ValueError(
             f"similarity: {settings.similarity} compares at least {MIN_COMPARED} updates, but {few}"
         )
+    if settings.similarity > settings.rounds:
+        raise ValueError(
+            f"similarity: {settings.similarity} compares the updates of every {settings.similarity} versions, "
+            f"but --rounds is {settings.rounds}"
+        )
     if settings.similarity and settings.durability == "memory":
         raise ValueError(
             f"similarity: {settings.similarity} needs updates on the disk until a round closes, "

@@ -52,7 +52,8 @@ class UnsteadyVersions:
             helps.insert(1, "--logit-adjustment 1 (classifiers)")
         LOG.warning(
             "version %d: %s became worse by %g or more %d times in the last %d evaluated versions: the edges' data "
-            "differ widely, or their steps are too long; in a new run, try %s or %s",
+            "differ widely, their steps are too long, or some send bad updates (--similarity 5 shows who is unlike the "
+            "others); in a new run, try %s or %s",
             summary.model.version, summary.declared[0].name, fall, FALLS, len(self._values),
             ", ".join(helps[:-1]), helps[-1],
         )  # fmt: skip

@@ -125,6 +125,13 @@ def test_it_needs_updates_on_the_disk() -> None:
         parse_settings(**values)
 
 
+def test_a_run_has_a_version_to_compare() -> None:
+    assert parse_settings(similarity=3, rounds=3).similarity == 3
+    said = "^--similarity: 3 compares the updates of every 3 versions, but --rounds is 2$"
+    with pytest.raises(UserError, match=said):
+        parse_settings(similarity=3, rounds=2)
+
+
 @pytest.mark.parametrize(
     ("few", "said"),
     [

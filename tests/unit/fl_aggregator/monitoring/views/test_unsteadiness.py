@@ -30,8 +30,8 @@ def test_a_run_whose_versions_differ_widely_is_warned_once(caplog: pytest.LogCap
     (line,) = caplog.messages
     assert line == (
         "version 7: accuracy became worse by 0.03 or more 3 times in the last 7 evaluated versions: the edges' data "
-        "differ widely, or their steps are too long; in a new run, try --serve average:5, --logit-adjustment 1 "
-        "(classifiers) or a smaller --lr"
+        "differ widely, their steps are too long, or some send bad updates (--similarity 5 shows who is unlike the "
+        "others); in a new run, try --serve average:5, --logit-adjustment 1 (classifiers) or a smaller --lr"
     )
 
 
