@@ -31,6 +31,8 @@ SKEW: Final[dict[str, dict[str, Any]]] = {
     "fedavg + logit adjustment": {"strategy": "fedavg", "logit_adjustment": 1.0},
 }
 BOUNDS: Final = {"dirichlet:0.1": (1.0, 0.5), "shards": (0.5,)}
+STRENGTHS: Final = {"dirichlet:0.1": (0.5, 2.0), "shards": (0.5, 2.0)}
+"""Of the logit adjustment, compared with 1."""
 SERVER: Final[dict[str, tuple[float, ...]]] = {
     "fedavgm": (0.1, 3.0, 1.0, 0.33333, 0.03333),
     "fedadam": (0.01, 0.03, 0.00333),
@@ -118,6 +120,7 @@ def all_cells(lr: float | None) -> list[Cell]:
         *grid,
         *_skew(lr),
         *_bounds(lr),
+        *_strengths(lr),
         *_server(lr),
         *_attacks(lr),
         *_served(lr),
@@ -152,6 +155,18 @@ def _bounds(lr: float | None) -> list[Cell]:
         for seed in SEEDS
         for partition, bounds in BOUNDS.items()
         for bound in bounds
+    ]  # fmt: skip
+
+
+def _strengths(lr: float | None) -> list[Cell]:
+    return [
+        _small(
+            f"A/{partition}/fedavg + logit adjustment, strength {strength:g}", seed, lr, partition, strategy="fedavg",
+            logit_adjustment=strength,
+        )
+        for seed in SEEDS
+        for partition, strengths in STRENGTHS.items()
+        for strength in strengths
     ]  # fmt: skip
 
 

@@ -119,13 +119,26 @@ def skew(lines: Sequence[Line], block: str = "A", suffix: str = "") -> str:
 
 def bounds(lines: Sequence[Line]) -> str:
     """SCAFFOLD by bound and seed, in percent, beside FedAvg."""
-    names = {"FedAvg": BASE, f"bound {plan.BOUND:g}": "scaffold"}
-    tried = sorted({bound for bounds in plan.BOUNDS.values() for bound in bounds}, reverse=True)
-    names |= {f"bound {bound:g}": f"scaffold, bound {bound:g}" for bound in tried}
-    columns = [(partition, seed) for partition in plan.BOUNDS for seed in plan.SEEDS]
+    return _by_value("scaffold", "bound", plan.BOUND, plan.BOUNDS, lines)
+
+
+def strengths(lines: Sequence[Line]) -> str:
+    """The logit adjustment by strength and seed, in percent, beside FedAvg."""
+    return _by_value("fedavg + logit adjustment", "strength", 1, plan.STRENGTHS, lines)
+
+
+def _by_value(
+    cell: str, field: str, default: float, tried: Mapping[str, Sequence[float]], lines: Sequence[Line]
+) -> str:
+    others = {value for values in tried.values() for value in values}
+    names = {
+        value: cell if value == default else f"{cell}, {field} {value:g}" for value in {default, *others}
+    }
+    titles = {"FedAvg": BASE} | {f"{field} {value:g}": names[value] for value in sorted(names)}
+    columns = [(partition, seed) for partition in tried for seed in plan.SEEDS]
     rows = [
         [title, *(_percent(f"A/{p}/{name}", seed, lines) for p, seed in columns)]
-        for title, name in names.items()
+        for title, name in titles.items()
     ]
     return compact(["", *(f"{TITLES[partition]}, seed {seed}" for partition, seed in columns)], rows)
 
@@ -358,8 +371,8 @@ def mean_curve(name: str, lines: Iterable[Line]) -> Curve:
 
 
 PARTS: Final = {
-    "grid": grid, "seen": seen, "skew": skew, "bounds": bounds, "served": served, "server": server, "attacks": attacks,
-    "time": time, "anchors": anchors,
+    "grid": grid, "seen": seen, "skew": skew, "bounds": bounds, "strengths": strengths, "served": served,
+    "server": server, "attacks": attacks, "time": time, "anchors": anchors,
 }  # fmt: skip
 
 
