@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from pathlib import Path
@@ -45,24 +44,28 @@ def test_the_protocol_says_what_an_update_weighs_in_each_sum() -> None:
 
 
 @pytest.mark.broker
-def test_the_part_of_ones_own_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("module", ["lion", "midhinge"])
+def test_the_parts_of_ones_own_train(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the document says it: with the module in the current directory."""
-    (source,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    (option,) = re.findall(r"With this in `lion.py`, `(.*?)` uses it", TEXT)
+    (source,) = re.findall(rf"```python\n((?:(?!```).)*)```\n\nWith this in `{module}.py`", TEXT, re.DOTALL)
+    (option,) = re.findall(rf"With this in `{module}.py`, `(.*?)` uses it", TEXT)
     assert len(source.splitlines()) < 40
-    (tmp_path / "lion.py").write_text(source)
-    run = ("--task", "synthetic-50", "--clients", "2", "--rounds", "2", "--run-dir", "run")
+    (tmp_path / f"{module}.py").write_text(source)
+    run = ("--task", "synthetic-50", "--clients", "4", "--rounds", "2", "--run-dir", "run")
     simulated = programs.run("fl-aggregator", "simulate", *run, *option.split(), cwd=tmp_path)
     assert simulated.returncode == 0, simulated.stderr
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["strategy_parts"]["server-optimizer"]["lr"] == 0.003
+    kind, specification = option.split()[:2]
+    assert specification.startswith(record["strategy_parts"][kind.removeprefix("--")]["part"])
     made = programs.history(tmp_path)
     assert [line["version"] for line in made] == [1, 2]
     assert all(line["strategy"]["numbers"]["change_norm"] > 0 for line in made)
 
     monkeypatch.syspath_prepend(tmp_path)
-    check(importlib.import_module("lion").Lion(lr=0.003))
-    assert registry.load(Settings(server_optimizer="lion:Lion:lr=0.003")).state == {"momentum": 0.0}
+    strategy = registry.load(
+        Settings(**{kind.removeprefix("--").replace("-", "_"): specification, "quorum": 4})
+    )
+    check(strategy.combine if kind == "--combine" else strategy.optimize)
 
 
 def test_the_table_has_all_attacks() -> None:
