@@ -44,8 +44,10 @@ def test_the_protocol_says_what_an_update_weighs_in_each_sum() -> None:
 
 
 @pytest.mark.broker
-@pytest.mark.parametrize("module", ["lion", "midhinge"])
-def test_the_parts_of_ones_own_train(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("module", "state"), [("lion", {"momentum": 0.0}), ("midhinge", {})])
+def test_the_parts_of_ones_own_train(
+    module: str, state: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As the document says it: with the module in the current directory."""
     (source,) = re.findall(rf"```python\n((?:(?!```).)*)```\n\nWith this in `{module}.py`", TEXT, re.DOTALL)
     (option,) = re.findall(rf"With this in `{module}.py`, `(.*?)` uses it", TEXT)
@@ -65,6 +67,7 @@ def test_the_parts_of_ones_own_train(module: str, tmp_path: Path, monkeypatch: p
     strategy = registry.load(
         Settings(**{kind.removeprefix("--").replace("-", "_"): specification, "quorum": 4})
     )
+    assert strategy.state == state
     check(strategy.combine if kind == "--combine" else strategy.optimize)
 
 
