@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final
@@ -20,7 +20,14 @@ GRID: Final = (0.003, 0.01, 0.03)
 GRID_PARTITIONS: Final = ("dirichlet:0.1", "iid")
 REVISION: Final = 1
 """Raise it if the networks of `learning_task` change: then no earlier line counts."""
-PARTITIONS: Final = ("iid", "dirichlet:0.5", "dirichlet:0.1", "shards")
+TITLES: Final = {
+    "iid": "IID", "dirichlet:0.5": "Dirichlet 0.5", "dirichlet:0.1": "Dirichlet 0.1", "shards": "two classes an edge",
+}  # fmt: skip
+PARTITIONS: Final = tuple(TITLES)
+ATTACKED: Final = ("iid", "dirichlet:0.5")
+"""The partitions of block C."""
+BASE: Final = "fedavg"
+"""What all others are compared with."""
 BOUND: Final = 0.25
 """Of SCAFFOLD's correction, the default; `BOUNDS` are compared with it."""
 SKEW: Final[dict[str, dict[str, Any]]] = {
@@ -119,14 +126,17 @@ def all_cells(lr: float | None) -> list[Cell]:
     return [
         *grid,
         *_skew(lr),
-        *_bounds(lr),
-        *_strengths(lr),
+        *_tried(lr, "scaffold", "bound", BOUNDS, lambda bound: {"strategy": f"scaffold:bound={bound:g}"}),
+        *_tried(
+            lr, "fedavg + logit adjustment", "strength", STRENGTHS,
+            lambda strength: {"strategy": BASE, "logit_adjustment": strength},
+        ),
         *_server(lr),
         *_attacks(lr),
         *_served(lr),
         *_time(lr),
         *_anchors(),
-    ]
+    ]  # fmt: skip
 
 
 def _small(name: str, seed: int, lr: float | None, partition: str, rounds: int = 50, **options: Any) -> Cell:
@@ -147,27 +157,22 @@ def _skew(lr: float | None, block: str = "A", suffix: str = "", **more: Any) -> 
     ]
 
 
-def _bounds(lr: float | None) -> list[Cell]:
+def _tried(
+    lr: float | None, name: str, field: str, tried: Mapping[str, Sequence[float]],
+    options: Callable[[float], dict[str, Any]],
+) -> list[Cell]:  # fmt: skip
+    """A strategy with other values of one field. ``tried``: by partition. ``options``: of a run with a value."""
     return [
-        _small(
-            f"A/{partition}/scaffold, bound {bound:g}", seed, lr, partition, strategy=f"scaffold:bound={bound:g}"
-        )
+        _small(f"A/{partition}/{cell_with(name, field, value)}", seed, lr, partition, **options(value))
         for seed in SEEDS
-        for partition, bounds in BOUNDS.items()
-        for bound in bounds
-    ]  # fmt: skip
+        for partition, values in tried.items()
+        for value in values
+    ]
 
 
-def _strengths(lr: float | None) -> list[Cell]:
-    return [
-        _small(
-            f"A/{partition}/fedavg + logit adjustment, strength {strength:g}", seed, lr, partition, strategy="fedavg",
-            logit_adjustment=strength,
-        )
-        for seed in SEEDS
-        for partition, strengths in STRENGTHS.items()
-        for strength in strengths
-    ]  # fmt: skip
+def cell_with(name: str, field: str, value: float) -> str:
+    """The last part of a cell's name, of a strategy with another value than its default."""
+    return f"{name}, {field} {value:g}"
 
 
 def _server(lr: float | None) -> list[Cell]:
@@ -194,7 +199,7 @@ def _attacks(lr: float | None) -> list[Cell]:
         )
         for seed in SEEDS
         for attack, option in ATTACKS.items()
-        for partition in ("iid", "dirichlet:0.5")
+        for partition in ATTACKED
         for name, options in ROBUST.items()
     ]  # fmt: skip
 
@@ -247,6 +252,11 @@ def line_of(cell: Cell, lines: Iterable[Line]) -> Line | None:
     """The last line with the cell's settings, whatever it was called then; null: it has not been run."""
     found = [line for line in lines if line["settings"] == cell.digest]
     return found[-1] if found else None
+
+
+def by_seed(name: str, lines: Iterable[Line]) -> dict[int, Line]:
+    """The lines of a cell whose runs did not fail."""
+    return {line["seed"]: line for line in lines if line["cell"] == name and "failed" not in line}
 
 
 def chosen_lr(lines: Iterable[Line]) -> float | None:

@@ -1,4 +1,4 @@
-"""Tables and curves of ``docs/learning.md`` from the lines of `learning.py`, between the document's marks.
+"""The tables of ``docs/learning.md`` from the lines of `learning.py`, between the document's marks.
 
 What is between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` is made here, all else is written by hand.
 """
@@ -12,22 +12,14 @@ from pathlib import Path
 from typing import Final
 
 import learning_cells as plan
-import learning_curves
-from learning_cells import Line
-from learning_time import seconds_to, shares_of_time
+import learning_pictures
+from learning_cells import ATTACKED, BASE, TITLES, Line, by_seed, cell_with
+from learning_time import seconds_to
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 NOT_RUN: Final = "not run yet"
 NOTHING: Final = f"{NOT_RUN.capitalize()}."
 EMPTY: Final = (NOT_RUN, "–")
-BASE: Final = "fedavg"
-ATTACKED: Final = ("iid", "dirichlet:0.5")
-DRAWN: Final = ("sign-flip × 5", "label-flip", "scaled × 20")
-"""The attacks that change the mean enough to be seen in curves."""
-Curve = list[tuple[float, float]]
-TITLES: Final = {
-    "iid": "IID", "dirichlet:0.5": "Dirichlet 0.5", "dirichlet:0.1": "Dirichlet 0.1", "shards": "two classes an edge",
-}  # fmt: skip
 SERVED: Final = (
     "The same runs with `--serve average:5`, which evaluates and serves the mean of the last five versions:"
 )
@@ -132,7 +124,7 @@ def _by_value(
 ) -> str:
     others = {value for values in tried.values() for value in values}
     names = {
-        value: cell if value == default else f"{cell}, {field} {value:g}" for value in {default, *others}
+        value: cell if value == default else cell_with(cell, field, value) for value in {default, *others}
     }
     titles = {"FedAvg": BASE} | {f"{field} {value:g}": names[value] for value in sorted(names)}
     columns = [(partition, seed) for partition in tried for seed in plan.SEEDS]
@@ -201,13 +193,13 @@ def time(lines: Sequence[Line]) -> str:
 
 
 def _time_row(cells: str, pace: str, lines: Sequence[Line]) -> list[str]:
-    name, base = f"{cells}/{pace}", _by_seed(f"{cells}/rounds", lines)
+    name, base = f"{cells}/{pace}", by_seed(f"{cells}/rounds", lines)
     thirds = [
         f"{100 * statistics.fmean(values(name, lines, key).values()):.1f}"
         for key in ("worst_third", "slow_third")
     ]
     shares = []
-    for seed, line in _by_seed(name, lines).items():
+    for seed, line in by_seed(name, lines).items():
         if seed in base:
             seconds = seconds_to(line, base[seed]["last"])
             shares.append(None if seconds is None else seconds / base[seed]["virtual_seconds"])
@@ -220,29 +212,6 @@ def _time_row(cells: str, pace: str, lines: Sequence[Line]) -> list[str]:
         when = f"{statistics.median(reached):.2f} of their time"
     seconds = statistics.fmean(values(name, lines, "virtual_seconds").values())
     return [entry(name, lines, f"{cells}/rounds"), *thirds, f"{seconds:,.0f}", when]
-
-
-def _by_seed(name: str, lines: Iterable[Line]) -> dict[int, Line]:
-    return {line["seed"]: line for line in lines if line["cell"] == name and "failed" not in line}
-
-
-def time_curves(lines: Sequence[Line]) -> dict[str, dict[str, Curve]]:
-    """Accuracy over the virtual time in percent of the rounds', as the mean over the seeds, by panel and pace."""
-    drawn: dict[str, dict[str, Curve]] = {}
-    for devices in plan.DEVICES:
-        for division in plan.DIVISIONS:
-            base = _by_seed(f"D/{devices}/{division}/rounds", lines)
-            for pace in plan.PACES:
-                found = _by_seed(f"D/{devices}/{division}/{pace}", lines)
-                curves = [shares_of_time(line, base[seed]) for seed, line in found.items() if seed in base]
-                common = sorted(set.intersection(*map(set, curves))) if curves else []
-                points = [
-                    tuple(map(statistics.fmean, zip(*(one[v] for one in curves), strict=True)))
-                    for v in common
-                ]
-                if kept := [(x, y) for x, y in points if x <= 100]:
-                    drawn.setdefault(f"{devices}, {division}", {})[pace] = kept
-    return drawn
 
 
 def anchors(lines: Sequence[Line]) -> str:
@@ -316,60 +285,6 @@ def late_means(name: str, lines: Iterable[Line]) -> dict[int, float]:
     }
 
 
-def curves(lines: Sequence[Line]) -> dict[str, str]:
-    """The SVG files by name: the mean curve over the seeds of each strategy."""
-    skewed = {TITLES[p]: {name: f"A/{p}/{name}" for name in plan.SKEW} for p in plan.PARTITIONS}
-    means = {
-        TITLES[p]: {
-            BASE: f"A/{p}/{BASE}",
-            **{f"{name} + {plan.SERVED}": f"S/{p}/{name} + {plan.SERVED}" for name in plan.SKEW},
-        }
-        for p in plan.PARTITIONS
-    }
-    defaults = {name: plan.server_cell(name, next(iter(rates), None)) for name, rates in plan.SERVER.items()}
-    attacked = {
-        f"{attack}, {TITLES[p]}": {name: f"C/{p}/{attack}/{name}" for name in plan.ROBUST}
-        for attack in DRAWN
-        for p in ATTACKED
-    }
-    return {
-        "skew.svg": learning_curves.svg(
-            panels(skewed, lines), 50, "Accuracy over the version, by division of the data and strategy"
-        ),
-        "served.svg": learning_curves.svg(
-            panels(means, lines), 50, "Accuracy over the version, of FedAvg and of the mean of the last five versions"
-        ),
-        "server.svg": learning_curves.svg(
-            panels({TITLES["dirichlet:0.1"]: defaults}, lines), 50,
-            "Accuracy over the version with server optimizers and their default rates, Dirichlet 0.1",
-        ),
-        "attacks.svg": learning_curves.svg(
-            panels(attacked, lines), 20, "Accuracy over the version under attacks, by attack, division and strategy"
-        ),
-        "time.svg": learning_curves.svg(
-            time_curves(lines), 100, "Accuracy over virtual time, in percent of the time of the run in rounds"
-        ),
-    }  # fmt: skip
-
-
-def panels(cells: Mapping[str, Mapping[str, str]], lines: Sequence[Line]) -> dict[str, dict[str, Curve]]:
-    """The mean curves by panel and name in it, from the names of their cells; without those that have not been run."""
-    found = {
-        title: {name: mean_curve(cell, lines) for name, cell in names.items()}
-        for title, names in cells.items()
-    }
-    kept = {title: {name: curve for name, curve in panel.items() if curve} for title, panel in found.items()}
-    return {title: panel for title, panel in kept.items() if panel}
-
-
-def mean_curve(name: str, lines: Iterable[Line]) -> Curve:
-    """The mean over the seeds, at the versions that were evaluated with all of them; of a failed run, those it had."""
-    curves = [line.get("curve") or line.get("reached") or [] for line in lines if line["cell"] == name]
-    found = [dict(map(tuple, curve)) for curve in curves if curve]
-    common = sorted(set.intersection(*(set(curve) for curve in found))) if found else []
-    return [(version, statistics.fmean(curve[version] for curve in found)) for version in common]
-
-
 PARTS: Final = {
     "grid": grid, "seen": seen, "skew": skew, "bounds": bounds, "strengths": strengths, "served": served,
     "server": server, "attacks": attacks, "time": time, "anchors": anchors,
@@ -391,5 +306,5 @@ def write(lines: Sequence[Line]) -> None:
     """Writes the document and its pictures."""
     document = DOCS / "learning.md"
     document.write_text(filled(document.read_text(encoding="utf-8"), lines), encoding="utf-8")
-    for name, picture in curves(current(lines)).items():
+    for name, picture in learning_pictures.curves(current(lines)).items():
         (DOCS / "learning" / name).write_text(picture, encoding="utf-8")

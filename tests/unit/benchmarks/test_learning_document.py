@@ -10,6 +10,7 @@ from typing import Any
 import learning_cells as plan
 import learning_curves
 import learning_document as document
+import learning_pictures
 import pytest
 
 ROOT = Path(__file__).parents[3]
@@ -27,7 +28,7 @@ def test_the_document_is_what_the_lines_say() -> None:
 
 
 def test_the_pictures_are_what_the_lines_say() -> None:
-    pictures = document.curves(document.current(LINES))
+    pictures = learning_pictures.curves(document.current(LINES))
     for name, picture in pictures.items():
         assert (ROOT / "docs" / "learning" / name).read_text(encoding="utf-8") == picture, name
     assert {path.name for path in (ROOT / "docs" / "learning").iterdir()} == set(pictures)
@@ -115,7 +116,7 @@ def test_paces_are_compared_by_time_and_thirds() -> None:
         "| phones | IID | rounds | **70.0** ±1.2 [1] | 60.0 | 65.0 | 100 | 1.00 of their time |",
         "| phones | IID | FedBuff, K 5 | **70.0** (+0.0) ±1.2 [1] | 60.0 | 65.0 | 30 | 0.30 of their time |",
     ]
-    assert document.time_curves(lines) == {
+    assert learning_pictures.time_curves(lines) == {
         "phones, IID": {"rounds": [(50.0, 0.5), (100.0, 0.7)], "FedBuff, K 5": [(20.0, 0.5), (30.0, 0.7)]}
     }
     lines[1]["times"] = [[20.0, 0.5], [30.0, 0.6]]
